@@ -1,0 +1,94 @@
+"""Experiment files: `get_config()` returns a locked ml_collections ConfigDict, and this turns it into frozen specs.
+
+An experiment has a `run` section, the template of every run in the shape of `RunSpec`, and may have a `sweep` section,
+which `isoflop.sweep` reads. Keys are checked twice: the ConfigDict is locked, and building the spec refuses unknown ones.
+"""
+
+import difflib
+import json
+import runpy
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+import ml_collections
+
+from mdm_jax.spec import RunSpec
+from mdm_jax.storage import as_path
+from mdm_jax.tree import build, require, to_dict
+
+T = TypeVar("T")
+
+
+def default_run() -> ml_collections.ConfigDict:
+    """Every field of RunSpec with its default, locked: a misspelt key raises where it is written."""
+    return ml_collections.ConfigDict(to_dict(RunSpec())).lock()
+
+
+def load_config(path: str) -> ml_collections.ConfigDict:
+    """What `get_config()` of an experiment file returns. The file is Python and is run: load only files you trust.
+
+    Raises:
+        ValueError: there is no such file, it has no `get_config`, or a key in it is unknown.
+    """
+    file = as_path(path)
+    require(
+        file.is_file() and file.suffix == ".py", "config", path, "an experiment file, such as experiments/quickstart.py"
+    )
+    try:
+        namespace = runpy.run_path(str(file), run_name="experiment")
+        require("get_config" in namespace, "config", path, "a file that defines get_config()")
+        config = namespace["get_config"]()
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        said = str(error.args[0] if error.args else error)
+        raise ValueError(
+            f"{path}: {' '.join(said.partition('Other fields present')[0].split())}{_suggestion(said)}"
+        ) from error
+    require(isinstance(config, ml_collections.ConfigDict), "get_config()", type(config).__name__, "a ConfigDict")
+    return config
+
+
+def _suggestion(said: str) -> str:
+    """The line in which a locked ConfigDict names the key that was probably meant."""
+    return "".join(f" {line.strip()}" for line in said.splitlines() if line.startswith("Did you mean"))
+
+
+def override(config: ml_collections.ConfigDict, settings: Iterable[str]) -> ml_collections.ConfigDict:
+    """A copy with `section.key=value` settings applied; values are JSON, anything else is a string.
+
+    Raises:
+        ValueError: a setting without `=`, or an unknown key (the nearest known one is suggested).
+    """
+    config = config.copy_and_resolve_references()
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        require(bool(equals), "--set", setting, "of the form section.key=value")
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            value = text
+        _assign(config, key, value)
+    return config
+
+
+def _assign(config: ml_collections.ConfigDict, key: str, value: Any) -> None:
+    section, done = config, ""
+    parts = key.split(".")
+    for part in parts:
+        known = list(section.keys()) if isinstance(section, ml_collections.ConfigDict) else []
+        if part not in known:
+            near = difflib.get_close_matches(part, known, 1, 0.5)
+            hint = f": did you mean {done}{near[0]}?" if near else f"; known are {', '.join(known) or 'none'}"
+            raise ValueError(f"unknown key {done}{part}{hint}")
+        if part is not parts[-1]:
+            section, done = section[part], f"{done}{part}."
+    with section.ignore_type():
+        section[parts[-1]] = value
+
+
+def to_spec(cls: type[T], config: ml_collections.ConfigDict) -> T:
+    """The dataclass `cls` (RunSpec, or a sweep's) that a ConfigDict describes.
+
+    Raises:
+        ValueError: an unknown key, a wrong type or a value out of bounds, each named.
+    """
+    return build(cls, config.to_dict())

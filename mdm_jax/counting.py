@@ -1,0 +1,74 @@
+"""Parameters and FLOPs of a run under every named convention, in exact integer arithmetic.
+
+N excludes embedding and head (SMDM: N = n_layers (4 d^2 + 3 d ffn + 2 d) + d), D is the tokens trained on.
+
+| convention | C |
+|---|---|
+| `smdm_6nd` | 6 N D (SMDM; Kaplan et al. 2020, Eq. 2.2 without the head) |
+| `with_head` | 6 (N + d V) D: the untied head is a matrix product too (Porian et al. 2024) |
+| `exact` | matrix products only, 2 FLOPs a multiply-add, backward twice the forward; attention over L^2 pairs or L(L+1)/2, the head on the positions that are scored. No rematerialisation, no optimiser |
+"""
+
+from dataclasses import dataclass
+
+from mdm_jax.spec import Attention, FlopConvention, ModelSpec, ObjectiveSpec, RunSpec, Variant
+
+
+@dataclass(frozen=True)
+class ParameterCount:
+    """Numbers of weights; rows that only pad the vocabulary to the mesh are not counted."""
+
+    non_embedding: int
+    embedding: int
+    head: int
+
+    @property
+    def total(self) -> int:
+        return self.non_embedding + self.embedding + self.head
+
+
+def count_parameters(model: ModelSpec) -> ParameterCount:
+    """Weights of the trunk (N), of the embedding (V+1 rows: MASK or start is the last) and of the untied head."""
+    d = model.d_model
+    trunk = model.n_layers * (4 * d * d + 3 * d * model.d_ffn + 2 * d) + d
+    return ParameterCount(trunk, (model.vocab_size + 1) * d, model.vocab_size * d)
+
+
+def scored_positions(objective: ObjectiveSpec, batch: int, seq_len: int) -> int:
+    """Positions a batch sends through the vocabulary projection: antithetic counts mask exactly B(L+1)/2."""
+    if objective.variant is Variant.COUNT:
+        return batch * (seq_len + 1) // 2
+    return batch * seq_len
+
+
+def forward_flops(
+    model: ModelSpec, objective: ObjectiveSpec, batch: int, seq_len: int, full_attention: bool = False
+) -> int:
+    """FLOPs of the matrix products of one forward pass over `[batch, seq_len]` tokens.
+
+    Args:
+        full_attention: counts L^2 query-key pairs for the causal model too, as a kernel without block skipping does.
+    """
+    d, tokens = model.d_model, batch * seq_len
+    dense = model.n_layers * (4 * d * d + 3 * d * model.d_ffn) * tokens
+    causal = model.attention is Attention.CAUSAL and not full_attention
+    pairs = seq_len * (seq_len + 1) // 2 if causal else seq_len * seq_len
+    attention = model.n_layers * 2 * pairs * d * batch
+    head = d * model.vocab_size * scored_positions(objective, batch, seq_len)
+    return 2 * (dense + attention + head)
+
+
+def step_flops(spec: RunSpec, convention: FlopConvention) -> int:
+    """FLOPs of one optimiser step (forward and backward) under a convention."""
+    count = count_parameters(spec.model)
+    batch, length = spec.optim.global_batch, spec.data.seq_len
+    if convention is FlopConvention.SMDM_6ND:
+        return 6 * count.non_embedding * batch * length
+    if convention is FlopConvention.WITH_HEAD:
+        return 6 * (count.non_embedding + count.head) * batch * length
+    return 3 * forward_flops(spec.model, spec.objective, batch, length)
+
+
+def train_flops(spec: RunSpec, convention: FlopConvention) -> int:
+    """FLOPs of the whole run under a convention."""
+    return spec.schedule.steps * step_flops(spec, convention)

@@ -1,0 +1,157 @@
+"""The run table: one typed row a run, as `result.json` in its directory and as CSV for a whole sweep."""
+
+import csv
+import dataclasses
+import enum
+import io
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from mdm_jax.counting import count_parameters, train_flops
+from mdm_jax.spec import Family, FlopConvention, RunSpec
+from mdm_jax.storage import as_path, write_atomic
+from mdm_jax.tree import build, require
+
+TABLE_VERSION = 1
+
+
+class Status(enum.StrEnum):
+    OK = "ok"
+    DIVERGED = "diverged"
+    FAILED = "failed"
+    RUNNING = "running"
+
+
+class LossKind(enum.StrEnum):
+    """A likelihood (ARM) and a bound on one (MDM) are never mixed unlabelled."""
+
+    NLL = "nll"
+    NELBO = "nelbo"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """One row. Losses are nats per token; `flops_*` and `tokens` are floats because 6 N D overflows int64."""
+
+    run_id: str
+    family: Family
+    params: float
+    params_non_embedding: float
+    n_layers: int
+    d_model: int
+    n_heads: int
+    ffn: int
+    seq_len: int
+    vocab_size: int
+    tokens: float
+    unique_tokens: float | None = None
+    epochs: float | None = None
+    budget: float | None = None
+    flops_6nd: float
+    flops_with_head: float
+    flops_exact: float
+    loss: float | None = None
+    loss_se_mc: float | None = None
+    loss_se_data: float | None = None
+    loss_kind: LossKind
+    bits_per_byte: float | None = None
+    mc_samples: int
+    eval_tokens: int
+    objective_variant: str
+    lr: float
+    lr_final_fraction: float
+    batch_size: int
+    warmup_steps: int
+    steps: int
+    seed: int
+    schedule: str
+    parent_run_id: str = ""
+    status: Status
+    excluded_reason: str = ""
+    schema_version: int = TABLE_VERSION
+    tokenizer_hash: str = ""
+    data_hash: str = ""
+    spec_hash: str = ""
+    git_sha: str = ""
+    versions: str = ""
+    device: str = ""
+    topology: str = ""
+    attempts: int = 1
+    goodput: float | None = None
+    mfu: float | None = None
+    peak_memory_bytes: float | None = None
+    wall_seconds: float | None = None
+
+    @classmethod
+    def columns(cls) -> tuple[str, ...]:
+        return tuple(f.name for f in dataclasses.fields(cls))
+
+
+def result_of(spec: RunSpec, status: Status, **measured: Any) -> RunResult:
+    """The row of a run: what its spec says, and what was measured."""
+    count = count_parameters(spec.model)
+    model, optim, schedule = spec.model, spec.optim, spec.schedule
+    return RunResult(
+        run_id=spec.run_id,
+        family=spec.family,
+        params=float(count.total),
+        params_non_embedding=float(count.non_embedding),
+        n_layers=model.n_layers,
+        d_model=model.d_model,
+        n_heads=model.n_heads,
+        ffn=model.d_ffn,
+        seq_len=spec.data.seq_len,
+        vocab_size=model.vocab_size,
+        tokens=float(spec.train_tokens),
+        budget=spec.cell.budget,
+        flops_6nd=float(train_flops(spec, FlopConvention.SMDM_6ND)),
+        flops_with_head=float(train_flops(spec, FlopConvention.WITH_HEAD)),
+        flops_exact=float(train_flops(spec, FlopConvention.EXACT)),
+        loss_kind=LossKind.NLL if spec.family is Family.ARM else LossKind.NELBO,
+        mc_samples=1 if spec.family is Family.ARM else spec.evaluation.mc_samples,
+        eval_tokens=spec.evaluation.eval_tokens,
+        objective_variant=spec.objective.variant.value,
+        lr=optim.lr_peak,
+        lr_final_fraction=schedule.lr_final_fraction,
+        batch_size=optim.global_batch,
+        warmup_steps=schedule.warmup_steps,
+        steps=schedule.steps,
+        seed=spec.seed,
+        schedule=schedule.kind.value,
+        parent_run_id=spec.cell.parent_run_id,
+        spec_hash=spec.spec_hash,
+        status=status,
+        **measured,
+    )
+
+
+def write_result(path: Any, row: RunResult) -> None:
+    """Writes `result.json` atomically."""
+    write_atomic(path, json.dumps(dataclasses.asdict(row), indent=1, allow_nan=False) + "\n")
+
+
+def read_result(path: Any) -> RunResult:
+    """The row of a `result.json`.
+
+    Raises:
+        ValueError: the file (named) is not one, or is of another schema version.
+    """
+    try:
+        tree = json.loads(as_path(path).read_text())
+        require(isinstance(tree, dict), "result", tree, "a JSON object")
+        version = tree.get("schema_version")
+        require(version == TABLE_VERSION, "schema_version", version, str(TABLE_VERSION))
+        return build(RunResult, tree)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path}: not a run's result ({error})") from None
+
+
+def to_csv(rows: Iterable[RunResult]) -> str:
+    """The run table as CSV: a header and one line a run; an unknown number is an empty field."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, RunResult.columns(), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(dataclasses.asdict(row) for row in rows)
+    return text.getvalue()

@@ -1,0 +1,379 @@
+"""RunSpec: everything that decides one training run, frozen, and its JSON.
+
+A plan is a file of these, one a line; a run directory keeps its own as `spec.json`. Fields that change the science are
+hashed into `run_id`; fields that only say where and how fast it runs (marked `RECORDED`) are kept but not hashed.
+"""
+
+import dataclasses
+import enum
+import hashlib
+import json
+from dataclasses import dataclass, field
+
+from mdm_jax.tree import build, require, to_dict
+
+SCHEMA_VERSION = 1
+RECORDED = {"hashed": False}
+BYTES_VOCAB_SIZE = 257
+
+
+class Family(enum.StrEnum):
+    MDM = "mdm"
+    ARM = "arm"
+
+
+class Attention(enum.StrEnum):
+    BIDIRECTIONAL = "bidirectional"
+    CAUSAL = "causal"
+
+
+class Variant(enum.StrEnum):
+    """Which training loss: two unbiased forms of the MDM's NELBO, and the ARM's likelihood."""
+
+    COUNT = "count"
+    CONTINUOUS = "continuous"
+    NLL = "nll"
+
+
+class NoiseSchedule(enum.StrEnum):
+    LOG_LINEAR = "log_linear"
+    COSINE = "cosine"
+
+
+class LevelSampler(enum.StrEnum):
+    """How noise levels are spread over a batch (FACTS: SMDM trains iid, SMDM and MD4 evaluate shifted, MDLM stratifies)."""
+
+    ANTITHETIC = "antithetic"
+    IID = "iid"
+    SHIFTED = "shifted"
+    STRATIFIED = "stratified"
+
+
+class ScheduleKind(enum.StrEnum):
+    COSINE = "cosine"
+    WSD = "wsd"
+
+
+class LayerLoop(enum.StrEnum):
+    SCAN = "scan"
+    UNROLL = "unroll"
+
+
+class Remat(enum.StrEnum):
+    """What the backward pass recomputes: nothing, everything but matrix products' outputs, or the whole layer."""
+
+    NONE = "none"
+    DOTS = "dots"
+    FULL = "full"
+
+
+class ComputeDtype(enum.StrEnum):
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
+class CorpusSource(enum.StrEnum):
+    PYDOC = "pydoc"
+    TEXT = "text"
+    JSONL = "jsonl"
+    PARQUET = "parquet"
+    TFDS = "tfds"
+
+
+class TokenizerKind(enum.StrEnum):
+    BYTES = "bytes"
+    SENTENCEPIECE = "sentencepiece"
+    SENTENCEPIECE_FILE = "sentencepiece_file"
+
+
+class FlopConvention(enum.StrEnum):
+    """See `counting.py` for the definitions."""
+
+    SMDM_6ND = "smdm_6nd"
+    WITH_HEAD = "with_head"
+    EXACT = "exact"
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """The trunk of SMDM: pre-norm RMSNorm, SwiGLU, RoPE, no biases, untied head."""
+
+    n_layers: int = 2
+    d_model: int = 64
+    n_heads: int = 2
+    d_ffn: int = 256
+    vocab_size: int = BYTES_VOCAB_SIZE
+    attention: Attention = Attention.BIDIRECTIONAL
+    compute_dtype: ComputeDtype = ComputeDtype.FLOAT32
+
+    def __post_init__(self) -> None:
+        for name, most in (("n_layers", 1024), ("d_model", 1 << 16), ("n_heads", 1024), ("d_ffn", 1 << 18)):
+            value = getattr(self, name)
+            require(1 <= value <= most, f"model.{name}", value, f"from 1 to {most}")
+        require(2 <= self.vocab_size <= 1 << 24, "model.vocab_size", self.vocab_size, "from 2 to 2^24")
+        whole = self.d_model % self.n_heads == 0 and (self.d_model // self.n_heads) % 2 == 0
+        require(
+            whole, "model.d_model", self.d_model, f"a multiple of 2 * n_heads = {2 * self.n_heads} (RoPE turns pairs)"
+        )
+
+    @property
+    def d_head(self) -> int:
+        return self.d_model // self.n_heads
+
+
+@dataclass(frozen=True)
+class ObjectiveSpec:
+    """The training loss. `noise` is read by the continuous form alone; the count form holds for every schedule."""
+
+    variant: Variant = Variant.COUNT
+    levels: LevelSampler = LevelSampler.ANTITHETIC
+    noise: NoiseSchedule = NoiseSchedule.LOG_LINEAR
+
+    def __post_init__(self) -> None:
+        if self.variant is Variant.CONTINUOUS:
+            fine = self.levels is not LevelSampler.ANTITHETIC
+            require(fine, "objective.levels", self.levels.value, "iid, shifted or stratified for the continuous form")
+        else:
+            fine = self.levels is LevelSampler.ANTITHETIC
+            require(
+                fine, "objective.levels", self.levels.value, "antithetic (the default) unless variant is continuous"
+            )
+
+    @property
+    def family(self) -> Family:
+        return Family.ARM if self.variant is Variant.NLL else Family.MDM
+
+
+@dataclass(frozen=True)
+class CorpusSpec:
+    """Which text. `path` is a file, folder or glob (text, jsonl, parquet) or a TFDS builder directory; empty for pydoc."""
+
+    source: CorpusSource = CorpusSource.PYDOC
+    path: str = ""
+    text_field: str = "text"
+    max_bytes: int = 0
+    """Stop after this many bytes of text; 0 takes everything."""
+
+    def __post_init__(self) -> None:
+        require(self.max_bytes >= 0, "data.corpus.max_bytes", self.max_bytes, "0 (everything) or a number of bytes")
+        needs_path = self.source is not CorpusSource.PYDOC
+        require(bool(self.path) == needs_path, "data.corpus.path", self.path, "given for every source but pydoc")
+
+
+@dataclass(frozen=True)
+class TokenizerSpec:
+    """Bytes (256 + EOS), sentencepiece trained on the corpus, or a sentencepiece model file."""
+
+    kind: TokenizerKind = TokenizerKind.BYTES
+    vocab_size: int = BYTES_VOCAB_SIZE
+    path: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind is TokenizerKind.BYTES:
+            fine = self.vocab_size == BYTES_VOCAB_SIZE
+            require(fine, "data.tokenizer.vocab_size", self.vocab_size, "257 for bytes (256 and EOS)")
+        require(2 <= self.vocab_size <= 1 << 24, "data.tokenizer.vocab_size", self.vocab_size, "from 2 to 2^24")
+        needs_path = self.kind is TokenizerKind.SENTENCEPIECE_FILE
+        require(bool(self.path) == needs_path, "data.tokenizer.path", self.path, "given for sentencepiece_file alone")
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Corpus, tokenizer and row length. The prepared shards lie in `directory`; `data_hash` pins their content."""
+
+    corpus: CorpusSpec = CorpusSpec()
+    tokenizer: TokenizerSpec = TokenizerSpec()
+    seq_len: int = 64
+    validation_fraction: float = 0.02
+    directory: str = field(default="data/pydoc-bytes", metadata=RECORDED)
+    data_hash: str = field(default="", metadata=RECORDED)
+
+    def __post_init__(self) -> None:
+        require(2 <= self.seq_len <= 1 << 20, "data.seq_len", self.seq_len, "from 2 to 2^20 tokens")
+        good = 0 < self.validation_fraction < 1
+        require(good, "data.validation_fraction", self.validation_fraction, "between 0 and 1, both excluded")
+
+
+@dataclass(frozen=True)
+class OptimSpec:
+    """AdamW with decoupled decay on every weight and a global gradient clip (SMDM); `global_batch` counts sequences."""
+
+    lr_peak: float = 2e-3
+    b1: float = 0.9
+    b2: float = 0.95
+    weight_decay: float = 0.1
+    clip_norm: float = 1.0
+    global_batch: int = 16
+    ema_decay: float = 0.0
+    """0 keeps no average; otherwise the average's weights are the ones evaluated."""
+
+    def __post_init__(self) -> None:
+        require(0 < self.lr_peak < 10, "optim.lr_peak", self.lr_peak, "between 0 and 10")
+        for name in ("b1", "b2", "ema_decay"):
+            require(0 <= getattr(self, name) < 1, f"optim.{name}", getattr(self, name), "at least 0 and below 1")
+        require(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "at least 0")
+        require(self.clip_norm > 0, "optim.clip_norm", self.clip_norm, "above 0 (1e9 never clips)")
+        even = 2 <= self.global_batch <= 1 << 20 and self.global_batch % 2 == 0
+        require(even, "optim.global_batch", self.global_batch, "even, from 2 to 2^20 sequences (counts come in pairs)")
+
+
+@dataclass(frozen=True)
+class ScheduleSpec:
+    """Learning rate over steps: linear warm-up, then cosine decay, or stable and a linear cooldown (WSD)."""
+
+    kind: ScheduleKind = ScheduleKind.COSINE
+    steps: int = 1000
+    warmup_steps: int = 100
+    lr_final_fraction: float = 0.1
+    cooldown_steps: int = 0
+
+    def __post_init__(self) -> None:
+        require(1 <= self.steps <= 1 << 31, "schedule.steps", self.steps, "at least 1")
+        warm = 0 <= self.warmup_steps <= self.steps
+        require(warm, "schedule.warmup_steps", self.warmup_steps, f"from 0 to steps = {self.steps}")
+        require(0 <= self.lr_final_fraction <= 1, "schedule.lr_final_fraction", self.lr_final_fraction, "from 0 to 1")
+        most = self.steps - self.warmup_steps if self.kind is ScheduleKind.WSD else 0
+        fits = 0 <= self.cooldown_steps <= most
+        require(fits, "schedule.cooldown_steps", self.cooldown_steps, f"from 0 to {most} ({self.kind.value} schedule)")
+
+
+@dataclass(frozen=True)
+class EvaluationSpec:
+    """The final evaluation: the first `eval_tokens` of the validation split, the same for every size and family."""
+
+    eval_tokens: int = 65536
+    mc_samples: int = 16
+    """Monte Carlo draws of the NELBO over the whole set; the ARM's likelihood takes one pass."""
+    batch: int = 64
+
+    def __post_init__(self) -> None:
+        require(self.eval_tokens >= 2, "evaluation.eval_tokens", self.eval_tokens, "at least two sequences' tokens")
+        two = 2 <= self.mc_samples <= 1 << 20
+        require(two, "evaluation.mc_samples", self.mc_samples, "at least 2 (a standard error needs two)")
+        require(self.batch >= 2 and self.batch % 2 == 0, "evaluation.batch", self.batch, "even, at least 2 sequences")
+
+
+@dataclass(frozen=True)
+class HardwareSpec:
+    """Where and how a run executes. None of it changes the result beyond the order of float sums."""
+
+    mesh_data: int = 1
+    mesh_model: int = 1
+    microbatches: int = 1
+    layers: LayerLoop = LayerLoop.SCAN
+    remat: Remat = Remat.NONE
+    log_every: int = 10
+    checkpoint_every: int = 1000
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):
+            if f.type is int:
+                require(getattr(self, f.name) >= 1, f"hardware.{f.name}", getattr(self, f.name), "at least 1")
+
+
+@dataclass(frozen=True)
+class CellSpec:
+    """The run's place in a sweep: the budget it spends, in FLOPs under `convention`, and its size's name."""
+
+    budget: float | None = None
+    convention: FlopConvention = FlopConvention.SMDM_6ND
+    size: str = ""
+    parent_run_id: str = ""
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One training run."""
+
+    model: ModelSpec = ModelSpec()
+    objective: ObjectiveSpec = ObjectiveSpec()
+    data: DataSpec = DataSpec()
+    optim: OptimSpec = OptimSpec()
+    schedule: ScheduleSpec = ScheduleSpec()
+    evaluation: EvaluationSpec = EvaluationSpec()
+    hardware: HardwareSpec = field(default=HardwareSpec(), metadata=RECORDED)
+    cell: CellSpec = field(default=CellSpec(), metadata=RECORDED)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        causal = self.model.attention is Attention.CAUSAL
+        right = causal == (self.family is Family.ARM)
+        require(right, "model.attention", self.model.attention.value, "causal for the ARM, bidirectional for the MDM")
+        require(0 <= self.seed < 1 << 31, "seed", self.seed, "from 0 to 2^31 - 1")
+        same = self.model.vocab_size == self.data.tokenizer.vocab_size
+        vocab = self.data.tokenizer.vocab_size
+        require(same, "model.vocab_size", self.model.vocab_size, f"data.tokenizer.vocab_size = {vocab}")
+        self._check_mesh()
+
+    def _check_mesh(self) -> None:
+        hw, batch = self.hardware, self.optim.global_batch
+        unit = 2 * hw.mesh_data
+        fits = batch % (unit * hw.microbatches) == 0
+        bound = f"so that 2 * mesh_data * microbatches = {unit * hw.microbatches} divides global_batch = {batch}"
+        require(fits, "hardware.microbatches", hw.microbatches, bound)
+        require(self.evaluation.batch % unit == 0, "evaluation.batch", self.evaluation.batch, f"a multiple of {unit}")
+        for name in ("n_heads", "d_ffn"):
+            value = getattr(self.model, name)
+            bound = f"a divisor of model.{name} = {value}"
+            require(value % hw.mesh_model == 0, "hardware.mesh_model", hw.mesh_model, bound)
+        devices = hw.mesh_data * hw.mesh_model
+        even = self.model.d_model % devices == 0
+        require(
+            even, "hardware", f"{hw.mesh_data} x {hw.mesh_model}", f"such that the {devices} devices divide d_model"
+        )
+
+    @property
+    def family(self) -> Family:
+        return self.objective.family
+
+    @property
+    def train_tokens(self) -> int:
+        """Tokens the run is trained on, repeats counted."""
+        return self.schedule.steps * self.optim.global_batch * self.data.seq_len
+
+    @property
+    def spec_hash(self) -> str:
+        """SHA-256 (hex) of the fields that change the science."""
+        text = json.dumps(to_dict(self, hashed_only=True), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def run_id(self) -> str:
+        """Name of the run's directory: for people family and shape, for programs the hash. Nothing parses it."""
+        return f"{self.family.value}-{self.model.n_layers}x{self.model.d_model}-{self.spec_hash[:12]}"
+
+
+def pair(spec: RunSpec, family: Family) -> RunSpec:
+    """The same run in the other family: `objective` and `model.attention` change, nothing else."""
+    if family is Family.ARM:
+        objective, attention = ObjectiveSpec(variant=Variant.NLL), Attention.CAUSAL
+    else:
+        objective, attention = ObjectiveSpec(), Attention.BIDIRECTIONAL
+    model = dataclasses.replace(spec.model, attention=attention)
+    return dataclasses.replace(spec, objective=objective, model=model)
+
+
+def to_json(spec: RunSpec) -> str:
+    """One line of JSON, with its schema version and run_id first."""
+    return json.dumps({"schema_version": SCHEMA_VERSION, "run_id": spec.run_id, **to_dict(spec)})
+
+
+def from_json(text: str) -> RunSpec:
+    """RunSpec of one line of JSON.
+
+    Raises:
+        ValueError: malformed JSON, a newer schema, an unknown or ill-typed field, or a run_id that is not the content's.
+    """
+    try:
+        tree = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"not a JSON object ({error})") from None
+    if not isinstance(tree, dict):
+        raise ValueError("not a JSON object")
+    version, run_id = tree.pop("schema_version", None), tree.pop("run_id", None)
+    require(
+        version == SCHEMA_VERSION, "schema_version", version, f"{SCHEMA_VERSION}: made by another version of mdm-jax"
+    )
+    spec = build(RunSpec, tree)
+    require(run_id == spec.run_id, "run_id", run_id, f"{spec.run_id}, the hash of the content: was the line edited?")
+    return spec

@@ -1,0 +1,70 @@
+"""Frozen dataclasses from untrusted trees of plain values, and back: unknown keys, wrong types and odd numbers are refused."""
+
+import dataclasses
+import difflib
+import enum
+import math
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def require(ok: bool, name: str, value: object, bound: str) -> None:
+    """Raises ValueError with the field's name, its value and what it must be."""
+    if not ok:
+        raise ValueError(f"{name} = {value!r}: must be {bound}")
+
+
+def to_dict(value: Any, hashed_only: bool = False) -> Any:
+    """Plain JSON types for a spec (nested dataclasses and enums)."""
+    if dataclasses.is_dataclass(value):
+        keep = [f for f in dataclasses.fields(value) if f.metadata.get("hashed", True) or not hashed_only]
+        return {f.name: to_dict(getattr(value, f.name), hashed_only) for f in keep}
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, tuple | list):
+        return [to_dict(v, hashed_only) for v in value]
+    return value
+
+
+def build(cls: type[T], tree: Mapping[str, Any], where: str = "") -> T:
+    """Instance of the dataclass `cls` from nested mappings; absent fields keep their defaults.
+
+    Raises:
+        ValueError: an unknown key (the nearest known one is suggested), a wrong type, or a value out of bounds.
+    """
+    hints = typing.get_type_hints(cls)
+    names = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    for key in tree:
+        if key not in names:
+            near = difflib.get_close_matches(str(key), names, 1, 0.5)
+            hint = f": did you mean {where}{near[0]}?" if near else f"; known are {', '.join(names)}"
+            raise ValueError(f"unknown key {where}{key}{hint}")
+    return cls(**{key: _value(hints[key], value, where + key) for key, value in tree.items()})
+
+
+def _value(kind: Any, value: Any, name: str) -> Any:
+    """`value` as `kind`: a dataclass, enum, tuple of them, number, string, or one of these or None."""
+    if dataclasses.is_dataclass(kind):
+        require(isinstance(value, Mapping), name, value, "a mapping")
+        return build(kind, value, name + ".")  # type: ignore[arg-type]
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is types.UnionType:
+        return None if value is None else _value(args[0], value, name)
+    if origin is tuple:
+        require(isinstance(value, list | tuple), name, value, "a list")
+        return tuple(_value(args[0], v, f"{name}[{i}]") for i, v in enumerate(value))
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        known = [m.value for m in kind]
+        require(value in known, name, value, f"one of {', '.join(map(str, known))}")
+        return kind(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    right = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+    require(right, name, value, f"of type {kind.__name__}")
+    if kind is float:
+        require(math.isfinite(value), name, value, "finite")
+    return value
