@@ -1,0 +1,141 @@
+"""Documents from files of text, JSONL and Parquet, on a disk or in a bucket; `.gz` and `.zst` are read as they are."""
+
+import contextlib
+import glob
+import gzip
+import io
+import json
+from collections.abc import Iterator
+from typing import BinaryIO, cast
+
+import pyarrow
+import pyarrow.parquet
+import zstandard
+from etils import epath
+
+from mdm_jax.storage import as_path, is_local
+
+TEXT_SUFFIXES = (".txt", ".text", ".md", ".rst")
+JSONL_SUFFIXES = (".jsonl", ".ndjson")
+PARQUET_SUFFIXES = (".parquet",)
+COMPRESSED = (".gz", ".zst")
+PIECE_CHARACTERS = 4096
+MOST_PIECE_CHARACTERS = 1 << 16
+MOST_LINE_BYTES = 64 << 20
+
+
+def find_files(path: str, suffixes: tuple[str, ...]) -> list[epath.Path]:
+    """The file `path`, or the files of the folder (searched to the bottom) or glob, sorted by name.
+
+    Raises:
+        ValueError: there are none.
+    """
+    root = as_path(path)
+    if root.is_file():
+        return [root]
+    if root.is_dir():
+        endings = tuple(s + c for s in suffixes for c in ("", *COMPRESSED))
+        found = [file for file in root.rglob("*") if file.name.endswith(endings) and file.is_file()]
+    elif glob.has_magic(path):
+        found = _globbed(root)
+    else:
+        raise ValueError(f"corpus.path = {path!r}: no such file, folder or glob")
+    if not found:
+        raise ValueError(f"corpus.path = {path!r}: holds no file ({', '.join(suffixes)})")
+    return sorted(found, key=str)
+
+
+def _globbed(pattern: epath.Path) -> list[epath.Path]:
+    if is_local(pattern):
+        return [file for name in glob.glob(str(pattern), recursive=True) if (file := as_path(name)).is_file()]
+    parts = pattern.parts
+    first = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+    return [file for file in epath.Path(*parts[:first]).glob("/".join(parts[first:])) if file.is_file()]
+
+
+@contextlib.contextmanager
+def open_bytes(path: epath.Path) -> Iterator[BinaryIO]:
+    """The decompressed content of a file.
+
+    Raises:
+        ValueError: the compressed stream is corrupt or cut short (raised where it is read).
+    """
+    with path.open("rb") as raw:
+        try:
+            if path.name.endswith(".gz"):
+                yield cast(BinaryIO, gzip.GzipFile(fileobj=raw))
+            elif path.name.endswith(".zst"):
+                stream = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
+                yield cast(BinaryIO, io.BufferedReader(cast(io.RawIOBase, stream)))
+            else:
+                yield cast(BinaryIO, raw)
+        except (EOFError, gzip.BadGzipFile, zstandard.ZstdError) as error:
+            raise ValueError(f"{path}: corrupt or cut short ({error})") from None
+
+
+def _lines(path: epath.Path) -> Iterator[tuple[int, str]]:
+    """Numbered lines, decoded."""
+    with open_bytes(path) as file:
+        number = 0
+        while line := file.readline(MOST_LINE_BYTES + 1):
+            number += 1
+            if len(line) > MOST_LINE_BYTES:
+                raise ValueError(f"{path}: line {number}: longer than 64 MiB")
+            try:
+                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{path}: line {number}: not UTF-8 ({error.reason} at byte {error.start})") from None
+
+
+def text_documents(path: str) -> Iterator[str]:
+    """Text files, cut at blank lines into documents of 4096 characters or a little more; a short file is one."""
+    for file in find_files(path, TEXT_SUFFIXES):
+        piece, size = [], 0
+        for _, line in _lines(file):
+            piece.append(line)
+            size += len(line)
+            if size >= MOST_PIECE_CHARACTERS or (size >= PIECE_CHARACTERS and not line.strip()):
+                yield "".join(piece).strip("\n")
+                piece, size = [], 0
+        yield "".join(piece).strip("\n")
+
+
+def jsonl_documents(path: str, text_field: str) -> Iterator[str]:
+    """The field `text_field` of the JSON object on each line; blank lines are passed over.
+
+    Raises:
+        ValueError: a line is not JSON or lacks the field; file and line are named.
+    """
+    for file in find_files(path, JSONL_SUFFIXES):
+        for number, line in _lines(file):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+            except (json.JSONDecodeError, RecursionError) as error:
+                raise ValueError(f"{file}: line {number}: not JSON ({error})") from None
+            if not isinstance(record, dict) or not isinstance(record.get(text_field), str):
+                known = ", ".join(record) if isinstance(record, dict) else "none: not an object"
+                raise ValueError(f"{file}: line {number}: no text in field {text_field!r}; its fields: {known}")
+            yield record[text_field]
+
+
+def parquet_documents(path: str, text_field: str) -> Iterator[str]:
+    """The string column `text_field` of Parquet files, row group by row group; nulls are passed over.
+
+    Raises:
+        ValueError: a file is corrupt or has no such column; it is named.
+    """
+    for file in find_files(path, PARQUET_SUFFIXES):
+        with file.open("rb") as raw:
+            try:
+                table = pyarrow.parquet.ParquetFile(raw)
+                schema = table.schema_arrow
+                kinds = (pyarrow.types.is_string, pyarrow.types.is_large_string)
+                if text_field not in schema.names or not any(kind(schema.field(text_field).type) for kind in kinds):
+                    raise ValueError(f"{file}: no text column {text_field!r}; its columns: {', '.join(schema.names)}")
+                for batch in table.iter_batches(1024, columns=[text_field]):
+                    yield from (text for text in batch.column(0).to_pylist() if text is not None)
+            except (pyarrow.ArrowException, OSError) as error:
+                first = str(error).splitlines()[0]
+                raise ValueError(f"{file}: not a readable Parquet file ({first})") from None

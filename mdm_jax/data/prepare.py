@@ -1,0 +1,210 @@
+"""Prepares a corpus: text to shards of token ids and the manifest that pins them.
+
+    python -m mdm_jax.data.prepare --config experiments/quickstart.py
+    python -m mdm_jax.data.prepare --corpus jsonl --path 'text/*.jsonl.zst' --out data/mine
+
+A folder that holds the same corpus already is left as it is. Everything is written to a folder beside it and renamed
+at the end, so an interrupted preparation leaves nothing that could be taken for a whole one.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import fcntl
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NoReturn, cast
+
+import rich.console
+from etils import epath
+from ml_collections import ConfigDict
+
+from mdm_jax.config import load_config, override, to_spec
+from mdm_jax.data.build import build_shards
+from mdm_jax.data.store import verify_folder
+from mdm_jax.manifest import MANIFEST_FILE, SPLITS, TOKENIZER_FILE, Manifest, check_matches, read_manifest
+from mdm_jax.spec import (
+    BYTES_VOCAB_SIZE,
+    CorpusSource,
+    CorpusSpec,
+    DataSpec,
+    RunSpec,
+    TokenizerKind,
+    TokenizerSpec,
+)
+from mdm_jax.storage import as_path, is_local
+
+Report = Callable[[int, int], None]
+
+
+def prepare(
+    data: DataSpec, force: bool = False, verify: bool = False, report: Report = lambda documents, text_bytes: None
+) -> tuple[Manifest, bool]:
+    """The manifest of `data.directory`, and whether the shards were made just now (and not there before).
+
+    Args:
+        data: corpus, tokenizer, split and folder.
+        force: prepares again what is there.
+        verify: checks the SHA-256 of every shard that is there, not only the sizes.
+        report: called now and then with the documents and the bytes of text done.
+
+    Raises:
+        ValueError: the corpus or the tokenizer is bad, or the folder holds something else.
+        OSError: the disk is full or not writable; what was there is untouched.
+    """
+    target = as_path(data.directory)
+    with _alone(target):
+        if not force and (target / MANIFEST_FILE).is_file():
+            manifest = read_manifest(target)
+            check_matches(manifest, dataclasses.replace(data, data_hash=""))
+            verify_folder(target, manifest, contents=verify)
+            return manifest, False
+        _refuse_strangers(target)
+        work = _work_folder(target)
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        try:
+            manifest = build_shards(data, work, report)
+            _publish(work, target)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    return manifest, True
+
+
+@contextlib.contextmanager
+def _alone(target: epath.Path) -> Iterator[None]:
+    """Waits until no other process on this machine prepares the same folder."""
+    if not is_local(target):
+        yield
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with Path(target.parent, f".{target.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _work_folder(target: epath.Path) -> Path:
+    """Where the shards are built: beside a local target, so that a rename ends it."""
+    if is_local(target):
+        return Path(target.parent, f".{target.name}.partial")
+    return Path(f".{target.name}.partial").absolute()
+
+
+def _refuse_strangers(target: epath.Path) -> None:
+    """Raises ValueError if the folder holds files that a preparation did not make: they would be deleted."""
+    if target.is_dir():
+        made = (MANIFEST_FILE, TOKENIZER_FILE)
+        others = [p.name for p in target.iterdir() if p.name not in made and not _is_shard(p.name)]
+        if others:
+            raise ValueError(f"{target}: holds {sorted(others)[0]}, which is no shard: choose another --out folder")
+    elif target.exists():
+        raise ValueError(f"{target}: is not a folder: choose another --out")
+
+
+def _is_shard(name: str) -> bool:
+    return name.endswith(".bin") and name.startswith(SPLITS)
+
+
+def _publish(work: Path, target: epath.Path) -> None:
+    """Moves the built folder to its place; in an object store the manifest is uploaded last."""
+    if is_local(target):
+        old = Path(target.parent, f".{target.name}.replaced")
+        shutil.rmtree(old, ignore_errors=True)
+        if target.exists():
+            Path(target).rename(old)
+        work.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
+        return
+    (target / MANIFEST_FILE).unlink(missing_ok=True)
+    for file in sorted(work.iterdir(), key=lambda p: p.name == MANIFEST_FILE):
+        epath.Path(file).copy(target / file.name, overwrite=True)
+
+
+def _data_spec(args: argparse.Namespace) -> DataSpec:
+    """What the flags or the experiment file ask for."""
+    if args.config:
+        config = override(load_config(args.config), args.set)
+        data = to_spec(RunSpec, cast(ConfigDict, config.run) if "run" in config else config).data
+        return dataclasses.replace(data, directory=args.out or data.directory)
+    if not args.out or not args.corpus:
+        raise ValueError("give --config FILE, or --corpus SOURCE and --out DIR")
+    kind = TokenizerKind(args.tokenizer)
+    return DataSpec(
+        corpus=CorpusSpec(CorpusSource(args.corpus), args.path, args.text_field, args.max_bytes),
+        tokenizer=TokenizerSpec(kind, args.vocab_size, args.tokenizer_path),
+        validation_fraction=args.validation_fraction,
+        directory=args.out,
+    )
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line and exit code 1, as for every other bad input."""
+        self.exit(1, f"error: {message}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser("python -m mdm_jax.data.prepare", description="Text to token shards.")
+    add = parser.add_argument
+    add("--config", help="experiment file; its run.data section is prepared")
+    add("--set", nargs="+", default=[], metavar="KEY=VALUE", help="changes to the experiment, as run.seed=1")
+    add("--corpus", choices=[source.value for source in CorpusSource], help="source of the text, instead of --config")
+    add("--path", default="", help="file, folder or glob; the builder directory for tfds; nothing for pydoc")
+    add("--text-field", default="text", help="field of jsonl, parquet and tfds records (text)")
+    add("--max-bytes", type=int, default=0, help="stop after this much text; 0 takes everything")
+    add("--tokenizer", choices=[kind.value for kind in TokenizerKind], default="bytes")
+    add("--vocab-size", type=int, default=BYTES_VOCAB_SIZE, help="ids with EOS (257 for bytes)")
+    add("--tokenizer-path", default="", help="model of sentencepiece_file")
+    add("--validation-fraction", type=float, default=DataSpec.validation_fraction, help="share of the documents")
+    add("--out", help="folder of the shards (the experiment's data.directory)")
+    add("--force", action="store_true", help="prepare again, replacing what is there")
+    add("--verify", action="store_true", help="check the SHA-256 of the shards that are there, not only their sizes")
+    return parser
+
+
+@contextlib.contextmanager
+def _progress(what: str) -> Iterator[Report]:
+    """A line that counts documents on a terminal, and nothing elsewhere."""
+    console = rich.console.Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda documents, text_bytes: None
+        return
+    with console.status(what) as status:
+        yield lambda documents, text_bytes: status.update(
+            f"{what}: {documents:,} documents, {text_bytes / 1e6:.1f} MB of text"
+        )
+
+
+def _summary(manifest: Manifest, folder: str, made: bool) -> str:
+    lines = ["prepared" if made else "already prepared: left as it is"]
+    for name in SPLITS:
+        split = manifest.split(name)
+        lines.append(
+            f"{name}: {split.documents:,} documents, {split.tokens:,} tokens, {split.text_bytes / 1e6:.2f} MB of text,"
+            f" {split.bytes_per_token:.2f} bytes a token, {len(split.shards)} shards"
+        )
+    tokenizer = f"{manifest.tokenizer.kind.value}, {manifest.vocab_size} ids, EOS {manifest.eos_id}"
+    return "\n".join([*lines, f"tokenizer: {tokenizer}", f"folder: {folder}, data_hash {manifest.data_hash[:12]}"])
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit code: 0 prepared or there already, 1 bad input or a full disk (one line on stderr), 130 interrupted."""
+    args = _parser().parse_args(argv)
+    try:
+        data = _data_spec(args)
+        with _progress(f"preparing {data.corpus.source.value} into {data.directory}") as report:
+            manifest, made = prepare(data, args.force, args.verify, report)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted: nothing was left behind", file=sys.stderr)
+        return 130
+    print(_summary(manifest, data.directory, made))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

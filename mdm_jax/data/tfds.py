@@ -1,0 +1,37 @@
+"""Documents of a TensorFlow Datasets builder directory, read without TensorFlow."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import cast
+
+from mdm_jax.storage import as_path
+
+READABLE = "array_record"
+
+
+def tfds_documents(directory: str, text_field: str) -> Iterator[str]:
+    """The text feature `text_field` of the split `train` of a prepared TFDS builder, in the order of its records.
+
+    Raises:
+        ValueError: no builder there, its files are not ArrayRecord (the Parquet reader silently drops rows), or it
+            has no such feature.
+    """
+    info = as_path(directory) / "dataset_info.json"
+    if not info.is_file():
+        raise ValueError(f"{info}: no such file: corpus.path must be a TFDS builder directory (…/name/config/1.0.0)")
+    try:
+        file_format = json.loads(info.read_text()).get("fileFormat", "tfrecord")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{info}: not a TFDS description ({error})") from None
+    if file_format != READABLE:
+        raise ValueError(f"{directory}: file format {file_format}: write it with file_format={READABLE!r}")
+    import tensorflow_datasets  # here: it takes a second and only this source needs it
+
+    builder = tensorflow_datasets.builder_from_directory(directory)
+    features = list(cast(Mapping[str, object], builder.info.features or {}))
+    if text_field not in features:
+        raise ValueError(f"{directory}: no feature {text_field!r}; it has {', '.join(features)}")
+    records: Iterable = builder.as_data_source(split="train")  # pyright: ignore[reportCallIssue] (hidden by a decorator)
+    for record in records:
+        text = record[text_field]
+        yield text.decode() if isinstance(text, bytes) else str(text)

@@ -1,0 +1,165 @@
+"""Tokenizers: bytes, sentencepiece trained here, and a sentencepiece model that already exists.
+
+Each gives ids below `vocab_size` and an EOS that never stands for text, and names its content by a hash. Training is
+a pure function of the documents: one thread, no sampling, and no normalisation, so that decoding gives the text back.
+"""
+
+import hashlib
+import io
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+import numpy as np
+import sentencepiece
+from etils import epath
+from jaxtyping import Int32, Integer
+
+from mdm_jax.manifest import TOKENIZER_FILE, Manifest, read_manifest
+from mdm_jax.spec import BYTES_VOCAB_SIZE, TokenizerKind, TokenizerSpec
+from mdm_jax.storage import as_path
+
+BYTES_EOS = 256
+MOST_MODEL_BYTES = 256 << 20
+TRAINING_BYTES = 64 << 20
+TRAINING_PIECE_CHARACTERS = 4096
+
+
+class Tokenizer(Protocol):
+    """Text to ids and back."""
+
+    vocab_size: int
+    eos_id: int
+    hash: str
+    """SHA-256 (hex) of what decides the ids."""
+    model: bytes
+    """The content of `tokenizer.model`; empty for a tokenizer that needs no file."""
+
+    def encode(self, text: str) -> Int32[np.ndarray, "tokens"]:
+        """The ids of a text, without EOS."""
+        ...
+
+    def decode(self, ids: Integer[np.ndarray, "tokens"]) -> str:
+        """The text of ids, EOS left out."""
+        ...
+
+
+class ByteTokenizer:
+    """UTF-8: ids 0-255 are bytes and 256 is EOS."""
+
+    vocab_size = BYTES_VOCAB_SIZE
+    eos_id = BYTES_EOS
+    hash = hashlib.sha256(b"mdm-jax bytes 257").hexdigest()
+    model = b""
+
+    def encode(self, text: str) -> Int32[np.ndarray, "tokens"]:
+        """The UTF-8 bytes."""
+        return np.frombuffer(text.encode(), np.uint8).astype(np.int32)
+
+    def decode(self, ids: Integer[np.ndarray, "tokens"]) -> str:
+        """The text; bytes that are not UTF-8 (a row cuts characters) become the replacement character."""
+        return ids[ids < BYTES_EOS].astype(np.uint8).tobytes().decode(errors="replace")
+
+
+class SentencePieceTokenizer:
+    """A sentencepiece model. One without EOS is given the id after its last piece.
+
+    Its own normalisation applies; models trained here have none, and lose only U+2581, which sentencepiece keeps for
+    blanks.
+    """
+
+    def __init__(self, model: bytes) -> None:
+        self.model = model
+        self.hash = hashlib.sha256(model).hexdigest()
+        self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        pieces, eos = self._processor.get_piece_size(), self._processor.eos_id()
+        self.eos_id = eos if eos >= 0 else pieces
+        self.vocab_size = pieces if eos >= 0 else pieces + 1
+
+    def encode(self, text: str) -> Int32[np.ndarray, "tokens"]:
+        """Ids of the pieces."""
+        return np.asarray(self._processor.encode(text), np.int32)
+
+    def decode(self, ids: Integer[np.ndarray, "tokens"]) -> str:
+        """The text of the pieces."""
+        return self._processor.decode([int(i) for i in ids if i != self.eos_id])
+
+
+def train_sentencepiece(texts: Iterable[str], vocab_size: int) -> bytes:
+    """The model of a BPE with byte fallback, trained on `texts`; the same texts give the same bytes.
+
+    Raises:
+        ValueError: the texts hold too few pieces for the vocabulary, or it is too small for the 256 bytes.
+    """
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=_pieces(texts),
+            model_writer=model,
+            model_type="bpe",
+            vocab_size=vocab_size,
+            byte_fallback=True,
+            normalization_rule_name="identity",
+            remove_extra_whitespaces=False,
+            add_dummy_prefix=False,
+            allow_whitespace_only_pieces=True,
+            split_digits=True,
+            unk_id=0,
+            eos_id=1,
+            bos_id=-1,
+            pad_id=-1,
+            num_threads=1,
+            max_sentence_length=8 * TRAINING_PIECE_CHARACTERS,
+            minloglevel=2,
+        )
+    except (RuntimeError, OSError) as error:
+        said = str(error).splitlines()[-1]
+        raise ValueError(f"data.tokenizer.vocab_size = {vocab_size}: sentencepiece cannot train it: {said}") from None
+    return model.getvalue()
+
+
+def _pieces(texts: Iterable[str]) -> Iterator[str]:
+    for text in texts:
+        for start in range(0, len(text), TRAINING_PIECE_CHARACTERS):
+            yield text[start : start + TRAINING_PIECE_CHARACTERS]
+
+
+def make_tokenizer(spec: TokenizerSpec, texts: Iterable[str] = ()) -> Tokenizer:
+    """The tokenizer that a spec describes; `texts` are what a new one is trained on.
+
+    Raises:
+        ValueError: the model file is absent or no model, its vocabulary is not the spec's, or training failed.
+    """
+    if spec.kind is TokenizerKind.BYTES:
+        return ByteTokenizer()
+    if spec.kind is TokenizerKind.SENTENCEPIECE:
+        return SentencePieceTokenizer(train_sentencepiece(texts, spec.vocab_size))
+    tokenizer = _read_model(as_path(spec.path))
+    if tokenizer.vocab_size != spec.vocab_size:
+        bound = f"must be {tokenizer.vocab_size}, the pieces of {spec.path} and EOS"
+        raise ValueError(f"data.tokenizer.vocab_size = {spec.vocab_size}: {bound}")
+    return tokenizer
+
+
+def load_tokenizer(directory: epath.PathLike, manifest: Manifest | None = None) -> Tokenizer:
+    """The tokenizer of a prepared corpus.
+
+    Raises:
+        ValueError: the manifest or the model file is absent or corrupt.
+    """
+    manifest = manifest or read_manifest(directory)
+    path = as_path(directory) / TOKENIZER_FILE
+    tokenizer = ByteTokenizer() if manifest.tokenizer.kind is TokenizerKind.BYTES else _read_model(path)
+    if tokenizer.hash != manifest.tokenizer_hash:
+        raise ValueError(f"{path}: corrupt (sha256 {tokenizer.hash[:12]}, not {manifest.tokenizer_hash[:12]})")
+    return tokenizer
+
+
+def _read_model(path: epath.Path) -> SentencePieceTokenizer:
+    if not path.is_file():
+        raise ValueError(f"{path}: no such tokenizer model")
+    if path.stat().length > MOST_MODEL_BYTES:
+        raise ValueError(f"{path}: {path.stat().length} bytes: not a sentencepiece model (over 256 MiB)")
+    try:
+        return SentencePieceTokenizer(path.read_bytes())
+    except RuntimeError:
+        raise ValueError(f"{path}: not a sentencepiece model, or corrupt") from None
