@@ -1,0 +1,1 @@
+"""The transformer trunk. It knows no objective: only causal or bidirectional attention."""

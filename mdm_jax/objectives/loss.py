@@ -1,0 +1,67 @@
+"""One loss for both families: a draw says what is read, what is predicted and with which weight; the loss sums it up.
+
+Drawing and scoring are two steps, because a batch's masks are drawn as a whole (levels are stratified over it) and scored
+a microbatch at a time.
+"""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Float, Int, Key
+
+from mdm_jax.objectives import arm, mdm
+from mdm_jax.objectives.masking import gather_paired, paired_positions
+from mdm_jax.objectives.vocab_loss import token_nats, vocab_loss
+from mdm_jax.spec import ObjectiveSpec, Variant
+
+Hidden = Callable[[Array], Array]
+
+
+@struct.dataclass
+class Draw:
+    """`inputs` in 0..V (V is MASK or start), `targets` in 0..V-1, `weight` float32, 0 where nothing is predicted."""
+
+    inputs_BL: Int[Array, "*B L"]
+    targets_BL: Int[Array, "*B L"]
+    weight_BL: Float[Array, "*B L"]
+
+
+def draw(key: Key[Array, ""], tokens_BL: Int[Array, "B L"], objective: ObjectiveSpec, vocab_size: int) -> Draw:
+    """The training draw for a whole batch; `key` is not used by the ARM."""
+    if objective.variant is Variant.NLL:
+        inputs_BL, weight_BL = arm.draw(tokens_BL, vocab_size)
+    else:
+        inputs_BL, weight_BL = mdm.draw(key, tokens_BL, objective, vocab_size)
+    return Draw(inputs_BL, tokens_BL, weight_BL)
+
+
+def _scored(drawn: Draw, h_BLD: Array, objective: ObjectiveSpec, vocab_size: int) -> tuple[Array, Array, Array]:
+    """Rows that go through the head, `[N, ...]`: hidden, target, weight. The count form takes the masked half alone."""
+    if objective.variant is Variant.COUNT:
+        position_PM = paired_positions(drawn.inputs_BL == vocab_size)
+        h_ND, target_N, weight_N = (gather_paired(x, position_PM) for x in (h_BLD, drawn.targets_BL, drawn.weight_BL))
+        return h_ND, target_N, weight_N
+    batch, length, d = h_BLD.shape
+    return h_BLD.reshape(batch * length, d), drawn.targets_BL.reshape(-1), drawn.weight_BL.reshape(-1)
+
+
+def loss(drawn: Draw, hidden: Hidden, head_DV: Array, objective: ObjectiveSpec, vocab_size: int) -> Float[Array, ""]:
+    """`sum weight * nats`, nats per token: over a whole batch the mean NELBO (MDM, unbiased) or NLL (ARM)."""
+    h_ND, target_N, weight_N = _scored(drawn, hidden(drawn.inputs_BL), objective, vocab_size)
+    return vocab_loss(h_ND, target_N, weight_N, head_DV, vocab_size)
+
+
+def row_losses(
+    drawn: Draw, hidden: Hidden, head_DV: Array, objective: ObjectiveSpec, vocab_size: int
+) -> Float[Array, "B"]:
+    """Each row's part of `loss` times B: its own estimate in nats per token, for evaluation (no fused gradient)."""
+    batch, length = drawn.targets_BL.shape
+    h_ND, target_N, weight_N = _scored(drawn, hidden(drawn.inputs_BL), objective, vocab_size)
+    nats_N = weight_N * token_nats(h_ND, target_N, head_DV, vocab_size) * batch
+    if objective.variant is not Variant.COUNT:
+        return nats_N.reshape(batch, length).sum(-1)
+    first_PM = paired_positions(drawn.inputs_BL == vocab_size) < length
+    nats_PM = nats_N.reshape(batch // 2, length + 1)
+    of_first_P = jnp.where(first_PM, nats_PM, 0.0).sum(-1)
+    return jnp.stack([of_first_P, nats_PM.sum(-1) - of_first_P], 1).reshape(batch)

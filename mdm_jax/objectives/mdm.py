@@ -1,0 +1,38 @@
+"""The masked diffusion model's NELBO, nats per token, in two forms with one expectation.
+
+Count form: K ~ U{1..L} tokens are masked uniformly at random, loss = L/K times the sum of their nats, over L. It is the
+any-order autoregressive likelihood, and needs no cut-off at small noise.
+Continuous form (MDLM, Sahoo et al. 2024, Eq. 10): t ~ U(0, 1], each token masked with probability m(t), weight m'(t)/m(t).
+Both follow SUBS: the head has no MASK column (zero masking) and unmasked tokens carry no loss (carry-over).
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from mdm_jax.objectives.masking import antithetic_counts, count_masks, independent_masks, noise_times
+from mdm_jax.objectives.noise import mask_probability, nelbo_weight
+from mdm_jax.sharding import BATCH, reshard
+from mdm_jax.spec import ObjectiveSpec, Variant
+
+
+def draw(
+    key: Key[Array, ""], tokens_BL: Int[Array, "B L"], objective: ObjectiveSpec, mask_id: int
+) -> tuple[Int[Array, "B L"], Float[Array, "B L"]]:
+    """Corrupted tokens (V at the masked ones) and each position's weight: `sum(weight * nats)` estimates the batch's mean NELBO.
+
+    Args:
+        tokens_BL: clean tokens in 0..V-1.
+        mask_id: V.
+    """
+    key_level, key_mask = jax.random.split(key)
+    batch, length = tokens_BL.shape
+    if objective.variant is Variant.COUNT:
+        count_B = antithetic_counts(key_level, batch, length)
+        mask_BL, weight_B = count_masks(key_mask, count_B, length), 1 / count_B
+    else:
+        t_B = noise_times(key_level, batch, objective.levels)
+        mask_BL = independent_masks(key_mask, mask_probability(objective.noise, t_B), length)
+        weight_B = nelbo_weight(objective.noise, t_B) / length
+    weight_BL = mask_BL * reshard(weight_B / batch, BATCH)[:, None]
+    return jnp.where(mask_BL, mask_id, tokens_BL), weight_BL

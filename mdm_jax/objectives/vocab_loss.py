@@ -1,0 +1,119 @@
+"""The vocabulary projection and its cross-entropy, fused: no `[B, L, V]` array exists, forward or backward.
+
+Rows go through the head in chunks. Differentiating computes the logits once: the forward pass already forms the
+gradients of the hidden rows and of the head, three head products in all where autodiff with recomputation takes four.
+Under sharding, rows are split over `data` and the vocabulary over `model`; the head is gathered over `data`.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from mdm_jax.sharding import BATCH, BATCH_L, DATA, HEAD_DV, MODEL, REPLICATED, over_shards
+
+CHUNK_ROWS = 1024
+
+
+def _chunked(rows: int) -> tuple[int, int]:
+    """Number of equal chunks of about CHUNK_ROWS rows, and the rows of one."""
+    chunks = max(1, round(rows / CHUNK_ROWS))
+    return chunks, -(-rows // chunks)
+
+
+def _split(x_Nx: Array) -> Array:
+    chunks, size = _chunked(x_Nx.shape[0])
+    padding = [(0, chunks * size - x_Nx.shape[0])] + [(0, 0)] * (x_Nx.ndim - 1)
+    return jnp.pad(x_Nx, padding).reshape(chunks, size, *x_Nx.shape[1:])
+
+
+def _softmax_parts(h_nD: Array, head_Dv: Array, target_n: Array, vocab_size: int) -> tuple[Array, Array, Array, Array]:
+    """One chunk against this device's columns: nats_n, exp(logits - top), its sum over the vocabulary, target columns."""
+    columns = head_Dv.shape[1]
+    first = jax.lax.axis_index(MODEL) * columns
+    logits_nv = jnp.dot(h_nD, head_Dv, preferred_element_type=jnp.float32)
+    if columns * jax.lax.axis_size(MODEL) != vocab_size:
+        logits_nv = jnp.where(first + jnp.arange(columns) < vocab_size, logits_nv, -jnp.inf)
+    top_n = jax.lax.pmax(logits_nv.max(-1), MODEL)
+    e_nv = jnp.exp(logits_nv - top_n[:, None])
+    z_n = jax.lax.psum(e_nv.sum(-1), MODEL)
+    column_n = target_n - first
+    mine_n = (column_n >= 0) & (column_n < columns)
+    at_n = jnp.take_along_axis(logits_nv, column_n.clip(0, columns - 1)[:, None], 1)[:, 0]
+    at_n = jax.lax.psum(jnp.where(mine_n, at_n, 0.0), MODEL)
+    return jnp.log(z_n) + top_n - at_n, e_nv, z_n, column_n
+
+
+def _whole_head(head_dv: Array, dtype: jnp.dtype) -> Array:
+    return jax.lax.all_gather(head_dv.astype(dtype), DATA, axis=0, tiled=True)
+
+
+def token_nats(
+    h_ND: Float[Array, "N D"], target_N: Int[Array, "N"], head_DV: Float[Array, "D V"], vocab_size: int
+) -> Float[Array, "N"]:
+    """`-log softmax(h head)[target]` in nats, float32; columns past `vocab_size` are padding."""
+
+    def local(h_nD: Array, target_n: Array, head_dv: Array) -> Array:
+        head_Dv = _whole_head(head_dv, h_nD.dtype)
+        one = lambda chunk: _softmax_parts(chunk[0], head_Dv, chunk[1], vocab_size)[0]
+        return jax.lax.map(one, (_split(h_nD), _split(target_n))).reshape(-1)[: h_nD.shape[0]]
+
+    return over_shards(local, (BATCH_L, BATCH, HEAD_DV), BATCH)(h_ND, target_N, head_DV)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def vocab_loss(
+    h_ND: Float[Array, "N D"],
+    target_N: Int[Array, "N"],
+    weight_N: Float[Array, "N"],
+    head_DV: Float[Array, "D V"],
+    vocab_size: int,
+) -> Float[Array, ""]:
+    """`sum_n weight_n * nats_n`, float32. Gradients flow to `h` (in its dtype) and to `head`, not to the weights."""
+    return (weight_N * token_nats(h_ND, target_N, head_DV, vocab_size)).sum()
+
+
+def _loss_and_grads(h_nD: Array, target_n: Array, weight_n: Array, head_dv: Array, vocab_size: int):
+    """On one device: the loss over all rows, the gradient of its rows, and of its part of the head."""
+    head_Dv = _whole_head(head_dv, h_nD.dtype)
+
+    def one(carry: tuple[Array, Array], chunk: tuple[Array, Array, Array]):
+        total, dhead_Dv = carry
+        h_cD, target_c, weight_c = chunk
+        nats_c, e_cv, z_c, column_c = _softmax_parts(h_cD, head_Dv, target_c, vocab_size)
+        hit_cv = jnp.arange(head_Dv.shape[1]) == column_c[:, None]
+        d_cv = (e_cv * (weight_c / z_c)[:, None] - jnp.where(hit_cv, weight_c[:, None], 0.0)).astype(h_cD.dtype)
+        dh_cD = jax.lax.psum(jnp.dot(d_cv, head_Dv.T, preferred_element_type=jnp.float32), MODEL)
+        dhead_Dv += jnp.dot(h_cD.T, d_cv, preferred_element_type=jnp.float32)
+        return (total + (weight_c * nats_c).sum(), dhead_Dv), dh_cD.astype(h_cD.dtype)
+
+    start = (jnp.zeros(()), jnp.zeros(head_Dv.shape, jnp.float32))
+    (total, dhead_Dv), dh = jax.lax.scan(one, start, (_split(h_nD), _split(target_n), _split(weight_n)))
+    dh_nD = dh.reshape(-1, h_nD.shape[1])[: h_nD.shape[0]]
+    return jax.lax.psum(total, DATA), dh_nD, jax.lax.psum_scatter(dhead_Dv, DATA, scatter_dimension=0, tiled=True)
+
+
+def _forward(h_ND: Array, target_N: Array, weight_N: Array, head_DV: Array, vocab_size: int):
+    local = functools.partial(_loss_and_grads, vocab_size=vocab_size)
+    specs = (BATCH_L, BATCH, BATCH, HEAD_DV)
+    total, dh_ND, dhead_DV = over_shards(local, specs, (REPLICATED, BATCH_L, HEAD_DV))(
+        h_ND, target_N, weight_N, head_DV
+    )
+    return total, (dh_ND, dhead_DV.astype(head_DV.dtype))
+
+
+def _backward(vocab_size: int, saved: tuple[Array, Array], g: Array):
+    dh_ND, dhead_DV = saved
+    return (dh_ND * g).astype(dh_ND.dtype), None, None, dhead_DV * g
+
+
+vocab_loss.defvjp(_forward, _backward)
+
+
+def token_nats_reference(
+    h_ND: Float[Array, "N D"], target_N: Int[Array, "N"], head_DV: Float[Array, "D V"]
+) -> Float[Array, "N"]:
+    """The same nats from whole logits on one device: what the fused form is tested against."""
+    logits_NV = (h_ND @ head_DV.astype(h_ND.dtype)).astype(jnp.float32)
+    return jax.nn.logsumexp(logits_NV, -1) - jnp.take_along_axis(logits_NV, target_N[:, None], 1)[:, 0]

@@ -1,0 +1,54 @@
+"""AdamW as in SMDM, and learning rates over steps: linear warm-up, then cosine decay or stable-and-cooldown (WSD).
+
+The schedule's numbers enter the compiled step as arguments, so runs of one shape and different lengths share one program.
+"""
+
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jaxtyping import Array, Float, Int
+
+from mdm_jax.spec import OptimSpec, ScheduleKind, ScheduleSpec
+
+
+@struct.dataclass
+class LearningRate:
+    """A schedule's numbers as float32 scalars; its kind is fixed when the step is compiled."""
+
+    peak: Float[Array, ""]
+    final: Float[Array, ""]
+    warmup_steps: Float[Array, ""]
+    decay_start: Float[Array, ""]
+    steps: Float[Array, ""]
+    kind: ScheduleKind = struct.field(pytree_node=False)
+
+    def at(self, step: Int[Array, ""]) -> Float[Array, ""]:
+        """Learning rate of the 0-based `step`: step + 1 of `warmup_steps` up, the peak, then down to `final` at the end."""
+        done = (step + 1).astype(jnp.float32)
+        warm = jnp.minimum(done / jnp.maximum(self.warmup_steps, 1), 1.0)
+        share = ((done - self.decay_start) / jnp.maximum(self.steps - self.decay_start, 1)).clip(0, 1)
+        left = 0.5 * (1 + jnp.cos(jnp.pi * share)) if self.kind is ScheduleKind.COSINE else 1 - share
+        return jnp.where(done <= self.warmup_steps, self.peak * warm, self.final + (self.peak - self.final) * left)
+
+
+def learning_rate(optim: OptimSpec, schedule: ScheduleSpec) -> LearningRate:
+    """The run's schedule: a cosine decays from the end of the warm-up, WSD over its last `cooldown_steps`."""
+    cosine = schedule.kind is ScheduleKind.COSINE
+    decay_start = schedule.warmup_steps if cosine else schedule.steps - schedule.cooldown_steps
+    numbers = (
+        optim.lr_peak,
+        optim.lr_peak * schedule.lr_final_fraction,
+        schedule.warmup_steps,
+        decay_start,
+        schedule.steps,
+    )
+    return LearningRate(*(jnp.asarray(x, jnp.float32) for x in numbers), kind=schedule.kind)
+
+
+def adamw(optim: OptimSpec) -> optax.GradientTransformation:
+    """Global clip, Adam's direction, decoupled decay on every weight; the step scales it by `-lr`."""
+    return optax.chain(
+        optax.clip_by_global_norm(optim.clip_norm),
+        optax.scale_by_adam(optim.b1, optim.b2),
+        optax.add_decayed_weights(optim.weight_decay),
+    )

@@ -1,0 +1,105 @@
+"""The device mesh and every PartitionSpec of the project: the only file that writes an axis name.
+
+Two explicit axes. `data` splits the batch, and parameters and optimiser state with it (FSDP); `model` splits heads, ffn
+and vocabulary. On one device both have size 1 and the same program runs. Layouts follow the shape suffixes of the code:
+B batch, L length, D model, H heads, K head dim, F ffn, V vocabulary, N layers.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, reshard
+
+DATA, MODEL = "data", "model"
+
+REPLICATED = PartitionSpec()
+BATCH = PartitionSpec(DATA)
+BATCH_L = PartitionSpec(DATA, None)
+BATCH_LD = PartitionSpec(DATA, None, None)
+BATCH_LHK = PartitionSpec(DATA, None, MODEL, None)
+BATCH_LCHK = PartitionSpec(DATA, None, None, MODEL, None)
+BATCH_LF = PartitionSpec(DATA, None, MODEL)
+MICRO_BATCH_L = PartitionSpec(None, DATA, None)
+HEAD_DV = PartitionSpec(DATA, MODEL)
+
+STORED = {
+    "embed": PartitionSpec(None, (DATA, MODEL)),
+    "head": HEAD_DV,
+    "norm_final": REPLICATED,
+    "norm_attention": REPLICATED,
+    "norm_mlp": REPLICATED,
+    "qkv": PartitionSpec(None, DATA, None, MODEL, None),
+    "out": PartitionSpec(None, MODEL, None, DATA),
+    "gate": PartitionSpec(None, DATA, MODEL),
+    "up": PartitionSpec(None, DATA, MODEL),
+    "down": PartitionSpec(None, MODEL, DATA),
+}
+"""Where each weight lives between steps; layers are stacked on a leading axis."""
+
+GATHERED = {
+    "embed": PartitionSpec(None, None),
+    "qkv": PartitionSpec(None, None, MODEL, None),
+    "out": PartitionSpec(MODEL, None, None),
+    "gate": PartitionSpec(None, MODEL),
+    "up": PartitionSpec(None, MODEL),
+    "down": PartitionSpec(MODEL, None),
+}
+"""The layout in which one layer's weight enters its product: whole over `data`, still split over `model`."""
+
+
+def make_mesh(data: int, model: int, devices: list[jax.Device] | None = None) -> Mesh:
+    """A `data` x `model` mesh with explicit axes over the given devices (all devices by default).
+
+    Raises:
+        ValueError: the product is not the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    if data * model != len(devices):
+        raise ValueError(f"mesh {data} x {model}: needs {data * model} devices and there are {len(devices)}")
+    return jax.make_mesh((data, model), (DATA, MODEL), axis_types=(AxisType.Explicit,) * 2, devices=devices)
+
+
+def stored_specs(tree: Any) -> Any:
+    """The PartitionSpec of every leaf: by the weight's name, wherever it stands in parameters or optimiser state."""
+
+    def spec(path: tuple[Any, ...], _: Any) -> PartitionSpec:
+        names = [str(getattr(entry, "name", getattr(entry, "key", ""))) for entry in path]
+        return next((STORED[name] for name in reversed(names) if name in STORED), REPLICATED)
+
+    return jax.tree_util.tree_map_with_path(spec, tree)
+
+
+def place(tree: Any) -> Any:
+    """The tree with every leaf in its stored layout; call it under `jit`, inside the mesh."""
+    return jax.tree.map(reshard, tree, stored_specs(tree))
+
+
+def gather(weight: jax.Array, name: str) -> jax.Array:
+    """One layer's weight, whole over `data`: the FSDP all-gather, in the dtype that it has by now."""
+    return reshard(weight, GATHERED[name])
+
+
+def over_shards(function: Callable[..., Any], in_specs: Any, out_specs: Any) -> Callable[..., Any]:
+    """`function` run by every device on its own shard of the ambient mesh."""
+    return jax.shard_map(function, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+
+
+def rows_spec(rank: int) -> PartitionSpec:
+    """The leading axis over `data`, the others whole."""
+    return PartitionSpec(DATA, *[None] * (rank - 1))
+
+
+def global_batch(mesh: Mesh, local_BL: np.ndarray) -> jax.Array:
+    """The global `[B, L]` batch of which this process holds a contiguous block of rows."""
+    return jax.make_array_from_process_local_data(NamedSharding(mesh, BATCH_L), local_BL)
+
+
+def split_microbatches(x_BL: jax.Array, microbatches: int) -> jax.Array:
+    """`[M, B / M, L]`: every microbatch takes rows from every shard, so that nothing moves."""
+
+    def local(x_bL: jax.Array) -> jax.Array:
+        return x_bL.reshape(microbatches, -1, *x_bL.shape[1:])
+
+    return over_shards(local, BATCH_L, MICRO_BATCH_L)(x_BL)

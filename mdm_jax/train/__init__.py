@@ -1,0 +1,1 @@
+"""Training: one state, one step and one loop for both families."""

@@ -1,0 +1,69 @@
+"""The train step, one for both families: draw, score, differentiate, update."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from mdm_jax.model.transformer import Transformer, hidden
+from mdm_jax.objectives.loss import Draw, draw, loss
+from mdm_jax.optim import LearningRate, adamw
+from mdm_jax.sharding import place, split_microbatches
+from mdm_jax.spec import RunSpec
+from mdm_jax.train.state import TrainState
+
+Step = Callable[[TrainState, Array, LearningRate], tuple[TrainState, dict[str, Array]]]
+NOISE_STREAM = 1
+
+
+def noise_key(seed: int, step: Int[Array, ""]) -> Array:
+    """The key of a step's masks: a function of seed and step alone, apart from the initialisation's."""
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), NOISE_STREAM), step)
+
+
+def draw_loss(params: Transformer, drawn: Draw, spec: RunSpec) -> Float[Array, ""]:
+    """The draw's weighted nats under the model."""
+
+    def run(tokens_BL: Array) -> Array:
+        return hidden(params, tokens_BL, spec.model, spec.hardware)
+
+    return loss(drawn, run, params.head[...], spec.objective, spec.model.vocab_size)
+
+
+def loss_and_grads(params: Transformer, drawn: Draw, spec: RunSpec) -> tuple[Float[Array, ""], Any]:
+    """Loss of the whole batch and its gradient, summed over microbatches in order (weights are of the whole batch)."""
+    value_and_grad = jax.value_and_grad(draw_loss)
+    if spec.hardware.microbatches == 1:
+        return value_and_grad(params, drawn, spec)
+
+    def add(total: Any, micro: Draw) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, value_and_grad(params, micro, spec)), None
+
+    batches = jax.tree.map(lambda x: split_microbatches(x, spec.hardware.microbatches), drawn)
+    zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
+    return jax.lax.scan(add, zero, batches)[0]
+
+
+def train_step(
+    state: TrainState, tokens_BL: Int[Array, "B L"], rate: LearningRate, spec: RunSpec
+) -> tuple[TrainState, dict[str, Array]]:
+    """One optimiser step on a global batch; returns the new state and the scalars loss, grad_norm, lr (of this step)."""
+    drawn = draw(noise_key(spec.seed, state.step), tokens_BL, spec.objective, spec.model.vocab_size)
+    value, grads = loss_and_grads(state.params, drawn, spec)
+    direction, opt_state = adamw(spec.optim).update(grads, state.opt_state, state.params)
+    lr = rate.at(state.step)
+    params = jax.tree.map(lambda p, d: p - lr * d, state.params, direction)
+    average = state.average
+    if average is not None:
+        decay = spec.optim.ema_decay
+        average = jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, average, params)
+    new = TrainState(state.step + 1, place(params), place(opt_state), average)
+    return new, {"loss": value, "grad_norm": optax.global_norm(grads), "lr": lr}
+
+
+def compile_step(spec: RunSpec) -> Step:
+    """The jitted step; the old state's memory is reused."""
+    return jax.jit(lambda state, tokens_BL, rate: train_step(state, tokens_BL, rate, spec), donate_argnums=0)
