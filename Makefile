@@ -63,7 +63,7 @@ $(STAMP): pyproject.toml $(CONSTRAINTS) | python-is-new-enough
 	@rm -f .venv/.ready-*
 	@$(PY) -c 'import sys; sys.exit("%d.%d" % sys.version_info[:2] != "$(PYTHON_VERSION)")' 2>/dev/null \
 		|| { $(NEW_VENV); }
-	$(PY) -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[dev]'
+	$(PY) -m pip install -qq --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[dev]'
 	@touch $@
 
 .PHONY: python-is-new-enough

@@ -4,6 +4,7 @@ The file pins what this environment holds (so what the tests just ran with), and
 (TPU, CUDA) what pip resolves beside those versions. Run it by `make constraints`, after the tests are green.
 """
 
+import itertools
 import json
 import re
 import subprocess
@@ -60,7 +61,8 @@ def main() -> None:
     """Writes the constraints file of the running Python, and prints its path and length."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     here = installed(project["name"])
-    pins = {**here, **resolve(sum(project["optional-dependencies"].values(), project["dependencies"]), here)}
+    wanted = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
+    pins = {**here, **resolve(wanted, here)}
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     target = ROOT / "constraints" / f"py{python}.txt"
     target.write_text(HEADER.format(python=python) + lines(pins))

@@ -1,0 +1,35 @@
+"""What every test runs under: the CPU as eight devices, and types and shapes checked at each call.
+
+Meshes of 1, 2, 4 or 8 devices come from `jax.devices()[:n]`. The eight devices are those of this process only: a
+process that a test starts sees what it asks for itself (`JAX_NUM_CPU_DEVICES`).
+"""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before jax is imported, and for the processes that tests start
+
+import jax
+import jaxtyping
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 8)
+jaxtyping.install_import_hook(["mdm_jax", "isoflop", "analysis"], "beartype.beartype")
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def reference_data() -> Path:
+    """The folder of published data and goldens; a test that asks for it is skipped where there is none.
+
+    Raises:
+        FileNotFoundError: MDM_REFERENCE_DATA is set and is not a folder.
+    """
+    named = os.environ.get("MDM_REFERENCE_DATA")
+    folder = Path(named) if named else REPOSITORY.parent / "shared" / "data"
+    if folder.is_dir():
+        return folder
+    if named:
+        raise FileNotFoundError(f"MDM_REFERENCE_DATA={named}: not a folder; unset it, or name the reference data")
+    pytest.skip(f"reference data: set MDM_REFERENCE_DATA to its folder, or put it at {folder}")
