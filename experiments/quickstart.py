@@ -1,0 +1,36 @@
+"""Both families on the docstrings and manuals of this Python installation, in minutes: what `make demo` runs.
+
+    python -m mdm_jax.data.prepare --config experiments/quickstart.py
+    python -m isoflop.plan --config experiments/quickstart.py --out runs/quickstart
+    python -m isoflop.run runs/quickstart
+    python -m analysis.report runs/quickstart
+
+Three curves of each family. An MDM needs over ten times the FLOPs of an ARM for the same loss, so its budgets lie that
+much higher: the two families' loss ranges overlap, and the compute gap is interpolated, not extrapolated. Rows are 64
+bytes and batches small, because the optimal models have tens of thousands of parameters and need many steps.
+
+Hardware: two CPU cores. Time: see the last line of the plan.
+"""
+
+from typing import Any
+
+import ml_collections
+
+from isoflop.sweep import curve, default_sweep
+from mdm_jax.config import default_run
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """The sweep: six curves of six sizes, each centred on its expected optimum."""
+    config: Any = ml_collections.ConfigDict({"run": default_run(), "sweep": default_sweep()})
+    config.run.data.seq_len = 64
+    config.sweep.recipe = "tiny"
+    config.sweep.curves = [
+        curve("arm", 3e9, "1x16 2x16 2x20 2x24 2x28 2x32"),
+        curve("arm", 1e10, "2x16 2x20 2x24 2x28 2x32 2x40"),
+        curve("arm", 3e10, "2x16 2x20 2x24 2x32 2x40 2x48"),
+        curve("mdm", 1e11, "2x16 2x20 2x24 2x32 2x40 2x48"),
+        curve("mdm", 3e11, "2x16 2x20 2x28 2x40 2x48 2x64"),
+        curve("mdm", 1e12, "2x20 2x28 2x40 2x48 2x64 2x80"),
+    ]
+    return config.lock()

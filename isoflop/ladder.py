@@ -1,0 +1,116 @@
+"""Model sizes by name: SMDM's 30, a fine ladder of tiny ones for CPUs, and any `LAYERSxWIDTH`.
+
+Source of `SMDM`: Scaling up Masked Diffusion Models on Text (Nie et al. 2024), Table 5; names are millions of
+non-embedding parameters. The tiny sizes keep its shape (ffn = 4 d, untied head) at 8 thousand to 2 million of them.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from mdm_jax.spec import ModelSpec
+from mdm_jax.tree import require
+
+
+@dataclass(frozen=True)
+class Size:
+    """Shape of a trunk. In a sweep's `own_sizes`, a name of your own for one that no rule gives."""
+
+    name: str
+    n_layers: int
+    n_heads: int
+    d_model: int
+    d_ffn: int
+
+    def __post_init__(self) -> None:
+        require(bool(self.name.strip()), "own_sizes.name", self.name, "a name")
+        self.model(ModelSpec())  # the bounds of a model are ModelSpec's
+
+    def model(self, template: ModelSpec) -> ModelSpec:
+        """The template in this shape; vocabulary, attention and dtype stay."""
+        return replace(template, n_layers=self.n_layers, n_heads=self.n_heads, d_model=self.d_model, d_ffn=self.d_ffn)
+
+
+def _smdm(rows: dict[str, tuple[int, int, int]]) -> dict[str, Size]:
+    """Sizes of the rows (layers, heads, d_model); 75 is the only one whose ffn is not 4 d."""
+    return {n: Size(n, la, h, d, 1600 if n == "75" else 4 * d) for n, (la, h, d) in rows.items()}
+
+
+SMDM = _smdm(
+    {
+        "6": (6, 4, 256),
+        "19": (8, 6, 384),
+        "34": (8, 8, 512),
+        "48": (9, 9, 576),
+        "66": (10, 10, 640),
+        "75": (16, 8, 640),
+        "85": (13, 10, 640),
+        "113": (12, 12, 768),
+        "142": (15, 12, 768),
+        "170": (18, 12, 768),
+        "180": (14, 14, 896),
+        "206": (16, 14, 896),
+        "231": (18, 14, 896),
+        "268": (16, 16, 1024),
+        "302": (18, 16, 1024),
+        "336": (20, 16, 1024),
+        "472": (18, 10, 1280),
+        "551": (21, 10, 1280),
+        "571": (18, 11, 1408),
+        "629": (24, 10, 1280),
+        "666": (21, 11, 1408),
+        "717": (19, 12, 1536),
+        "761": (24, 11, 1408),
+        "831": (22, 12, 1536),
+        "944": (25, 12, 1536),
+        "1028": (20, 14, 1792),
+        "1233": (24, 14, 1792),
+        "1476": (22, 16, 2048),
+        "1678": (25, 16, 2048),
+        "2121": (28, 17, 2176),
+    }
+)
+
+TINY_WIDTHS = (*range(16, 32, 4), *range(32, 80, 8), *range(80, 161, 16))
+
+
+def tiny_sizes() -> tuple[Size, ...]:
+    """The ladder for CPUs, smallest first: depth d/32 and at least 2, both neighbours where d/32 ends in a half.
+
+    Non-embedding parameters run from 8 thousand to 2 million, a factor 1.3 to 1.6 from one size to the next.
+    """
+    depths = ((d, max(2, n)) for d in TINY_WIDTHS for n in sorted({(d + 15) // 32, (d + 16) // 32}))
+    return tuple(shape(n, d) for d, n in dict.fromkeys(depths))
+
+
+def shape(n_layers: int, d_model: int) -> Size:
+    """The size `LAYERSxWIDTH` by rule: ffn = 4 d, at least two heads of about 32 channels (64 from width 256 on).
+
+    Raises:
+        ValueError: the width is no multiple of 4 (two heads, and RoPE turns pairs), or out of ModelSpec's bounds.
+    """
+    name = f"{n_layers}x{d_model}"
+    require(d_model % 4 == 0 and d_model > 0, f"size {name}: width", d_model, "a multiple of 4")
+    wanted = d_model / (64 if d_model >= 256 else 32)
+    heads = (h for h in range(2, min(d_model // 2, 1024) + 1) if d_model % (2 * h) == 0)
+    return Size(name, n_layers, min(heads, key=lambda h: abs(h - wanted)), d_model, 4 * d_model)
+
+
+def find_size(name: str, own: Iterable[Size] = ()) -> Size:
+    """The size of that name: an own one, one of SMDM's (`170`), or `LAYERSxWIDTH` (`2x64`).
+
+    Raises:
+        ValueError: no such size; the known ones are listed.
+    """
+    known = {**SMDM, **{size.name: size for size in own}}
+    if name in known:
+        return known[name]
+    match = re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,4})", name)
+    if match:
+        return shape(int(match[1]), int(match[2]))
+    raise ValueError(f"size {name!r}: must be LAYERSxWIDTH, such as 2x64, or one of {', '.join(_known(own))}")
+
+
+def _known(own: Iterable[Size]) -> Iterator[str]:
+    yield from (size.name for size in own)
+    yield from SMDM

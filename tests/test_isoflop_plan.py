@@ -1,0 +1,463 @@
+import dataclasses
+import itertools
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from isoflop.grid import make_grid
+from isoflop.ladder import Size, find_size, tiny_sizes
+from isoflop.plan import main
+from isoflop.planfile import read_plan, write_plan
+from isoflop.recipe import RECIPES, Setting
+from isoflop.sweep import CurveSpec, SweepSpec, curve, product
+from mdm_jax.config import default_run, load_config
+from mdm_jax.counting import count_parameters, train_flops
+from mdm_jax.manifest import Manifest, Shard, Split, data_hash, write_manifest
+from mdm_jax.spec import (
+    CorpusSpec,
+    DataSpec,
+    Family,
+    FlopConvention,
+    HardwareSpec,
+    ModelSpec,
+    RunSpec,
+    TokenizerKind,
+    TokenizerSpec,
+    pair,
+    to_json,
+)
+from mdm_jax.tree import build, to_dict
+
+ROOT = Path(__file__).parents[1]
+QUICKSTART = str(ROOT / "experiments/quickstart.py")
+SMDM_RUN = RunSpec(
+    model=ModelSpec(vocab_size=32000),
+    data=DataSpec(tokenizer=TokenizerSpec(TokenizerKind.SENTENCEPIECE, 32000), seq_len=2048),
+)
+DEFAULT = RunSpec()
+ANY = Setting(ModelSpec(), 64, 1e6)
+
+
+def grid(curves: list[tuple[str, float, str]], template: RunSpec = DEFAULT, **sweep) -> tuple[RunSpec, ...]:
+    specs = tuple(build(CurveSpec, curve(*c)) for c in curves)
+    return make_grid(template, SweepSpec(curves=specs, **sweep), HardwareSpec())
+
+
+# ladder
+
+
+def test_tiny_ladder_is_fine_and_monotone() -> None:
+    sizes = [count_parameters(s.model(ModelSpec())).non_embedding for s in tiny_sizes()]
+    steps = [b / a for a, b in itertools.pairwise(sizes)]
+    assert sizes[0] < 1e4
+    assert sizes[-1] > 2e6
+    assert min(steps) > 1.2
+    assert max(steps) < 1.6
+
+
+def test_tiny_sizes_keep_shape_and_are_found_by_name() -> None:
+    for size in tiny_sizes():
+        assert find_size(size.name) == size
+        assert size.d_ffn == 4 * size.d_model
+        assert 2 <= size.n_heads <= size.d_model // 8
+        assert abs(size.n_layers - max(2, size.d_model / 32)) <= 0.5
+
+
+def test_own_sizes_come_first() -> None:
+    own = Size("170", 2, 2, 32, 100)
+    assert find_size("170", [own]) == own
+    assert find_size("170").d_model == 768
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("7", "LAYERSxWIDTH, such as 2x64, or one of 6, 19"),
+        ("2x18", "multiple of 4"),
+        ("0x16", "LAYERSxWIDTH"),
+        ("", "LAY"),
+    ],
+)
+def test_unknown_sizes_are_refused(name: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        find_size(name)
+
+
+# recipes
+
+
+def test_smdm_recipes_are_the_published_numbers() -> None:
+    code, paper = RECIPES["smdm_code"](ANY), RECIPES["smdm_paper"](ANY)
+    assert (code.lr_peak, paper.lr_peak) == (2e-4, 4e-4)
+    assert code.global_batch == paper.global_batch == 256
+    assert [code.warmup(n) for n in (50, 5000, 100_000)] == [50, 100, 1000]
+
+
+@pytest.mark.parametrize("tokens", [1e3, 1e5, 1e7, 1e11])
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_give_valid_runs(name: str, tokens: float) -> None:
+    choice = RECIPES[name](Setting(ModelSpec(), 64, tokens))
+    assert 1e-5 < choice.lr_peak < 2e-2
+    assert choice.global_batch % 2 == 0
+    assert 2 <= choice.global_batch <= 256
+    assert all(0 <= choice.warmup(steps) <= steps for steps in (1, 2, 9, 10, 1000, 10**6))
+
+
+# allocation
+
+
+@pytest.mark.parametrize(
+    ("size", "budget", "steps"), [("170", 1e19, 18710), ("1028", 1e20, 30932), ("6", 6e18, 303004)]
+)
+@pytest.mark.parametrize("family", Family)
+def test_steps_of_the_paper(family: Family, size: str, budget: float, steps: int) -> None:
+    (run,) = grid([(family.value, budget, size)], SMDM_RUN, recipe="smdm_code")
+    assert run.schedule.steps == steps
+    assert (run.optim.global_batch, run.optim.lr_peak, run.data.seq_len) == (256, 2e-4, 2048)
+    assert run.schedule.warmup_steps == max(steps // 100, 100)
+    assert (run.cell.budget, run.cell.size, run.family) == (budget, size, family)
+
+
+@pytest.mark.parametrize("convention", FlopConvention)
+def test_budget_is_spent_under_each_convention(convention: FlopConvention) -> None:
+    runs = grid([("mdm", 1e12, "2x24 2x64"), ("arm", 1e12, "2x24 2x64")], convention=convention)
+    for run in runs:
+        assert 0.99 <= train_flops(run, convention) / 1e12 <= 1
+    if convention is FlopConvention.SMDM_6ND:
+        assert [run.schedule.steps for run in runs[:2]] == [run.schedule.steps for run in runs[2:]]
+
+
+def test_paired_cells_differ_in_objective_and_attention_alone() -> None:
+    mdm, arm = grid([("mdm", 1e12, "2x64"), ("arm", 1e12, "2x64")])
+    assert arm == pair(mdm, Family.ARM)
+
+
+@pytest.mark.parametrize(
+    ("budget", "batch", "said"),
+    [
+        (1e3, 16, r"mdm 2x64 at 1000 FLOPs .*too small for one step .*shorter rows"),
+        (1e9, 64, "too small for one step|unspent"),
+        (1e10, 64, r"unspent, more than 1%: take a larger budget, a smaller size or shorter rows"),
+    ],
+)
+def test_budgets_that_cannot_be_spent(budget: float, batch: int, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        grid([("mdm", budget, "2x64")], global_batch=batch)
+
+
+def test_the_batch_that_the_error_names_fits() -> None:
+    with pytest.raises(ValueError) as caught:
+        grid([("mdm", 1.17e10, "2x64")], global_batch=64)
+    named = re.search(r"batch of at most (\d+)", str(caught.value))
+    assert named
+    (run,) = grid([("mdm", 1.17e10, "2x64")], global_batch=int(named[1]))
+    assert train_flops(run, FlopConvention.SMDM_6ND) >= 0.99 * 1.17e10
+
+
+# the grid
+
+
+def test_seeds_and_multiplier_reach_the_runs() -> None:
+    runs = grid([("mdm", 1e12, "2x64")], seeds=(0, 5), lr_multiplier=0.5)
+    assert [run.seed for run in runs] == [0, 5]
+    (plain,) = grid([("mdm", 1e12, "2x64")])
+    assert runs[0].optim.lr_peak == plain.optim.lr_peak / 2
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"seed": 3}, "run.seed = 3: must be left out: in a sweep sweep.seeds"),
+        ({"model": ModelSpec(d_model=128)}, "run.model.d_model = 128.*sweep.curves decides"),
+        ({"schedule": dataclasses.replace(RunSpec().schedule, steps=7, warmup_steps=0)}, "run.schedule.steps = 7"),
+        ({"optim": dataclasses.replace(RunSpec().optim, lr_peak=1e-4)}, "run.optim.lr_peak.*sweep.lr_multiplier"),
+    ],
+)
+def test_template_must_not_set_what_the_sweep_decides(change: dict, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        grid([("mdm", 1e12, "2x64")], dataclasses.replace(RunSpec(), **change))
+
+
+def test_same_cell_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match="are the same run"):
+        grid([("mdm", 1e12, "2x64"), ("mdm", 1e12, "2x48 2x64")])
+
+
+def test_mesh_must_divide_a_cell() -> None:
+    sweep = SweepSpec(curves=(CurveSpec(Family.MDM, 1e18, ("48",)),), recipe="smdm_code")
+    with pytest.raises(ValueError, match=r"mdm 48 at 1e\+18 .*mesh_model = 2: must be a divisor of model.n_heads = 9"):
+        make_grid(SMDM_RUN, sweep, HardwareSpec(mesh_model=2))
+    wide = HardwareSpec(mesh_data=32)
+    (run,) = make_grid(SMDM_RUN, sweep, wide)  # 2 * 32 divides the recipe's 256, though not the template's 16
+    assert run.hardware == wide
+
+
+def test_product_writes_every_cell() -> None:
+    curves = product(("mdm", "arm"), (1e11, 1e12), "2x16 2x20")
+    assert [(c["family"], c["budget"]) for c in curves] == [("mdm", 1e11), ("mdm", 1e12), ("arm", 1e11), ("arm", 1e12)]
+    assert all(c["sizes"] == ["2x16", "2x20"] for c in curves)
+
+
+@pytest.mark.parametrize("file", sorted(p.name for p in (ROOT / "experiments").glob("[a-z]*.py")))
+def test_experiments_plan(file: str) -> None:
+    config = load_config(str(ROOT / "experiments" / file)).to_dict()
+    sweep = build(SweepSpec, config["sweep"])
+    runs = make_grid(build(RunSpec, config["run"]), sweep, HardwareSpec())
+    assert len(runs) == sum(len(c.sizes) for c in sweep.curves) * len(sweep.seeds)
+    for c in sweep.curves:
+        sizes = [count_parameters(find_size(s, sweep.own_sizes).model(ModelSpec())).non_embedding for s in c.sizes]
+        assert sizes == sorted(sizes), f"{c.family} at {c.budget}: write the sizes in order"
+
+
+# the plan file
+
+
+def two_runs() -> tuple[RunSpec, ...]:
+    return grid([("mdm", 1e12, "2x48 2x64")])
+
+
+def test_plan_is_replaced_while_nothing_has_run(tmp_path) -> None:
+    first, second = two_runs()
+    assert write_plan(tmp_path, [first]).added == 1
+    assert write_plan(tmp_path, [second]).runs == (second,)
+    assert read_plan(tmp_path) == (second,)
+
+
+def test_plan_only_grows_once_runs_exist(tmp_path) -> None:
+    first, second = two_runs()
+    write_plan(tmp_path, [first])
+    before = (tmp_path / "plan.jsonl").read_bytes()
+    (tmp_path / "runs" / first.run_id).mkdir(parents=True)
+    with pytest.raises(ValueError, match=rf"{first.run_id} of the existing plan is not in the new one.*--out"):
+        write_plan(tmp_path, [second])
+    assert (tmp_path / "plan.jsonl").read_bytes() == before
+    written = write_plan(tmp_path, [second, first])
+    assert (written.runs, written.added) == ((first, second), 1)
+    assert (tmp_path / "plan.jsonl").read_bytes() == before + to_json(second).encode() + b"\n"
+
+
+def test_changed_corpus_is_refused_once_runs_exist(tmp_path) -> None:
+    def planned(digest: str) -> RunSpec:
+        return dataclasses.replace(RunSpec(), data=dataclasses.replace(RunSpec().data, data_hash=digest))
+
+    write_plan(tmp_path, [planned("a" * 64)])
+    (tmp_path / "runs" / RunSpec().run_id).mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"the corpus in .* has changed"):
+        write_plan(tmp_path, [planned("b" * 64)])
+
+
+@pytest.mark.parametrize("keep", [0, 1, 300, -2])
+def test_half_written_plan_is_named_and_repaired(tmp_path, keep: int) -> None:
+    first, second = two_runs()
+    path = tmp_path / "plan.jsonl"
+    write_plan(tmp_path, [first, second])
+    whole = path.read_text()
+    (tmp_path / "runs" / first.run_id).mkdir(parents=True)
+    path.write_text(whole.split("\n")[0] + "\n" + (whole.split("\n")[1][:keep] or "{"))
+    with pytest.raises(ValueError, match=r"plan\.jsonl line 2: half-written or damaged.*isoflop\.plan"):
+        read_plan(tmp_path)
+    assert write_plan(tmp_path, [first, second]).repaired == 1
+    assert path.read_text() == whole
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"), [({"schema_version": 99}, "line 1: schema_version = 99"), ({"seed": 9}, "line 1: run_id")]
+)
+def test_newer_or_edited_plan_is_refused(tmp_path, edit: dict, said: str) -> None:
+    (tmp_path / "plan.jsonl").write_text(json.dumps(json.loads(to_json(RunSpec())) | edit) + "\n")
+    with pytest.raises(ValueError, match=said):
+        read_plan(tmp_path)
+
+
+def test_missing_and_empty_plans_are_named(tmp_path) -> None:
+    with pytest.raises(ValueError, match=r"no such file: write it with python -m isoflop\.plan"):
+        read_plan(tmp_path)
+    (tmp_path / "plan.jsonl").write_text("\n")
+    with pytest.raises(ValueError, match="empty"):
+        read_plan(tmp_path)
+
+
+# the command
+
+
+def planner(*arguments: str, **options) -> subprocess.CompletedProcess:
+    command = [sys.executable, *options.pop("python", ()), "-m", "isoflop.plan", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False, **options)
+
+
+def test_command_loads_no_jax_and_answers_at_once(tmp_path) -> None:
+    def best(*arguments: str) -> float:
+        times = []
+        for _ in range(3):
+            start = time.perf_counter()
+            assert planner(*arguments).returncode == 0
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    assert best("--help") < 1
+    assert best("--config", QUICKSTART, "--out", str(tmp_path / "a")) < 1
+    loaded = planner("--config", QUICKSTART, "--out", str(tmp_path / "b"), python=("-X", "importtime")).stderr
+    modules = {line.rpartition("|")[2].strip().partition(".")[0] for line in loaded.splitlines()}
+    assert "isoflop" in modules
+    assert not modules & {"jax", "jaxlib", "flax", "optax", "orbax", "tensorflow", "torch", "pandas", "scipy"}
+
+
+def test_command_is_pure(tmp_path, capsys) -> None:
+    for name in ("a", "b"):
+        assert main(["--config", QUICKSTART, "--out", str(tmp_path / name)]) == 0
+        assert main(["--config", QUICKSTART, "--out", str(tmp_path / name)]) == 0
+    assert (tmp_path / "a/plan.jsonl").read_bytes() == (tmp_path / "b/plan.jsonl").read_bytes()
+    printed = capsys.readouterr().out.replace(str(tmp_path / "a"), "").replace(str(tmp_path / "b"), "")
+    quarter = len(printed) // 4
+    assert printed[:quarter] == printed[quarter : 2 * quarter] == printed[3 * quarter :]
+
+
+def test_piped_grid_shows_every_number(tmp_path) -> None:
+    arguments = ["--budgets", "1e19,6e18", "--sizes", "6,170", "--out", str(tmp_path)]
+    out = planner(*arguments, env={**os.environ, "COLUMNS": "20"}).stdout
+    row = next(line.split() for line in out.splitlines() if line.startswith("mdm") and " 18710 " in line)
+    assert row[:10] == ["mdm", "1e+19", "170", "0", "169.9M", "9.809B", "18710", "256", "0.0002", "1.000e+19"]
+    assert row[12] == "unknown"
+    assert "…" not in out
+    runs = read_plan(tmp_path)
+    assert len(runs) == 8
+    cells = out.split("Totals")[0]
+    assert sum(line.startswith(("mdm", "arm")) for line in cells.splitlines()) == 8
+    for run in runs:
+        for convention in FlopConvention:
+            assert f"{train_flops(run, convention):.3e}" in cells
+
+
+@pytest.mark.parametrize("columns", ["60", "160"])
+def test_terminal_grid_shows_every_number(tmp_path, columns: str) -> None:
+    outer, inner = pty.openpty()
+    command = [sys.executable, "-m", "isoflop.plan", "--budgets", "1e19", "--sizes", "170", "--out", str(tmp_path)]
+    env = {**os.environ, "COLUMNS": columns, "TERM": "xterm"}
+    process = subprocess.Popen(command, cwd=ROOT, stdout=inner, stderr=inner, env=env)
+    os.close(inner)
+    text = b""
+    while True:
+        try:
+            part = os.read(outer, 65536)
+        except OSError:  # Linux's end of file of a terminal
+            break
+        if not part:
+            break
+        text += part
+    os.close(outer)
+    assert process.wait(timeout=30) == 0
+    assert b"18710" in text
+    assert b"unknown" in text
+    assert b"1.145e+19" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("", "--config FILE, or --budgets and --sizes"),
+        ("--budgets 1e18", "--budgets and --sizes"),
+        ("--budgets 1e18 --sizes 7", "2121"),
+        ("--budgets 1e18 --sizes 6 --recipe foo", "smdm_code, smdm_paper, tiny"),
+        ("--budgets 1e18 --sizes 6 --families foo", "mdm, arm"),
+        ("--budgets=-1e18 --sizes 6", "above 0 FLOPs"),
+        ("--budgets nan --sizes 6", "finite"),
+        ("--budgets 1e12 --sizes 6", "too small for one step"),
+        ("--budgets 1e18 --sizes 6,6", "the same run"),
+        ("--budgets 1e18,x --sizes 6", "must be a number"),
+        ("--budgets 1e18 --sizes 6 --set run.modle.d=1", "did you mean run.model"),
+        ("--budgets 1e18 --sizes 6 --set sweep.seeds", "section.key=value"),
+        ("--budgets 1e18 --sizes 6 --flops-per-second 0", "--flops-per-second = 0.0"),
+        ("--budgets 1e18 --sizes 6 --frobnicate", "--frobnicate"),
+        ("--config absent.py", "absent.py"),
+        (f"--config {QUICKSTART} --families foo", "mdm, arm"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path, capsys, arguments: str, said: str) -> None:
+    try:
+        code = main([*arguments.split(), "--out", str(tmp_path)])
+    except SystemExit as stop:
+        code = stop.code
+    error = capsys.readouterr().err
+    assert code == 1
+    assert said in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "plan.jsonl").exists()
+
+
+def manifest(vocab_size: int = 257, tokens: int = 1_000_000) -> Manifest:
+    kind = TokenizerKind.BYTES if vocab_size == 257 else TokenizerKind.SENTENCEPIECE
+    train, validation = (
+        Split(n, 10, n, (Shard(f"{name}.bin", n, 2 * n, "ab" * 32),))
+        for name, n in (("train", tokens), ("validation", 20_000))
+    )
+    return Manifest(
+        corpus=CorpusSpec(),
+        tokenizer=TokenizerSpec(kind, vocab_size),
+        validation_fraction=0.02,
+        vocab_size=vocab_size,
+        eos_id=vocab_size - 1,
+        dtype="uint16",
+        tokenizer_hash="cd" * 32,
+        data_hash=data_hash("cd" * 32, train, validation),
+        train=train,
+        validation=validation,
+    )
+
+
+def test_manifest_gives_epochs_and_data_hash(tmp_path, capsys) -> None:
+    write_manifest(tmp_path / "data", manifest(512))
+    arguments = ["--budgets", "1e12", "--sizes", "2x64", "--families", "mdm", "--recipe", "tiny", "--seq-len", "64"]
+    assert main([*arguments, "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]) == 0
+    (run,) = read_plan(tmp_path / "out")
+    assert run.data.data_hash == manifest(512).data_hash
+    assert run.model.vocab_size == run.data.tokenizer.vocab_size == 512
+    assert f" {run.train_tokens / 1_000_000:.3g} " in capsys.readouterr().out
+
+
+def test_manifest_of_another_corpus_is_refused(tmp_path, capsys) -> None:
+    write_manifest(tmp_path / "data", manifest(512))
+    setting = f"run.data.directory={tmp_path / 'data'}"
+    assert main(["--config", QUICKSTART, "--set", setting, "--out", str(tmp_path / "out")]) == 1
+    assert "prepared with another data.tokenizer" in capsys.readouterr().err
+    arguments = ["--config", QUICKSTART, "--data", str(tmp_path / "data"), "--vocab-size", "300"]
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 1
+    assert "--vocab-size = 300" in capsys.readouterr().err
+
+
+def test_flags_reach_the_runs(tmp_path) -> None:
+    arguments = [
+        "--config",
+        QUICKSTART,
+        "--budgets",
+        "1e13",
+        "--sizes",
+        "2x64",
+        "--seq-len",
+        "96",
+        "--vocab-size",
+        "300",
+    ]
+    settings = ["--batch", "8", "--set", "run.optim.weight_decay=0", "--set", "sweep.seeds=[3]"]
+    assert main([*arguments, *settings, "--out", str(tmp_path)]) == 0
+    mdm, arm = read_plan(tmp_path)
+    assert (mdm.family, arm.family) == (Family.MDM, Family.ARM)
+    assert (mdm.data.seq_len, mdm.model.vocab_size, mdm.optim.global_batch) == (96, 300, 8)
+    assert (mdm.optim.weight_decay, mdm.seed) == (0, 3)
+    assert mdm.data.tokenizer.kind is TokenizerKind.SENTENCEPIECE
+
+
+def test_families_alone_pick_the_experiments_curves(tmp_path) -> None:
+    assert main(["--config", QUICKSTART, "--families", "arm", "--out", str(tmp_path)]) == 0
+    assert {run.family for run in read_plan(tmp_path)} == {Family.ARM}
+
+
+def test_defaults_of_a_config_are_the_specs() -> None:
+    assert build(RunSpec, default_run().to_dict()) == RunSpec()
+    assert to_dict(RunSpec()) == default_run().to_dict()
