@@ -1,7 +1,7 @@
 """Writes constraints/pyX.Y.txt: the versions that are tested together on the running Python.
 
-The file pins what this environment holds (so what the tests just ran with), and for the extras that are not installed here
-(TPU, CUDA) what pip resolves beside those versions. Run it by `make constraints`, after the tests are green.
+The file pins what this environment holds (so what the tests just ran with), and for the extras that are not installed
+here (TPU, CUDA) what pip resolves beside those versions. Run it by `make constraints`, after the tests are green.
 """
 
 import itertools
@@ -29,7 +29,7 @@ def canonical(name: str) -> str:
 
 
 def installed(project: str) -> dict[str, str]:
-    """The version of each distribution in this environment, by canonical name, without the project and the installers."""
+    """The version of each distribution installed here, by canonical name, without the project and the installers."""
     found = {canonical(dist.name): dist.version for dist in metadata.distributions()}
     return {name: version for name, version in found.items() if name not in INSTALLERS | {canonical(project)}}
 
