@@ -7,10 +7,9 @@ It is a fact of floor 0, so that the planner counts epochs and a run checks its 
 import dataclasses
 import hashlib
 import json
+import os
 import re
 from dataclasses import dataclass
-
-from etils import epath
 
 from mdm_jax.spec import CorpusSpec, DataSpec, TokenizerSpec
 from mdm_jax.storage import as_path, inside, write_atomic
@@ -108,7 +107,7 @@ def data_hash(tokenizer_hash: str, train: Split, validation: Split) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def read_manifest(directory: epath.PathLike) -> Manifest:
+def read_manifest(directory: str | os.PathLike) -> Manifest:
     """The manifest of a folder of shards.
 
     Raises:
@@ -127,7 +126,7 @@ def read_manifest(directory: epath.PathLike) -> Manifest:
         raise ValueError(f"{path}: not a manifest ({error})") from None
 
 
-def write_manifest(directory: epath.PathLike, manifest: Manifest) -> None:
+def write_manifest(directory: str | os.PathLike, manifest: Manifest) -> None:
     """Writes `manifest.json` atomically; it comes last, so a folder that has one is complete."""
     write_atomic(as_path(directory) / MANIFEST_FILE, json.dumps(to_dict(manifest), indent=1) + "\n")
 

@@ -6,8 +6,7 @@ A document's split depends on its own text alone, so adding documents moves no o
 import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 from jaxtyping import Int32
@@ -16,6 +15,7 @@ from mdm_jax.data.corpus import documents
 from mdm_jax.data.tokenizer import TRAINING_BYTES, Tokenizer, make_tokenizer
 from mdm_jax.manifest import SPLITS, TOKENIZER_FILE, Manifest, Shard, Split, data_hash, write_manifest
 from mdm_jax.spec import DataSpec, TokenizerKind
+from mdm_jax.storage import Path
 
 SHARD_TOKENS = 1 << 26
 REPORT_EVERY = 500
@@ -34,7 +34,7 @@ class ShardWriter:
         self._folder, self._name, self._most = folder, split, shard_tokens
         self._dtype = np.dtype(dtype).newbyteorder("<")
         self._shards: list[Shard] = []
-        self._file: BinaryIO | None = None
+        self._file: IO[bytes] | None = None
         self._held, self._digest = 0, hashlib.sha256()
         self._documents = self._text_bytes = 0
 

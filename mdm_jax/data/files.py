@@ -11,9 +11,8 @@ from typing import BinaryIO, cast
 import pyarrow
 import pyarrow.parquet
 import zstandard
-from etils import epath
 
-from mdm_jax.storage import as_path, is_local
+from mdm_jax.storage import Path, as_path, is_local
 
 TEXT_SUFFIXES = (".txt", ".text", ".md", ".rst")
 JSONL_SUFFIXES = (".jsonl", ".ndjson")
@@ -24,7 +23,7 @@ MOST_PIECE_CHARACTERS = 1 << 16
 MOST_LINE_BYTES = 64 << 20
 
 
-def find_files(path: str, suffixes: tuple[str, ...]) -> list[epath.Path]:
+def find_files(path: str, suffixes: tuple[str, ...]) -> list[Path]:
     """The file `path`, or the files of the folder (searched to the bottom) or glob, sorted by name.
 
     Raises:
@@ -45,16 +44,16 @@ def find_files(path: str, suffixes: tuple[str, ...]) -> list[epath.Path]:
     return sorted(found, key=str)
 
 
-def _globbed(pattern: epath.Path) -> list[epath.Path]:
+def _globbed(pattern: Path) -> list[Path]:
     if is_local(pattern):
         return [file for name in glob.glob(str(pattern), recursive=True) if (file := as_path(name)).is_file()]
     parts = pattern.parts
     first = next(i for i, part in enumerate(parts) if glob.has_magic(part))
-    return [file for file in epath.Path(*parts[:first]).glob("/".join(parts[first:])) if file.is_file()]
+    return [file for file in Path(*parts[:first]).glob("/".join(parts[first:])) if file.is_file()]
 
 
 @contextlib.contextmanager
-def open_bytes(path: epath.Path) -> Iterator[BinaryIO]:
+def open_bytes(path: Path) -> Iterator[BinaryIO]:
     """The decompressed content of a file.
 
     Raises:
@@ -73,7 +72,7 @@ def open_bytes(path: epath.Path) -> Iterator[BinaryIO]:
             raise ValueError(f"{path}: corrupt or cut short ({error})") from None
 
 
-def _lines(path: epath.Path) -> Iterator[tuple[int, str]]:
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Numbered lines, decoded."""
     with open_bytes(path) as file:
         number = 0

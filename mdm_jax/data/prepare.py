@@ -14,12 +14,9 @@ import fcntl
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import NoReturn, cast
+from typing import Any, NoReturn, cast
 
 import rich.console
-from etils import epath
-from ml_collections import ConfigDict
 
 from mdm_jax.config import load_config, override, to_spec
 from mdm_jax.data.build import build_shards
@@ -34,7 +31,7 @@ from mdm_jax.spec import (
     TokenizerKind,
     TokenizerSpec,
 )
-from mdm_jax.storage import as_path, is_local
+from mdm_jax.storage import Path, as_path, is_local
 
 Report = Callable[[int, int], None]
 
@@ -74,25 +71,25 @@ def prepare(
 
 
 @contextlib.contextmanager
-def _alone(target: epath.Path) -> Iterator[None]:
+def _alone(target: Path) -> Iterator[None]:
     """Waits until no other process on this machine prepares the same folder."""
     if not is_local(target):
         yield
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    with Path(target.parent, f".{target.name}.lock").open("w") as lock:
+    with (target.parent / f".{target.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def _work_folder(target: epath.Path) -> Path:
+def _work_folder(target: Path) -> Path:
     """Where the shards are built: beside a local target, so that a rename ends it."""
     if is_local(target):
-        return Path(target.parent, f".{target.name}.partial")
-    return Path(f".{target.name}.partial").absolute()
+        return target.parent / f".{target.name}.partial"
+    return as_path(f".{target.name}.partial")
 
 
-def _refuse_strangers(target: epath.Path) -> None:
+def _refuse_strangers(target: Path) -> None:
     """Raises ValueError if the folder holds files that a preparation did not make: they would be deleted."""
     if target.is_dir():
         made = (MANIFEST_FILE, TOKENIZER_FILE)
@@ -107,26 +104,26 @@ def _is_shard(name: str) -> bool:
     return name.endswith(".bin") and name.startswith(SPLITS)
 
 
-def _publish(work: Path, target: epath.Path) -> None:
+def _publish(work: Path, target: Path) -> None:
     """Moves the built folder to its place; in an object store the manifest is uploaded last."""
     if is_local(target):
-        old = Path(target.parent, f".{target.name}.replaced")
+        old = target.parent / f".{target.name}.replaced"
         shutil.rmtree(old, ignore_errors=True)
         if target.exists():
-            Path(target).rename(old)
+            target.rename(old)
         work.rename(target)
         shutil.rmtree(old, ignore_errors=True)
         return
     (target / MANIFEST_FILE).unlink(missing_ok=True)
     for file in sorted(work.iterdir(), key=lambda p: p.name == MANIFEST_FILE):
-        epath.Path(file).copy(target / file.name, overwrite=True)
+        file.copy(target / file.name, overwrite=True)
 
 
 def _data_spec(args: argparse.Namespace) -> DataSpec:
     """What the flags or the experiment file ask for."""
     if args.config:
         config = override(load_config(args.config), args.set)
-        data = to_spec(RunSpec, cast(ConfigDict, config.run) if "run" in config else config).data
+        data = to_spec(RunSpec, cast(Any, config.run) if "run" in config else config).data
         return dataclasses.replace(data, directory=args.out or data.directory)
     if not args.out or not args.corpus:
         raise ValueError("give --config FILE, or --corpus SOURCE and --out DIR")

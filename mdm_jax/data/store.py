@@ -4,14 +4,12 @@ import bisect
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
-from etils import epath
 from jaxtyping import Integer
 
 from mdm_jax.manifest import ITEM_BYTES, Manifest, Shard, read_manifest
-from mdm_jax.storage import as_path, inside, is_local
+from mdm_jax.storage import Path, as_path, inside, is_local
 
 CHUNK_BYTES = 16 << 20
 CACHE_VARIABLE = "MDM_JAX_CACHE"
@@ -47,7 +45,7 @@ class TokenStore:
 
 
 def open_split(
-    directory: epath.PathLike, split: str, verify: bool = True, manifest: Manifest | None = None
+    directory: str | os.PathLike, split: str, verify: bool = True, manifest: Manifest | None = None
 ) -> TokenStore:
     """The tokens of `train` or `validation`; shards in an object store are copied once to a local cache.
 
@@ -74,7 +72,7 @@ def open_split(
     return TokenStore([np.asarray(array) for array in arrays])
 
 
-def verify_folder(directory: epath.PathLike, manifest: Manifest, contents: bool) -> None:
+def verify_folder(directory: str | os.PathLike, manifest: Manifest, contents: bool) -> None:
     """Returns if every shard is there with its size and, if asked, its contents.
 
     Raises:
@@ -87,7 +85,7 @@ def verify_folder(directory: epath.PathLike, manifest: Manifest, contents: bool)
             check_size(inside(directory, shard.file), shard)
 
 
-def check_size(path: epath.Path, shard: Shard) -> None:
+def check_size(path: Path, shard: Shard) -> None:
     """Returns if the file has the bytes that the manifest says.
 
     Raises:
@@ -100,7 +98,7 @@ def check_size(path: epath.Path, shard: Shard) -> None:
         raise ValueError(f"{path}: shard has {size} bytes, not {shard.bytes}: truncated or replaced; prepare again")
 
 
-def _verify(path: epath.Path, shard: Shard, array: np.ndarray, vocab_size: int) -> None:
+def _verify(path: Path, shard: Shard, array: np.ndarray, vocab_size: int) -> None:
     digest, largest, step = hashlib.sha256(), 0, CHUNK_BYTES // ITEM_BYTES["uint32"]
     for start in range(0, len(array), step):
         chunk = np.asarray(array[start : start + step])
@@ -115,24 +113,23 @@ def _verify(path: epath.Path, shard: Shard, array: np.ndarray, vocab_size: int) 
 def cache_folder() -> Path:
     """Where copies of remote shards lie: `MDM_JAX_CACHE`, or `mdm-jax` in the user's cache folder."""
     named = os.environ.get(CACHE_VARIABLE)
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(named) if named else Path(home) / "mdm-jax"
+    return as_path(named) if named else as_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "mdm-jax"
 
 
-def _cached(path: epath.Path, shard: Shard, manifest: Manifest) -> epath.Path:
+def _cached(path: Path, shard: Shard, manifest: Manifest) -> Path:
     """The local copy of a shard, made if it is not there whole; its name is its content's hash."""
-    copy = as_path(cache_folder()) / f"{shard.sha256}.{manifest.dtype}"
+    copy = cache_folder() / f"{shard.sha256}.{manifest.dtype}"
     if copy.is_file() and copy.stat().length == shard.bytes:
         return copy
     check_size(path, shard)
     copy.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(f"{os.fspath(copy)}.{os.getpid()}.partial")
+    partial = copy.parent / f"{copy.name}.{os.getpid()}.partial"
     try:
         with path.open("rb") as source, partial.open("wb") as target:
             while chunk := source.read(CHUNK_BYTES):
                 target.write(chunk)
-        check_size(as_path(partial), shard)
-        partial.replace(os.fspath(copy))
+        check_size(partial, shard)
+        partial.replace(copy)
     finally:
         partial.unlink(missing_ok=True)
     return copy

@@ -6,17 +6,17 @@ a pure function of the documents: one thread, no sampling, and no normalisation,
 
 import hashlib
 import io
+import os
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 import numpy as np
 import sentencepiece
-from etils import epath
 from jaxtyping import Int32, Integer
 
 from mdm_jax.manifest import TOKENIZER_FILE, Manifest, read_manifest
 from mdm_jax.spec import BYTES_VOCAB_SIZE, TokenizerKind, TokenizerSpec
-from mdm_jax.storage import as_path
+from mdm_jax.storage import Path, as_path
 
 BYTES_EOS = 256
 MOST_MODEL_BYTES = 256 << 20
@@ -140,7 +140,7 @@ def make_tokenizer(spec: TokenizerSpec, texts: Iterable[str] = ()) -> Tokenizer:
     return tokenizer
 
 
-def load_tokenizer(directory: epath.PathLike, manifest: Manifest | None = None) -> Tokenizer:
+def load_tokenizer(directory: str | os.PathLike, manifest: Manifest | None = None) -> Tokenizer:
     """The tokenizer of a prepared corpus.
 
     Raises:
@@ -154,7 +154,7 @@ def load_tokenizer(directory: epath.PathLike, manifest: Manifest | None = None) 
     return tokenizer
 
 
-def _read_model(path: epath.Path) -> SentencePieceTokenizer:
+def _read_model(path: Path) -> SentencePieceTokenizer:
     if not path.is_file():
         raise ValueError(f"{path}: no such tokenizer model")
     if path.stat().length > MOST_MODEL_BYTES:
