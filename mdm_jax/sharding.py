@@ -96,6 +96,17 @@ def global_batch(mesh: Mesh, local_BL: np.ndarray) -> jax.Array:
     return jax.make_array_from_process_local_data(NamedSharding(mesh, BATCH_L), local_BL)
 
 
+def stack_batches(mesh: Mesh, tokens_NBL: np.ndarray) -> jax.Array:
+    """N global batches that every process holds whole, as one array split over each batch's rows."""
+    sharding = NamedSharding(mesh, MICRO_BATCH_L)
+    return jax.make_array_from_callback(tokens_NBL.shape, sharding, lambda index: tokens_NBL[index])
+
+
+def replicate(x: jax.Array) -> jax.Array:
+    """The whole array on every device, so that every process can read it; call it under `jit`."""
+    return reshard(x, PartitionSpec(*[None] * x.ndim))
+
+
 def split_microbatches(x_BL: jax.Array, microbatches: int) -> jax.Array:
     """`[M, B / M, L]`: every microbatch takes rows from every shard, so that nothing moves."""
 

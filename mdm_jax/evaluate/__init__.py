@@ -1,0 +1,1 @@
+"""Evaluation: losses on a fixed set of tokens, with their errors."""

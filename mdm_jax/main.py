@@ -1,0 +1,138 @@
+"""Trains and evaluates one run: `python -m mdm_jax.main --plan DIR/plan.jsonl --run-id R`, or `--config experiments/x.py`.
+
+The run's folder is `DIR/runs/R` (or below `--runs`). Starting it again goes on from its newest whole checkpoint; a
+finished run is left as it is. Exit codes: 0 done, 1 bad input or a bug, 3 diverged (recorded in result.json, not worth
+a retry), 42 the disk or the network failed (worth a retry), 143 asked to stop and saved.
+"""
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+
+from mdm_jax.config import load_config, override, to_spec
+from mdm_jax.results import Status, read_result
+from mdm_jax.spec import RunSpec, from_json
+from mdm_jax.storage import Path, as_path
+
+DONE, BAD, DIVERGED, RETRY, PREEMPTED = 0, 1, 3, 42, 143
+
+
+def parser() -> argparse.ArgumentParser:
+    about, _, details = (__doc__ or "").partition("\n\n")
+    flags = argparse.ArgumentParser("python -m mdm_jax.main", description=about, epilog=details)
+    source = flags.add_mutually_exclusive_group(required=True)
+    source.add_argument("--plan", help="plan.jsonl that isoflop.plan wrote")
+    source.add_argument("--config", help="experiment file; its `run` section is the run")
+    flags.add_argument("--run-id", help="which line of the plan")
+    flags.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="with --config: run.optim.lr_peak=1e-3"
+    )
+    flags.add_argument("--runs", help="folder of the runs' folders (default: `runs` beside the plan, or ./runs)")
+    flags.add_argument("--distributed", action="store_true", help="one of several processes; details from the cluster")
+    flags.add_argument("--coordinator", help="host:port of process 0, where the cluster does not say")
+    flags.add_argument("--processes", type=int, help="number of processes, with --coordinator")
+    flags.add_argument("--process-index", type=int, help="this process, with --coordinator")
+    return flags
+
+
+def spec_of_plan(path: Path, run_id: str | None) -> RunSpec:
+    """The plan's line with this run_id.
+
+    Raises:
+        ValueError: no such file, line or run.
+    """
+    if not path.is_file():
+        raise ValueError(f"--plan {path}: no such file; `python -m isoflop.plan` writes one")
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        if line.strip() and run_id is not None and run_id in line:
+            try:
+                spec = from_json(line)
+            except ValueError as error:
+                raise ValueError(f"{path}, line {number}: {error}") from None
+            if spec.run_id == run_id:
+                return spec
+    raise ValueError(f"--run-id {run_id}: not in {path}; give one of the run_ids there")
+
+
+def requested(flags: argparse.Namespace) -> tuple[RunSpec, Path]:
+    """The run that the command line asks for, and its folder."""
+    if flags.plan:
+        plan = as_path(flags.plan)
+        spec, runs = spec_of_plan(plan, flags.run_id), plan.parent / "runs"
+    else:
+        config = override(load_config(flags.config), flags.set)
+        spec, runs = to_spec(RunSpec, config.run if "run" in config else config), as_path("runs")
+    return spec, (as_path(flags.runs) if flags.runs else runs) / spec.run_id
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    flags = parser().parse_args(argv)
+    try:
+        spec, folder = requested(flags)
+    except (ValueError, OSError) as error:
+        return _say(error, BAD)
+    try:
+        if read_result(folder / "result.json").status in (Status.OK, Status.DIVERGED):
+            print(f"{folder} is finished: see result.json there", file=sys.stderr)
+            return DONE
+    except (OSError, ValueError):
+        pass  # none yet, or one that a crash cut off: the run writes it anew
+    return run(spec, folder, flags)
+
+
+def run(spec: RunSpec, folder: Path, flags: argparse.Namespace) -> int:
+    """Runs to the end and returns the exit code; whatever happens is in `result.json` if the disk takes it."""
+    from mdm_jax.progress import shown
+    from mdm_jax.run import Record, execute
+    from mdm_jax.train.loop import Diverged, Preempted, Watch
+
+    stop: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: stop.append(number))
+    watch, record = Watch(asked_to_stop=lambda: bool(stop)), None
+    try:
+        _join(flags)
+        record = Record(spec, folder)
+        with shown(watch, spec.run_id, spec.schedule.steps):
+            row = execute(spec, folder, record, watch)
+    except Diverged as error:
+        return _say(error, DIVERGED)
+    except Preempted as error:
+        return _say(error, PREEMPTED)
+    except (ValueError, OSError) as error:
+        code = RETRY if isinstance(error, OSError) else BAD
+        if record is not None:
+            _record_failure(record, error)
+        return _say(error, code)
+    except BaseException as error:
+        if record is not None:
+            _record_failure(record, error)
+        raise
+    print(
+        f"{row.run_id}: {row.loss:.4f} nats/token ({row.loss_kind.value}), standard error {row.loss_se_mc:.4f} of the draws"
+    )
+    return DONE
+
+
+def _join(flags: argparse.Namespace) -> None:
+    """Joins the other processes, before anything asks jax for devices."""
+    if flags.distributed or flags.coordinator:
+        import jax
+
+        jax.distributed.initialize(flags.coordinator, flags.processes, flags.process_index)
+
+
+def _record_failure(record, error: BaseException) -> None:
+    try:
+        record.write(Status.FAILED, f"{type(error).__name__}: {error}".partition("\n")[0])
+    except OSError as second:
+        print(f"result.json not written: {second}", file=sys.stderr)
+
+
+def _say(error: BaseException, code: int) -> int:
+    print(f"mdm_jax: {error}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

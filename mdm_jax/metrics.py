@@ -1,0 +1,67 @@
+"""Training metrics as JSON lines, in part files that are closed at every checkpoint.
+
+Object stores cannot append, and a resumed run must not repeat rows: a part is named by the step it starts at, so resuming
+from a step deletes the parts that start there or later, and writes them again.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import IO
+
+from mdm_jax.storage import Path, is_local
+
+SUFFIX = ".jsonl"
+
+
+def _parts(folder: Path) -> list[Path]:
+    found = [p for p in folder.iterdir() if p.name.endswith(SUFFIX) and p.name.removesuffix(SUFFIX).isdigit()]
+    return sorted(found, key=lambda part: part.name)
+
+
+class MetricsWriter:
+    """Writes rows of one run below `folder`, from `step` on."""
+
+    def __init__(self, folder: Path, step: int):
+        """Deletes the parts that start at `step` or later: they are about to be written again."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for part in _parts(folder):
+            if int(part.name.removesuffix(SUFFIX)) >= step:
+                part.unlink()
+        self._folder = folder
+        self._start(step)
+
+    def _start(self, step: int) -> None:
+        self._path, self._rows = self._folder / f"{step:010d}{SUFFIX}", []
+        self._file: IO | None = None
+
+    def write(self, row: Mapping[str, float | int]) -> None:
+        """Adds a row; on a disk it can be read at once."""
+        line = json.dumps(row) + "\n"
+        if not is_local(self._folder):
+            self._rows.append(line)
+            return
+        if self._file is None:
+            self._file = self._path.open("w")
+        self._file.write(line)
+        self._file.flush()
+
+    def next_part(self, step: int) -> None:
+        """Closes the part; rows after `step` go to the next one. Call it when the checkpoint at `step` is safe."""
+        self.close()
+        self._start(step)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        elif self._rows:
+            self._path.write_text("".join(self._rows))
+
+
+def read_metrics(folder: Path) -> list[dict[str, float]]:
+    """All rows of a run in order; a last line that a crash cut off is left out."""
+    rows = []
+    for part in _parts(folder):
+        for line in part.read_text().splitlines(keepends=True):
+            if line.endswith("\n"):
+                rows.append(json.loads(line))
+    return rows
