@@ -2,7 +2,6 @@
 
 import contextlib
 import glob
-import gzip
 import io
 import json
 from collections.abc import Iterator
@@ -10,17 +9,17 @@ from typing import BinaryIO, cast
 
 import pyarrow
 import pyarrow.parquet
-import zstandard
 
 from mdm_jax.storage import Path, as_path, is_local
 
 TEXT_SUFFIXES = (".txt", ".text", ".md", ".rst")
 JSONL_SUFFIXES = (".jsonl", ".ndjson")
 PARQUET_SUFFIXES = (".parquet",)
-COMPRESSED = (".gz", ".zst")
+COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
 PIECE_CHARACTERS = 4096
 MOST_PIECE_CHARACTERS = 1 << 16
 MOST_LINE_BYTES = 64 << 20
+READ_BYTES = 1 << 20
 
 
 def find_files(path: str, suffixes: tuple[str, ...]) -> list[Path]:
@@ -54,21 +53,20 @@ def _globbed(pattern: Path) -> list[Path]:
 
 @contextlib.contextmanager
 def open_bytes(path: Path) -> Iterator[BinaryIO]:
-    """The decompressed content of a file.
+    """The decompressed content of a file. Arrow decompresses: python-zstandard reads a file that is cut short as whole.
 
     Raises:
         ValueError: the compressed stream is corrupt or cut short (raised where it is read).
     """
+    codec = COMPRESSED.get(path.suffix)
     with path.open("rb") as raw:
+        if codec is None:
+            yield cast(BinaryIO, raw)
+            return
         try:
-            if path.name.endswith(".gz"):
-                yield cast(BinaryIO, gzip.GzipFile(fileobj=raw))
-            elif path.name.endswith(".zst"):
-                stream = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
-                yield cast(BinaryIO, io.BufferedReader(cast(io.RawIOBase, stream)))
-            else:
-                yield cast(BinaryIO, raw)
-        except (EOFError, gzip.BadGzipFile, zstandard.ZstdError) as error:
+            with pyarrow.CompressedInputStream(pyarrow.PythonFile(raw, "r"), codec) as stream:
+                yield io.BufferedReader(cast(io.RawIOBase, stream), READ_BYTES)
+        except OSError as error:
             raise ValueError(f"{path}: corrupt or cut short ({error})") from None
 
 

@@ -8,7 +8,7 @@ import hashlib
 import io
 import os
 from collections.abc import Iterable, Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import sentencepiece
@@ -24,6 +24,7 @@ TRAINING_BYTES = 64 << 20
 TRAINING_PIECE_CHARACTERS = 4096
 
 
+@runtime_checkable
 class Tokenizer(Protocol):
     """Text to ids and back."""
 
