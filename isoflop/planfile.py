@@ -1,6 +1,7 @@
 """`plan.jsonl`: one RunSpec a line. Once runs exist it only grows: no result loses the line that explains it."""
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,7 +23,7 @@ class Written:
     repaired: int
 
 
-def read_plan(directory: epath.PathLike) -> tuple[RunSpec, ...]:
+def read_plan(directory: str | os.PathLike) -> tuple[RunSpec, ...]:
     """The runs of `directory/plan.jsonl`, in the order of its lines.
 
     Raises:
@@ -37,7 +38,7 @@ def read_plan(directory: epath.PathLike) -> tuple[RunSpec, ...]:
     return tuple(runs.values())
 
 
-def write_plan(directory: epath.PathLike, runs: Sequence[RunSpec]) -> Written:
+def write_plan(directory: str | os.PathLike, runs: Sequence[RunSpec]) -> Written:
     """Writes the plan atomically: in place of an older one while there are no runs, below its lines once there are.
 
     Raises:

@@ -1,0 +1,120 @@
+"""One run as a process of its own: its share of the cores, its log, and how it ended."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from mdm_jax.spec import RunSpec
+
+LOG_FILE = "log.txt"
+MOST_TAIL_BYTES = 1 << 16
+MOST_REASON_LETTERS = 400
+
+
+@dataclass(frozen=True)
+class Child:
+    """A started run. `log_start` is where in the log this attempt begins; `slot` is the share of the cores it has."""
+
+    spec: RunSpec
+    process: subprocess.Popen
+    started: float
+    log: Path
+    log_start: int
+    slot: int
+
+    @property
+    def seconds(self) -> float:
+        """Wall time since the start."""
+        return time.monotonic() - self.started
+
+    def terminate(self) -> None:
+        """Asks the run to checkpoint and exit; only its own process, which ends its workers itself."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Ends the run, if it still goes, and every worker it has left; it resumes from its last checkpoint."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+    def last_words(self) -> str:
+        """The last line that this attempt logged, or an empty string."""
+        with self.log.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(self.log_start, size - MOST_TAIL_BYTES))
+            lines = file.read().decode(errors="replace").splitlines()
+        words = ("".join(c for c in line if c.isprintable()).strip() for line in reversed(lines))
+        return next((line[:MOST_REASON_LETTERS] for line in words if line), "")
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """How runs are started: with what environment, on which cores, and holding which open file."""
+
+    environment: Mapping[str, str]
+    jobs: int
+    inherited: int
+
+    def start(self, spec: RunSpec, command: Sequence[str], folder: Path, attempt: int, slot: int) -> Child:
+        """The started run; its output is appended to the folder's log.
+
+        Raises:
+            OSError: the command cannot be executed, or the folder not be written.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        cores = _share(slot, self.jobs)
+        with (folder / LOG_FILE).open("ab") as log:
+            log.write(f"# attempt {attempt}\n".encode())
+            log.flush()
+            start = log.tell()
+            with _on_cores(cores):
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env={**_thread_settings(len(cores)), **self.environment},
+                    pass_fds=(self.inherited,),
+                    start_new_session=True,  # Ctrl-C at the terminal reaches the runner alone
+                )
+        return Child(spec, process, time.monotonic(), folder / LOG_FILE, start, slot)
+
+
+def describe_exit(code: int) -> str:
+    """`exit 42`, or the name of the signal that killed it."""
+    if code >= 0:
+        return f"exit {code}"
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+    return f"{name} (out of memory?)" if name == "SIGKILL" else name
+
+
+def _share(slot: int, jobs: int) -> list[int]:
+    """Cores of one of `jobs` slots; empty where one job has them all, or the system does not say."""
+    if jobs == 1 or not hasattr(os, "sched_getaffinity"):
+        return []
+    cores = sorted(os.sched_getaffinity(0))
+    return cores[slot * len(cores) // jobs : (slot + 1) * len(cores) // jobs] or [cores[slot % len(cores)]]
+
+
+@contextmanager
+def _on_cores(cores: list[int]) -> Iterator[None]:
+    """What is started inside inherits these cores: XLA sizes its thread pool by them, and two jobs do not fight."""
+    if not cores:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def _thread_settings(cores: int) -> dict[str, str]:
+    """The same for libraries that count the machine's cores; what the user has set wins."""
+    return {"OMP_NUM_THREADS": str(cores), "OPENBLAS_NUM_THREADS": str(cores)} if cores else {}

@@ -1,0 +1,68 @@
+"""What became of each planned run: `result.json`, the row that a runner writes for one that died, and `runs.csv`."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from isoflop.planfile import RUNS_FOLDER
+from mdm_jax.results import RunResult, Status, read_result, result_of, to_csv, write_result
+from mdm_jax.spec import RunSpec
+from mdm_jax.storage import write_atomic
+
+RESULT_FILE = "result.json"
+TABLE_FILE = "runs.csv"
+TERMINAL = (Status.OK, Status.DIVERGED, Status.FAILED)
+
+
+def run_folder(directory: Path, run: RunSpec) -> Path:
+    """Where a run lives."""
+    return directory / RUNS_FOLDER / run.run_id
+
+
+def read_row(directory: Path, run: RunSpec) -> RunResult | None:
+    """The run's row; None where it has none yet, or one that cannot be read (the run is then done again)."""
+    path = run_folder(directory, run) / RESULT_FILE
+    if not path.is_file():
+        return None
+    try:
+        row = read_result(path)
+    except ValueError:
+        return None
+    return row if row.run_id == run.run_id else None
+
+
+def is_done(row: RunResult | None) -> bool:
+    """Whether the row is final."""
+    return row is not None and row.status in TERMINAL
+
+
+def write_failure(directory: Path, run: RunSpec, reason: str, attempts: int, seconds: float) -> RunResult:
+    """The row, written, of a run that ended without one of its own: no run vanishes, and what it had noted is kept."""
+    begun = read_row(directory, run) or result_of(run, Status.RUNNING, data_hash=run.data.data_hash)
+    row = dataclasses.replace(
+        begun, status=Status.FAILED, excluded_reason=reason, attempts=attempts, wall_seconds=round(seconds, 3)
+    )
+    write_result(run_folder(directory, run) / RESULT_FILE, row)
+    return row
+
+
+def count_attempts(directory: Path, run: RunSpec, row: RunResult, attempts: int) -> RunResult:
+    """The row with at least that many attempts, written again where the run itself has counted fewer."""
+    if row.attempts >= attempts:
+        return row
+    row = dataclasses.replace(row, attempts=attempts)
+    write_result(run_folder(directory, run) / RESULT_FILE, row)
+    return row
+
+
+def write_table(directory: Path, runs: Sequence[RunSpec]) -> list[RunResult]:
+    """Rows of every run that was ever started, written to `runs.csv` in the order of the plan."""
+    rows = []
+    for run in runs:
+        row = read_row(directory, run)
+        if row is None and run_folder(directory, run).is_dir():
+            row = result_of(run, Status.RUNNING)
+        if row is not None:
+            rows.append(row)
+    write_atomic(directory / TABLE_FILE, to_csv(rows))
+    return rows
