@@ -5,10 +5,8 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from etils import epath
-
 from mdm_jax.spec import RunSpec, from_json, to_json
-from mdm_jax.storage import as_path, write_atomic
+from mdm_jax.storage import Path, as_path, write_atomic
 
 PLAN_FILE = "plan.jsonl"
 RUNS_FOLDER = "runs"
@@ -57,7 +55,7 @@ def write_plan(directory: str | os.PathLike, runs: Sequence[RunSpec]) -> Written
     return Written(ordered, len(ordered) - len(old), damaged)
 
 
-def _check_kept(folder: epath.Path, run_id: str, old: RunSpec | None, new: RunSpec | None) -> None:
+def _check_kept(folder: Path, run_id: str, old: RunSpec | None, new: RunSpec | None) -> None:
     if new is None:
         raise ValueError(
             f"{folder}: run {run_id} of the existing plan is not in the new one, and runs exist: keep its cell"
@@ -71,7 +69,7 @@ def _check_kept(folder: epath.Path, run_id: str, old: RunSpec | None, new: RunSp
         )
 
 
-def _read_older(folder: epath.Path) -> tuple[dict[str, RunSpec], int]:
+def _read_older(folder: Path) -> tuple[dict[str, RunSpec], int]:
     """Runs of the plan that is there, and the number of its half-written lines; those are written anew."""
     path, runs, damaged = folder / PLAN_FILE, {}, 0
     for number, line in _lines(path) if path.is_file() else ():
@@ -83,7 +81,7 @@ def _read_older(folder: epath.Path) -> tuple[dict[str, RunSpec], int]:
     return runs, damaged
 
 
-def _lines(path: epath.Path) -> list[tuple[int, str]]:
+def _lines(path: Path) -> list[tuple[int, str]]:
     """Numbered lines that are not blank."""
     text = path.read_bytes().decode(errors="replace")
     return [(i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
@@ -97,7 +95,7 @@ def _is_json(line: str) -> bool:
     return True
 
 
-def _parse(path: epath.Path, number: int, line: str) -> RunSpec:
+def _parse(path: Path, number: int, line: str) -> RunSpec:
     try:
         return from_json(line)
     except ValueError as error:

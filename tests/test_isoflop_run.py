@@ -23,69 +23,15 @@ from mdm_jax.results import RunResult, Status, read_result, result_of, write_res
 from mdm_jax.spec import CellSpec, CorpusSpec, Family, RunSpec, ScheduleSpec, TokenizerSpec, pair
 
 ROOT = Path(__file__).parents[1]
+IMITATION = str(ROOT / "tests/imitated_run.py")
 QUICK = Policy(retries_after=(0.02, 0.02))
-
-# A stand-in for mdm_jax.main with its contract: result.json, exit codes, a checkpoint on SIGTERM.
-IMITATION = """
-import json, os, signal, sys, time
-from pathlib import Path
-from mdm_jax.results import Status, read_result, result_of, write_result
-from mdm_jax.spec import from_json
-
-directory, run_id = Path(sys.argv[1]), sys.argv[2]
-folder = directory / "runs" / run_id
-mode = json.loads((directory / "modes.json").read_text())[run_id]
-spec = next(s for s in map(from_json, (directory / "plan.jsonl").read_text().splitlines()) if s.run_id == run_id)
-cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-begun = {"run_id": run_id, "cores": cores, "start": time.monotonic(), "cache": os.environ["JAX_COMPILATION_CACHE_DIR"]}
-with open(directory / "started.jsonl", "a") as log:
-    log.write(json.dumps(begun) + "\\n")
-number = (folder / "log.txt").read_text().count("# attempt")
-
-def end(status, code, **more):
-    write_result(folder / "result.json", result_of(spec, status, **more))
-    print(f"ended {status.value}")
-    sys.exit(code)
-
-if mode == "crash":
-    raise RuntimeError("the imitation crashed [red]")
-if mode == "failed":
-    end(Status.FAILED, 1, excluded_reason="its own words", attempts=number)
-if mode == "diverged":
-    end(Status.DIVERGED, 3, excluded_reason="loss is nan at step 7")
-if mode == "silent":
-    sys.exit(0)
-if mode == "killed":
-    write_result(folder / "result.json", result_of(spec, Status.RUNNING, device="imitated"))
-    os.kill(os.getpid(), signal.SIGKILL)
-if mode == "flaky" and number < 3:
-    print("not this time")
-    sys.exit(42)
-if mode == "always42":
-    sys.exit(42)
-if mode == "deaf":
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    (folder / "deaf").write_text(str(os.getpid()))
-    time.sleep(600)
-if mode == "hang" and not (folder / "checkpoint").exists():
-    def stop(*_):
-        (folder / "checkpoint").write_text("saved")
-        sys.exit(143)
-    signal.signal(signal.SIGTERM, stop)
-    (folder / "hanging").write_text(str(os.getpid()))
-    time.sleep(600)
-if mode == "slow":
-    time.sleep(0.8)
-end(Status.OK, 0, loss=2.5, loss_se_mc=0.01)
-"""
 
 # The command line with imitated runs, as a program that can be signalled.
 DRIVER = """
 import sys
-from pathlib import Path
 from isoflop.run import main
 directory = sys.argv[1]
-start = [sys.executable, str(Path(directory) / "imitation.py"), directory]
+start = [sys.executable, sys.argv.pop(), directory]
 raise SystemExit(main(sys.argv[1:], command=lambda run: [*start, run.run_id]))
 """
 
@@ -101,7 +47,6 @@ def make_sweep(directory: Path, modes: list[str]) -> list[RunSpec]:
     write_plan(directory, runs)
     modes_of = {run.run_id: mode for run, mode in zip(runs, modes, strict=True)}
     (directory / "modes.json").write_text(json.dumps(modes_of))
-    (directory / "imitation.py").write_text(IMITATION)
     (directory / "driver.py").write_text(DRIVER)
     write_manifest(directory / "data", manifest())
     return runs
@@ -114,7 +59,7 @@ def manifest() -> Manifest:
 
 
 def imitation(directory: Path) -> Callable[[RunSpec], list[str]]:
-    return lambda run: [sys.executable, str(directory / "imitation.py"), str(directory), run.run_id]
+    return lambda run: [sys.executable, IMITATION, str(directory), run.run_id]
 
 
 def sweep(directory: Path, policy: Policy = QUICK, stop: Stop | None = None) -> list[RunResult]:
@@ -127,7 +72,7 @@ def started(directory: Path) -> list[dict]:
 
 
 def driver(directory: Path, *flags: str, **options) -> subprocess.Popen:
-    command = [sys.executable, str(directory / "driver.py"), str(directory), *flags]
+    command = [sys.executable, str(directory / "driver.py"), str(directory), *flags, IMITATION]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, env=env, start_new_session=True, **pipes | options)

@@ -1,0 +1,64 @@
+"""A stand-in for mdm_jax.main with its contract: result.json, exit codes, a checkpoint on SIGTERM.
+
+python tests/imitated_run.py DIR RUN_ID
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from mdm_jax.results import Status, result_of, write_result
+from mdm_jax.spec import from_json
+
+directory, run_id = Path(sys.argv[1]), sys.argv[2]
+folder = directory / "runs" / run_id
+mode = json.loads((directory / "modes.json").read_text())[run_id]
+spec = next(s for s in map(from_json, (directory / "plan.jsonl").read_text().splitlines()) if s.run_id == run_id)
+cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+begun = {"run_id": run_id, "cores": cores, "start": time.monotonic(), "cache": os.environ["JAX_COMPILATION_CACHE_DIR"]}
+with open(directory / "started.jsonl", "a") as log:
+    log.write(json.dumps(begun) + "\n")
+number = (folder / "log.txt").read_text().count("# attempt")
+
+
+def end(status, code, **more):
+    write_result(folder / "result.json", result_of(spec, status, **more))
+    print(f"ended {status.value}")
+    sys.exit(code)
+
+
+if mode == "crash":
+    raise RuntimeError("the imitation crashed [red]")
+if mode == "failed":
+    end(Status.FAILED, 1, excluded_reason="its own words", attempts=number)
+if mode == "diverged":
+    end(Status.DIVERGED, 3, excluded_reason="loss is nan at step 7")
+if mode == "silent":
+    sys.exit(0)
+if mode == "killed":
+    write_result(folder / "result.json", result_of(spec, Status.RUNNING, device="imitated"))
+    os.kill(os.getpid(), signal.SIGKILL)
+if mode == "flaky" and number < 3:
+    print("not this time")
+    sys.exit(42)
+if mode == "always42":
+    sys.exit(42)
+if mode == "deaf":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    (folder / "deaf").write_text(str(os.getpid()))
+    time.sleep(600)
+if mode == "hang" and not (folder / "checkpoint").exists():
+
+    def stop(*_):
+        (folder / "checkpoint").write_text("saved")
+        sys.exit(143)
+
+    signal.signal(signal.SIGTERM, stop)
+    (folder / "hanging").write_text(str(os.getpid()))
+    time.sleep(600)
+if mode == "slow":
+    time.sleep(0.8)
+end(Status.OK, 0, loss=2.5, loss_se_mc=0.01)
