@@ -88,8 +88,8 @@ def test_the_order_of_rows_is_the_recorded_one():
     golden = [574, 748, 142, 773, 694, 474, 855]
     now = [stream_row(i, 1000, seed=0) for i in (0, 1, 2, 3, 999, 1000, 123456)]
     assert now == golden, (
-        "the row order changed: runs that are resumed would read other batches, and new ones are not comparable with old"
-        " ones. If grain's index_shuffle changed, pin the older grain; renew the list only with a major version"
+        "the row order changed: runs that are resumed would read other batches, and new ones would not be comparable"
+        " with old ones. If grain's index_shuffle changed, pin the older grain; renew the list only in a major version"
     )
 
 
@@ -139,7 +139,7 @@ def test_too_few_validation_tokens_are_counted_out(data):
     held = read_manifest(data.directory).validation.tokens
     with pytest.raises(ValueError, match=f"eval_tokens = {held + 1}: must be at most {held}, the tokens"):
         evaluation_rows(data, held + 1)
-    with pytest.raises(ValueError, match="at least data.seq_len = 16"):
+    with pytest.raises(ValueError, match=r"at least data\.seq_len = 16"):
         evaluation_rows(data, 15)
 
 
@@ -158,7 +158,7 @@ def test_wrong_arguments_are_named_by_the_call(data, change, message):
 
 def test_rows_longer_than_the_corpus_are_refused(data):
     long = dataclasses.replace(data, seq_len=1 << 20)
-    with pytest.raises(ValueError, match=r"data.seq_len = 1048576: must be at most the \d+ tokens"):
+    with pytest.raises(ValueError, match=r"data\.seq_len = 1048576: must be at most the \d+ tokens"):
         train_batches(long, BATCH, 0)
 
 

@@ -33,7 +33,7 @@ def find_files(path: str, suffixes: tuple[str, ...]) -> list[Path]:
         return [root]
     if root.is_dir():
         endings = tuple(s + c for s in suffixes for c in ("", *COMPRESSED))
-        found = [file for file in root.rglob("*") if file.name.endswith(endings) and file.is_file()]
+        found = [folder / name for folder, _, names in root.walk() for name in names if name.endswith(endings)]
     elif glob.has_magic(path):
         found = _globbed(root)
     else:
@@ -46,6 +46,8 @@ def find_files(path: str, suffixes: tuple[str, ...]) -> list[Path]:
 def _globbed(pattern: Path) -> list[Path]:
     if is_local(pattern):
         return [file for name in glob.glob(str(pattern), recursive=True) if (file := as_path(name)).is_file()]
+    if "**" in str(pattern):
+        raise ValueError(f"corpus.path = {str(pattern)!r}: ** is not searched in an object store; name the folder")
     parts = pattern.parts
     first = next(i for i, part in enumerate(parts) if glob.has_magic(part))
     return [file for file in Path(*parts[:first]).glob("/".join(parts[first:])) if file.is_file()]

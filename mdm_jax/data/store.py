@@ -30,13 +30,13 @@ class TokenStore:
         """Tokens `start … start + length - 1`, as stored (uint16 or uint32); a view where one shard holds them.
 
         Raises:
-            ValueError: they are not all in the split.
+            ValueError: there are none, or they are not all in the split.
         """
-        if not 0 <= start <= start + length <= len(self):
+        if not 0 <= start < start + length <= len(self):
             raise ValueError(f"tokens {start} to {start + length}: the split has {len(self)}")
         first = bisect.bisect_right(self._ends, start)
         parts, done = [], 0
-        while done < length or not parts:
+        while done < length:
             shard = self._shards[first]
             offset = start + done - (self._ends[first] - len(shard))
             parts.append(shard[offset : offset + length - done])
@@ -105,7 +105,10 @@ def _verify(path: Path, shard: Shard, array: np.ndarray, vocab_size: int) -> Non
         digest.update(chunk.data)
         largest = max(largest, int(chunk.max()))
     if digest.hexdigest() != shard.sha256:
-        raise ValueError(f"{path}: shard is corrupt (sha256 {digest.hexdigest()[:12]}, not {shard.sha256[:12]})")
+        found = digest.hexdigest()[:12]
+        raise ValueError(
+            f"{path}: shard is corrupt (sha256 {found}, not {shard.sha256[:12]}): prepare or copy it again"
+        )
     if largest >= vocab_size:
         raise ValueError(f"{path}: token id {largest}: must be below the vocabulary's {vocab_size}")
 

@@ -20,7 +20,7 @@ def tfds_documents(directory: str, text_field: str) -> Iterator[str]:
     import tensorflow_datasets  # here: it takes a second and only this source needs it
 
     builder = tensorflow_datasets.builder_from_directory(directory)
-    features = list(cast(Mapping[str, object], builder.info.features or {}))
+    features = sorted(cast(Mapping[str, object], builder.info.features or {}))
     if text_field not in features:
         raise ValueError(f"{directory}: no feature {text_field!r}; it has {', '.join(features)}")
     splits = builder.info.splits

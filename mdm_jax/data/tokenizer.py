@@ -160,7 +160,10 @@ def _read_model(path: Path) -> SentencePieceTokenizer:
         raise ValueError(f"{path}: no such tokenizer model")
     if path.stat().length > MOST_MODEL_BYTES:
         raise ValueError(f"{path}: {path.stat().length} bytes: not a sentencepiece model (over 256 MiB)")
+    model = path.read_bytes()
     try:
-        return SentencePieceTokenizer(path.read_bytes())
+        if model:  # sentencepiece takes nothing for a model without pieces
+            return SentencePieceTokenizer(model)
     except RuntimeError:
-        raise ValueError(f"{path}: not a sentencepiece model, or corrupt") from None
+        pass
+    raise ValueError(f"{path}: not a sentencepiece model, or corrupt")

@@ -1,0 +1,236 @@
+"""Every source gives its documents once, in a fixed order, and names the file and line that is wrong."""
+
+import gzip
+import json
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+import zstandard
+from small_corpus import texts, write_jsonl
+
+from mdm_jax.data.corpus import documents
+from mdm_jax.data.pydoc import pydoc_documents
+from mdm_jax.spec import CorpusSource, CorpusSpec
+
+TEXTS = texts(50)
+
+
+def read(source, path, **settings):
+    return list(documents(CorpusSpec(source=CorpusSource(source), path=str(path), **settings)))
+
+
+def test_text_files_give_their_text_in_the_order_of_their_names(tmp_path):
+    (tmp_path / "deep").mkdir()
+    for name, text in (("b.txt", "second\n"), ("a.md", "first"), ("deep/c.txt", "third"), ("x.bin", "not text")):
+        (tmp_path / name).write_text(text)
+    assert read("text", tmp_path) == ["first", "second", "third"]
+    assert read("text", tmp_path / "b.txt") == ["second"]
+    assert read("text", tmp_path / "*.txt") == ["second"]
+    assert read("text", tmp_path / "**" / "*.txt") == ["second", "third"]
+
+
+def test_a_long_text_is_cut_at_blank_lines_and_nothing_is_lost(tmp_path):
+    paragraphs = [f"{i} " + "word " * 50 for i in range(200)]
+    (tmp_path / "long.txt").write_text("\n\n".join(paragraphs))
+    pieces = read("text", tmp_path)
+    assert len(pieces) > 5
+    assert all(4000 <= len(piece) <= 4600 for piece in pieces[:-1])
+    assert "\n\n".join(pieces) == "\n\n".join(paragraphs)
+
+
+def test_a_text_without_blank_lines_is_cut_all_the_same(tmp_path):
+    (tmp_path / "log.txt").write_text("".join(f"line {i}\n" for i in range(50_000)))
+    pieces = read("text", tmp_path)
+    assert max(map(len, pieces)) < 70_000
+    assert "\n".join(pieces) + "\n" == (tmp_path / "log.txt").read_text()
+
+
+def test_jsonl_plain_gzip_and_zstandard_read_the_same(tmp_path):
+    plain = tmp_path / "a.jsonl"
+    write_jsonl(plain, TEXTS)
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(plain.read_bytes()))
+    (tmp_path / "c.jsonl.zst").write_bytes(zstandard.compress(plain.read_bytes()))
+    for name in ("a.jsonl", "b.jsonl.gz", "c.jsonl.zst"):
+        assert read("jsonl", tmp_path / name) == TEXTS
+    assert read("jsonl", tmp_path) == TEXTS, "the same text in three files counts once"
+
+
+def test_parquet_reads_the_named_column(tmp_path):
+    table = pyarrow.table({"id": range(50), "body": TEXTS})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet", row_group_size=7)
+    assert read("parquet", tmp_path, text_field="body") == TEXTS
+    with pytest.raises(ValueError, match=r"a\.parquet: no text column 'text'; its columns: id, body"):
+        read("parquet", tmp_path)
+    with pytest.raises(ValueError, match="no text column 'id'"):
+        read("parquet", tmp_path, text_field="id")
+
+
+def test_repeated_and_empty_documents_are_left_out(tmp_path):
+    path = write_jsonl(tmp_path / "a.jsonl", ["one", "two\r\n", "", "  \n", "one", "two\n", "three"])
+    assert read("jsonl", path) == ["one", "two\n", "three"]
+
+
+def test_reading_stops_after_max_bytes(tmp_path):
+    path = write_jsonl(tmp_path / "a.jsonl", TEXTS)
+    some = read("jsonl", path, max_bytes=2000)
+    assert some == TEXTS[: len(some)]
+    assert sum(len(t.encode()) for t in some[:-1]) < 2000 <= sum(len(t.encode()) for t in some)
+
+
+def test_half_a_surrogate_pair_does_not_stop_the_reading(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "bad \\ud800 half"}\n')
+    assert read("jsonl", tmp_path) == ["bad ? half"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{nonsense", "line 3: not JSON"),
+        ('["text"]', "line 3: no text in field 'text'"),
+        ('{"body": "x"}', "line 3: no text in field 'text'; its fields: body"),
+        ('{"text": 3}', "line 3: no text in field"),
+        ("[" * 100_000, "line 3: not JSON"),
+        (b'{"text": "\xff"}', "line 3: not UTF-8"),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path, line, message):
+    raw = line if isinstance(line, bytes) else line.encode()
+    (tmp_path / "bad.jsonl").write_bytes(b'{"text": "good"}\n\n' + raw + b"\n")
+    with pytest.raises(ValueError, match=re.escape(f"bad.jsonl: {message}")):
+        read("jsonl", tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["gz", "zst"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "no such format"])
+def test_a_damaged_compressed_file_is_named(tmp_path, suffix, damage):
+    plain = "".join(json.dumps({"text": text}) + "\n" for text in texts(5000)).encode()
+    packed = gzip.compress(plain) if suffix == "gz" else zstandard.ZstdCompressor(write_checksum=True).compress(plain)
+    flipped = bytearray(packed)
+    flipped[len(packed) // 2] ^= 64
+    content = {"cut": packed[:-8], "flipped": bytes(flipped), "no such format": plain}[damage]
+    (tmp_path / f"a.jsonl.{suffix}").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"a\.jsonl\.{suffix}: "):
+        read("jsonl", tmp_path)
+
+
+def test_a_damaged_parquet_file_is_named(tmp_path):
+    pyarrow.parquet.write_table(pyarrow.table({"text": TEXTS}), tmp_path / "a.parquet")
+    whole = (tmp_path / "a.parquet").read_bytes()
+    for content in (whole[:-20], whole[: len(whole) // 2], b"", b"text"):
+        (tmp_path / "a.parquet").write_bytes(content)
+        with pytest.raises(ValueError, match=r"a\.parquet: not a readable Parquet file"):
+            read("parquet", tmp_path)
+
+
+@pytest.mark.parametrize("source", ["text", "jsonl", "parquet"])
+def test_an_empty_or_absent_corpus_is_said(tmp_path, source):
+    with pytest.raises(ValueError, match="holds no file"):
+        read(source, tmp_path)
+    with pytest.raises(ValueError, match="no such file, folder or glob"):
+        read(source, tmp_path / "absent")
+    with pytest.raises(ValueError, match="holds no file"):
+        read(source, tmp_path / "*.none")
+
+
+def test_files_without_text_are_an_empty_corpus(tmp_path):
+    (tmp_path / "a.txt").write_text("\n \n")
+    with pytest.raises(ValueError, match="corpus text: no text in "):
+        read("text", tmp_path)
+
+
+@pytest.fixture(scope="module")
+def tfds_directory(tmp_path_factory):
+    """A TFDS builder directory in the ArrayRecord format, made without TensorFlow."""
+    import tensorflow_datasets as tfds
+
+    class Tiny(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            features = tfds.features.FeaturesDict(
+                {"text": tfds.features.Text(), "n": tfds.features.Scalar(dtype=np.int64)}
+            )
+            return tfds.core.DatasetInfo(builder=self, features=features)
+
+        def _split_generators(self, dl_manager):
+            return {"train": self._generate_examples()}
+
+        def _generate_examples(self):
+            for i, text in enumerate(TEXTS):
+                yield i, {"text": text, "n": i}
+
+    builder = Tiny(data_dir=tmp_path_factory.mktemp("tfds"), file_format="array_record")
+    builder.download_and_prepare()
+    return str(builder.data_dir)
+
+
+def test_tfds_gives_every_record_without_tensorflow(tfds_directory):
+    code = (
+        "import sys; from mdm_jax.data.corpus import documents; from mdm_jax.spec import CorpusSpec, CorpusSource;"
+        f"d = list(documents(CorpusSpec(CorpusSource.TFDS, {tfds_directory!r})));"
+        "assert 'tensorflow' not in sys.modules; import json; print(json.dumps(d))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert sorted(json.loads(out.stdout)) == sorted(TEXTS)
+
+
+def test_tfds_refuses_what_it_cannot_read_whole(tfds_directory, tmp_path):
+    with pytest.raises(ValueError, match="no feature 'body'; it has n, text"):
+        read("tfds", tfds_directory, text_field="body")
+    with pytest.raises(ValueError, match=r"dataset_info\.json: no such file: corpus\.path must be a TFDS"):
+        read("tfds", tmp_path)
+    (tmp_path / "dataset_info.json").write_text('{"name": "tiny", "version": "1.0.0", "fileFormat": "parquet"}')
+    with pytest.raises(ValueError, match="file format parquet: write it with file_format='array_record'"):
+        read("tfds", tmp_path)
+
+
+def test_tfds_names_a_damaged_directory(tfds_directory, tmp_path):
+    for name in os.listdir(tfds_directory):
+        with open(os.path.join(tfds_directory, name), "rb") as file:
+            content = bytearray(file.read())
+        if "array_record" in name:
+            content[300] ^= 255
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{tmp_path}: a file of the split 'train' is absent or corrupt"):
+        read("tfds", tmp_path)
+
+
+def test_the_documentation_corpus_is_english_and_code():
+    some = list(documents(CorpusSpec(max_bytes=400_000)))
+    text = " ".join(some)
+    words = re.findall(r"[a-z]+", text.lower())
+    assert 0.03 < words.count("the") / len(words) < 0.09, "English is about 5% 'the'"
+    assert text.count(">>> ") > 50
+    assert min(map(len, some)) >= 100
+    assert len(some) == len(set(some))
+    assert sum(map(str.isalpha, text)) + sum(map(str.isspace, text)) > 0.8 * len(text)
+
+
+def test_the_documentation_corpus_does_not_depend_on_the_process():
+    code = (
+        "import hashlib; from mdm_jax.data.corpus import documents; from mdm_jax.spec import CorpusSpec;"
+        "print(hashlib.sha256('|'.join(documents(CorpusSpec(max_bytes=300_000))).encode()).hexdigest())"
+    )
+    here = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    environment = {**os.environ, "PYTHONHASHSEED": "77", "LC_ALL": "C", "HOME": "/"}
+    there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert here == there.stdout
+
+
+def test_a_larger_documentation_corpus_begins_with_the_smaller_one():
+    small, large = (list(documents(CorpusSpec(max_bytes=size))) for size in (50_000, 100_000))
+    assert large[: len(small)] == small
+    first = next(pydoc_documents())
+    assert small[0] == first
+
+
+@pytest.mark.slow
+def test_the_documentation_corpus_is_ten_to_twenty_megabytes():
+    size = sum(len(text.encode()) for text in documents(CorpusSpec()))
+    assert 10e6 < size < 20e6
