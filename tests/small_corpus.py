@@ -35,3 +35,8 @@ def prepared(folder: Path, count: int = 300, **changes) -> DataSpec:
     data = data_spec(folder, count, **changes)
     prepare(data)
     return data
+
+
+def flags(data: DataSpec, *more: str) -> list[str]:
+    """The command line that prepares what `data_spec` describes."""
+    return [*"--corpus jsonl --validation-fraction 0.2 --path".split(), data.corpus.path, "--out", data.directory, *more]
