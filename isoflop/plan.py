@@ -51,9 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--batch", type=int, metavar="B", help="sequences a step, in place of the recipe's")
     add("--recipe", metavar="NAME", help="smdm_code, smdm_paper or tiny")
     add("--data", metavar="DIR", help="the prepared corpus; corpus, tokenizer and vocabulary are its manifest's")
-    add(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="any key, such as sweep.seeds=[0,1]; repeatable"
-    )
+    add("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="any key, such as sweep.seeds=[0,1]")
     default = Speed()
     add("--flops-per-second", type=float, default=default.flops_per_second, metavar="F", help="for the estimated time")
     add("--run-overhead", type=float, default=default.run_overhead_seconds, metavar="S", help="seconds a run, likewise")

@@ -17,6 +17,7 @@ from mdm_jax.results import RunResult, Status
 from mdm_jax.spec import RunSpec
 
 POLL_SECONDS = 0.05
+ENDED = (Status.OK, Status.DIVERGED)
 Command = Callable[[RunSpec], Sequence[str]]
 
 
@@ -116,7 +117,7 @@ class Sweep:
         """The final row of a run whose process has ended, or None where it is tried again."""
         code, row = child.process.returncode, read_row(self.directory, child.spec)
         attempts = waiting.earlier + waiting.tries
-        if row is not None and row.status in (Status.OK, Status.DIVERGED):
+        if row is not None and row.status in ENDED:
             return count_attempts(self.directory, child.spec, row, attempts)
         said = child.last_words()
         reason = f"{describe_exit(code)}: {said or 'nothing was logged'}"
@@ -155,6 +156,10 @@ class Sweep:
                 _kill_all(self.children)
             time.sleep(POLL_SECONDS)
         _kill_all(self.children)  # workers that they have left
+        for child in self.children:
+            row = read_row(self.directory, child.spec)
+            if row is not None and row.status in ENDED:
+                self._finish(child, row)
 
 
 def is_pending(row: RunResult | None, retry_failed: bool) -> bool:
