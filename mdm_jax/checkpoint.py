@@ -6,11 +6,17 @@ hashed into `<step>/sha256.json`, and restoring walks the steps downwards to the
 
 import hashlib
 import json
+import logging
 import os
+import re
 import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
@@ -19,6 +25,9 @@ from mdm_jax.storage import Path, inside, is_local, write_atomic
 T = TypeVar("T")
 SEAL = "sha256.json"
 KEEP = 2
+NONE = -1
+STATUS = re.compile(r"[A-Z_]+: ")
+"""How an error of tensorstore, which writes and reads for orbax, begins; its Python type says little."""
 
 
 def _leaves(tree: Any) -> dict[str, Any]:
@@ -61,7 +70,7 @@ def fault(folder: Path) -> str:
         changed = [name for name in names if _digest(inside(folder, name)) != recorded[name]]
     except FileNotFoundError:
         return "never finished"
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         return f"unreadable ({error})"
     return f"{changed[0]} has changed" if changed else ""
 
@@ -82,13 +91,12 @@ class Checkpoints:
             OSError: no room or no access; the steps saved before remain.
         """
         try:
-            self._manager.save(step, args=ocp.args.StandardSave(_leaves(state)), force=True)
-            self._manager.wait_until_finished()
+            with _hushed():
+                self._manager.save(step, args=ocp.args.StandardSave(_leaves(state)), force=True)
+                self._manager.wait_until_finished()
         except Exception as error:
-            if isinstance(error, OSError) or any(
-                sign in str(error) for sign in ("RESOURCE_EXHAUSTED", "OS error", "No space")
-            ):
-                raise OSError(f"checkpoint at step {step} not written: {_first_line(error)}") from error
+            if _is_of_storage(error):
+                raise OSError(f"checkpoint {self._folder / str(step)} not written: {_cause(error)}") from error
             raise
         if jax.process_index() == 0:
             seal(self._folder / str(step))
@@ -99,26 +107,43 @@ class Checkpoints:
 
         Args:
             like: a state of the same run, whose shapes and layouts the restored one takes.
+
+        Raises:
+            ValueError: the newest whole step holds other arrays, as of another mesh.
+            OSError: it cannot be read now.
         """
+        found, passed = self._newest_whole() if jax.process_index() == 0 else (NONE, [])
+        step = _as_first_process(found)
+        self._remove_after(step)
+        return (None, 0, passed) if step == NONE else (self._read(step, like), step, passed)
+
+    def close(self) -> None:
+        """Ends orbax's threads; nothing is pending by then."""
+        self._manager.close()
+
+    def _newest_whole(self) -> tuple[int, list[str]]:
         passed = []
         for step in self._steps():
             wrong = fault(self._folder / str(step))
-            if wrong:
-                passed.append(f"checkpoint {self._folder / str(step)} passed over: {wrong}")
-                continue
-            _meet(f"checked {step}")
-            self._remove_after(step)
-            return self._read(step, like), step, passed
-        _meet("none whole")
-        self._remove_after(-1)
-        return None, 0, passed
-
-    def close(self) -> None:
-        self._manager.close()
+            if not wrong:
+                return step, passed
+            passed.append(f"checkpoint {self._folder / str(step)} passed over: {wrong}")
+        if passed:
+            passed.append("no checkpoint is whole: starting from step 0")
+        return NONE, passed
 
     def _read(self, step: int, like: T) -> T:
         named = {n: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for n, x in _leaves(like).items()}
-        read = self._manager.restore(step, args=ocp.args.StandardRestore(named))
+        where = f"checkpoint {self._folder / str(step)}"
+        try:
+            read = self._manager.restore(step, args=ocp.args.StandardRestore(named))
+        except Exception as error:
+            if _is_of_storage(error):
+                raise OSError(f"{where} not read: {_cause(error)}") from error
+            if isinstance(error, ValueError):
+                fix = "go on with the hardware.mesh_model it was written with, or remove the run's folder"
+                raise ValueError(f"{where} does not fit ({_cause(error).partition('. ')[0]}): {fix}") from error
+            raise
         return jax.tree.unflatten(jax.tree.structure(like), [read[name] for name in named])
 
     def _steps(self) -> list[int]:
@@ -128,15 +153,53 @@ class Checkpoints:
     def _remove_after(self, step: int) -> None:
         """Clears the steps after `step` and half-written folders, so that they can be written again."""
         if jax.process_index() == 0:
+            kept = {str(whole) for whole in self._steps() if whole <= step}
             for entry in self._folder.iterdir():
-                if not entry.name.isdigit() or int(entry.name) > step:
+                if entry.name in kept:
+                    continue
+                if not entry.is_dir():
+                    entry.unlink()
+                else:
                     shutil.rmtree(entry) if is_local(entry) else entry.rmtree()
         _meet(f"cleared after {step}")
         self._manager.reload()
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]
+def _is_of_storage(error: Exception) -> bool:
+    """Whether the disk or the network failed, and not the program."""
+    of_jax = isinstance(error, jax.errors.JaxRuntimeError)
+    return isinstance(error, OSError) or (STATUS.match(str(error)) is not None and not of_jax)
+
+
+def _cause(error: Exception) -> str:
+    """The system's own words where the error has its number, and otherwise the error's first line."""
+    code = re.search(r"os_error_code='(\d+)'", str(error))
+    number = int(code[1]) if code else error.errno if isinstance(error, OSError) else None
+    return os.strerror(number) if number else str(error).strip().partition("\n")[0]
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Leaves an error to be said once: orbax's threads log what is raised as well, and cancelled writes hundreds more.
+
+    After an error it stays quiet, since they also complain late.
+    """
+    loggers = {logger: logger.level for logger in map(logging.getLogger, ("absl", "asyncio"))}
+    report = sys.unraisablehook
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    sys.unraisablehook = lambda late: None if "Event loop is closed" in str(late.exc_value) else report(late)
+    yield
+    sys.unraisablehook = report
+    for logger, level in loggers.items():
+        logger.setLevel(level)
+
+
+def _as_first_process(number: int) -> int:
+    """The first process's number, on all of them: they must not decide differently."""
+    if jax.process_count() == 1:
+        return number
+    return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
 
 
 def _meet(name: str) -> None:
