@@ -1,10 +1,11 @@
 """Training metrics as JSON lines, in part files that are closed at every checkpoint.
 
-Object stores cannot append, and a resumed run must not repeat rows: a part is named by the step it starts at, so resuming
-from a step deletes the parts that start there or later, and writes them again.
+Object stores cannot append, and a resumed run must not repeat rows: a part is named by the step it starts at, so
+resuming from a step deletes the parts that start there or later, and writes them again.
 """
 
 import json
+import os
 from collections.abc import Mapping
 from typing import IO
 
@@ -46,13 +47,24 @@ class MetricsWriter:
         self._file.flush()
 
     def next_part(self, step: int) -> None:
-        """Closes the part; rows after `step` go to the next one. Call it when the checkpoint at `step` is safe."""
+        """Closes the part; rows after `step` go to the next one.
+
+        Call it before the checkpoint at `step` is written: a run that is killed between the two resumes from an older
+        step, whose part holds these rows and is written again.
+        """
         self.close()
         self._start(step)
 
     def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
+        """Closes the part, which then survives a power cut; in an object store this is what writes it.
+
+        Raises:
+            OSError: no room or no access.
+        """
+        if self._file is not None and not self._file.closed:
+            with self._file:
+                self._file.flush()
+                os.fsync(self._file.fileno())
         elif self._rows:
             self._path.write_text("".join(self._rows))
 

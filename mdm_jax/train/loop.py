@@ -92,9 +92,9 @@ def train(
                 pending = None
             jax.block_until_ready(state)
             clock.pause()
-            checkpoints.save(step, state)
             if metrics is not None:
                 metrics.next_part(step)
+            checkpoints.save(step, state)
             clock.resume()
         if stop and step < last:
             watch.seconds_in_steps = clock.elapsed()
@@ -141,7 +141,7 @@ def _record(
 
 
 def _anyone(asked: Callable[[], bool], step: int, spec: RunSpec) -> bool:
-    """Whether any process was asked to stop. Several processes agree on it at logging steps only: it costs a message."""
+    """Whether any process was asked to stop. Several processes agree on it at logging steps only: it costs time."""
     if jax.process_count() == 1:
         return asked()
     if step % spec.hardware.log_every:
