@@ -34,7 +34,7 @@ def shown(watch: Watch, title: str, steps: int) -> Iterator[None]:
         with Progress(*columns, console=console) as bar:
             task = bar.add_task(title, total=steps, said="compiling")
             watch.report = lambda row: bar.update(task, completed=row["step"], said=describe(row))
-            watch.say = console.print
+            watch.say = lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True)
             yield
     else:
         watch.report = _Lines(title, steps)
@@ -47,12 +47,22 @@ class _Lines:
 
     def __init__(self, title: str, steps: int):
         self._title, self._steps, self._next = title, steps, 0.0
+        self._first: Row | None = None
 
     def __call__(self, row: Row) -> None:
         now = time.monotonic()
+        self._first = self._first or row
         if now < self._next and row["step"] != self._steps:
             return
         self._next = now + LINE_SECONDS
-        left = (self._steps - row["step"]) * row["seconds"] / row["step"]
-        text = f"{self._title}  step {row['step']}/{self._steps}  {describe(row)}  about {left:.0f} s left"
+        text = f"{self._title}  step {row['step']}/{self._steps}  {describe(row)}{self._time_left(row)}"
         print(text, file=sys.stderr, flush=True)
+
+    def _time_left(self, row: Row) -> str:
+        """At the speed of this attempt, which may have begun at any step; nothing while that is unknown."""
+        first = self._first or row
+        done = row["step"] - first["step"]
+        if not done:
+            return ""
+        left = (self._steps - row["step"]) * (row["seconds"] - first["seconds"]) / done
+        return f"  about {left:.0f} s left"
