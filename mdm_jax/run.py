@@ -1,7 +1,7 @@
 """One run from its spec to its result: checks before anything compiles, training, the final evaluation, `result.json`.
 
-A run's folder holds `spec.json`, `metrics/`, `checkpoints/` and `result.json`. The result is there from the first second,
-with status `running`, and says at the end how the run went, whatever happened.
+A run's folder holds `spec.json`, `metrics/`, `checkpoints/` and `result.json`. The result is there from the first
+second, with status `running`, and says at the end how the run went, whatever happened.
 """
 
 import importlib.metadata
@@ -25,7 +25,7 @@ from mdm_jax.results import RunResult, Status, read_result, result_of, write_res
 from mdm_jax.sharding import make_mesh
 from mdm_jax.spec import RunSpec, to_json
 from mdm_jax.storage import Path, write_atomic
-from mdm_jax.train.loop import Diverged, Preempted, Watch, train
+from mdm_jax.train.loop import Diverged, Watch, train
 from mdm_jax.train.state import TrainState, init_state
 from mdm_jax.tree import require
 
@@ -41,6 +41,7 @@ class Record:
         before = self._before()
         self._known["attempts"] = 1 + (before.attempts if before else 0)
         self.data_hash_before = before.data_hash if before else ""
+        self._known["data_hash"] = self.data_hash_before
 
     def _before(self) -> RunResult | None:
         try:
@@ -54,6 +55,7 @@ class Record:
         return time.monotonic() - self._started
 
     def learn(self, **columns: Any) -> None:
+        """Adds columns of the run table."""
         self._known |= columns
 
     def write(self, status: Status, reason: str = "") -> RunResult:
@@ -80,7 +82,7 @@ def execute(spec: RunSpec, folder: Path, record: Record, watch: Watch) -> RunRes
     _check_same_data(record.data_hash_before, manifest)
     eval_SL = evaluation_rows(spec.data, spec.evaluation.eval_tokens)
     usable_rows(spec, len(eval_SL))
-    _local_batches(spec, 0)
+    _local_batches(spec, 0, verify=True)
     mesh = make_mesh(spec.hardware.mesh_data, spec.hardware.mesh_model)
     record.learn(**_where(spec), **_what(spec, manifest))
     if jax.process_index() == 0:
@@ -112,17 +114,17 @@ def _train(spec: RunSpec, folder: Path, mesh: jax.sharding.Mesh, watch: Watch) -
         watch.say(f"resumed at step {step}")
     metrics = MetricsWriter(folder / "metrics", step) if jax.process_index() == 0 else None
     try:
-        return train(state, spec, mesh, _local_batches(spec, step), checkpoints, metrics, watch)
+        return train(state, spec, mesh, _local_batches(spec, step, verify=False), checkpoints, metrics, watch)
     finally:
         if metrics is not None:
             metrics.close()
         checkpoints.close()
 
 
-def _local_batches(spec: RunSpec, step: int) -> Iterator[np.ndarray]:
-    """This process's batches from `step` on; opening them verifies every shard."""
+def _local_batches(spec: RunSpec, step: int, verify: bool) -> Iterator[np.ndarray]:
+    """This process's batches from `step` on."""
     this, all_of_them = jax.process_index(), jax.process_count()
-    return train_batches(spec.data, spec.optim.global_batch, spec.seed, step, this, all_of_them, verify=step == 0)
+    return train_batches(spec.data, spec.optim.global_batch, spec.seed, step, this, all_of_them, verify)
 
 
 def _check_same_data(before: str, manifest: Manifest) -> None:
