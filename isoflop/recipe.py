@@ -4,6 +4,7 @@ A recipe decides these three and nothing else. Betas, decay, clipping, the kind 
 experiment's `run` section, whose defaults are SMDM's.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -42,11 +43,12 @@ def tiny(setting: Setting) -> Choice:
     """Models of width 16 to 160 on short rows: fitted here, on the default corpus, for experiments/quickstart.py.
 
     The rate falls with the square root of the width. The batch grows with the square root of D (the published
-    exponents of batch* in D run from .5 to .82), so that the smallest budget still takes hundreds of steps.
+    exponents of batch* in D run from .5 to .82), so that the smallest budget still takes hundreds of steps; it is a
+    power of two, so that runs of one size at neighbouring budgets share a compiled program.
     """
-    batch = 2 * round(setting.tokens**0.5 / setting.seq_len / 4)
+    batch = 2 ** round(math.log2(setting.tokens**0.5 / setting.seq_len / 3.5))
     return Choice(
-        lr_peak=round(4e-3 * (32 / setting.model.d_model) ** 0.5, 6),
+        lr_peak=round(6e-3 * (32 / setting.model.d_model) ** 0.5, 6),
         global_batch=min(max(batch, 2), 64),
         warmup=short_warmup,
     )

@@ -1,7 +1,7 @@
 """Experiment files: `get_config()` returns a locked ml_collections ConfigDict, and this turns it into frozen specs.
 
 An experiment has a `run` section, the template of every run in the shape of `RunSpec`, and may have a `sweep` section,
-which `isoflop.sweep` reads. Keys are checked twice: the ConfigDict is locked, and building the spec refuses unknown ones.
+which `isoflop.sweep` reads. Keys are checked twice: a locked ConfigDict refuses unknown ones, and so do the specs.
 """
 
 import difflib
@@ -39,12 +39,18 @@ def load_config(path: str) -> ml_collections.ConfigDict:
         require("get_config" in namespace, "config", path, "a file that defines get_config()")
         config = namespace["get_config"]()
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        said = str(error.args[0] if error.args else error)
+        said = _said(error)
         raise ValueError(
             f"{path}: {' '.join(said.partition('Other fields present')[0].split())}{_suggestion(said)}"
         ) from error
     require(isinstance(config, ml_collections.ConfigDict), "get_config()", type(config).__name__, "a ConfigDict")
     return config
+
+
+def _said(error: BaseException) -> str:
+    """The message itself: a locked ConfigDict wraps one error in another."""
+    inner = error.args[0] if error.args else ""
+    return _said(inner) if isinstance(inner, BaseException) else str(inner)
 
 
 def _suggestion(said: str) -> str:
@@ -71,7 +77,8 @@ def override(config: ml_collections.ConfigDict, settings: Iterable[str]) -> ml_c
 
 
 def _assign(config: ml_collections.ConfigDict, key: str, value: Any) -> None:
-    section, done = config, ""
+    section: Any = config
+    done = ""
     parts = key.split(".")
     for part in parts:
         known = list(section.keys()) if isinstance(section, ml_collections.ConfigDict) else []
@@ -83,6 +90,12 @@ def _assign(config: ml_collections.ConfigDict, key: str, value: Any) -> None:
             section, done = section[part], f"{done}{part}."
     with section.ignore_type():
         section[parts[-1]] = value
+
+
+def run_section(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """The `run` section of an experiment, or the whole of a config that is nothing but a run."""
+    section: Any = config.get("run", config)
+    return section
 
 
 def to_spec(cls: type[T], config: ml_collections.ConfigDict) -> T:

@@ -6,7 +6,10 @@ N excludes embedding and head (SMDM: N = n_layers (4 d^2 + 3 d ffn + 2 d) + d), 
 |---|---|
 | `smdm_6nd` | 6 N D (SMDM; Kaplan et al. 2020, Eq. 2.2 without the head) |
 | `with_head` | 6 (N + d V) D: the untied head is a matrix product too (Porian et al. 2024) |
-| `exact` | matrix products only, 2 FLOPs a multiply-add, backward twice the forward; attention over L^2 pairs or L(L+1)/2, the head on the positions that are scored. No rematerialisation, no optimiser |
+| `exact` | matrix products only, 2 FLOPs a multiply-add, backward twice the forward |
+
+`exact` counts attention over L^2 pairs (bidirectional) or L(L+1)/2 (causal) and the head on the positions that are
+scored; it counts neither rematerialisation nor the optimiser.
 """
 
 from dataclasses import dataclass

@@ -1,32 +1,48 @@
-"""Trains and evaluates one run: `python -m mdm_jax.main --plan DIR/plan.jsonl --run-id R`, or `--config experiments/x.py`.
+"""Trains and evaluates one run of a plan (`--plan DIR/plan.jsonl --run-id R`) or of an experiment (`--config FILE`).
 
 The run's folder is `DIR/runs/R` (or below `--runs`). Starting it again goes on from its newest whole checkpoint; a
 finished run is left as it is. Exit codes: 0 done, 1 bad input or a bug, 3 diverged (recorded in result.json, not worth
-a retry), 42 the disk or the network failed (worth a retry), 143 asked to stop and saved.
+a retry), 42 the disk or the network failed (worth a retry), 130 interrupted, 143 asked to stop and saved.
 """
 
 import argparse
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import NoReturn
 
-from mdm_jax.config import load_config, override, to_spec
+from mdm_jax.config import load_config, override, run_section, to_spec
 from mdm_jax.results import Status, read_result
 from mdm_jax.spec import RunSpec, from_json
 from mdm_jax.storage import Path, as_path
 
-DONE, BAD, DIVERGED, RETRY, PREEMPTED = 0, 1, 3, 42, 143
+DONE, BAD, DIVERGED, RETRY, INTERRUPTED, PREEMPTED = 0, 1, 3, 42, 130, 143
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with the flags in one line, with exit code 1 as for every other bad input."""
+
+    def error(self, message: str) -> NoReturn:
+        """Does not return."""
+        sys.exit(_say(message, BAD))
 
 
 def parser() -> argparse.ArgumentParser:
+    """The command line."""
     about, _, details = (__doc__ or "").partition("\n\n")
-    flags = argparse.ArgumentParser("python -m mdm_jax.main", description=about, epilog=details)
+    flags = Parser("python -m mdm_jax.main", description=about, epilog=details)
     source = flags.add_mutually_exclusive_group(required=True)
     source.add_argument("--plan", help="plan.jsonl that isoflop.plan wrote")
     source.add_argument("--config", help="experiment file; its `run` section is the run")
     flags.add_argument("--run-id", help="which line of the plan")
     flags.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="with --config: run.optim.lr_peak=1e-3"
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="with --config: run.optim.lr_peak=1e-3",
     )
     flags.add_argument("--runs", help="folder of the runs' folders (default: `runs` beside the plan, or ./runs)")
     flags.add_argument("--distributed", action="store_true", help="one of several processes; details from the cluster")
@@ -62,23 +78,25 @@ def requested(flags: argparse.Namespace) -> tuple[RunSpec, Path]:
         spec, runs = spec_of_plan(plan, flags.run_id), plan.parent / "runs"
     else:
         config = override(load_config(flags.config), flags.set)
-        spec, runs = to_spec(RunSpec, config.run if "run" in config else config), as_path("runs")
+        spec, runs = to_spec(RunSpec, run_section(config)), as_path("runs")
     return spec, (as_path(flags.runs) if flags.runs else runs) / spec.run_id
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code, see above."""
     flags = parser().parse_args(argv)
     try:
         spec, folder = requested(flags)
     except (ValueError, OSError) as error:
         return _say(error, BAD)
+    status = _status(folder)
+    if status in (Status.OK, Status.DIVERGED):
+        print(f"{folder} is finished: see result.json there", file=sys.stderr)
+        return DONE if status is Status.OK else DIVERGED
     try:
-        if read_result(folder / "result.json").status in (Status.OK, Status.DIVERGED):
-            print(f"{folder} is finished: see result.json there", file=sys.stderr)
-            return DONE
-    except (OSError, ValueError):
-        pass  # none yet, or one that a crash cut off: the run writes it anew
-    return run(spec, folder, flags)
+        return run(spec, folder, flags)
+    except KeyboardInterrupt:
+        return _say("interrupted: the same command goes on from the newest checkpoint", INTERRUPTED)
 
 
 def run(spec: RunSpec, folder: Path, flags: argparse.Namespace) -> int:
@@ -88,10 +106,10 @@ def run(spec: RunSpec, folder: Path, flags: argparse.Namespace) -> int:
     from mdm_jax.train.loop import Diverged, Preempted, Watch
 
     stop: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, frame: stop.append(number))
     watch, record = Watch(asked_to_stop=lambda: bool(stop)), None
     try:
         _join(flags)
+        signal.signal(signal.SIGTERM, lambda number, frame: stop.append(number))
         record = Record(spec, folder)
         with shown(watch, spec.run_id, spec.schedule.steps):
             row = execute(spec, folder, record, watch)
@@ -99,19 +117,26 @@ def run(spec: RunSpec, folder: Path, flags: argparse.Namespace) -> int:
         return _say(error, DIVERGED)
     except Preempted as error:
         return _say(error, PREEMPTED)
-    except (ValueError, OSError) as error:
-        code = RETRY if isinstance(error, OSError) else BAD
-        if record is not None:
-            _record_failure(record, error)
-        return _say(error, code)
-    except BaseException as error:
-        if record is not None:
-            _record_failure(record, error)
+    except OSError as error:
+        _note(record, Status.RUNNING, error)
+        return _say(error, RETRY)
+    except ValueError as error:
+        _note(record, Status.FAILED, error)
+        return _say(error, BAD)
+    except Exception as error:
+        _note(record, Status.FAILED, error)
         raise
-    print(
-        f"{row.run_id}: {row.loss:.4f} nats/token ({row.loss_kind.value}), standard error {row.loss_se_mc:.4f} of the draws"
-    )
+    loss = f"{row.loss:.4f} nats/token ({row.loss_kind.value})"
+    print(f"{row.run_id}: {loss}, standard error {row.loss_se_mc:.4f} of the draws")
     return DONE
+
+
+def _status(folder: Path) -> Status | None:
+    """How the run stands; None where it has no result yet, or one that a crash cut off, which is written anew."""
+    try:
+        return read_result(folder / "result.json").status
+    except (OSError, ValueError):
+        return None
 
 
 def _join(flags: argparse.Namespace) -> None:
@@ -119,19 +144,25 @@ def _join(flags: argparse.Namespace) -> None:
     if flags.distributed or flags.coordinator:
         import jax
 
+        jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM, which the loop answers
         jax.distributed.initialize(flags.coordinator, flags.processes, flags.process_index)
 
 
-def _record_failure(record, error: BaseException) -> None:
-    try:
-        record.write(Status.FAILED, f"{type(error).__name__}: {error}".partition("\n")[0])
-    except OSError as second:
-        print(f"result.json not written: {second}", file=sys.stderr)
+def _note(record, status: Status, error: Exception) -> None:
+    """Leaves the reason in the result. A run that may be retried is still `running`; a full disk takes no note."""
+    if record is not None:
+        with suppress(OSError):
+            record.write(status, f"{type(error).__name__}: {_one_line(error)}")
 
 
-def _say(error: BaseException, code: int) -> int:
-    print(f"mdm_jax: {error}", file=sys.stderr)
+def _say(error: object, code: int) -> int:
+    with suppress(OSError):  # standard error may lie on the disk that is full
+        print(f"mdm_jax: {_one_line(error)}", file=sys.stderr, flush=True)
     return code
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split())
 
 
 if __name__ == "__main__":

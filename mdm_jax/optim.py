@@ -1,6 +1,6 @@
 """AdamW as in SMDM, and learning rates over steps: linear warm-up, then cosine decay or stable-and-cooldown (WSD).
 
-The schedule's numbers enter the compiled step as arguments, so runs of one shape and different lengths share one program.
+The schedule's numbers enter the compiled step as arguments: runs of one shape and different lengths share a program.
 """
 
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ class LearningRate:
     kind: ScheduleKind = struct.field(pytree_node=False)
 
     def at(self, step: Int[Array, ""]) -> Float[Array, ""]:
-        """Learning rate of the 0-based `step`: step + 1 of `warmup_steps` up, the peak, then down to `final` at the end."""
+        """Learning rate of the 0-based `step`: over `warmup_steps` up to the peak, then down to `final` at the last."""
         done = (step + 1).astype(jnp.float32)
         warm = jnp.minimum(done / jnp.maximum(self.warmup_steps, 1), 1.0)
         share = ((done - self.decay_start) / jnp.maximum(self.steps - self.decay_start, 1)).clip(0, 1)

@@ -18,6 +18,8 @@ TABLE_VERSION = 1
 
 
 class Status(enum.StrEnum):
+    """How a run stands; all but `running` are final."""
+
     OK = "ok"
     DIVERGED = "diverged"
     FAILED = "failed"
@@ -86,6 +88,7 @@ class RunResult:
 
     @classmethod
     def columns(cls) -> tuple[str, ...]:
+        """Names of the columns, in order."""
         return tuple(f.name for f in dataclasses.fields(cls))
 
 

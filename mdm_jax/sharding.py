@@ -5,7 +5,7 @@ and vocabulary. On one device both have size 1 and the same program runs. Layout
 B batch, L length, D model, H heads, K head dim, F ffn, V vocabulary, N layers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -49,13 +49,13 @@ GATHERED = {
 """The layout in which one layer's weight enters its product: whole over `data`, still split over `model`."""
 
 
-def make_mesh(data: int, model: int, devices: list[jax.Device] | None = None) -> Mesh:
+def make_mesh(data: int, model: int, devices: Sequence[Any] | None = None) -> Mesh:
     """A `data` x `model` mesh with explicit axes over the given devices (all devices by default).
 
     Raises:
         ValueError: the product is not the number of devices.
     """
-    devices = jax.devices() if devices is None else devices
+    devices = jax.devices() if devices is None else list(devices)
     if data * model != len(devices):
         raise ValueError(f"mesh {data} x {model}: needs {data * model} devices and there are {len(devices)}")
     return jax.make_mesh((data, model), (DATA, MODEL), axis_types=(AxisType.Explicit,) * 2, devices=devices)

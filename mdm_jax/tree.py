@@ -1,4 +1,4 @@
-"""Frozen dataclasses from untrusted trees of plain values, and back: unknown keys, wrong types and odd numbers are refused."""
+"""Frozen dataclasses from untrusted trees of plain values, and back: unknown keys and wrong types are refused."""
 
 import dataclasses
 import difflib

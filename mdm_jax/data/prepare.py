@@ -14,11 +14,11 @@ import fcntl
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any, NoReturn, cast
+from typing import NoReturn
 
 import rich.console
 
-from mdm_jax.config import load_config, override, to_spec
+from mdm_jax.config import load_config, override, run_section, to_spec
 from mdm_jax.data.build import build_shards
 from mdm_jax.data.store import verify_folder
 from mdm_jax.manifest import MANIFEST_FILE, SPLITS, TOKENIZER_FILE, Manifest, check_matches, read_manifest
@@ -123,7 +123,7 @@ def _data_spec(args: argparse.Namespace) -> DataSpec:
     """What the flags or the experiment file ask for."""
     if args.config:
         config = override(load_config(args.config), args.set)
-        data = to_spec(RunSpec, cast(Any, config.run) if "run" in config else config).data
+        data = to_spec(RunSpec, run_section(config)).data
         return dataclasses.replace(data, directory=args.out or data.directory)
     if not args.out or not args.corpus:
         raise ValueError("give --config FILE, or --corpus SOURCE and --out DIR")
@@ -146,7 +146,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser("python -m mdm_jax.data.prepare", description="Text to token shards.")
     add = parser.add_argument
     add("--config", help="experiment file; its run.data section is prepared")
-    add("--set", nargs="+", default=[], metavar="KEY=VALUE", help="changes to the experiment, as run.seed=1")
+    add(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="changes to the experiment, as run.seed=1",
+    )
     add("--corpus", choices=[source.value for source in CorpusSource], help="source of the text, instead of --config")
     add("--path", default="", help="file, folder or glob; the builder directory for tfds; nothing for pydoc")
     add("--text-field", default="text", help="field of jsonl, parquet and tfds records (text)")

@@ -23,8 +23,11 @@ DRAW_SEED = 20_241_018
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Nats per token. `se_mc`: error of the Monte Carlo draws on these tokens (0 for the ARM), the only one that differs
-    between runs. `se_data`: error from the choice of the tokens, over rows; all runs share it."""
+    """A loss in nats per token, with two standard errors.
+
+    `se_mc` is the error of the Monte Carlo draws on these tokens (0 for the ARM), the only one that differs between
+    runs. `se_data` is the error from the choice of the tokens, over rows; all runs share it.
+    """
 
     loss: float
     se_mc: float
@@ -73,10 +76,12 @@ def _draw_losses(params: Transformer, tokens_NBL: Array, key: Array, spec: RunSp
     """`[N, B]`: every row's loss in one draw, batch by batch."""
     vocab_size = spec.model.vocab_size
 
+    def forward(inputs_BL: Array) -> Array:
+        return hidden(params, inputs_BL, spec.model, spec.hardware)
+
     def one(batch: tuple[Array, Array]) -> Array:
         index, tokens_BL = batch
         drawn = draw(jax.random.fold_in(key, index), tokens_BL, objective, vocab_size)
-        forward = lambda inputs_BL: hidden(params, inputs_BL, spec.model, spec.hardware)
         return row_losses(drawn, forward, params.head[...], objective, vocab_size)
 
     index_N = jax.numpy.arange(tokens_NBL.shape[0])

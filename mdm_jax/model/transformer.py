@@ -22,7 +22,7 @@ def _normal(key: Key[Array, ""], shape: tuple[int, ...], sd: float) -> nnx.Param
 
 
 class Block(nnx.Module):
-    """One layer's weights, float32. Initialised N(0, 2 / 5d), the two projections into the residual N(0, 1 / (d n_layers^2))."""
+    """One layer's weights, float32: N(0, 2 / 5d), and N(0, 1 / (d n_layers^2)) for those that write the residual."""
 
     def __init__(self, spec: ModelSpec, key: Key[Array, ""]):
         d, heads, width, ffn = spec.d_model, spec.n_heads, spec.d_head, spec.d_ffn
@@ -41,9 +41,7 @@ class Transformer(nnx.Module):
     """All weights. `embed` has V+1 rows: row V is MASK for the MDM and the start token for the ARM."""
 
     def __init__(self, spec: ModelSpec, key: Key[Array, ""], mesh_model: int = 1):
-        """Args:
-        mesh_model: the head is padded with zero columns until this divides them; real columns do not depend on it.
-        """
+        """Fresh weights; zero columns pad the head until `mesh_model` divides them, and no other weight changes."""
         d, vocab = spec.d_model, spec.vocab_size
         key_embed, key_head, key_blocks = jax.random.split(key, 3)
         sd = (2 / (5 * d)) ** 0.5

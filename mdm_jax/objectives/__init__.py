@@ -1,1 +1,4 @@
-"""Training losses and their estimators. They know no model: they take `hidden(tokens_BL) -> h_BLD` and the head's weight."""
+"""Training losses and their estimators.
+
+They know no model: they take `hidden(tokens_BL) -> h_BLD` and the head's weight.
+"""

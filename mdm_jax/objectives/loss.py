@@ -1,7 +1,7 @@
 """One loss for both families: a draw says what is read, what is predicted and with which weight; the loss sums it up.
 
-Drawing and scoring are two steps, because a batch's masks are drawn as a whole (levels are stratified over it) and scored
-a microbatch at a time.
+Drawing and scoring are two steps, because a batch's masks are drawn as a whole (levels are stratified over it) and
+scored a microbatch at a time.
 """
 
 from collections.abc import Callable

@@ -13,9 +13,9 @@ from mdm_jax.spec import LevelSampler
 
 
 def antithetic_counts(key: Key[Array, ""], batch: int, seq_len: int) -> Int[Array, "B"]:
-    """Masked tokens a row, in 1..L: uniform over each stratum of the batch's pairs, rows 2i and 2i+1 summing to L+1.
+    """Masked tokens a row, in 1..L: stratified over the batch's pairs, rows 2i and 2i+1 summing to L+1.
 
-    Every row's count is uniform on 1..L when rows are exchangeable (FACTS: 7x less variance than independent levels).
+    A row's count is uniform on 1..L over a random order of the rows.
     """
     pairs = batch // 2
     u_P = (jnp.arange(pairs) + jax.random.uniform(key, (pairs,))) / pairs
@@ -24,7 +24,7 @@ def antithetic_counts(key: Key[Array, ""], batch: int, seq_len: int) -> Int[Arra
 
 
 def noise_times(key: Key[Array, ""], batch: int, sampler: LevelSampler) -> Float[Array, "B"]:
-    """Times t_B in (0, 1]: independent (SMDM training), one shifted grid (SMDM evaluation, MD4), or stratified (MDLM)."""
+    """Times t_B in (0, 1]: independent (SMDM training), a shifted grid (SMDM evaluation, MD4), or stratified (MDLM)."""
     if sampler is LevelSampler.IID:
         u_B = jax.random.uniform(key, (batch,))
     elif sampler is LevelSampler.SHIFTED:

@@ -1,8 +1,8 @@
 """The masked diffusion model's NELBO, nats per token, in two forms with one expectation.
 
-Count form: K ~ U{1..L} tokens are masked uniformly at random, loss = L/K times the sum of their nats, over L. It is the
-any-order autoregressive likelihood, and needs no cut-off at small noise.
-Continuous form (MDLM, Sahoo et al. 2024, Eq. 10): t ~ U(0, 1], each token masked with probability m(t), weight m'(t)/m(t).
+Count form: K ~ U{1..L} tokens are masked uniformly at random, loss = the mean of their nats. It is the any-order
+autoregressive likelihood, and needs no cut-off at small noise.
+Continuous form (MDLM, Sahoo et al. 2024, Eq. 10): t ~ U(0, 1], a token is masked with probability m(t), weight m'/m.
 Both follow SUBS: the head has no MASK column (zero masking) and unmasked tokens carry no loss (carry-over).
 """
 
@@ -19,7 +19,7 @@ from mdm_jax.spec import ObjectiveSpec, Variant
 def draw(
     key: Key[Array, ""], tokens_BL: Int[Array, "B L"], objective: ObjectiveSpec, mask_id: int
 ) -> tuple[Int[Array, "B L"], Float[Array, "B L"]]:
-    """Corrupted tokens (V at the masked ones) and each position's weight: `sum(weight * nats)` estimates the batch's mean NELBO.
+    """Corrupted tokens (V where masked) and each position's weight: `sum(weight * nats)` estimates the mean NELBO.
 
     Args:
         tokens_BL: clean tokens in 0..V-1.

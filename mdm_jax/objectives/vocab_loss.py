@@ -29,7 +29,7 @@ def _split(x_Nx: Array) -> Array:
 
 
 def _softmax_parts(h_nD: Array, head_Dv: Array, target_n: Array, vocab_size: int) -> tuple[Array, Array, Array, Array]:
-    """One chunk against this device's columns: nats_n, exp(logits - top), its sum over the vocabulary, target columns."""
+    """One chunk against this device's columns: nats, exp(logits - top), its sum over the vocabulary, target columns."""
     columns = head_Dv.shape[1]
     first = jax.lax.axis_index(MODEL) * columns
     logits_nv = jnp.dot(h_nD, head_Dv, preferred_element_type=jnp.float32)
@@ -56,7 +56,10 @@ def token_nats(
 
     def local(h_nD: Array, target_n: Array, head_dv: Array) -> Array:
         head_Dv = _whole_head(head_dv, h_nD.dtype)
-        one = lambda chunk: _softmax_parts(chunk[0], head_Dv, chunk[1], vocab_size)[0]
+
+        def one(chunk: tuple[Array, Array]) -> Array:
+            return _softmax_parts(chunk[0], head_Dv, chunk[1], vocab_size)[0]
+
         return jax.lax.map(one, (_split(h_nD), _split(target_n))).reshape(-1)[: h_nD.shape[0]]
 
     return over_shards(local, (BATCH_L, BATCH, HEAD_DV), BATCH)(h_ND, target_N, head_DV)

@@ -50,10 +50,10 @@ def loss_and_grads(params: Transformer, drawn: Draw, spec: RunSpec) -> tuple[Flo
 def train_step(
     state: TrainState, tokens_BL: Int[Array, "B L"], rate: LearningRate, spec: RunSpec
 ) -> tuple[TrainState, dict[str, Array]]:
-    """One optimiser step on a global batch; returns the new state and the scalars loss, grad_norm, lr (of this step)."""
+    """One optimiser step on a global batch: the new state, and the scalars loss, grad_norm and lr of this step."""
     drawn = draw(noise_key(spec.seed, state.step), tokens_BL, spec.objective, spec.model.vocab_size)
     value, grads = loss_and_grads(state.params, drawn, spec)
-    direction, opt_state = adamw(spec.optim).update(grads, state.opt_state, state.params)
+    direction, opt_state = adamw(spec.optim).update(grads, state.opt_state, state.params)  # type: ignore[arg-type]  # a pytree
     lr = rate.at(state.step)
     params = jax.tree.map(lambda p, d: p - lr * d, state.params, direction)
     average = state.average
