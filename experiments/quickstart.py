@@ -26,11 +26,13 @@ def get_config() -> ml_collections.ConfigDict:
     config.run.data.seq_len = 64
     config.sweep.recipe = "tiny"
     config.sweep.curves = [
-        curve("arm", 3e9, "1x16 2x16 2x20 2x24 2x28 2x32"),
-        curve("arm", 1e10, "2x16 2x20 2x24 2x28 2x32 2x40"),
-        curve("arm", 3e10, "2x16 2x20 2x24 2x32 2x40 2x48"),
-        curve("mdm", 1e11, "2x16 2x20 2x24 2x32 2x40 2x48"),
-        curve("mdm", 3e11, "2x16 2x20 2x28 2x40 2x48 2x64"),
-        curve("mdm", 1e12, "2x20 2x28 2x40 2x48 2x64 2x80"),
+        curve("arm", 2e9, "1x16 2x16 2x20 2x24 2x28 2x32"),
+        curve("arm", 5e9, "1x16 2x16 2x20 2x24 2x32 2x40"),
+        curve("arm", 1.2e10, "1x16 2x16 2x20 2x28 2x40 2x48"),
+        curve("arm", 3e10, "2x16 2x20 2x28 2x40 2x48 2x64"),
+        curve("mdm", 6e10, "1x16 2x16 2x20 2x28 2x40 2x48"),
+        curve("mdm", 1.6e11, "1x16 2x16 2x20 2x28 2x40 2x56"),
+        curve("mdm", 4e11, "2x16 2x20 2x28 2x40 2x48 2x64"),
+        curve("mdm", 1e12, "2x16 2x20 2x28 2x40 2x56 2x72"),
     ]
     return config.lock()

@@ -42,16 +42,15 @@ def smdm_paper(setting: Setting) -> Choice:
 def tiny(setting: Setting) -> Choice:
     """Models of width 16 to 160 on short rows: fitted here, on the default corpus, for experiments/quickstart.py.
 
-    The rate falls with the square root of the width. The batch grows with the square root of D (the published
-    exponents of batch* in D run from .5 to .82), so that the smallest budget still takes hundreds of steps; it is a
-    power of two, so that runs of one size at neighbouring budgets share a compiled program.
+    The batch grows with the square root of D (the published exponents of batch* in D run from .5 to .82), so that the
+    smallest budget still takes hundreds of steps; it is a power of two, so that runs of one size at neighbouring
+    budgets share a compiled program. The rate grows with the square root of the batch and falls with width^1.5: at
+    width 64 and batch 4, an MDM of 1e12 FLOPs ends at 2.63 nats with 1.4e-3 and at 3.00 with 4.2e-3.
     """
     batch = 2 ** round(math.log2(setting.tokens**0.5 / setting.seq_len / 3.5))
-    return Choice(
-        lr_peak=round(6e-3 * (32 / setting.model.d_model) ** 0.5, 6),
-        global_batch=min(max(batch, 2), 64),
-        warmup=short_warmup,
-    )
+    batch = min(max(batch, 2), 64)
+    rate = 6e-3 * (32 / setting.model.d_model) ** 1.5 * (batch / 8) ** 0.5
+    return Choice(lr_peak=round(min(rate, 8e-3), 6), global_batch=batch, warmup=short_warmup)
 
 
 def long_warmup(steps: int) -> int:

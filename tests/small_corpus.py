@@ -7,26 +7,9 @@ from pathlib import Path
 from mdm_jax.data.prepare import prepare
 from mdm_jax.spec import CorpusSource, CorpusSpec, DataSpec
 
-WORDS = [
-    "a",
-    "the",
-    "model",
-    "loss",
-    "noise",
-    "token",
-    "mask",
-    "größe",
-    "λ",
-    "data",
-    "step",
-    "curve",
-    "of",
-    "and",
-    "is",
-    "falls",
-    "rises",
-    "slowly\tnow",
-]
+WORDS = """
+a the model loss noise token mask größe λ data step curve of and is falls rises slowly
+""".split()
 
 
 def texts(count: int, seed: int = 0) -> list[str]:
@@ -58,10 +41,5 @@ def prepared(folder: Path, count: int = 300, **changes) -> DataSpec:
 
 def flags(data: DataSpec, *more: str) -> list[str]:
     """The command line that prepares what `data_spec` describes."""
-    return [
-        *["--corpus", "jsonl", "--validation-fraction", "0.2", "--path"],
-        data.corpus.path,
-        "--out",
-        data.directory,
-        *more,
-    ]
+    fixed = ["--corpus", "jsonl", "--validation-fraction", "0.2"]
+    return [*fixed, "--path", data.corpus.path, "--out", data.directory, *more]
