@@ -9,7 +9,7 @@ from mdm_jax.spec import CorpusSource, CorpusSpec, DataSpec
 
 WORDS = """
 a the model loss noise token mask größe λ data step curve of and is falls rises slowly
-""".split()
+""".split()  # noqa: SIM905
 
 
 def texts(count: int, seed: int = 0) -> list[str]:
