@@ -8,7 +8,7 @@ from etils import epath
 Path = epath.Path
 
 
-def as_path(path: epath.PathLike) -> epath.Path:
+def as_path(path: str | os.PathLike[str]) -> epath.Path:
     """The path as an epath.Path, `~` expanded."""
     return epath.Path(path).expanduser()
 
@@ -18,31 +18,31 @@ def is_local(path: epath.Path) -> bool:
     return "://" not in str(path)
 
 
-def write_atomic(path: epath.PathLike, content: str | bytes) -> None:
+def write_atomic(path: str | os.PathLike[str], content: str | bytes) -> None:
     """Writes the whole file or leaves what was there: a rename on a disk, one upload in an object store.
 
     Raises:
         OSError: the disk is full or not writable; the old file, if any, is untouched.
     """
-    path, raw = as_path(path), content.encode() if isinstance(content, str) else content
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not is_local(path):
-        path.write_bytes(raw)
+    target, raw = as_path(path), content.encode() if isinstance(content, str) else content
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not is_local(target):
+        target.write_bytes(raw)
         return
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(raw)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        os.replace(temporary, target)
     except BaseException:
         os.unlink(temporary)
         raise
 
 
-def inside(root: epath.PathLike, name: str) -> epath.Path:
+def inside(root: str | os.PathLike[str], name: str) -> epath.Path:
     """`root / name`, for a file name that a stranger's file gives.
 
     Raises:
