@@ -1,0 +1,231 @@
+"""What a referee would ask about a sweep: each doubt is a finding with its number and its remedy."""
+
+import enum
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from analysis.bootstrap import Bootstrap
+from analysis.frontier import overlap
+from analysis.isoflop_fit import IsoFlopFit
+from analysis.load import numbers, records, select, usable_runs
+from analysis.wording import family_name, scientific
+
+FEWEST_BUDGETS = 4
+OFF_CENTRE = 0.5
+NEAR_SIZES = 0.05
+UNDECAYED = 0.2
+HEAD_SHARE = 1.2
+LOST_DRAWS = 0.025
+ROLES = ("arm", "mdm")
+
+
+class Severity(enum.StrEnum):
+    """How much a finding weighs: an error voids a number, a warning widens the doubt, a note explains."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    NOTE = "note"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One doubt about a sweep or a fit."""
+
+    severity: Severity
+    code: str
+    message: str
+    number: float
+    remedy: str
+
+
+def check(runs: pd.DataFrame, fit: IsoFlopFit | None = None, draws: Bootstrap | None = None) -> list[Finding]:
+    """Findings about the runs, and about the fit and its bootstrap where they are given; the gravest first."""
+    findings = [*_statuses(runs), *_families(runs), *_mixtures(runs), *_training(runs)]
+    if fit is not None:
+        for family in fit.families:
+            findings += [*_minima(fit, family), *_budgets(fit, family), *_sizes(fit, family)]
+        findings += _overlaps(fit)
+    if draws is not None:
+        findings += _lost_draws(draws)
+    order = list(Severity)
+    return sorted(findings, key=lambda finding: order.index(finding.severity))
+
+
+def _some(names: Iterable[str], most: int = 4) -> str:
+    names = list(names)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _statuses(runs: pd.DataFrame) -> list[Finding]:
+    """Runs that no fit uses, by reason."""
+    remedies = {
+        "status diverged": "lower the learning rate of these runs, or take the hole in the curve into account",
+        "status failed": "read the run's log and start it again",
+        "status running": "wait for them, then repeat the report",
+        "status missing": "run them: python -m isoflop.run DIR",
+    }
+    out = []
+    for reason, group in runs[runs["excluded_reason"] != ""].groupby("excluded_reason", sort=True):
+        code = str(reason).removeprefix("status ").replace(" ", "_") + "_runs"
+        message = f"{len(group)} of {len(runs)} runs left out ({reason}): {_some(group['run_id'])}"
+        remedy = remedies.get(str(reason), "correct the row, or leave it out on purpose")
+        out.append(Finding(Severity.WARNING, code, message, float(len(group)), remedy))
+    return out
+
+
+def _families(runs: pd.DataFrame) -> list[Finding]:
+    present = set(runs.loc[runs["excluded_reason"] == "", "family"])
+    remedy = "run both families, or map the family column: columns='family=THEIRS'"
+    return [
+        Finding(
+            Severity.ERROR, "family_absent", f"no usable run of the {family_name(role)}: there is no gap", 0.0, remedy
+        )
+        for role in ROLES
+        if role not in present
+    ]
+
+
+def _mixtures(runs: pd.DataFrame) -> list[Finding]:
+    """Losses that must not be compared: another quantity, other data, another tokenizer, other evaluation tokens."""
+    used = usable_runs(runs)
+    out = []
+    for family, group in used.groupby("family"):
+        name = family_name(str(family))
+        kinds = sorted(set(group["loss_kind"]) - {""})
+        if len(kinds) > 1:
+            message = f"{name}: losses of different kinds in one family ({_some(kinds)}); a bound is no likelihood"
+            remedy = "evaluate all runs of a family the same way"
+            out.append(Finding(Severity.ERROR, "mixed_loss_kind", message, float(len(kinds)), remedy))
+    for column in ("tokenizer_hash", "data_hash", "eval_tokens", "vocab_size", "seq_len"):
+        known = {value for value in used[column] if value not in ("", None) and value == value}
+        if len(known) > 1:
+            grave = Severity.WARNING if column == "seq_len" else Severity.ERROR
+            message = f"runs differ in {column} ({len(known)} values): their losses are not comparable"
+            out.append(Finding(grave, f"mixed_{column}", message, float(len(known)), "split the sweep by it"))
+    return out
+
+
+def _training(runs: pd.DataFrame) -> list[Finding]:
+    """Repeated data, schedules that end high, and heads that weigh as much as the trunk."""
+    used, out = usable_runs(runs), []
+    for family, group in used.groupby("family"):
+        name = family_name(str(family))
+        epochs, ends = numbers(group, "epochs"), numbers(group, "lr_final_fraction")
+        if (epochs > 1).any():
+            most = float(np.nanmax(epochs))
+            message = f"{name}: {(epochs > 1).sum()} of {len(group)} runs repeat their data, up to {most:.3g} epochs"
+            remedy = "use a larger corpus: repeated tokens are worth less, and not the same to both families"
+            out.append(Finding(Severity.WARNING, "epochs", message, most, remedy))
+        if (ends > UNDECAYED).any():
+            worst = float(np.nanmax(ends))
+            message = f"{name}: {(ends > UNDECAYED).sum()} runs end at up to {worst:.0%} of their peak LR"
+            remedy = "decay to 10% or less: undecayed losses lie above the frontier"
+            out.append(Finding(Severity.WARNING, "undecayed", message, worst, remedy))
+    ratio = numbers(used, "flops_with_head") / numbers(used, "flops_6nd")
+    if np.isfinite(ratio).any() and float(np.nanmedian(ratio)) > HEAD_SHARE:
+        value = float(np.nanmedian(ratio))
+        message = f"the vocabulary head weighs: with it the median run spends {value:.2f} times 6ND"
+        remedy = "quote the gap under exact beside smdm_6nd; they differ by what the families spend on the head"
+        out.append(Finding(Severity.NOTE, "head_share", message, value, remedy))
+    return out
+
+
+def _minima(fit: IsoFlopFit, family: str) -> list[Finding]:
+    """Budgets without a usable minimum, off-centre grids, and curves too flat to tell their minimum."""
+    out = []
+    for row in records(select(fit.minima, fit.minima["family"] == family)):
+        name = f"{family_name(family)} at {scientific(row['budget'])} FLOPs"
+        if row["status"] == "edge":
+            message = f"{name}: {row['reason']}"
+            out.append(
+                Finding(Severity.WARNING, "edge_minimum", message, row["x_opt"], "the budget is not in the laws")
+            )
+        elif row["status"] == "no_minimum":
+            message = f"{name}: {row['reason']}, so no size is best"
+            remedy = "add sizes at both ends, and look for runs that went wrong"
+            out.append(Finding(Severity.WARNING, "no_minimum", message, row["curvature"], remedy))
+        elif row["status"] == "too_few":
+            message = f"{name}: {row['reason']}"
+            out.append(Finding(Severity.WARNING, "too_few_sizes", message, float(row["n_sizes"]), "add sizes"))
+        elif abs(row["off_centre"]) > OFF_CENTRE:
+            side = "smaller" if row["off_centre"] < 0 else "larger"
+            message = (
+                f"{name}: the minimum lies {abs(row['off_centre']):.0%} of the way from the grid's centre to its end"
+            )
+            remedy = f"add {side} sizes: an off-centre parabola is biased where the curve is not one"
+            out.append(Finding(Severity.NOTE, "off_centre", message, row["off_centre"], remedy))
+        if row["status"] == "ok" and row["curvature"] < 2 * row["curvature_se"]:
+            ratio = row["curvature"] / row["curvature_se"]
+            message = f"{name}: the curvature is only {ratio:.2g} standard errors from flat"
+            remedy = "widen the sizes or repeat runs with other seeds"
+            out.append(Finding(Severity.WARNING, "flat_curve", message, ratio, remedy))
+    return out
+
+
+def _budgets(fit: IsoFlopFit, family: str) -> list[Finding]:
+    """Too few budgets for a law, and losses that rise with compute."""
+    rows, out = fit.minima_of(family), []
+    if len(rows) < FEWEST_BUDGETS:
+        message = f"{family_name(family)}: {len(rows)} usable budgets; a law of two parameters is hardly tested by them"
+        remedy = f"have at least {FEWEST_BUDGETS}; until then trust the interpolated gap only"
+        out.append(Finding(Severity.WARNING, "few_budgets", message, float(len(rows)), remedy))
+    rises = np.diff(numbers(rows, "loss_opt"))
+    if (rises >= 0).any():
+        message = f"{family_name(family)}: the best loss rises by {rises.max():.3g} nats from one budget to the next"
+        remedy = "look for undertrained or unstable runs at the larger budget"
+        out.append(Finding(Severity.WARNING, "loss_rises", message, float(rises.max()), remedy))
+    return out
+
+
+def _sizes(fit: IsoFlopFit, family: str) -> list[Finding]:
+    """Sizes so close that they count as one."""
+    out = []
+    for cell in fit.cells_of(family):
+        steps = np.diff(np.unique(np.round(cell.u, 9)))
+        close = steps[steps < np.log1p(NEAR_SIZES)]
+        if len(close):
+            where = f"{family_name(family)} at {scientific(cell.budget)} FLOPs"
+            message = f"{where}: {len(close)} pairs of sizes differ by less than {NEAR_SIZES:.0%}"
+            remedy = "spread the sizes evenly in log N; near-equal ones only repeat a point"
+            out.append(Finding(Severity.NOTE, "near_duplicate_sizes", message, float(np.expm1(close.min())), remedy))
+    return out
+
+
+def _overlaps(fit: IsoFlopFit) -> list[Finding]:
+    """Whether both families were measured at one loss, and by how many minima."""
+    if any(role not in fit.families or not len(fit.minima_of(role)) for role in ROLES):
+        return []
+    arm, mdm = fit.frontier("arm"), fit.frontier("mdm")
+    shared = overlap(arm, mdm)
+    if shared is None:
+        apart = max(mdm.loss_range[0] - arm.loss_range[1], arm.loss_range[0] - mdm.loss_range[1])
+        message = (
+            f"the families' loss ranges do not overlap (they lie {apart:.3g} nats apart): every gap is extrapolated"
+        )
+        remedy = "add larger budgets to the family with the higher loss, or smaller ones to the other"
+        return [Finding(Severity.ERROR, "no_overlap", message, apart, remedy)]
+    inside = [int(((side.loss >= shared[0]) & (side.loss <= shared[1])).sum()) for side in (arm, mdm)]
+    if min(inside) >= 2:
+        return []
+    message = (
+        f"the loss ranges overlap from {shared[0]:.4g} to {shared[1]:.4g} only, "
+        f"with {inside[0]} ARM and {inside[1]} MDM minima in it"
+    )
+    remedy = "choose budgets so that at least two minima of each family lie in the other's range"
+    return [Finding(Severity.NOTE, "thin_overlap", message, shared[1] - shared[0], remedy)]
+
+
+def _lost_draws(draws: Bootstrap) -> list[Finding]:
+    out = []
+    for family, family_draws in draws.families.items():
+        worst = float(family_draws.lost.max())
+        if worst > LOST_DRAWS:
+            budget = float(family_draws.budgets[int(family_draws.lost.argmax())])
+            where = f"{family_name(family)} at {scientific(budget)} FLOPs"
+            message = f"{where}: {worst:.1%} of the bootstrap draws have no usable minimum"
+            remedy = "widen the sizes or lower the noise; the intervals count these draws as unknown on both sides"
+            out.append(Finding(Severity.WARNING, "lost_draws", message, worst, remedy))
+    return out

@@ -1,0 +1,243 @@
+"""The run table as a DataFrame, from a sweep's directory or from anybody's CSV, JSONL or Parquet file.
+
+No run vanishes: a run that diverged, failed, is still running or has no result yet keeps its row, and
+`excluded_reason` says why no fit uses it. Every number is float64, because 6 N D overflows int64.
+"""
+
+import dataclasses
+import io
+import json
+import os
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+
+from mdm_jax.results import TABLE_VERSION, RunResult, Status, result_of
+from mdm_jax.spec import from_json
+from mdm_jax.storage import Path, as_path
+
+MISSING = "missing"
+"""Status of a run that the plan names and that has left no result."""
+MAX_RESULT_BYTES = 1 << 20
+MAX_TABLE_BYTES = 1 << 30
+DERIVABLE = ("flops_6nd", "tokens")
+TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+
+
+def select(table: pd.DataFrame, keep: Any) -> pd.DataFrame:
+    """The rows where `keep` (a boolean Series) holds, in a table of their own."""
+    return cast(pd.DataFrame, table[keep]).reset_index(drop=True)
+
+
+def usable_runs(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs that nothing excludes."""
+    return select(runs, runs["excluded_reason"] == "")
+
+
+def numbers(table: pd.DataFrame, column: str) -> np.ndarray:
+    """A column as float64, [n]."""
+    return np.asarray(table[column], np.float64)
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows as mappings."""
+    names = [str(name) for name in table.columns]
+    return [dict(zip(names, values, strict=True)) for values in table.itertuples(index=False, name=None)]
+
+
+def _is_number(kind: Any) -> bool:
+    parts = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    return any(part in (int, float) for part in parts)
+
+
+KINDS = typing.get_type_hints(RunResult)
+COLUMNS = RunResult.columns()
+NUMERIC = tuple(name for name in COLUMNS if _is_number(KINDS[name]))
+TEXT = tuple(name for name in COLUMNS if name not in NUMERIC)
+
+
+def read_runs(
+    path: str | os.PathLike[str] | pd.DataFrame, columns: str | Mapping[str, str] | None = None
+) -> pd.DataFrame:
+    """The run table, one row a run, with the columns of `mdm_jax.results.RunResult`; numbers are float64, text is str.
+
+    Args:
+        path: a sweep's directory (`plan.jsonl` and `runs/<run_id>/result.json`), a directory of runs, or a `.csv`,
+            `.tsv`, `.jsonl` or `.parquet` file; or a table that is already loaded.
+        columns: ours = theirs, as a mapping or as `"params_non_embedding=N,loss=val_loss"`. `"family==arm"` sets one
+            value for all rows.
+
+    Raises:
+        ValueError: nothing to read at `path`, an unreadable table, or a missing column (named, with the mapping).
+    """
+    where = "the table" if isinstance(path, pd.DataFrame) else str(path)
+    table = path.copy() if isinstance(path, pd.DataFrame) else _read(as_path(path))
+    if table.empty:
+        raise ValueError(f"{where}: holds no runs")
+    return _typed(_renamed(table, _mapping(columns), where))
+
+
+def _read(where: Path) -> pd.DataFrame:
+    if where.is_dir():
+        return pd.DataFrame(_sweep_rows(where))
+    if not where.exists():
+        raise ValueError(f"{where}: no such file or directory")
+    return _read_table(where)
+
+
+def _sweep_rows(where: Path) -> list[dict[str, Any]]:
+    """Rows of the plan in its order, then those of results that the plan does not name."""
+    plan_file, runs = where / "plan.jsonl", where / "runs"
+    if not runs.is_dir():
+        runs = where
+    planned = _plan_rows(plan_file) if plan_file.exists() else {}
+    found = {p.name: p / "result.json" for p in sorted(runs.iterdir()) if (p / "result.json").exists()}
+    if not planned and not found:
+        raise ValueError(f"{where}: holds neither plan.jsonl nor <run_id>/result.json; give a sweep's directory")
+    rows = {name: dict(row) for name, row in planned.items()}
+    for name, file in found.items():
+        rows[name] = {**planned.get(name, {}), **_result_row(name, file)}
+    return list(rows.values())
+
+
+def _plan_rows(file: Path) -> dict[str, dict[str, Any]]:
+    """The plan's runs as rows with status `missing`; what a full RunSpec says is filled in."""
+    rows: dict[str, dict[str, Any]] = {}
+    for number, line in enumerate(file.read_text().splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            tree = json.loads(line)
+        except (ValueError, RecursionError):
+            raise ValueError(f"{file}: line {number} is not JSON: is the plan half written? Plan again") from None
+        if not isinstance(tree, dict) or not isinstance(tree.get("run_id"), str):
+            raise ValueError(f"{file}: line {number} is not a run (an object with run_id)")
+        try:
+            row = dataclasses.asdict(result_of(from_json(line), Status.RUNNING))
+        except ValueError:  # another version's spec still tells which runs there should be
+            row = {name: tree[name] for name in COLUMNS if isinstance(tree.get(name), str | int | float)}
+        rows[tree["run_id"]] = {**row, "run_id": tree["run_id"], "status": MISSING}
+    return rows
+
+
+def _result_row(name: str, file: Path) -> dict[str, Any]:
+    """One `result.json`; a file that cannot be read becomes a failed row that says so."""
+    raw = file.read_bytes() if file.stat().length <= MAX_RESULT_BYTES else b""
+    try:
+        tree = json.loads(raw)
+    except (ValueError, RecursionError):
+        tree = None
+    if not isinstance(tree, dict):
+        return {"run_id": name, "status": Status.FAILED.value, "excluded_reason": "result.json is not a JSON object"}
+    version = tree.get("schema_version", TABLE_VERSION)
+    if not isinstance(version, int) or version > TABLE_VERSION:
+        raise ValueError(f"{file}: schema_version {version!r}, known up to {TABLE_VERSION}: update mdm-jax")
+    plain = {key: value for key, value in tree.items() if value is None or isinstance(value, str | int | float)}
+    return {"run_id": name, **plain}
+
+
+def _read_table(file: Path) -> pd.DataFrame:
+    suffix = file.suffix.lower()
+    if suffix not in TABLE_SUFFIXES:
+        raise ValueError(f"{file}: ends in {suffix or 'nothing'}; readable are {', '.join(TABLE_SUFFIXES)}")
+    if file.stat().length > MAX_TABLE_BYTES:
+        raise ValueError(f"{file}: larger than {MAX_TABLE_BYTES >> 20} MiB, which is no run table")
+    raw = file.read_bytes()
+    try:
+        if suffix == ".parquet":
+            return pd.read_parquet(io.BytesIO(raw))
+        text = raw.decode()
+        if suffix == ".jsonl":
+            return pd.DataFrame([json.loads(line) for line in text.splitlines() if line.strip()])
+        return pd.read_csv(io.StringIO(text), sep="," if suffix == ".csv" else "\t", dtype=str)
+    except (ValueError, TypeError, AttributeError, OSError, RecursionError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{file}: not a readable {suffix} table ({reason})") from None
+
+
+def _mapping(columns: str | Mapping[str, str] | None) -> dict[str, str]:
+    if columns is None:
+        return {}
+    if isinstance(columns, str):
+        pairs = [item.partition("=") for item in columns.split(",") if item.strip()]
+        if any(not (ours.strip() and theirs.strip()) for ours, _, theirs in pairs):
+            raise ValueError(f"columns = {columns!r}: must be OURS=THEIRS pairs, such as params_non_embedding=N,loss=L")
+        columns = {ours.strip(): theirs.strip() for ours, _, theirs in pairs}
+    unknown = [name for name in columns if name not in COLUMNS]
+    if unknown:
+        raise ValueError(f"columns: {unknown[0]!r} is no column of the run table; known are {', '.join(COLUMNS)}")
+    return dict(columns)
+
+
+def _renamed(table: pd.DataFrame, mapping: dict[str, str], where: str) -> pd.DataFrame:
+    """The table under our names; columns that are not ours and not mapped are dropped."""
+    table.columns = [str(name) for name in table.columns]
+    data: dict[str, Any] = {name: table[name] for name in COLUMNS if name in table.columns}
+    for ours, theirs in mapping.items():
+        if theirs.startswith("="):
+            data[ours] = [theirs[1:]] * len(table)
+        elif theirs in table.columns:
+            data[ours] = table[theirs]
+        else:
+            raise ValueError(f"{where}: columns maps {ours} to {theirs!r}, which it lacks; it has {_names(table)}")
+    lacking = [name for name in ("family", "params_non_embedding", "loss") if name not in data]
+    if not {"flops_6nd", "tokens", "budget"} & set(data):
+        lacking.append("tokens")
+    if lacking:
+        pairs = ",".join(f"{name}=THEIRS" for name in lacking)
+        raise ValueError(f"{where}: lacks {', '.join(lacking)}; it has {_names(table)}. Map with columns='{pairs}'")
+    return pd.DataFrame(data)
+
+
+def _names(table: pd.DataFrame) -> str:
+    names = list(table.columns[:40])
+    return ", ".join(names) + (", …" if len(table.columns) > len(names) else "")
+
+
+def _typed(table: pd.DataFrame) -> pd.DataFrame:
+    """All columns of the run table with their types; what follows from others is filled in."""
+    full = pd.DataFrame(index=pd.RangeIndex(len(table)))
+    for name in COLUMNS:
+        given = table[name].reset_index(drop=True) if name in table else pd.Series([None] * len(full), dtype=object)
+        if name in NUMERIC:
+            full[name] = np.asarray(pd.to_numeric(given, errors="coerce"), np.float64)
+        else:
+            full[name] = [_printable(value) for value in given.astype(object).where(given.notna(), "")]
+    full["family"] = full["family"].str.strip().str.lower()
+    if "status" not in table:
+        full["status"] = Status.OK.value
+    if "run_id" not in table:
+        full["run_id"] = [f"row{number}" for number in range(1, len(full) + 1)]
+    n, six_nd = full["params_non_embedding"], full["flops_6nd"].fillna(full["budget"])
+    full["tokens"] = full["tokens"].fillna(six_nd / (6 * n))
+    full["flops_6nd"] = full["flops_6nd"].fillna(6 * n * full["tokens"])
+    full["excluded_reason"] = _excluded_reasons(full)
+    return full
+
+
+def _printable(value: Any) -> str:
+    """Text from a stranger's file without control characters, which would steer a terminal."""
+    return "".join(c if c.isprintable() else " " for c in str(value))
+
+
+def _excluded_reasons(full: pd.DataFrame) -> pd.Series:
+    """Why each run is left out of the fits; empty for those that are used."""
+    reason = cast(pd.Series, full["excluded_reason"])
+    science = ["family", "params_non_embedding", "tokens", "loss", "seed", "lr", "objective_variant"]
+    checks = [
+        (full["status"] != Status.OK.value, "status " + full["status"].replace("", "unknown")),
+        (full["family"] == "", "no family"),
+        (~np.isfinite(full["loss"]), "loss is not a finite number"),
+        (full["loss"] <= 0, "loss is not positive"),
+        (~(full["params_non_embedding"] > 0) | ~np.isfinite(full["params_non_embedding"]), "params is not positive"),
+        (~(full["tokens"] > 0) | ~np.isfinite(full["tokens"]), "tokens is not positive"),
+        (full.duplicated("run_id"), "duplicate run_id"),
+        (full.duplicated(science), "duplicate of another run"),
+    ]
+    for bad, why in checks:
+        reason = cast(pd.Series, reason.where(~bad | (reason != ""), why))
+    return reason

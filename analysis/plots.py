@@ -1,0 +1,311 @@
+"""The figures of a report: IsoFLOP curves, loss against compute, N* and D* against compute, gap against loss."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+
+from analysis.bootstrap import Bootstrap, fit_law, law_interval
+from analysis.frontier import Frontier, flop_column, overlap
+from analysis.gap import INTERPOLATING, GapCurve
+from analysis.interpolate import invert
+from analysis.isoflop_fit import Cell, IsoFlopFit, swept
+from analysis.load import numbers, records, select, usable_runs
+from analysis.plot_style import (
+    FAINT,
+    INK,
+    MUTED,
+    budget_colours,
+    family_colour,
+    log_axis,
+    padded,
+    styled,
+)  # fmt: skip
+from analysis.power_law import t_quantile
+from analysis.wording import CONVENTIONS, LAWS, family_name, scientific_math, significant, with_interval
+
+X_LABELS = {
+    "params_non_embedding": "N, parameters without embedding and head",
+    "params": "parameters",
+    "tokens": "D, training tokens",
+}
+LOSS_LABEL = "validation loss (nats per token)"
+HALO = [withStroke(linewidth=3, foreground="white")]
+
+
+def plot_isoflop(fit: IsoFlopFit) -> Figure:
+    """IsoFLOP curves, a panel for each family: runs, fitted curves, minima; runs that no fit uses are hollow."""
+    with styled():
+        families = sorted(fit.families)
+        figure = Figure(figsize=(1.0 + 4.3 * len(families), 4.7), layout="constrained")
+        panels = figure.subplots(1, len(families), sharey=True, squeeze=False)[0]
+        losses = np.concatenate([numbers(cell_runs(fit, cell), "loss") for cell in fit.cells])
+        minima = numbers(fit.minima, "loss_opt")
+        limits = padded(np.concatenate([losses, minima[np.isfinite(minima) & (minima > 0.5 * losses.min())]]), 0.08)
+        colours = budget_colours(np.unique([cell.budget for cell in fit.cells]))
+        for axes, family in zip(panels, families, strict=True):
+            _isoflop_panel(axes, fit, family, colours, limits)
+        log_axis(panels[0], "y", *limits, unit="plain")
+        panels[0].set_ylabel(LOSS_LABEL)
+        _isoflop_legend(figure, fit, colours)
+        return figure
+
+
+def _isoflop_legend(figure: Figure, fit: IsoFlopFit, colours: dict[float, str]) -> None:
+    handles = [
+        Line2D([], [], color=colour, marker="o", mec="white", mew=0.5, ms=5, lw=1.6, label=scientific_math(budget))
+        for budget, colour in colours.items()
+    ]
+    if len(usable_runs(fit.runs)) < len(fit.runs):
+        handles.append(Line2D([], [], ls="", marker="o", mfc="none", mec=MUTED, ms=5, label="left out"))
+    handles.append(Line2D([], [], ls="", marker="D", mfc="white", mec=INK, mew=1.4, ms=5.5, label="minimum, 95%"))
+    columns = math.ceil(len(handles) / math.ceil(len(handles) / 6))
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, title="budget (FLOPs)",
+                  title_fontsize=8.5, columnspacing=1.4, handletextpad=0.6)  # fmt: skip
+
+
+def cell_runs(fit: IsoFlopFit, cell: Cell) -> pd.DataFrame:
+    """The runs that the cell's curve was fitted on."""
+    runs = fit.runs
+    same = (runs["budget"] / cell.budget - 1).abs() < 1e-5
+    return select(runs, same & (runs["family"] == cell.family) & (runs["excluded_reason"] == ""))
+
+
+def _isoflop_panel(
+    axes: Axes, fit: IsoFlopFit, family: str, colours: dict[float, str], limits: tuple[float, float]
+) -> None:
+    for cell, row in zip(fit.cells, records(fit.minima), strict=True):
+        if cell.family != family:
+            continue
+        colour, ok = colours[cell.budget], row["status"] == "ok"
+        runs = cell_runs(fit, cell)
+        axes.plot(
+            numbers(runs, fit.x), numbers(runs, "loss"), "o", ms=4.5, color=colour, mec="white", mew=0.5, zorder=3
+        )
+        if cell.fitted:
+            low, high = swept(cell)
+            x = np.exp(np.linspace(low, high, 200) + cell.center)
+            axes.plot(x, fit.predict(cell, x), ls="-" if ok else (0, (3, 2)), color=colour, lw=1.6)
+        if ok:
+            t = t_quantile(0.95, row["noise_dof"])
+            error = np.abs(row["x_opt"] * np.exp([[-t * row["log_x_se"]], [t * row["log_x_se"]]]) - row["x_opt"])
+            axes.errorbar(row["x_opt"], row["loss_opt"], xerr=error, fmt="D", ms=6.5, mfc="white", mec=colour,
+                          mew=1.6, ecolor=colour, elinewidth=1.2, capsize=2.5, zorder=4)  # fmt: skip
+        if not ok:
+            last = int(np.argmax(numbers(runs, fit.x)))
+            axes.annotate(row["status"].replace("_", " "), (numbers(runs, fit.x)[last], numbers(runs, "loss")[last]),
+                          xytext=(0, 6), textcoords="offset points", ha="right", va="bottom", fontsize=8,
+                          color=colour, path_effects=HALO)  # fmt: skip
+    _hollow(axes, fit, family, limits)
+    xs = numbers(select(fit.runs, fit.runs["family"] == family), fit.x)
+    log_axis(axes, "x", *padded(xs[xs > 0], 0.06), unit="count")
+    axes.set_title(family_name(family))
+    axes.set_xlabel(X_LABELS[fit.x])
+
+
+def _hollow(axes: Axes, fit: IsoFlopFit, family: str, limits: tuple[float, float]) -> None:
+    """Runs left out that have a loss, hollow; those above the panel as an arrowhead at its top."""
+    out = select(fit.runs, (fit.runs["excluded_reason"] != "") & (fit.runs["family"] == family))
+    x, loss = numbers(out, fit.x), numbers(out, "loss")
+    seen = np.isfinite(loss) & (loss > 0) & (x > 0)
+    high = seen & (loss > limits[1])
+    for where, marker, y in ((seen & ~high, "o", loss), (high, "^", np.full_like(loss, limits[1]))):
+        if where.any():  # the layout engine stumbles over lines without points
+            axes.plot(x[where], y[where], marker, ms=5, mfc="none", mec=MUTED, zorder=3, clip_on=False)
+
+
+def plot_loss(
+    fit: IsoFlopFit, convention: str = "smdm_6nd", draws: Bootstrap | None = None, gap: GapCurve | None = None
+) -> Figure:
+    """Loss against compute: minima, the curve through them, the power law and its band, and the gap as an arrow.
+
+    Args:
+        fit: from `fit_isoflop`.
+        convention: how FLOPs are counted.
+        draws: bootstrap of the fit, for the bands (95%).
+        gap: a gap curve whose middle point the arrow shows; pass one of a single loss to choose it.
+    """
+    with styled():
+        figure = Figure(figsize=(5.6, 4.4), layout="constrained")
+        axes = figure.subplots()
+        sides = [fit.frontier(family, convention) for family in sorted(fit.families)]
+        sides = [side for side in sides if len(side.loss)]
+        if not sides:
+            return _empty(figure, axes, "no budget has a usable minimum")
+        x_limits = padded(np.concatenate([side.flops for side in sides]), 0.08)
+        for side in sides:
+            _loss_curve(axes, fit, side, draws, x_limits)
+        log_axis(axes, "x", *x_limits)
+        log_axis(axes, "y", *padded(np.concatenate([side.loss for side in sides]), 0.15), unit="plain")
+        if len(sides) == 2 and (shared := overlap(*sides)):
+            axes.axhspan(*shared, color=FAINT, alpha=0.45, lw=0, zorder=0)
+            axes.text(0.012, shared[0], " both measured", color=MUTED, fontsize=8, va="bottom",
+                      transform=axes.get_yaxis_transform())  # fmt: skip
+        if gap is not None:
+            _gap_arrow(axes, gap)
+        axes.set_xlabel(f"training compute C ({CONVENTIONS[convention]})")
+        axes.set_ylabel(LOSS_LABEL)
+        return figure
+
+
+def _empty(figure: Figure, axes: Axes, message: str) -> Figure:
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, message, ha="center", va="center", color=MUTED, transform=axes.transAxes)
+    return figure
+
+
+def _loss_curve(
+    axes: Axes, fit: IsoFlopFit, side: Frontier, draws: Bootstrap | None, x_limits: tuple[float, float]
+) -> None:
+    colour, family = family_colour(side.family), side.family
+    rows = fit.minima_of(family)
+    errors = t_quantile(0.95, int(rows["noise_dof"].iloc[0])) * numbers(rows, "loss_opt_se")
+    axes.errorbar(numbers(rows, flop_column(side.convention)), numbers(rows, "loss_opt"), yerr=np.nan_to_num(errors),
+                  fmt="o", ms=6, color=colour, mec="white", mew=0.8, elinewidth=1.2, capsize=2.5, zorder=4)  # fmt: skip
+    if len(side.loss) >= 2:
+        log_l = np.linspace(np.log(side.loss.max()), np.log(side.loss.min()), 200)
+        log_c = invert(np.log(side.flops)[None], np.log(side.loss)[None], log_l)[0]
+        axes.plot(np.exp(log_c), np.exp(log_l), color=colour, lw=1.8, zorder=3)
+    law = fit_law(fit, family, "loss_opt", side.convention)
+    c = np.geomspace(*x_limits, 100)
+    note = family_name(family)
+    if law is not None:
+        axes.plot(c, law.predict(c), color=colour, lw=1.0, ls=(0, (4, 3)), zorder=2)
+        _law_band(axes, draws, family, "loss_opt", side.convention, c, colour)
+        note += f"\n$L \\propto C^{{\\,{law.exponent:.3f}}}$"
+    if family == "arm":  # labels stand outside the overlap: at the ARM's lowest loss, at the others' highest
+        end, place = -1, dict[str, Any](xytext=(-9, -7), ha="right", va="top")
+    else:
+        end, place = 0, dict[str, Any](xytext=(9, 5), ha="left", va="bottom")
+    style: dict[str, Any] = {"color": colour, "fontweight": "bold", "fontsize": 9, "path_effects": HALO, "zorder": 5}
+    axes.annotate(note, (side.flops[end], side.loss[end]), textcoords="offset points", **place, **style)
+
+
+def _law_band(
+    axes: Axes, draws: Bootstrap | None, family: str, y: str, convention: str, c: np.ndarray, colour: str
+) -> None:
+    """The 95% band of a family's power law over the bootstrap draws."""
+    if draws is None or family not in draws.families:
+        return
+    log_k, exponent = draws.power_laws(family, y, convention)
+    good = np.isfinite(exponent)
+    if not good.any():
+        return
+    values = log_k[good, None] + exponent[good, None] * np.log(c)
+    low, high = np.exp(np.quantile(values, [0.025, 0.975], axis=0))
+    axes.fill_between(c, low, high, color=colour, alpha=0.13, lw=0, zorder=1)
+
+
+def _gap_arrow(axes: Axes, gap: GapCurve) -> None:
+    i = len(gap.loss) // 2
+    if not np.isfinite(gap.ratio[i]):
+        return
+    start, end, loss = gap.flops_arm[i], gap.flops_mdm[i], gap.loss[i]
+    axes.annotate("", (end, loss), (start, loss), zorder=6,
+                  arrowprops={"arrowstyle": "<|-|>", "color": INK, "lw": 1.3, "shrinkA": 0, "shrinkB": 0})  # fmt: skip
+    text = f"×{with_interval(gap.ratio[i], gap.lower[i], gap.upper[i])}"
+    axes.annotate(text, (float(np.sqrt(start * end)), loss), xytext=(0, 5), textcoords="offset points", ha="center",
+                  va="bottom", fontsize=9, fontweight="bold", path_effects=HALO, zorder=6)  # fmt: skip
+
+
+def plot_allocation(fit: IsoFlopFit, convention: str = "smdm_6nd", draws: Bootstrap | None = None) -> Figure:
+    """The best size N* and its tokens D* against compute, with the exponents of their power laws."""
+    with styled():
+        figure = Figure(figsize=(9.6, 4.0), layout="constrained")
+        panels = figure.subplots(1, 2)
+        for axes, y, title in zip(panels, ("n_opt", "d_opt"), ("Best size N*", "Best tokens D*"), strict=True):
+            values, flops, lines = [], [], []
+            for family in sorted(fit.families):
+                rows = fit.minima_of(family)
+                if len(rows):
+                    flops.append(numbers(rows, flop_column(convention)))
+                    best, error = numbers(rows, y), np.nan_to_num(numbers(rows, f"{y}_se"))
+                    values += [np.maximum(best - 2 * error, best / 3), np.minimum(best + 2 * error, 3 * best)]
+                    lines.append(_allocation(axes, fit, family, y, convention, draws))
+            if not values or not np.isfinite(np.concatenate(flops)).any():
+                _empty(figure, axes, "no budget has a usable minimum")
+                continue
+            log_axis(axes, "x", *padded(np.concatenate(flops), 0.08))
+            log_axis(axes, "y", *padded(np.concatenate(values), 0.14), unit="count")
+            axes.set_title(title)
+            axes.set_xlabel(f"training compute C ({CONVENTIONS[convention]})")
+            axes.legend(handles=lines, loc="upper left", handlelength=1.4, borderaxespad=0.2)
+        panels[0].set_ylabel("parameters without embedding and head")
+        panels[1].set_ylabel("training tokens")
+        return figure
+
+
+def _allocation(axes: Axes, fit: IsoFlopFit, family: str, y: str, convention: str, draws: Bootstrap | None) -> Line2D:
+    """Draws a family's minima and law; the legend's entry with the exponent and its interval."""
+    rows, colour = fit.minima_of(family), family_colour(family)
+    c, values = numbers(rows, flop_column(convention)), numbers(rows, y)
+    errors = t_quantile(0.95, int(rows["noise_dof"].iloc[0])) * np.nan_to_num(numbers(rows, f"{y}_se"))
+    axes.errorbar(c, values, yerr=np.minimum(errors, 0.99 * values), fmt="o", ms=6, color=colour, mec="white", mew=0.8,
+                  elinewidth=1.2, capsize=2.5, zorder=4)  # fmt: skip
+    law = fit_law(fit, family, y, convention)
+    label = family_name(family)
+    if law is not None:
+        grid = np.geomspace(*padded(c[np.isfinite(c)], 0.5), 60)
+        axes.plot(grid, law.predict(grid), color=colour, lw=1.2, ls=(0, (4, 3)), zorder=2)
+        _law_band(axes, draws, family, y, convention, grid, colour)
+        interval = ""
+        if draws is not None and family in draws.families:
+            low, high = law_interval(draws.power_laws(family, y, convention))["exponent"]
+            interval = f"  [{significant(low)}, {significant(high)}]"
+        label += f":  $\\propto C^{{\\,{law.exponent:.3f}}}${interval}"
+    return Line2D([], [], color=colour, marker="o", mec="white", ms=6, lw=1.2, ls=(0, (4, 3)), label=label)
+
+
+def plot_gap(curves: list[GapCurve]) -> Figure:
+    """The gap against loss under several laws, with intervals; hatched where a law is extrapolated."""
+    with styled():
+        figure = Figure(figsize=(5.6, 4.4), layout="constrained")
+        axes = figure.subplots()
+        if not curves:
+            return _empty(figure, axes, "no law gives a gap")
+        colours = {"interpolated": INK, "power_law": "#CC79A7", "shared_floor": "#009E73", "piecewise_linear": MUTED}
+        for curve in curves:
+            _gap_curve(axes, curve, colours[curve.law])
+        if (shared := curves[0].overlap) is not None:
+            axes.axvspan(*shared, color=FAINT, alpha=0.45, lw=0, zorder=0)
+            middle = float(np.sqrt(shared[0] * shared[1]))
+            axes.text(middle, 0.015, "both measured", ha="center", va="bottom", fontsize=8, color=MUTED,
+                      transform=axes.get_xaxis_transform(), path_effects=HALO)  # fmt: skip
+        losses = np.concatenate([curve.loss for curve in curves])
+        log_axis(axes, "x", *padded(losses, 0.01), unit="plain")
+        axes.invert_xaxis()
+        log_axis(axes, "y", *_gap_limits(curves), unit="plain")
+        axes.set_xlabel(LOSS_LABEL + ", better to the right")
+        axes.set_ylabel(f"compute ratio MDM / ARM ({CONVENTIONS[curves[0].convention]})")
+        axes.legend(loc="upper left", handlelength=1.6, borderaxespad=0.2)
+        return figure
+
+
+def _gap_limits(curves: list[GapCurve]) -> tuple[float, float]:
+    """Limits that show all ratios, and the intervals as far as a factor of three around them."""
+    ratios = np.concatenate([curve.ratio[np.isfinite(curve.ratio)] for curve in curves])
+    banded = [[*curve.lower, *curve.upper] for curve in curves if curve.law != "shared_floor"]
+    ends = np.concatenate(banded or [ratios])
+    ends = ends[np.isfinite(ends) & (ends > ratios.min() / 3) & (ends < ratios.max() * 3)]
+    low, high = padded(np.concatenate([ratios, ends]), 0.1)
+    return low, high * (high / low) ** 0.22
+
+
+def _gap_curve(axes: Axes, curve: GapCurve, colour: str) -> None:
+    inside = curve.support == "interpolated"
+    measured = curve.law in INTERPOLATING
+    axes.plot(curve.loss, curve.ratio, color=colour, lw=2.0 if measured else 1.4, ls="-" if measured else (0, (4, 2)),
+              label=LAWS[curve.law], zorder=4 if measured else 3)  # fmt: skip
+    if curve.law == "shared_floor" or np.isnan(curve.lower).all():
+        return  # the floor's interval fills the panel where budgets are few; it stands in the report's table
+    axes.fill_between(curve.loss, curve.lower, curve.upper, where=inside, color=colour, alpha=0.16, lw=0, zorder=2)
+    if not measured:
+        outside = ~inside | np.roll(~inside, 1) | np.roll(~inside, -1)  # reach over to the measured part
+        axes.fill_between(curve.loss, curve.lower, curve.upper, where=outside, color=colour, alpha=0.10, lw=0, zorder=2)
+        axes.fill_between(curve.loss, curve.lower, curve.upper, where=outside, facecolor="none", edgecolor=colour,
+                          alpha=0.45, hatch="////", lw=0, zorder=2)  # fmt: skip

@@ -1,0 +1,129 @@
+"""One self-contained page about a sweep: `python -m analysis.report DIR`.
+
+It writes `report.html`, `fits.json` (all numbers), `runs.csv` (the run table) and `figures/`.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from analysis.summary import Summary
+    from mdm_jax.storage import Path
+
+
+def write_report(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
+    n: int = 4000,
+    seed: int = 0,
+    level: float = 0.95,
+    unit: str = "run",
+    columns: str | Mapping[str, str] | None = None,
+) -> "tuple[Summary, Path]":
+    """The report's numbers and the path of its `report.html`.
+
+    Args:
+        source: a sweep's directory, or a run table (CSV, TSV, JSONL, Parquet).
+        out: folder to write to; by default the sweep's directory, or `<table>-report` beside a table.
+        n: bootstrap draws.
+        seed: of the bootstrap.
+        level: of all intervals.
+        unit: what the bootstrap perturbs, "run" or "budget".
+        columns: mapping of foreign column names, see `read_runs`.
+
+    Raises:
+        ValueError: nothing to read or to fit, or an argument out of range.
+        OSError: the folder cannot be written.
+    """
+    from analysis.load import read_runs
+    from analysis.report_page import render
+    from analysis.summary import as_json, summarise
+    from mdm_jax.storage import as_path, write_atomic
+
+    where = as_path(source)
+    runs = read_runs(where, columns)
+    folder = as_path(out) if out is not None else where if where.is_dir() else where.parent / f"{where.stem}-report"
+    summary = summarise(runs, n=n, seed=seed, level=level, unit=unit, source=where.name or str(where))
+    figures = draw(summary, folder / "figures")
+    write_atomic(folder / "fits.json", json.dumps(as_json(summary), indent=1, allow_nan=False) + "\n")
+    write_atomic(folder / "runs.csv", summary.runs.to_csv(index=False, lineterminator="\n"))
+    command = f"python -m analysis.report {shlex.quote(where.name)} --bootstrap {n} --seed {seed} --level {level:g}"
+    command += f" --unit {unit}" if unit != "run" else ""
+    command += f" --columns {shlex.quote(columns)}" if isinstance(columns, str) else ""
+    write_atomic(folder / "report.html", render(summary, figures, command))
+    return summary, folder / "report.html"
+
+
+def draw(summary: "Summary", folder: str | os.PathLike[str]) -> dict[str, str]:
+    """Writes all figures as SVG and PNG; the SVG texts by name."""
+    from analysis.plot_style import save
+    from analysis.plots import plot_allocation, plot_gap, plot_isoflop, plot_loss
+
+    fit, draws = summary.fit, summary.draws
+    figures = {"isoflop": plot_isoflop(fit)}
+    for convention in summary.headline:
+        point = summary.gaps.get((convention, "interpolated"))
+        figures[f"loss_{convention}"] = plot_loss(fit, convention, draws, point)
+        figures[f"gap_{convention}"] = plot_gap([g for (c, _), g in summary.curves.items() if c == convention])
+    if summary.laws:
+        figures["allocation"] = plot_allocation(fit, "smdm_6nd", draws)
+    return {name: save(figure, folder, name) for name, figure in figures.items()}
+
+
+def text_summary(summary: "Summary") -> str:
+    """What the command line prints: the gap under each convention, usable budgets, findings."""
+    from analysis.report_page import headline, ratio_text
+
+    lines = []
+    for convention, gap in summary.headline.items():
+        lines.append(f"gap at loss {gap.loss[0]:.3f}: {ratio_text(gap)} under {convention}, {gap.support[0]}")
+    if not summary.overlap:
+        lines.append(headline(summary))
+    lines.append(f"budgets with a usable minimum: {summary.usable_budgets} of {len(summary.fit.cells)}")
+    for finding in summary.findings:
+        if finding.severity.value != "note":
+            lines.append(f"{finding.severity.value}: {finding.message}")
+    return "\n".join(lines)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        prog="python -m analysis.report",
+        description="One self-contained page about a sweep: report.html, fits.json, runs.csv and figures/.",
+    )
+    made.add_argument(
+        "source", metavar="DIR", help="a sweep's directory, or a run table (.csv, .tsv, .jsonl, .parquet)"
+    )
+    made.add_argument("--out", metavar="DIR", help="folder to write to (default: the sweep's own)")
+    made.add_argument("--bootstrap", type=int, default=4000, metavar="N", help="draws (default: %(default)s)")
+    made.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: %(default)s)")
+    made.add_argument("--level", type=float, default=0.95, help="of the intervals (default: %(default)s)")
+    made.add_argument("--unit", choices=("run", "budget"), default="run", help="what the bootstrap perturbs")
+    made.add_argument("--columns", metavar="OURS=THEIRS,…", help="map foreign columns: params_non_embedding=N,loss=val")
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code: 0 written, 1 nothing to report on (one line on stderr says why)."""
+    given = parser().parse_args(arguments)
+    try:
+        summary, path = write_report(
+            given.source, given.out, n=given.bootstrap, seed=given.seed, level=given.level, unit=given.unit,
+            columns=given.columns,
+        )  # fmt: skip
+    except (ValueError, OSError) as error:
+        print(f"analysis.report: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    print(text_summary(summary))
+    print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""Numbers as people read them: 3×10⁹, 1.03M, 15.2 [13.9, 16.8]."""
+
+import math
+
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+CONVENTIONS = {"smdm_6nd": "6ND without head", "with_head": "6ND with head", "exact": "exact FLOPs"}
+FAMILIES = {"arm": "ARM", "mdm": "MDM"}
+LAWS = {
+    "interpolated": "interpolated",
+    "piecewise_linear": "straight segments",
+    "power_law": "power law",
+    "shared_floor": "shared floor",
+}
+
+
+def family_name(family: str) -> str:
+    """The family's usual abbreviation; a stranger's name loses the signs that start mathematics in figures."""
+    return FAMILIES.get(family, family.replace("$", "").replace("\\", ""))
+
+
+def mantissa_exponent(value: float) -> tuple[str, int]:
+    """Up to three significant digits, and the power of ten."""
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return mantissa.rstrip("0").rstrip("."), int(exponent)
+
+
+def scientific(value: float) -> str:
+    """FLOPs as 3×10⁹."""
+    if not math.isfinite(value) or value <= 0:
+        return "–"
+    mantissa, exponent = mantissa_exponent(value)
+    power = f"10{str(exponent).translate(SUPERSCRIPTS)}"
+    return power if mantissa == "1" else f"{mantissa}×{power}"
+
+
+def scientific_math(value: float) -> str:
+    """FLOPs as 3×10⁹ in matplotlib's mathtext."""
+    mantissa, exponent = mantissa_exponent(value)
+    return f"$10^{{{exponent}}}$" if mantissa == "1" else f"${mantissa}\\times10^{{{exponent}}}$"
+
+
+def count(value: float) -> str:
+    """Parameters or tokens as 33.2k, 1.03M, 20.4B."""
+    if not math.isfinite(value):
+        return "–"
+    for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(value) >= 0.9995 * size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.3g}"
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """Plain decimal with this many significant digits."""
+    if math.isnan(value):
+        return "–"
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    if value == 0:
+        return "0"
+    places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{places}f}".replace("-", "−")
+
+
+def with_interval(value: float, lower: float, upper: float, digits: int = 3) -> str:
+    """15.2 [13.9, 16.8]; the value alone where there is no interval."""
+    if math.isnan(value):
+        return "–"
+    if math.isnan(lower) or math.isnan(upper):
+        return significant(value, digits)
+    places = max(0, digits - 1 - math.floor(math.log10(abs(value)))) if value else digits - 1
+    ends = ("∞" if math.isinf(end) else f"{end:,.{places}f}".replace("-", "−") for end in (lower, upper))
+    return f"{significant(value, digits)} [{', '.join(ends)}]"
+
+
+def with_error(value: float, error: float) -> str:
+    """2.4317 ± 0.0021, to the error's second digit."""
+    if math.isnan(value):
+        return "–"
+    if math.isnan(error) or error <= 0:
+        return significant(value, 5)
+    places = min(6, max(0, 1 - math.floor(math.log10(error))))
+    return f"{value:.{places}f} ± {error:.{places}f}"
