@@ -61,7 +61,7 @@ def train_step(
         decay = spec.optim.ema_decay
         average = jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, average, params)
     new = TrainState(state.step + 1, place(params), place(opt_state), average)
-    return new, {"loss": value, "grad_norm": optax.global_norm(grads), "lr": lr}
+    return new, {"loss": value, "grad_norm": optax.tree.norm(grads), "lr": lr}
 
 
 def compile_step(spec: RunSpec) -> Step:
