@@ -24,14 +24,14 @@ class Quadratic:
 
     def curvature(self, coefficients: np.ndarray) -> np.ndarray:
         """c2, [...]; a minimum needs it positive."""
-        return coefficients[..., 2]
+        return np.asarray(coefficients[..., 2])
 
     def vertex(self, coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Abscissa and loss of the minimum, [...] each; nan where the curve has none."""
         c0, c1, c2 = np.moveaxis(np.asarray(coefficients, np.float64), -1, 0)
         safe = np.where(c2 > 0, c2, np.nan)
-        u = -c1 / (2 * safe)
-        return u, c0 + c1 * u / 2
+        u = np.asarray(-c1 / (2 * safe))
+        return u, np.asarray(c0 + c1 * u / 2)
 
     def vertex_gradient(self, coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Gradients of (abscissa, loss) of the minimum by the coefficients, [3] each, for the delta method.

@@ -94,7 +94,7 @@ def compute_gap(
     hidden = ~inside if law in INTERPOLATING else np.zeros(len(log_l), bool)
     log_arm, log_mdm = np.where(hidden, np.nan, log_arm[0]), np.where(hidden, np.nan, log_mdm[0])
     lower, upper, unknown = _interval(draws, (arm, mdm), log_l, law, level)
-    bound = floor is not None and floor_at_bound(float(floor[0]), min(arm.loss.min(), mdm.loss.min()))
+    bound = floor is not None and floor_at_bound(float(floor[0]), min(arm.loss_range[0], mdm.loss_range[0]))
     return GapCurve(
         at, law, arm.convention, level, np.exp(log_l), np.exp(log_arm), np.exp(log_mdm), np.exp(log_mdm - log_arm),
         np.where(hidden, np.nan, lower), np.where(hidden, np.nan, upper),

@@ -57,7 +57,7 @@ class Cell:
 
     def read(self, name: str, u: np.ndarray) -> np.ndarray:
         """N, D or FLOPs (a key of AT_VERTEX) at abscissa u, [...]."""
-        return np.exp(Quadratic().basis(u) @ self.along[name])
+        return np.asarray(np.exp(Quadratic().basis(u) @ self.along[name]))
 
 
 @dataclass(frozen=True)

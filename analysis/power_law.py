@@ -22,11 +22,11 @@ class PowerLaw:
 
     def predict(self, c: np.ndarray | float) -> np.ndarray:
         """The law's value at compute c (FLOPs)."""
-        return self.coefficient * np.asarray(c, np.float64) ** self.exponent
+        return np.asarray(self.coefficient * np.asarray(c, np.float64) ** self.exponent)
 
     def invert(self, y: np.ndarray | float) -> np.ndarray:
         """Compute c (FLOPs) at which the law gives y."""
-        return np.exp((np.log(np.asarray(y, np.float64)) - np.log(self.coefficient)) / self.exponent)
+        return np.asarray(np.exp((np.log(np.asarray(y, np.float64)) - np.log(self.coefficient)) / self.exponent))
 
     def intervals(self, level: float = 0.95) -> dict[str, tuple[float, float]]:
         """Student-t intervals of `coefficient` and `exponent`; (nan, nan) with two points, which leave no scatter."""
@@ -104,13 +104,13 @@ class SaturatingPowerLaw:
 
     def predict(self, c: np.ndarray | float) -> np.ndarray:
         """Loss (nats per token) at compute c (FLOPs)."""
-        return self.floor + self.coefficient * np.asarray(c, np.float64) ** self.exponent
+        return np.asarray(self.floor + self.coefficient * np.asarray(c, np.float64) ** self.exponent)
 
     def invert(self, loss: np.ndarray | float) -> np.ndarray:
         """Compute c (FLOPs) that reaches the loss; nan at or below the floor."""
         above = np.asarray(loss, np.float64) - self.floor
         safe = np.where(above > 0, above, np.nan)
-        return np.exp((np.log(safe) - np.log(self.coefficient)) / self.exponent)
+        return np.asarray(np.exp((np.log(safe) - np.log(self.coefficient)) / self.exponent))
 
 
 @overload
