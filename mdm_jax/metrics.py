@@ -69,7 +69,7 @@ class MetricsWriter:
             self._path.write_text("".join(self._rows))
 
 
-def read_metrics(folder: Path) -> list[dict[str, float]]:
+def read_metrics(folder: Path) -> list[dict[str, float | int]]:
     """All rows of a run in order; a last line that a crash cut off is left out."""
     rows = []
     for part in _parts(folder):
