@@ -1,6 +1,6 @@
 """One self-contained page about a sweep: `python -m analysis.report DIR`.
 
-It writes `report.html`, `fits.json` (all numbers), `runs.csv` (the run table) and `figures/`.
+It writes `report.html`, `fits.json` (all numbers), `run_table.csv` (the run table) and `figures/`.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def write_report(
     summary = summarise(runs, n=n, seed=seed, level=level, unit=unit, source=where.name or str(where))
     figures = draw(summary, folder / "figures")
     write_atomic(folder / "fits.json", json.dumps(as_json(summary), indent=1, allow_nan=False) + "\n")
-    write_atomic(folder / "runs.csv", summary.runs.to_csv(index=False, lineterminator="\n"))
+    write_atomic(folder / "run_table.csv", summary.runs.to_csv(index=False, lineterminator="\n"))
     command = f"python -m analysis.report {shlex.quote(where.name)} --bootstrap {n} --seed {seed} --level {level:g}"
     command += f" --unit {unit}" if unit != "run" else ""
     command += f" --columns {shlex.quote(columns)}" if isinstance(columns, str) else ""
@@ -95,7 +95,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(
         prog="python -m analysis.report",
-        description="One self-contained page about a sweep: report.html, fits.json, runs.csv and figures/.",
+        description="One self-contained page about a sweep: report.html, fits.json, run_table.csv and figures/.",
     )
     made.add_argument(
         "source", metavar="DIR", help="a sweep's directory, or a run table (.csv, .tsv, .jsonl, .parquet)"

@@ -247,7 +247,7 @@ def _interval(ends: tuple[float, float]) -> str:
 
 def _runs(summary: Summary) -> str:
     rows = [[_run_cell(name, row) for name in RUN_COLUMNS] for row in records(summary.runs)]
-    note = f"All {len(rows)} runs; runs.csv has every column."
+    note = f"All {len(rows)} runs; run_table.csv has every column."
     return "<h2>Runs</h2>" + table(list(RUN_COLUMNS.values()), rows, text_columns=3, caption=note, tall=True)
 
 
@@ -272,7 +272,7 @@ def _reproduce(summary: Summary, command: str) -> str:
     made = ", ".join(f"{name} {version}" for name, version in versions().items())
     text = "\n".join([command, "", f"# this report: {made}", *(f"# {line}" for line in said)])
     notes = (
-        "fits.json beside this page holds all numbers, runs.csv the run table, figures/ the pictures as SVG and PNG. "
+        "fits.json beside this page holds all numbers, run_table.csv the run table, figures/ the pictures as SVG and PNG. "
         "Budgets are FLOPs as planned. The other conventions are read at the same minima: they say what the sizes that "
         "are best for the planned FLOPs cost when counted otherwise."
     )

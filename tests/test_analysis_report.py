@@ -96,7 +96,7 @@ def test_all_numbers_are_in_fits_json(messy: tuple[Path, str]) -> None:
     assert {(g["convention"], g["law"]) for g in fits["gap_at_headline_loss"]} == {
         (c, law) for c in ("smdm_6nd", "with_head", "exact") for law in ("interpolated", "power_law", "shared_floor")
     }
-    table = pd.read_csv(folder / "runs.csv")
+    table = pd.read_csv(folder / "run_table.csv")
     assert len(table) == 78
     assert fits["runs"] == {"all": 78, "used": list(table["excluded_reason"].isna()).count(True)}
 
@@ -127,7 +127,7 @@ def test_the_same_runs_give_the_same_bytes(tmp_path: Path) -> None:
     pd.DataFrame(sweeps.both(sd=0.005, sizes=5)).to_csv(table, index=False)
     for out in ("a", "b"):
         write_report(table, tmp_path / out, n=50)
-    for name in ("report.html", "fits.json", "runs.csv", "figures/isoflop.svg"):
+    for name in ("report.html", "fits.json", "run_table.csv", "figures/isoflop.svg"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
