@@ -272,7 +272,7 @@ def _reproduce(summary: Summary, command: str) -> str:
     made = ", ".join(f"{name} {version}" for name, version in versions().items())
     text = "\n".join([command, "", f"# this report: {made}", *(f"# {line}" for line in said)])
     notes = (
-        "fits.json beside this page holds all numbers, run_table.csv the run table, figures/ the pictures as SVG and PNG. "
+        "fits.json beside this page holds all numbers, run_table.csv the runs, figures/ the pictures as SVG and PNG. "
         "Budgets are FLOPs as planned. The other conventions are read at the same minima: they say what the sizes that "
         "are best for the planned FLOPs cost when counted otherwise."
     )

@@ -20,7 +20,7 @@ p { margin: .5rem 0; max-width: 46rem; }
 .card { border: 1px solid var(--line); border-radius: 10px; padding: .9rem 1rem; background: var(--panel); }
 .card b { display: block; font-size: 1.55rem; white-space: nowrap; line-height: 1.2; letter-spacing: -.02em;
   font-variant-numeric: tabular-nums; }
-.card span { color: var(--muted); font-size: .87rem; }
+.card > span { color: var(--muted); font-size: .87rem; }
 a { color: var(--accent); }
 figure { margin: 1.2rem 0; }
 .scroll { overflow-x: auto; -webkit-overflow-scrolling: touch; }
