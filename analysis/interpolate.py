@@ -1,9 +1,9 @@
 """Batched interpolation through a family's minima: log FLOPs as a function of log loss, for many draws at once.
 
 The interpolant is the monotone cubic of Fritsch and Carlson (1980) with the end slopes of scipy's PCHIP. Straight
-segments between budgets a factor 4 to 10 apart lie above a curve with a floor: in simulated sweeps they biased the gap by
-1 to 3%, enough that at a noise of .003 nats the 95% interval covered the truth in 2 to 92% of them, the cubic's in 94 to
-98%.
+segments between budgets a factor 4 to 10 apart lie above a curve with a floor: in simulated sweeps they biased the gap
+by 1 to 3%, enough that at a noise of .003 nats the 95% interval covered the truth in 2 to 92% of them, the cubic's in
+94 to 98%.
 """
 
 import numpy as np
