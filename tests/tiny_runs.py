@@ -1,0 +1,59 @@
+"""Tiny models and their mesh, for tests of the numerical core: shapes that compile in seconds and count by hand."""
+
+import contextlib
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+
+from mdm_jax.model.transformer import Transformer
+from mdm_jax.sharding import make_mesh
+from mdm_jax.spec import (
+    BYTES_VOCAB_SIZE,
+    DataSpec,
+    Family,
+    ModelSpec,
+    RunSpec,
+    TokenizerKind,
+    TokenizerSpec,
+    pair,
+)
+
+
+@contextlib.contextmanager
+def quick_compilation() -> Iterator[None]:
+    """Programs are compiled with few optimisations, in half the time; what they compute is the same up to rounding."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", False)
+
+
+def on_mesh(data: int = 1, model: int = 1) -> contextlib.AbstractContextManager:
+    """The ambient mesh of the first `data * model` devices."""
+    return jax.set_mesh(make_mesh(data, model, jax.devices()[: data * model]))
+
+
+def run_spec(family: Family, model: ModelSpec, seq_len: int, **changes) -> RunSpec:
+    """A run of this trunk on rows of this length; its vocabulary is the model's."""
+    kind = TokenizerKind.BYTES if model.vocab_size == BYTES_VOCAB_SIZE else TokenizerKind.SENTENCEPIECE
+    data = DataSpec(tokenizer=TokenizerSpec(kind, model.vocab_size), seq_len=seq_len)
+    return pair(RunSpec(model=model, data=data, **changes), family)
+
+
+def tokens(shape: tuple[int, ...], vocab_size: int, seed: int = 0) -> np.ndarray:
+    """Random int32 tokens in 0..V-1."""
+    return np.random.default_rng(seed).integers(0, vocab_size, shape).astype(np.int32)
+
+
+def sharp_model(spec: ModelSpec, seed: int = 0) -> Transformer:
+    """Fresh weights with the head and the queries scaled up, so that predictions are far from uniform."""
+
+    def build() -> Transformer:
+        model = Transformer(spec, jax.random.key(seed))
+        model.head[...] = 4 * model.head[...]
+        model.blocks.qkv[...] = 2 * model.blocks.qkv[...]
+        return model
+
+    return jax.jit(build)()
