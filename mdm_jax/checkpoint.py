@@ -94,12 +94,12 @@ class Checkpoints:
             with _hushed():
                 self._manager.save(step, args=ocp.args.StandardSave(_leaves(state)), force=True)
                 self._manager.wait_until_finished()
+            if jax.process_index() == 0:
+                seal(self._folder / str(step))
         except Exception as error:
             if _is_of_storage(error):
                 raise OSError(f"checkpoint {self._folder / str(step)} not written: {_cause(error)}") from error
             raise
-        if jax.process_index() == 0:
-            seal(self._folder / str(step))
         _meet(f"sealed {step}")
 
     def restore(self, like: T) -> tuple[T | None, int, list[str]]:

@@ -16,6 +16,7 @@ from mdm_jax.config import load_config, override, run_section, to_spec
 from mdm_jax.results import Status, read_result
 from mdm_jax.spec import RunSpec, from_json
 from mdm_jax.storage import Path, as_path
+from mdm_jax.tree import require
 
 DONE, BAD, DIVERGED, RETRY, INTERRUPTED, PREEMPTED = 0, 1, 3, 42, 130, 143
 
@@ -52,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     return flags
 
 
-def spec_of_plan(path: Path, run_id: str | None) -> RunSpec:
+def spec_of_plan(path: Path, run_id: str) -> RunSpec:
     """The plan's line with this run_id.
 
     Raises:
@@ -61,7 +62,7 @@ def spec_of_plan(path: Path, run_id: str | None) -> RunSpec:
     if not path.is_file():
         raise ValueError(f"--plan {path}: no such file; `python -m isoflop.plan` writes one")
     for number, line in enumerate(path.read_text().splitlines(), 1):
-        if line.strip() and run_id is not None and run_id in line:
+        if run_id in line:
             try:
                 spec = from_json(line)
             except ValueError as error:
@@ -72,7 +73,13 @@ def spec_of_plan(path: Path, run_id: str | None) -> RunSpec:
 
 
 def requested(flags: argparse.Namespace) -> tuple[RunSpec, Path]:
-    """The run that the command line asks for, and its folder."""
+    """The run that the command line asks for, and its folder.
+
+    Raises:
+        ValueError: flags that do not go together, no such run, or a configuration with a fault.
+    """
+    require(not (flags.plan and flags.set), "--set", flags.set, "used with --config: a plan's runs are fixed")
+    require(bool(flags.plan) == bool(flags.run_id), "--run-id", flags.run_id, "given with --plan, and only with it")
     if flags.plan:
         plan = as_path(flags.plan)
         spec, runs = spec_of_plan(plan, flags.run_id), plan.parent / "runs"
@@ -127,7 +134,8 @@ def run(spec: RunSpec, folder: Path, flags: argparse.Namespace) -> int:
         _note(record, Status.FAILED, error)
         raise
     loss = f"{row.loss:.4f} nats/token ({row.loss_kind.value})"
-    print(f"{row.run_id}: {loss}, standard error {row.loss_se_mc:.4f} of the draws")
+    with suppress(OSError):  # the result is in its file
+        print(f"{row.run_id}: {loss}, standard error {row.loss_se_mc:.4f} of the draws", flush=True)
     return DONE
 
 

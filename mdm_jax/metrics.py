@@ -36,15 +36,22 @@ class MetricsWriter:
         self._file: IO | None = None
 
     def write(self, row: Mapping[str, float | int]) -> None:
-        """Adds a row; on a disk it can be read at once."""
+        """Adds a row; on a disk it can be read at once.
+
+        Raises:
+            OSError: no room or no access.
+        """
         line = json.dumps(row) + "\n"
         if not is_local(self._folder):
             self._rows.append(line)
             return
-        if self._file is None:
-            self._file = self._path.open("w")
-        self._file.write(line)
-        self._file.flush()
+        try:
+            if self._file is None:
+                self._file = self._path.open("w")
+            self._file.write(line)
+            self._file.flush()
+        except OSError as error:
+            raise OSError(f"metrics {self._path} not written: {error.strerror}") from error
 
     def next_part(self, step: int) -> None:
         """Closes the part; rows after `step` go to the next one.

@@ -2,8 +2,9 @@
 
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import IO, Any, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -22,7 +23,8 @@ def describe(row: Row) -> str:
 @contextmanager
 def shown(watch: Watch, title: str, steps: int) -> Iterator[None]:
     """Directs the watch's reports to standard error while the run lasts."""
-    console = Console(stderr=True)
+    stream = cast(IO[str], _Lossy(sys.stderr))
+    console = Console(file=stream)
     if console.is_terminal:
         columns = (
             TextColumn(title),
@@ -37,16 +39,35 @@ def shown(watch: Watch, title: str, steps: int) -> Iterator[None]:
             watch.say = lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True)
             yield
     else:
-        watch.report = _Lines(title, steps)
-        watch.say = lambda line: print(line, file=sys.stderr, flush=True)
+        watch.say = lambda line: print(line, file=stream, flush=True)
+        watch.report = _Lines(title, steps, watch.say)
         yield
+
+
+class _Lossy:
+    """A stream that drops what it cannot write: a run outlives its terminal, and a disk that its log has filled."""
+
+    def __init__(self, stream: IO[str]):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 class _Lines:
     """Prints the first row, the last, and one every LINE_SECONDS."""
 
-    def __init__(self, title: str, steps: int):
-        self._title, self._steps, self._next = title, steps, 0.0
+    def __init__(self, title: str, steps: int, say: Callable[[str], None]):
+        self._title, self._steps, self._say, self._next = title, steps, say, 0.0
         self._first: Row | None = None
 
     def __call__(self, row: Row) -> None:
@@ -55,8 +76,7 @@ class _Lines:
         if now < self._next and row["step"] != self._steps:
             return
         self._next = now + LINE_SECONDS
-        text = f"{self._title}  step {row['step']}/{self._steps}  {describe(row)}{self._time_left(row)}"
-        print(text, file=sys.stderr, flush=True)
+        self._say(f"{self._title}  step {row['step']}/{self._steps}  {describe(row)}{self._time_left(row)}")
 
     def _time_left(self, row: Row) -> str:
         """At the speed of this attempt, which may have begun at any step; nothing while that is unknown."""

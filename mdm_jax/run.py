@@ -66,7 +66,10 @@ class Record:
         """
         row = result_of(self._spec, status, excluded_reason=reason, wall_seconds=round(self.seconds, 3), **self._known)
         if jax.process_index() == 0:
-            write_result(self._folder / "result.json", row)
+            try:
+                write_result(self._folder / "result.json", row)
+            except OSError as error:
+                raise OSError(f"{self._folder / 'result.json'} not written: {error.strerror}") from error
         return row
 
 
