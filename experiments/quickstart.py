@@ -24,15 +24,16 @@ def get_config() -> ml_collections.ConfigDict:
     """The sweep: six curves of six sizes, each centred on its expected optimum."""
     config: Any = ml_collections.ConfigDict({"run": default_run(), "sweep": default_sweep()})
     config.run.data.seq_len = 64
+    config.run.hardware.layers = "unroll"
     config.sweep.recipe = "tiny"
     config.sweep.curves = [
-        curve("arm", 2e9, "1x16 2x16 2x20 2x24 2x28 2x32"),
-        curve("arm", 5e9, "1x16 2x16 2x20 2x24 2x32 2x40"),
-        curve("arm", 1.2e10, "1x16 2x16 2x20 2x28 2x40 2x48"),
-        curve("arm", 3e10, "2x16 2x20 2x28 2x40 2x48 2x64"),
-        curve("mdm", 6e10, "1x16 2x16 2x20 2x28 2x40 2x48"),
-        curve("mdm", 1.6e11, "1x16 2x16 2x20 2x28 2x40 2x56"),
-        curve("mdm", 4e11, "2x16 2x20 2x28 2x40 2x48 2x64"),
-        curve("mdm", 1e12, "2x16 2x20 2x28 2x40 2x56 2x72"),
+        curve("arm", 4e9, "1x8 1x12 1x16 1x20 1x24 2x20 2x28"),
+        curve("arm", 1e10, "1x8 1x12 1x16 1x24 2x20 2x24 2x32"),
+        curve("arm", 2.5e10, "1x12 1x16 1x24 2x20 2x24 2x32 2x40"),
+        curve("arm", 6e10, "1x16 1x24 2x20 2x24 2x32 2x40 2x56"),
+        curve("mdm", 8e10, "1x8 1x12 1x16 1x24 2x20 2x28"),
+        curve("mdm", 2e11, "1x12 1x16 1x24 2x20 2x28 2x40"),
+        curve("mdm", 4.5e11, "1x16 1x24 2x20 2x28 2x40 2x56"),
+        curve("mdm", 1e12, "1x24 2x20 2x28 2x32 2x40 2x64"),
     ]
     return config.lock()

@@ -44,13 +44,13 @@ def tiny(setting: Setting) -> Choice:
 
     The batch grows with the square root of D (the published exponents of batch* in D run from .5 to .82), so that the
     smallest budget still takes hundreds of steps; it is a power of two, so that runs of one size at neighbouring
-    budgets share a compiled program. The rate grows with the square root of the batch and falls with width^1.5: at
-    width 64 and batch 4, an MDM of 1e12 FLOPs ends at 2.63 nats with 1.4e-3 and at 3.00 with 4.2e-3.
+    budgets share a compiled program. The rate grows with the square root of the batch and falls with the width: at
+    width 64 and batch 4, an MDM of 1e12 FLOPs ends at 2.63 nats with 1.4e-3 or 2.8e-3, and at 3.00 with 4.2e-3.
     """
     batch = 2 ** round(math.log2(setting.tokens**0.5 / setting.seq_len / 3.5))
     batch = min(max(batch, 2), 64)
-    rate = 6e-3 * (32 / setting.model.d_model) ** 1.5 * (batch / 8) ** 0.5
-    return Choice(lr_peak=round(min(rate, 8e-3), 6), global_batch=batch, warmup=short_warmup)
+    rate = 5e-3 * (32 / setting.model.d_model) * (batch / 8) ** 0.5
+    return Choice(lr_peak=round(min(rate, 6e-3), 6), global_batch=batch, warmup=short_warmup)
 
 
 def long_warmup(steps: int) -> int:
@@ -59,8 +59,8 @@ def long_warmup(steps: int) -> int:
 
 
 def short_warmup(steps: int) -> int:
-    """For runs of hundreds of steps: a tenth of them up to 100 steps, and SMDM's 1% where that is more."""
-    return max(steps // 100, min(100, steps // 10))
+    """For runs of hundreds of steps: a tenth of them up to 200 steps, and SMDM's 1% where that is more."""
+    return max(steps // 100, min(200, steps // 10))
 
 
 RECIPES: dict[str, Callable[[Setting], Choice]] = {f.__name__: f for f in (smdm_code, smdm_paper, tiny)}
