@@ -1,0 +1,171 @@
+"""The project keeps its own rules, and the checker that says so can fail."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import floors
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Forbidden words are put together here, so that this file does not hold them.
+LATER = "TO" + "DO"
+PICKLE = "pick" + "le"
+REGISTRY = "https://py" + "pi.org/simple"
+MACHINE = "/ro" + "ot/sweep"
+
+LOADS_NO_JAX = """
+import importlib, importlib.util, pkgutil, sys
+for name in sys.argv[1:]:
+    if importlib.util.find_spec(name.partition(".")[0]) is None or importlib.util.find_spec(name) is None:
+        continue
+    package = importlib.import_module(name)
+    parts = pkgutil.walk_packages(package.__path__, name + ".") if name in ("isoflop", "analysis") else ()
+    for part in parts:
+        if "notebooks" not in part.name and not part.name.endswith("__main__"):
+            importlib.import_module(part.name)
+print(*sorted({"jax", "jaxlib", "flax", "optax", "orbax", "grain", "tensorflow"} & set(sys.modules)))
+"""
+
+
+def project_files() -> dict[str, str]:
+    """The text files that git tracks or would track."""
+    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listing, cwd=ROOT, capture_output=True, check=True).stdout.decode().split("\0")
+    contents = {name: (ROOT / name).read_bytes() for name in names if name and (ROOT / name).is_file()}
+    return {name: raw.decode(errors="replace") for name, raw in contents.items() if b"\0" not in raw}
+
+
+def test_the_project_keeps_its_rules() -> None:
+    files = project_files()
+    assert {"pyproject.toml", "Makefile", "tests/floors.py"} <= set(files)
+    findings = floors.check_project(files)
+    assert not findings, "\n" + "\n".join(findings)
+
+
+def test_facts_planner_and_analysis_load_no_jax() -> None:
+    facts = floors.FACTS | {name for name, floor in floors.ADDED.items() if floor == "facts"}
+    names = ["isoflop", "analysis", "mdm_jax", *(f"mdm_jax.{name}" for name in sorted(facts))]
+    done = subprocess.run([sys.executable, "-c", LOADS_NO_JAX, *names], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []
+
+
+BROKEN = [
+    ("mdm_jax/spec.py", "import jax", "facts imports jax"),
+    ("mdm_jax/spec.py", "from mdm_jax.model import layers", "facts imports mdm_jax.model.layers"),
+    ("mdm_jax/__init__.py", "from mdm_jax.train.loop import fit", "facts imports mdm_jax.train"),
+    ("mdm_jax/__init__.py", "from .train import loop", "facts imports mdm_jax.train"),
+    ("mdm_jax/counting.py", "import ml_collections", "only mdm_jax/config.py"),
+    ("mdm_jax/counting.py", "import pandas", "free of it"),
+    ("mdm_jax/storage.py", "import numpy", "free of it"),
+    ("mdm_jax/manifest.py", "from etils import epath", "only mdm_jax/storage.py"),
+    ("mdm_jax/results.py", "def f():\n    import jax", "facts imports jax"),
+    ("mdm_jax/model/layers.py", "from mdm_jax.objectives import mdm", "model imports mdm_jax.objectives"),
+    ("mdm_jax/model/layers.py", "from ..objectives import mdm", "model imports mdm_jax.objectives"),
+    ("mdm_jax/model/layers.py", "def f():\n    from mdm_jax.data import store", "model imports mdm_jax.data"),
+    ("mdm_jax/objectives/mdm.py", "from mdm_jax import optim", "objectives imports mdm_jax.optim"),
+    ("mdm_jax/optim.py", "from mdm_jax.train import state", "optim imports mdm_jax.train"),
+    ("mdm_jax/sharding.py", "from mdm_jax.model import layers", "sharding imports mdm_jax.model"),
+    ("mdm_jax/train/loop.py", "from mdm_jax import main", "train imports mdm_jax.main"),
+    ("mdm_jax/train/loop.py", "from mdm_jax.evaluate import nelbo", "train imports mdm_jax.evaluate"),
+    ("mdm_jax/train/loop.py", "import isoflop.ladder", "train imports isoflop.ladder"),
+    ("mdm_jax/train/loop.py", "import orbax.checkpoint as ocp", "only mdm_jax/checkpoint.py"),
+    ("mdm_jax/train/loop.py", "import rich", "doors and command lines print"),
+    ("mdm_jax/train/loop.py", "from mdm_jax.run import execute", "train imports mdm_jax.run"),
+    ("mdm_jax/tree.py", "import jax", "facts imports jax"),
+    ("mdm_jax/main.py", "import analysis", "doors imports analysis"),
+    ("mdm_jax/main.py", "from experiments import quickstart", "doors imports experiments"),
+    ("mdm_jax/data/tfds.py", "import tensorflow as tf", "nothing here may need it"),
+    ("mdm_jax/data/tfds.py", "from mdm_jax import surprise", "has no floor"),
+    ("mdm_jax/surprise.py", "", "has no floor"),
+    ("setup.py", "", "has no floor"),
+    ("isoflop/plan.py", "import jax", "isoflop imports jax"),
+    ("isoflop/plan.py", "from mdm_jax.train import step", "isoflop imports mdm_jax.train"),
+    ("isoflop/plan.py", "def f():\n    from mdm_jax.train import step", "isoflop imports mdm_jax.train"),
+    ("isoflop/plan.py", "from mdm_jax import sharding", "isoflop imports mdm_jax.sharding"),
+    ("isoflop/plan.py", "import importlib\nimportlib.import_module('mdm_jax.train')", "isoflop imports mdm_jax.train"),
+    ("isoflop/plan.py", "def f():\n    import analysis", "isoflop imports analysis"),
+    ("isoflop/plan.py", "import rich", "doors and command lines print"),
+    ("isoflop/preflight.py", "from mdm_jax.train import step", "isoflop imports mdm_jax.train"),
+    ("isoflop/preflight.py", "def f():\n    import mdm_jax.model.layers", "isoflop imports mdm_jax.model"),
+    ("isoflop/refine.py", "import analysis", "isoflop imports analysis"),
+    ("analysis/load.py", "import isoflop", "analysis imports isoflop"),
+    ("analysis/load.py", "import jax", "analysis imports jax"),
+    ("analysis/load.py", "def f():\n    import flax", "analysis imports flax"),
+    ("analysis/load.py", "from tests import conftest", "analysis imports tests"),
+    ("analysis/notebooks/gap.py", "def f(): pass", "a notebook defines f"),
+    ("mdm_jax/model/layers.py", 'spec = P("data", None)', "only mdm_jax/sharding.py names axes"),
+    ("mdm_jax/model/layers.py", 'spec = jax.P(None, ("model", "data"))', "'data' and 'model'"),
+    ("mdm_jax/train/step.py", 'jax.sharding.PartitionSpec("model")', "names axes"),
+    ("mdm_jax/train/step.py", 'jax.lax.psum(x, axis_name="data")', "names axes"),
+    ("mdm_jax/spec.py", "\n" * 401, "401 lines"),
+    ("mdm_jax/spec.py", "def f(:", "does not parse"),
+    ("mdm_jax/utils.py", "", "'utils' says nothing"),
+    ("mdm_jax/model/common/layers.py", "", "'common' says nothing"),
+    ("tests/loop_helpers.py", "", "'loop_helpers' says nothing"),
+    ("isoflop/v2/plan.py", "", "'v2' says nothing"),
+    ("mdm_jax/spec.py", f"# {LATER}: later", LATER),
+    ("README.md", f"{LATER} later", LATER),
+    ("tests/test_x.py", "ev" + "al('1')", "no code from strings"),
+    ("tests/test_x.py", "ex" + "ec('1')", "no code from strings"),
+    ("tests/test_x.py", f"import {PICKLE}", "nothing here is pickled"),
+    ("tests/test_x.py", f"from {PICKLE} import load", "nothing here is pickled"),
+    ("tests/test_x.py", f"frame.to_{PICKLE}(path)", "nothing here is pickled"),
+    ("tests/test_x.py", f"np.load(path, allow_{PICKLE}=True)", "nothing here is pickled"),
+    ("docs/install.md", f"pip install -i {REGISTRY} jax", "registry"),
+    ("docs/install.md", f"cd {MACHINE}", "one machine"),
+]
+
+
+@pytest.mark.parametrize(("path", "source", "expected"), BROKEN)
+def test_a_broken_rule_is_found(path: str, source: str, expected: str) -> None:
+    findings = floors.check_project({path: source})
+    assert any(expected in finding and finding.startswith(f"{path}:") for finding in findings), findings
+
+
+def test_a_second_file_of_analysis_with_jax_is_found() -> None:
+    lazily = "def f():\n    import jax"
+    assert floors.check_project({"analysis/batched.py": lazily}) == []
+    assert "one file" in str(floors.check_project({"analysis/batched.py": lazily, "analysis/gap.py": lazily}))
+
+
+KEPT = [
+    (
+        "mdm_jax/spec.py",
+        "from __future__ import annotations\nimport json\nimport numpy as np\nfrom mdm_jax import storage",
+    ),
+    ("mdm_jax/config.py", "import ml_collections\nfrom mdm_jax.spec import RunSpec"),
+    ("mdm_jax/storage.py", "from etils import epath"),
+    ("mdm_jax/sharding.py", 'import jax\nspec = jax.sharding.PartitionSpec("data", "model")'),
+    (
+        "mdm_jax/model/layers.py",
+        "import jax\nfrom . import attention\nfrom mdm_jax.sharding import BATCH\nspec = P(None, BATCH)",
+    ),
+    ("mdm_jax/checkpoint.py", "import orbax.checkpoint as ocp"),
+    ("mdm_jax/data/prepare.py", "import rich\nif __name__ == '__main__':\n    main()"),
+    (
+        "mdm_jax/train/loop.py",
+        "from mdm_jax import __version__, checkpoint\nfrom mdm_jax.model.transformer import Transformer",
+    ),
+    (
+        "mdm_jax/main.py",
+        "import rich\ndef main():\n    from mdm_jax.train import loop\n    from mdm_jax.evaluate import nelbo",
+    ),
+    ("isoflop/preflight.py", "def check():\n    from mdm_jax.train import step"),
+    ("isoflop/sweep.py", "import ml_collections"),
+    ("isoflop/refine.py", "def propose():\n    import analysis"),
+    ("isoflop/table.py", "def show():\n    import rich.table"),
+    ("isoflop/__main__.py", "import rich\nfrom isoflop import plan"),
+    ("analysis/load.py", "import pandas as pd\nfrom mdm_jax.results import RunRow"),
+    ("analysis/notebooks/gap.py", "import jax\nfrom analysis import fit_isoflop"),
+    ("experiments/quickstart.py", "import jax\nimport isoflop\nfrom experiments import base"),
+    ("tests/test_x.py", 'np.load(path, allow_pickle=False)\nP("data")\n# evaluate("x") and metadata("model")'),
+    ("README.md", "Read experiments/quickstart.py; results go to runs/work, or gs://bucket/root.json."),
+]
+
+
+@pytest.mark.parametrize(("path", "source"), KEPT)
+def test_a_kept_rule_is_silent(path: str, source: str) -> None:
+    assert floors.check_project({path: source}) == []
