@@ -21,7 +21,7 @@ def attend_by_head(
 ) -> Float[Array, "B L H K"]:
     """The same with heads moved before positions, so that every product is a plain batch of matrices.
 
-    On XLA:CPU the gradient takes a half of `dot_product_attention`'s time at L = 64, K = 16 or 32, and a tenth at K = 8.
+    On XLA:CPU the gradient takes half of `dot_product_attention`'s time at L = 64, K = 16 or 32; a tenth at K = 8.
     """
     q_BHLK, k_BHLK, v_BHLK = (x_BLHK.swapaxes(1, 2) for x_BLHK in (q_BLHK, k_BLHK, v_BLHK))
     scaled_BHLK = q_BHLK * jnp.asarray(q_BHLK.shape[-1] ** -0.5, q_BHLK.dtype)
