@@ -21,6 +21,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from mdm_jax.storage import Path, inside, is_local, write_atomic
+from mdm_jax.tree import require
 
 T = TypeVar("T")
 SEAL = "sha256.json"
@@ -28,6 +29,8 @@ KEEP = 2
 NONE = -1
 STATUS = re.compile(r"[A-Z_]+: ")
 """How an error of tensorstore, which writes and reads for orbax, begins; its Python type says little."""
+MAY_PASS = re.compile(r"(UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED): |os_error_code=")
+PATTERN_SIGNS = set("*?[")
 
 
 def _leaves(tree: Any) -> dict[str, Any]:
@@ -79,7 +82,15 @@ class Checkpoints:
     """The checkpoints of one run: the newest `KEEP` steps below `folder`."""
 
     def __init__(self, folder: Path):
+        """Makes the folder.
+
+        Raises:
+            ValueError: its path holds `*`, `?` or `[`. Orbax takes them for a pattern, finds nothing to merge, and
+                leaves without a word a checkpoint that nobody can restore.
+        """
         self._folder = Path(os.path.abspath(folder)) if is_local(folder) else folder
+        fine = not PATTERN_SIGNS & set(str(self._folder))
+        require(fine, "checkpoints' folder", str(self._folder), f"free of {' '.join(sorted(PATTERN_SIGNS))}")
         self._folder.mkdir(parents=True, exist_ok=True)
         options = ocp.CheckpointManagerOptions(max_to_keep=KEEP, enable_async_checkpointing=False)
         self._manager = ocp.CheckpointManager(self._folder, options=options)
@@ -136,9 +147,10 @@ class Checkpoints:
         named = {n: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for n, x in _leaves(like).items()}
         where = f"checkpoint {self._folder / str(step)}"
         try:
-            read = self._manager.restore(step, args=ocp.args.StandardRestore(named))
+            with _hushed():
+                read = self._manager.restore(step, args=ocp.args.StandardRestore(named))
         except Exception as error:
-            if _is_of_storage(error):
+            if isinstance(error, OSError) or MAY_PASS.search(str(error)):
                 raise OSError(f"{where} not read: {_cause(error)}") from error
             if isinstance(error, ValueError):
                 fix = "go on with the hardware.mesh_model it was written with, or remove the run's folder"
@@ -172,10 +184,10 @@ def _is_of_storage(error: Exception) -> bool:
 
 
 def _cause(error: Exception) -> str:
-    """The system's own words where the error has its number, and otherwise the error's first line."""
+    """The system's own words where the error has its number, and otherwise how the error begins."""
     code = re.search(r"os_error_code='(\d+)'", str(error))
     number = int(code[1]) if code else error.errno if isinstance(error, OSError) else None
-    return os.strerror(number) if number else str(error).strip().partition("\n")[0]
+    return os.strerror(number) if number else re.split(r"\n| \[tensorstore_spec", str(error).strip())[0]
 
 
 @contextmanager

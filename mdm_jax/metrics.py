@@ -51,7 +51,7 @@ class MetricsWriter:
             self._file.write(line)
             self._file.flush()
         except OSError as error:
-            raise OSError(f"metrics {self._path} not written: {error.strerror}") from error
+            raise self._not_written(error) from error
 
     def next_part(self, step: int) -> None:
         """Closes the part; rows after `step` go to the next one.
@@ -68,12 +68,18 @@ class MetricsWriter:
         Raises:
             OSError: no room or no access.
         """
-        if self._file is not None and not self._file.closed:
-            with self._file:
-                self._file.flush()
-                os.fsync(self._file.fileno())
-        elif self._rows:
-            self._path.write_text("".join(self._rows))
+        try:
+            if self._file is not None and not self._file.closed:
+                with self._file:
+                    self._file.flush()
+                    os.fsync(self._file.fileno())
+            elif self._rows:
+                self._path.write_text("".join(self._rows))
+        except OSError as error:
+            raise self._not_written(error) from error
+
+    def _not_written(self, error: OSError) -> OSError:
+        return OSError(f"metrics {self._path} not written: {error.strerror}")
 
 
 def read_metrics(folder: Path) -> list[dict[str, float | int]]:
