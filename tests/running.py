@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -138,6 +139,18 @@ def checkpoints(runs: Path, spec: RunSpec) -> list[int]:
     """The sealed steps."""
     folder = runs / spec.run_id / "checkpoints"
     return sorted(int(entry.name) for entry in folder.iterdir() if (entry / SEAL).is_file())
+
+
+def killed_at(whole: Path, runs: Path, spec: RunSpec, step: int) -> Path:
+    """A copy of the whole run as it was just after the checkpoint at `step`; returns the checkpoints' folder."""
+    folder = runs / spec.run_id
+    shutil.copytree(whole / spec.run_id, folder)
+    (folder / "result.json").unlink()
+    for saved in checkpoints(runs, spec):
+        if saved > step:
+            shutil.rmtree(folder / "checkpoints" / str(saved))
+    assert checkpoints(runs, spec)[-1] == step
+    return folder / "checkpoints"
 
 
 def leaves(runs: Path, spec: RunSpec, step: int | None = None) -> dict[str, np.ndarray]:
