@@ -71,8 +71,13 @@ class Scorer:
         return jax.lax.map(one, jax.tree.map(lambda x: reshard(x, MICRO_BATCH_L), draws))
 
     def losses(self, draws, objective: ObjectiveSpec) -> tuple[np.ndarray, np.ndarray]:
-        """Of K draws of B rows: `[K]` losses and `[K, B]` row losses, float64."""
-        loss_K, row_KB = self._losses(draws, objective)
+        """Of K draws of B rows: `[K]` losses and `[K, B]` row losses, float64.
+
+        Scoring reads an objective's variant alone, so one compiled program serves all continuous forms.
+        """
+        loss_K, row_KB = self._losses(
+            draws, {o.variant: o for o in (COUNT, NLL, *CONTINUOUS.values())}[objective.variant]
+        )
         return np.asarray(loss_K, np.float64), np.asarray(row_KB, np.float64)
 
 

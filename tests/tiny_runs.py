@@ -1,10 +1,12 @@
 """Tiny models and their mesh, for tests of the numerical core: shapes that compile in seconds and count by hand."""
 
 import contextlib
+import functools
 from collections.abc import Iterator
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from mdm_jax.model.transformer import Transformer
 from mdm_jax.sharding import make_mesh
@@ -47,11 +49,15 @@ def tokens(shape: tuple[int, ...], vocab_size: int, seed: int = 0) -> np.ndarray
     return np.random.default_rng(seed).integers(0, vocab_size, shape).astype(np.int32)
 
 
-def sharp_model(spec: ModelSpec, seed: int = 0) -> Transformer:
+def sharp_model(spec: ModelSpec, mesh_model: int = 1) -> Transformer:
     """Fresh weights with the head and the queries scaled up, so that predictions are far from uniform."""
+    return _sharp_model(spec, mesh_model, jax.sharding.get_mesh())
 
+
+@functools.cache
+def _sharp_model(spec: ModelSpec, mesh_model: int, _: Mesh) -> Transformer:
     def build() -> Transformer:
-        model = Transformer(spec, jax.random.key(seed))
+        model = Transformer(spec, jax.random.key(0), mesh_model)
         model.head[...] = 4 * model.head[...]
         model.blocks.qkv[...] = 2 * model.blocks.qkv[...]
         return model
