@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,12 +79,20 @@ class Workshop:
             family,
         )
 
-    def start(self, spec: RunSpec, runs: Path, *flags: str, environment: dict[str, str] | None = None, **options: Any):
-        """The started process of `python -m mdm_jax.main`; its outputs are pipes unless `options` say otherwise."""
+    def start(
+        self,
+        spec: RunSpec,
+        runs: Path,
+        *flags: str,
+        program: Sequence[str] = ("-m", "mdm_jax.main"),
+        environment: dict[str, str] | None = None,
+        **options: Any,
+    ) -> subprocess.Popen:
+        """The started process of the program; its outputs are pipes unless `options` say otherwise."""
         runs.mkdir(parents=True, exist_ok=True)
         plan = self.root / f"{spec.run_id}-{abs(hash(spec))}.jsonl"
         plan.write_text(to_json(spec) + "\n")
-        command = [sys.executable, "-m", "mdm_jax.main", "--plan", str(plan), "--run-id", spec.run_id]
+        command = [sys.executable, *program, "--plan", str(plan), "--run-id", spec.run_id]
         return subprocess.Popen(
             [*command, "--runs", str(runs), *flags],
             **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": self.root} | options,

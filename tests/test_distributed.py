@@ -1,0 +1,151 @@
+"""Two `jax.distributed` processes on CPU read the batches of one, train to its loss, and hand their checkpoints on."""
+
+import dataclasses
+import functools
+import json
+import signal
+import socket
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from running import (
+    ROOT,
+    Ended,
+    Workshop,
+    assert_same,
+    checkpoints,
+    ended,
+    killed_at,
+    leaves,
+    outcome,
+    result,
+    rows,
+    wait_until,
+    workshop,
+)
+
+from mdm_jax.results import Status
+from mdm_jax.spec import Family, RunSpec
+
+BATCHES = (str(ROOT / "tests/programs/global_batches.py"),)
+TOLERANCE = 1e-5
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory) -> Workshop:
+    return workshop(tmp_path_factory)
+
+
+def spec_of(shop: Workshop, family: Family) -> RunSpec:
+    return shop.spec(family, steps=12, mesh_data=2)
+
+
+def start_two(shop: Workshop, spec: RunSpec, runs: Path, **options) -> list[subprocess.Popen]:
+    """Two processes with one device each."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    flags = ["--coordinator", address, "--processes", "2", "--process-index"]
+    one_device = {"JAX_NUM_CPU_DEVICES": "1"}
+    return [shop.start(spec, runs, *flags, str(i), environment=one_device, **options) for i in range(2)]
+
+
+def run_two(shop: Workshop, spec: RunSpec, runs: Path, **options) -> list[Ended]:
+    return [ended(process) for process in start_two(shop, spec, runs, **options)]
+
+
+def assert_close(first: Path, second: Path, spec: RunSpec) -> None:
+    """Same steps, losses, gradients, weights and result, up to the order of float sums."""
+    for one, two in zip(rows(first, spec), rows(second, spec), strict=True):
+        assert one == pytest.approx(two, rel=TOLERANCE)
+    here, there = leaves(first, spec), leaves(second, spec)
+    assert here.keys() == there.keys()
+    for name, leaf in here.items():
+        scale = np.abs(leaf).max()
+        np.testing.assert_allclose(there[name], leaf, rtol=0, atol=TOLERANCE * scale, err_msg=name)
+    assert result(first, spec).loss == pytest.approx(result(second, spec).loss, rel=TOLERANCE)
+    assert result(first, spec).loss_se_mc == pytest.approx(result(second, spec).loss_se_mc, rel=1e-3)
+
+
+def test_two_processes_read_the_global_batches_of_one(shop, tmp_path) -> None:
+    spec = spec_of(shop, Family.ARM)
+    one = ended(shop.start(spec, tmp_path, program=BATCHES))
+    two = run_two(shop, spec, tmp_path, program=BATCHES)
+    assert [end.code for end in (one, *two)] == [0, 0, 0], [end.said for end in (one, *two)]
+    digests = [json.loads(end.out.splitlines()[-1]) for end in (one, *two)]
+    assert digests[0] == digests[1] == digests[2]
+    assert len(set(digests[0])) == 5
+
+
+@pytest.fixture(scope="module")
+def one(shop) -> Callable[[RunSpec], Path]:
+    """The runs' folder of the run in one process with two devices."""
+
+    @functools.cache
+    def run(spec: RunSpec) -> Path:
+        assert shop.run(spec, shop.root / "one").code == 0
+        return shop.root / "one"
+
+    return run
+
+
+def test_two_processes_train_as_one_does_and_hand_their_checkpoint_to_one(shop, one, tmp_path) -> None:
+    spec = spec_of(shop, Family.ARM)
+    ends = run_two(shop, spec, tmp_path / "two")
+    assert [end.code for end in ends] == [0, 0], [end.said for end in ends]
+    assert result(tmp_path / "two", spec).topology == "2x1 cpu, 2 processes"
+    assert_close(one(spec), tmp_path / "two", spec)
+    killed_at(tmp_path / "two", tmp_path / "then one", spec, 10)
+    assert "resumed at step 10" in shop.run(spec, tmp_path / "then one").said
+    assert_close(one(spec), tmp_path / "then one", spec)
+
+
+def test_two_processes_stop_together_and_go_on(shop, one, tmp_path) -> None:
+    spec = spec_of(shop, Family.MDM)
+    processes = start_two(shop, spec, tmp_path)
+    wait_until(lambda: any(row["step"] >= 2 for row in rows(tmp_path, spec)), processes[0])
+    processes[1].send_signal(signal.SIGTERM)  # one is asked, both stop at the same step
+    ends = [ended(process) for process in processes]
+    assert [end.code for end in ends] == [143, 143], [end.said for end in ends]
+    stopped = checkpoints(tmp_path, spec)[-1]
+    assert 2 < stopped < 12
+    assert result(tmp_path, spec).status is Status.RUNNING
+    ends = run_two(shop, spec, tmp_path)
+    assert [end.code for end in ends] == [0, 0], [end.said for end in ends]
+    assert all(f"resumed at step {stopped}" in end.said for end in ends)
+    assert_close(one(spec), tmp_path, spec)
+
+
+def test_a_run_goes_on_with_another_mesh_or_says_that_it_cannot(shop, one, tmp_path) -> None:
+    spec = spec_of(shop, Family.ARM)
+    smaller = dataclasses.replace(spec, hardware=dataclasses.replace(spec.hardware, mesh_data=1))
+    killed_at(one(spec), tmp_path / "smaller", spec, 10)
+    assert "resumed at step 10" in shop.run(smaller, tmp_path / "smaller").said
+    assert_close(one(spec), tmp_path / "smaller", spec)
+    other = dataclasses.replace(spec, hardware=dataclasses.replace(spec.hardware, mesh_data=1, mesh_model=2))
+    folder = killed_at(one(spec), tmp_path / "other", spec, 10)
+    end = shop.run(other, tmp_path / "other")
+    assert end.code == 1
+    assert len(end.errors) == 1
+    assert f"checkpoint {folder / '10'} does not fit" in end.errors[0]
+    assert "hardware.mesh_model" in end.errors[0]
+    assert "Traceback" not in end.said
+    assert checkpoints(tmp_path / "other", spec)[-1] == 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", Family)
+def test_two_killed_processes_go_on_with_the_same_bits(shop, tmp_path, family) -> None:
+    spec = spec_of(shop, family)
+    assert [end.code for end in run_two(shop, spec, tmp_path / "whole")] == [0, 0]
+    for step in (1, 4, 7):
+        processes = start_two(shop, spec, tmp_path / "killed")
+        wait_until(lambda at=step: any(row["step"] >= at for row in rows(tmp_path / "killed", spec)), processes[0])
+        for process in processes:
+            process.kill()
+            ended(process)
+    assert [end.code for end in run_two(shop, spec, tmp_path / "killed")] == [0, 0]
+    assert_same(outcome(tmp_path / "killed", spec), outcome(tmp_path / "whole", spec))
