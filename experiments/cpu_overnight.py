@@ -20,22 +20,21 @@ from mdm_jax.config import default_run
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """The sweep: twelve curves of six or seven sizes, which move up with the budget."""
+    """The sweep: ten curves of six sizes, which move up with the budget."""
     config: Any = ml_collections.ConfigDict({"run": default_run(), "sweep": default_sweep()})
     config.run.data.seq_len = 128
+    config.run.hardware.layers = "unroll"
     config.sweep.recipe = "tiny"
     config.sweep.curves = [
-        curve("arm", 1e10, "1x16 2x16 2x20 2x24 2x28 2x32 2x40"),
-        curve("arm", 3e10, "1x16 2x16 2x20 2x24 2x32 2x40 2x48"),
-        curve("arm", 1e11, "2x16 2x20 2x24 2x32 2x40 2x48 2x64"),
-        curve("arm", 3e11, "2x16 2x20 2x28 2x40 2x48 2x64 2x80"),
-        curve("arm", 1e12, "2x20 2x28 2x40 2x48 2x64 2x80 3x80"),
-        curve("arm", 3e12, "2x24 2x32 2x48 2x64 2x80 3x80 3x96"),
-        curve("mdm", 1e11, "1x16 2x16 2x20 2x24 2x32 2x40 2x48"),
-        curve("mdm", 3e11, "2x16 2x20 2x24 2x32 2x40 2x48 2x64"),
-        curve("mdm", 1e12, "2x16 2x20 2x28 2x40 2x48 2x64 2x80"),
-        curve("mdm", 3e12, "2x24 2x28 2x40 2x56 2x72 3x80 3x96"),
-        curve("mdm", 1e13, "2x40 2x48 2x64 2x80 3x80 3x96 4x112"),
-        curve("mdm", 3e13, "2x64 2x80 3x80 3x96 4x112 4x128"),
+        curve("arm", 1e10, "1x8 1x12 1x16 1x24 2x20 2x28"),
+        curve("arm", 3e10, "1x12 1x16 1x24 2x20 2x28 2x40"),
+        curve("arm", 1e11, "1x16 1x24 2x20 2x28 2x40 2x56"),
+        curve("arm", 3e11, "1x24 2x20 2x28 2x40 2x56 2x72"),
+        curve("arm", 1e12, "2x20 2x28 2x40 2x56 2x80 3x80"),
+        curve("mdm", 1e11, "1x12 1x16 1x24 2x20 2x28 2x40"),
+        curve("mdm", 3e11, "1x16 1x24 2x20 2x28 2x40 2x56"),
+        curve("mdm", 1e12, "1x24 2x20 2x28 2x40 2x56 2x72"),
+        curve("mdm", 3e12, "2x24 2x32 2x40 2x56 2x72 3x80"),
+        curve("mdm", 1e13, "2x40 2x48 2x64 2x80 3x80 3x96"),
     ]
     return config.lock()
