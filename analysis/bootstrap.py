@@ -25,9 +25,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.curves import CURVES
+from analysis.cells import AT_VERTEX, Cell
 from analysis.frontier import flop_column
-from analysis.isoflop_fit import AT_VERTEX, Cell, IsoFlopFit, swept
+from analysis.isoflop_fit import IsoFlopFit
 from analysis.load import numbers
 from analysis.power_law import PowerLaw, fit_power_law
 
@@ -107,30 +107,29 @@ def bootstrap(fit: IsoFlopFit, unit: str = "run", n: int = 4000, seed: int = 0) 
     for family in fit.families:
         cells = fit.cells_of(family, "ok")
         rng = np.random.default_rng([seed, zlib.crc32(family.encode())])
-        if unit == "run" and cells:
+        if unit == "run" and cells and np.isfinite(fit.noise[family].sd):
             families[family] = _run_draws(fit, family, cells, rng, n)
         elif unit == "budget" and len(cells) >= 3:
             families[family] = _budget_draws(fit, family, cells, rng, n)
     return Bootstrap(unit, n, seed, families)
 
 
-def _student_factor(rng: np.random.Generator, dof: int, n: int) -> np.ndarray:
+def _student_factor(rng: np.random.Generator, dof: float | int, n: int) -> np.ndarray:
     """[n] factors that turn residuals of known scale into ones whose scale was estimated from dof."""
-    return np.sqrt(dof / rng.chisquare(dof, n))
+    return np.sqrt(dof / rng.chisquare(dof, n)) if np.isfinite(dof) else np.ones(n)
 
 
 def _run_draws(fit: IsoFlopFit, family: str, cells: list[Cell], rng: np.random.Generator, n: int) -> FamilyDraws:
-    curve = CURVES[fit.curve]
     pool = _unit_residuals(fit, family)
     factor = _student_factor(rng, fit.noise[family].dof, n)[:, None]
     log_loss, outside, lost = [], [], []
     log_at: dict[str, list[np.ndarray]] = {name: [] for name in AT_VERTEX}
     for cell in cells:
-        errors = rng.choice(pool, (n, len(cell.y))) * factor * np.sqrt(cell.variance)
-        u, y = curve.vertex((cell.y + errors) @ cell.smoother.T)
-        low, high = swept(cell)
-        reach = BEYOND * (high - low)
+        unit = rng.standard_normal((n, len(cell.y))) if pool is None else rng.choice(pool, (n, len(cell.y)))
+        u, y = cell.curve.vertex((cell.y + unit * factor * np.sqrt(cell.variance)) @ cell.smoother.T)
+        low, high = cell.swept
         beyond = ~((u >= low) & (u <= high))
+        reach = BEYOND * (high - low) if cell.curve.extrapolates else -1e-9
         good = (u >= low - reach) & (u <= high + reach) & (fit.log_loss | (y > 0))
         u = np.where(good, u, np.nan)
         y = np.where(good, y, np.nan)
@@ -144,12 +143,16 @@ def _run_draws(fit: IsoFlopFit, family: str, cells: list[Cell], rng: np.random.G
     return FamilyDraws(budgets, np.stack(log_loss, axis=1), stacked, np.array(outside), np.array(lost))
 
 
-def _unit_residuals(fit: IsoFlopFit, family: str) -> np.ndarray:
-    """The family's residuals from all fitted budgets, scaled to unit variance; zeros where the fit is exact."""
-    curve = CURVES[fit.curve]
+def _unit_residuals(fit: IsoFlopFit, family: str) -> np.ndarray | None:
+    """The family's residuals from all fitted budgets, scaled to unit variance; zeros where the fit is exact.
+
+    None where normal errors are drawn: the curve passes through every size, or the noise was given.
+    """
+    if fit.curve == "akima" or fit.recipe.noise_sd is not None:
+        return None
     pool = []
     for cell in (cell for cell in fit.cells_of(family) if cell.fitted):
-        design = curve.basis(cell.u)
+        design = cell.curve.design(cell.u)
         free = np.maximum(1 - np.einsum("mk,km->m", design, cell.smoother), 1e-6)
         if (cell.variance > 0).all():
             pool.append((cell.y - design @ cell.coefficients) / np.sqrt(free * cell.variance))
@@ -178,7 +181,8 @@ def _budget_draws(fit: IsoFlopFit, family: str, cells: list[Cell], rng: np.rando
     factor = _student_factor(rng, dof, n)[:, None, None]
     moved = values + residual[picks] * scale * factor
     log_at = {"n_opt": moved[:, :, 1], "d_opt": moved[:, :, 2]}
-    shift = moved[:, :, 1] - values[:, 1]
+    moving = 2 if fit.x == "tokens" else 1
+    shift = moved[:, :, moving] - values[:, moving]
     for column in (name for name in AT_VERTEX if name not in log_at):
         log_at[column] = np.log(_at_moved_size(cells, column, shift))
     none = np.zeros(len(log_c))
@@ -186,11 +190,11 @@ def _budget_draws(fit: IsoFlopFit, family: str, cells: list[Cell], rng: np.rando
 
 
 def _at_moved_size(cells: list[Cell], column: str, shift: np.ndarray) -> np.ndarray:
-    """FLOPs [n, B] where log N is `shift` away from each vertex, held within the swept sizes."""
+    """FLOPs [n, B] where the log abscissa is `shift` away from each vertex, held within the swept sizes."""
     out = []
     for index, cell in enumerate(cells):
-        u = float(CURVES["quadratic"].vertex(cell.coefficients)[0])
-        out.append(cell.read(column, np.clip(u + shift[:, index], *swept(cell))))
+        u = float(cell.curve.vertex(cell.coefficients)[0])
+        out.append(cell.read(column, np.clip(u + shift[:, index], *cell.swept)))
     return np.stack(out, axis=1)
 
 
@@ -205,9 +209,23 @@ def law_interval(draws: tuple[np.ndarray, np.ndarray], level: float = 0.95) -> d
     return {"coefficient": (float(k[0]), float(k[1])), "exponent": (float(a[0]), float(a[1]))}
 
 
-def fit_law(fit: IsoFlopFit, family: str, y: str, convention: str = "smdm_6nd") -> PowerLaw | None:
-    """The power law of y ("loss_opt", "n_opt", "d_opt") against FLOPs through a family's usable minima, or None."""
+def fit_law(
+    fit: IsoFlopFit, family: str, y: str, convention: str = "smdm_6nd", weighted: bool = False
+) -> PowerLaw | None:
+    """The power law of y ("loss_opt", "n_opt", "d_opt") against FLOPs through a family's usable minima, or None.
+
+    Args:
+        fit: from `fit_isoflop`.
+        family: whose minima.
+        y: the column of `minima`.
+        convention: how FLOPs are counted.
+        weighted: by the inverse variance of log y at each minimum, where all of them are known.
+    """
     rows = fit.minima_of(family)
     flops, values = numbers(rows, flop_column(convention)), numbers(rows, y)
     known = np.isfinite(flops)
-    return fit_power_law(flops[known], values[known]) if known.sum() >= 2 else None
+    if known.sum() < 2:
+        return None
+    relative = numbers(rows, f"{y}_se")[known] / values[known]
+    weights = 1 / relative**2 if weighted and (relative > 0).all() else None
+    return fit_power_law(flops[known], values[known], weights)

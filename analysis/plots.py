@@ -11,10 +11,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
 from analysis.bootstrap import Bootstrap, fit_law, law_interval
+from analysis.cells import Cell
 from analysis.frontier import Frontier, flop_column, overlap
 from analysis.gap import INTERPOLATING, GapCurve
 from analysis.interpolate import invert
-from analysis.isoflop_fit import Cell, IsoFlopFit, swept
+from analysis.isoflop_fit import IsoFlopFit
 from analysis.load import numbers, records, select, usable_runs
 from analysis.plot_style import (
     FAINT,
@@ -33,6 +34,7 @@ X_LABELS = {
     "params_non_embedding": "N, parameters without embedding and head",
     "params": "parameters",
     "tokens": "D, training tokens",
+    "flops_per_token": "exact training FLOPs per token",
 }
 LOSS_LABEL = "validation loss (nats per token)"
 HALO = [withStroke(linewidth=3, foreground="white")]
@@ -71,9 +73,7 @@ def _isoflop_legend(figure: Figure, fit: IsoFlopFit, colours: dict[float, str]) 
 
 def cell_runs(fit: IsoFlopFit, cell: Cell) -> pd.DataFrame:
     """The runs that the cell's curve was fitted on."""
-    runs = fit.runs
-    same = (runs["budget"] / cell.budget - 1).abs() < 1e-5
-    return select(runs, same & (runs["family"] == cell.family) & (runs["excluded_reason"] == ""))
+    return fit.runs.iloc[cell.rows].reset_index(drop=True)
 
 
 def _isoflop_panel(
@@ -88,7 +88,7 @@ def _isoflop_panel(
             numbers(runs, fit.x), numbers(runs, "loss"), "o", ms=4.5, color=colour, mec="white", mew=0.5, zorder=3
         )
         if cell.fitted:
-            low, high = swept(cell)
+            low, high = cell.swept
             x = np.exp(np.linspace(low, high, 200) + cell.center)
             axes.plot(x, fit.predict(cell, x), ls="-" if ok else (0, (3, 2)), color=colour, lw=1.6)
         if ok:
@@ -164,7 +164,7 @@ def _loss_curve(
 ) -> None:
     colour, family = family_colour(side.family), side.family
     rows = fit.minima_of(family)
-    errors = t_quantile(0.95, int(rows["noise_dof"].iloc[0])) * numbers(rows, "loss_opt_se")
+    errors = t_quantile(0.95, float(rows["noise_dof"].iloc[0])) * numbers(rows, "loss_opt_se")
     axes.errorbar(numbers(rows, flop_column(side.convention)), numbers(rows, "loss_opt"), yerr=np.nan_to_num(errors),
                   fmt="o", ms=6, color=colour, mec="white", mew=0.8, elinewidth=1.2, capsize=2.5, zorder=4)  # fmt: skip
     if len(side.loss) >= 2:
@@ -244,7 +244,7 @@ def _allocation(axes: Axes, fit: IsoFlopFit, family: str, y: str, convention: st
     """Draws a family's minima and law; the legend's entry with the exponent and its interval."""
     rows, colour = fit.minima_of(family), family_colour(family)
     c, values = numbers(rows, flop_column(convention)), numbers(rows, y)
-    errors = t_quantile(0.95, int(rows["noise_dof"].iloc[0])) * np.nan_to_num(numbers(rows, f"{y}_se"))
+    errors = t_quantile(0.95, float(rows["noise_dof"].iloc[0])) * np.nan_to_num(numbers(rows, f"{y}_se"))
     axes.errorbar(c, values, yerr=np.minimum(errors, 0.99 * values), fmt="o", ms=6, color=colour, mec="white", mew=0.8,
                   elinewidth=1.2, capsize=2.5, zorder=4)  # fmt: skip
     law = fit_law(fit, family, y, convention)

@@ -45,11 +45,43 @@ class PowerLaw:
         return y * np.exp(-half), y * np.exp(half)
 
 
-def t_quantile(level: float, dof: int) -> float:
-    """Half width, in standard errors, of a central Student-t interval; nan without degrees of freedom."""
-    from scipy.special import stdtrit  # 0.2 s that a caller who wants no interval does not pay
+def t_quantile(level: float, dof: float | int) -> float:
+    """Half width, in standard errors, of a central Student-t interval (normal at inf); nan without dof."""
+    from scipy.special import ndtri, stdtrit  # 0.2 s that a caller who wants no interval does not pay
 
-    return float(stdtrit(dof, (1 + level) / 2)) if dof > 0 else float("nan")
+    if dof <= 0:
+        return float("nan")
+    return float(stdtrit(dof, (1 + level) / 2) if np.isfinite(dof) else ndtri((1 + level) / 2))
+
+
+@dataclass(frozen=True)
+class SlopeTest:
+    """Whether two laws have the same exponent: Welch's t-test, two-sided."""
+
+    difference: float
+    """first.exponent - second.exponent."""
+    se: float
+    dof: float
+    """Welch and Satterthwaite's."""
+    t: float
+    p: float
+    """Probability of a difference this large between equal exponents; nan where a law has only two points."""
+
+
+def compare_slopes(first: PowerLaw, second: PowerLaw) -> SlopeTest:
+    """The test of first.exponent == second.exponent from the scatter of the points around either line."""
+    from scipy.special import stdtr
+
+    difference = first.exponent - second.exponent
+    parts = [(float(law.covariance[1, 1]), law.dof) for law in (first, second)]
+    variance = sum(v for v, _ in parts)
+    if min(dof for _, dof in parts) < 1 or not variance > 0:
+        same = 0.0 if difference else 1.0
+        p = same if variance == 0 else float("nan")
+        return SlopeTest(difference, float(np.sqrt(variance)), float("nan"), float("nan"), p)
+    dof = variance**2 / sum(v**2 / k for v, k in parts)
+    t = difference / float(np.sqrt(variance))
+    return SlopeTest(difference, float(np.sqrt(variance)), dof, t, float(2 * stdtr(dof, -abs(t))))
 
 
 def fit_power_law(c: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None) -> PowerLaw:

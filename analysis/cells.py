@@ -1,0 +1,176 @@
+"""The cells of a sweep: one budget of one family each, with its runs around a common centre and the curve's form."""
+
+import math
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pandas as pd
+
+from analysis.curves import CURVES, Curve, distinct, make_curve, powers, smoother
+from analysis.frontier import FLOP_COLUMNS
+from analysis.load import numbers, select, usable_runs
+
+ABSCISSAE = ("params_non_embedding", "params", "tokens", "flops_per_token")
+WEIGHTS = ("errors", "equal")
+AT_VERTEX = {"n_opt": "params_non_embedding", "d_opt": "tokens", **{name: name for name in FLOP_COLUMNS.values()}}
+REPLICATES = ("params_non_embedding", "params", "tokens", "lr", "batch_size", "warmup_steps", "objective_variant")
+"""Runs of a budget that agree in these differ in the seed only."""
+OUTSIDE = "outside the window"
+RECENTRINGS = 20
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How IsoFLOP curves are fitted."""
+
+    x: str = "params_non_embedding"
+    """Abscissa: params_non_embedding, params, tokens, or flops_per_token (exact FLOPs over tokens)."""
+    curve: str = "quadratic"
+    log_loss: bool = False
+    window: float | None = None
+    """Only runs within this factor of the minimum are fitted; None fits all."""
+    noise_sd: float | None = None
+    """Run-to-run sd of a loss, nats per token, where it is known; None estimates it."""
+    weights: str = "errors"
+    """errors: by the inverse variance of each run; equal: ordinary least squares."""
+
+    def __post_init__(self) -> None:
+        for name, value, known in (("x", self.x, ABSCISSAE), ("curve", self.curve, CURVES),
+                                   ("weights", self.weights, WEIGHTS)):  # fmt: skip
+            if value not in known:
+                raise ValueError(f"{name} = {value!r}: must be one of {', '.join(known)}")
+        if self.window is not None and not (math.isfinite(self.window) and self.window > 1):
+            raise ValueError(f"window = {self.window}: must be a factor above 1, such as 4 (from N*/4 to 4 N*)")
+        if self.noise_sd is not None and not (math.isfinite(self.noise_sd) and self.noise_sd >= 0):
+            raise ValueError(f"noise_sd = {self.noise_sd}: must be a standard deviation in nats, 0 or above")
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One budget of one family: its m runs, its curve's k coefficients, and the smooth quantities along it."""
+
+    family: str
+    budget: float
+    center: float
+    u: np.ndarray
+    """log abscissa minus `center`, [m]."""
+    y: np.ndarray
+    """loss, or log loss, [m]."""
+    known: np.ndarray
+    """Known standard error of y (Monte Carlo, and the noise where it was given), [m]."""
+    sizes: int
+    along: dict[str, np.ndarray]
+    """log of N, D and FLOPs as quadratics in u, [3] each; nan where the table lacks them."""
+    curve: Curve
+    alike: np.ndarray
+    """Number of the group of seed replicates that each run belongs to, [m]."""
+    rows: np.ndarray
+    """Positions of the runs in the fit's table, [m]."""
+    variance: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    smoother: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+    coefficients: np.ndarray = field(default_factory=lambda: np.zeros(0))
+
+    @property
+    def enough(self) -> bool:
+        """Whether there are enough sizes for a curve."""
+        return self.sizes >= self.curve.min_sizes
+
+    @property
+    def fitted(self) -> bool:
+        """Whether the cell has its curve."""
+        return len(self.coefficients) > 0
+
+    @property
+    def swept(self) -> tuple[float, float]:
+        """The least and the largest abscissa u of the cell's runs."""
+        return float(self.u.min()), float(self.u.max())
+
+    def read(self, name: str, u: np.ndarray) -> np.ndarray:
+        """N, D or FLOPs (a key of AT_VERTEX) at abscissa u, [...]."""
+        return np.asarray(np.exp(powers(u, 2) @ self.along[name]))
+
+
+def with_abscissa(runs: pd.DataFrame, x: str) -> pd.DataFrame:
+    """A copy that has the column x, and whose `excluded_reason` also covers what a fit of it needs."""
+    runs = runs.reset_index(drop=True)
+    if x == "flops_per_token":
+        runs[x] = numbers(runs, "flops_exact") / numbers(runs, "tokens")
+    for bad, why in ((~(runs["budget"] > 0), "no budget"), (~(runs[x] > 0), f"{x} is missing or not positive")):
+        runs.loc[bad & (runs["excluded_reason"] == ""), "excluded_reason"] = why
+    return runs
+
+
+def windowed(runs: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
+    """A copy in which the runs too far from their budget's own minimum are left out."""
+    if recipe.window is None:
+        return runs
+    runs = runs.copy()
+    for cell in make_cells(runs, recipe):
+        inside = _window(cell, math.log(recipe.window))
+        runs.loc[cell.rows[~inside], "excluded_reason"] = OUTSIDE
+    return runs
+
+
+def _window(cell: Cell, half: float) -> np.ndarray:
+    """Which runs lie within `half` of the minimum that they themselves give, [m]; moved until it stands still."""
+    inside = np.ones(len(cell.u), bool)
+    for _ in range(RECENTRINGS):
+        center = _center(cell, inside)
+        far = np.abs(distinct(cell.u) - center)
+        reach = max(half, float(np.sort(far)[min(cell.curve.min_sizes, len(far)) - 1])) + 1e-8
+        moved = np.abs(cell.u - center) <= reach
+        if (moved == inside).all():
+            break
+        inside = moved
+    return inside
+
+
+def _center(cell: Cell, inside: np.ndarray) -> float:
+    """The minimum of the chosen runs' curve, held within the sweep; their best run where the curve has none."""
+    u, y = cell.u[inside], cell.y[inside]
+    best = float(u[np.argmin(y)])
+    curve = make_curve(cell.curve.name, u)
+    if len(distinct(u)) < curve.min_sizes:
+        return best
+    vertex = float(curve.vertex(smoother(curve.design(u), np.ones_like(u)) @ y)[0])
+    return float(np.clip(vertex, *cell.swept)) if math.isfinite(vertex) else best
+
+
+def make_cells(runs: pd.DataFrame, recipe: Recipe) -> list[Cell]:
+    """One cell for each family and budget, in that order; budgets equal to six digits are one."""
+    usable = usable_runs(runs)
+    rows = np.flatnonzero(runs["excluded_reason"] == "")
+    keys = [(str(f), float(f"{b:.6g}")) for f, b in zip(usable["family"], usable["budget"], strict=True)]
+    cells = []
+    for family, budget in sorted(set(keys)):
+        keep = np.array([key == (family, budget) for key in keys])
+        cells.append(_cell(family, budget, select(usable, keep), rows[keep], recipe))
+    return cells
+
+
+def _cell(family: str, budget: float, runs: pd.DataFrame, rows: np.ndarray, recipe: Recipe) -> Cell:
+    log_x = np.log(numbers(runs, recipe.x))
+    center = float(log_x.mean())
+    u, loss = log_x - center, numbers(runs, "loss")
+    known = np.hypot(np.nan_to_num(numbers(runs, "loss_se_mc")), recipe.noise_sd or 0.0)
+    sizes = len(distinct(u))
+    design = powers(u, 2)[:, : min(3, sizes)]
+    along = {}
+    for name, column in AT_VERTEX.items():
+        values = numbers(runs, column)
+        good = bool(np.all(values > 0))
+        fit = np.linalg.pinv(design) @ np.log(values) if good else np.full(design.shape[1], np.nan)
+        along[name] = np.pad(fit, (0, 3 - len(fit)))
+    y, known = (np.log(loss), known / loss) if recipe.log_loss else (loss, known)
+    alike = runs.groupby(list(REPLICATES), dropna=False).ngroup().to_numpy()
+    return Cell(family, budget, center, u, y, known, sizes, along, make_curve(recipe.curve, u), alike, rows)
+
+
+def fitted(cell: Cell, noise_sd: float, weights: str) -> Cell:
+    """The cell with its curve, where it has sizes enough; variances are nan where the noise is unknown."""
+    if not cell.enough:
+        return cell
+    variance = cell.known**2 + noise_sd**2
+    by_error = weights == "errors" and bool((variance > 0).all())
+    matrix = smoother(cell.curve.design(cell.u), 1 / variance if by_error else np.ones_like(variance))
+    return replace(cell, variance=variance, smoother=matrix, coefficients=matrix @ cell.y)
