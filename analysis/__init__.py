@@ -14,6 +14,9 @@ from analysis.frontier import Frontier, overlap
 from analysis.gap import GapCurve, compute_gap, middle_of_overlap
 from analysis.isoflop_fit import IsoFlopFit, fit_isoflop
 from analysis.load import read_runs
+from analysis.parametric import ParametricFit, fit_parametric
+from analysis.parametric_bootstrap import ParametricDraws, bootstrap_parametric
+from analysis.parametric_gap import parametric_gap
 from analysis.power_law import PowerLaw, SaturatingPowerLaw, fit_power_law, fit_saturating_power_law
 
 __all__ = [
@@ -22,16 +25,21 @@ __all__ = [
     "Frontier",
     "GapCurve",
     "IsoFlopFit",
+    "ParametricDraws",
+    "ParametricFit",
     "PowerLaw",
     "SaturatingPowerLaw",
     "Severity",
     "bootstrap",
+    "bootstrap_parametric",
     "check",
     "compute_gap",
     "fit_isoflop",
+    "fit_parametric",
     "fit_power_law",
     "fit_saturating_power_law",
     "middle_of_overlap",
     "overlap",
+    "parametric_gap",
     "read_runs",
 ]

@@ -1,0 +1,393 @@
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import synthetic_sweeps as sweeps
+from scipy.optimize import minimize
+
+from analysis import fit_isoflop, fit_parametric, read_runs
+from analysis.parametric import MOST_DECREMENT, ParametricFit, centred, criterion_of, fit_surface, natural
+from analysis.parametric_bootstrap import bootstrap_parametric
+from analysis.parametric_gap import parametric_gap
+from analysis.parametric_solver import Criterion, Points, begin, decrement, derivatives, minimise
+
+EPOCH = "params_non_embedding=Model Size,budget=Training FLOP,loss=loss,family==arm"
+PUBLISHED = {"E": 1.817218, "A": 477.826, "B": 2143.42, "alpha": 0.3473105, "beta": 0.3671724}
+STANDARD_ERRORS = {"E": 0.0257, "A": 124.5, "B": 1293.3, "alpha": 0.0154, "beta": 0.0206}
+
+
+def chinchilla(folder: Path, left_out: int = 5) -> pd.DataFrame:
+    """The digitised points of Hoffmann et al., Fig. 4, without so many of the largest losses."""
+    runs = read_runs(folder / "scaling" / "epoch_chinchilla_svg_extracted.csv", EPOCH)
+    runs.loc[runs["loss"].rank(ascending=False) <= left_out, "excluded_reason"] = "outlier"
+    return runs
+
+
+def subset(folder: Path) -> pd.DataFrame:
+    columns = "params_non_embedding=N,tokens=D,loss=loss,family==arm"
+    return read_runs(folder / "scaling" / "kyotakano_chinchilla_subset.csv", columns)
+
+
+def values(fit: ParametricFit) -> dict[str, float]:
+    return {name: getattr(fit, name) for name in PUBLISHED}
+
+
+def scattered(seed: int = 0, runs: int = 40, sd: float = 0.003) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    n, d = np.exp(rng.uniform(17, 22, runs)), np.exp(rng.uniform(20, 25, runs))
+    return n, d, sweeps.ARM.loss(n, d) * np.exp(sd * rng.standard_normal(runs))
+
+
+def solved(fit: ParametricFit) -> tuple[Points, np.ndarray, Criterion]:
+    criterion = criterion_of(fit.form, fit.space, fit.loss, fit.delta, fit.over)
+    return *centred(fit.n, fit.d, fit.losses, criterion), criterion
+
+
+def mean_huber(fit: ParametricFit, log_a: float, log_b: float, log_e: float, alpha: float, beta: float, method: str):
+    """What is often done: the mean Huber loss of log residuals, scipy's default tolerances, uncentred parameters.
+
+    Returns:
+        scipy's result, the objective (sum) where it stopped, and the share of it that a Newton step would gain there.
+    """
+    points, means, criterion = solved(fit)
+    ones = np.ones(len(fit.n))
+
+    def value(x: np.ndarray) -> tuple[float, np.ndarray]:
+        theta = np.array([x[2], x[0] - x[3] * means[0], x[1] - x[4] * means[1], x[3], x[4]])
+        total, g, _, _ = derivatives(np, theta, ones, points, criterion)
+        uncentred = [g[1], g[2], g[0], g[3] - means[0] * g[1], g[4] - means[1] * g[2]]
+        return float(total) / len(ones), np.array(uncentred) / len(ones)
+
+    found = minimize(value, [log_a, log_b, log_e, alpha, beta], jac=True, method=method)
+    a, b, e, alpha, beta = found.x
+    theta = np.array([[e, a - alpha * means[0], b - beta * means[1], alpha, beta]])
+    state = begin(np, theta, ones[None], Points(*(x[None] for x in points)), criterion)
+    return found, float(state.value[0]), float(decrement(state)[0])
+
+
+def test_the_chinchilla_points_give_the_published_minimum(reference_data: Path) -> None:
+    fit = fit_parametric(chinchilla(reference_data))
+    assert len(fit.n) == 240
+    assert fit.objective == pytest.approx(1.01827402e-3, rel=1e-5)
+    assert values(fit) == pytest.approx(PUBLISHED, rel=1e-3)
+    assert fit.converged, fit.reason
+    assert fit.starts_agreeing == fit.starts
+    assert fit.optimum.n_exponent == pytest.approx(0.5139, abs=1e-4)
+
+
+def test_five_outliers_move_the_fit_as_published(reference_data: Path) -> None:
+    fit = fit_parametric(chinchilla(reference_data, left_out=0))
+    expected = {"A": 495.73, "B": 12845.6, "E": 1.89134, "alpha": 0.349313, "beta": 0.453049}
+    assert fit.converged
+    assert values(fit) == pytest.approx(expected, rel=1e-3)
+
+
+def test_the_open_subset_gives_its_published_fits(reference_data: Path) -> None:
+    runs = subset(reference_data)
+    fit = fit_parametric(runs)
+    expected = {"A": 442.16, "B": 1271.8, "E": 1.78389, "alpha": 0.342626, "beta": 0.342002}
+    assert fit.converged
+    assert values(fit) == pytest.approx(expected, rel=1e-4)
+
+    lower = fit_parametric(runs, space="linear", loss="asymmetric_mae")
+    assert lower.converged
+    published = {"E": 1.7004, "alpha": 0.2892, "beta": 0.3556}
+    assert {name: getattr(lower, name) for name in published} == pytest.approx(published, rel=2e-3)
+    assert lower.objective / len(runs) == pytest.approx(0.022782, rel=2e-5)
+    # The valley is flat: the published A and B lie 9e-6 of the objective above its minimum, and .4% away in A and B.
+    assert vars(lower)["A"] == pytest.approx(185.4, rel=5e-3)
+    assert vars(lower)["B"] == pytest.approx(1627, rel=5e-3)
+    assert lower.objective / len(runs) < 0.0227819
+
+
+def test_absolute_errors_are_minimised_exactly(reference_data: Path) -> None:
+    """At a minimum of absolute errors with five parameters, the surface runs through five of the points."""
+    fit = fit_parametric(subset(reference_data), space="linear", loss="asymmetric_mae")
+    nearest = np.sort(np.abs(fit.residuals))
+    assert nearest[4] < 1e-7
+    assert nearest[5] > 1e-5
+    assert (fit.residuals > 0).mean() == pytest.approx(10 / 11, abs=0.03)
+
+
+def test_mean_huber_with_default_tolerances_stops_early_and_is_caught(reference_data: Path) -> None:
+    """Both traps: scipy reports success, and our measure of convergence refuses the point."""
+    fit = fit_parametric(chinchilla(reference_data))
+    found, objective, left = mean_huber(fit, 10, 10, -0.5, 0.5, 0.5, "L-BFGS-B")
+    assert found.success
+    assert np.exp(found.x[0]) == pytest.approx(19333, abs=1)
+    assert objective > 1.9 * fit.objective
+    assert left > 1e3 * MOST_DECREMENT
+
+    start = (np.log(482.01), np.log(2085.43), np.log(1.8172), 0.3478, 0.3658)  # as published from the same points
+    for method in ("BFGS", "L-BFGS-B"):
+        found, objective, left = mean_huber(fit, *start, method)
+        assert found.success
+        assert found.nit == 2
+        assert objective > fit.objective * (1 + 1e-4)
+        assert left > 1e3 * MOST_DECREMENT
+    assert fit.decrement < MOST_DECREMENT
+
+
+def test_our_solver_leaves_both_traps(reference_data: Path) -> None:
+    fit = fit_parametric(chinchilla(reference_data))
+    points, means, criterion = solved(fit)
+    trapped = [[482.01, 2085.43, 1.8172, 0.3478, 0.3658], [19333.0, np.e**10, np.exp(-0.5), 0.55, 0.5]]
+    theta = np.array(
+        [[np.log(e), np.log(a) - x * means[0], np.log(b) - y * means[1], x, y] for a, b, e, x, y in trapped]
+    )
+    state = minimise(theta, np.ones((2, 240)), points, criterion)
+    assert state.done.all()
+    assert state.value == pytest.approx(fit.objective, rel=1e-9)
+    assert natural(state.theta, means)[1] == pytest.approx(fit.A, rel=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e6])
+def test_the_objectives_scale_does_not_matter(scale: float) -> None:
+    n, d, loss = scattered()
+    plain, scaled = fit_surface(n, d, loss), fit_surface(n, d, loss, weights=np.full(len(n), scale))
+    assert values(scaled) == pytest.approx(values(plain), rel=1e-6)
+    assert scaled.objective == pytest.approx(scale * plain.objective, rel=1e-9)
+    assert scaled.converged
+
+
+@pytest.mark.parametrize("criterion", [Criterion(True, 3e-3), Criterion(False, 3e-3, 10.0), Criterion(True, 1e6)])
+def test_gradient_and_hessian_are_those_of_the_objective(criterion: Criterion) -> None:
+    points, _ = centred(*scattered(sd=0.01), criterion)
+    weights, theta = np.linspace(0.5, 2, 40), np.array([0.55, -0.9, -1.0, 0.3, 0.4])
+    _, gradient, hessian, _ = derivatives(np, theta, weights, points, criterion)
+    steps = 1e-6 * np.eye(5)
+    sides = [[derivatives(np, theta + sign * step, weights, points, criterion) for sign in (1, -1)] for step in steps]
+    numeric = [(up[0] - down[0]) / 2e-6 for up, down in sides]
+    assert gradient == pytest.approx(np.array(numeric), rel=1e-6, abs=1e-9)
+    curvature = np.array([(up[1] - down[1]) / 2e-6 for up, down in sides])
+    assert hessian == pytest.approx(curvature, rel=1e-5, abs=1e-6 * float(np.abs(hessian).max()))
+
+
+@pytest.mark.parametrize(("space", "loss"), [("log", "huber"), ("linear", "huber"), ("linear", "asymmetric_mae")])
+@pytest.mark.parametrize("surface", [sweeps.ARM, sweeps.Surface(alpha=0.30, beta=0.42)])
+def test_noise_free_surfaces_are_recovered_with_their_optimum(surface: sweeps.Surface, space: str, loss: str) -> None:
+    fit = fit_parametric(sweeps.table(sweeps.rows(surface=surface)), space=space, loss=loss)
+    assert fit.converged, fit.reason
+    assert values(fit) == pytest.approx({name: getattr(surface, name) for name in PUBLISHED}, rel=1e-6)
+    c = np.array([1e18, 3e20, 1e24])
+    assert fit.optimum.n_opt(c) == pytest.approx(surface.n_opt(c), rel=1e-6)
+    assert 6 * fit.optimum.n_opt(c) * fit.optimum.d_opt(c) == pytest.approx(c, rel=1e-12)
+    assert fit.optimum.loss_law.predict(c) == pytest.approx(surface.best_loss(c), rel=1e-9)
+    assert fit.optimum.loss_law.invert(2.2) == pytest.approx(surface.compute(2.2), rel=1e-5)
+    assert fit.optimum.n_exponent == pytest.approx(surface.n_exponent, rel=1e-7)
+
+
+def test_what_the_runs_do_not_determine_is_not_called_converged() -> None:
+    n, d, _ = scattered()
+    rng = np.random.default_rng(3)
+    line = fit_surface(n, 20 * n, sweeps.ARM.loss(n, 20 * n) * np.exp(0.003 * rng.standard_normal(len(n))))
+    assert not line.converged
+    assert line.starts_agreeing < line.starts / 2
+    assert line.reason
+    no_floor = fit_surface(n, d, sweeps.ARM.loss(n, d) - sweeps.ARM.E)
+    assert not no_floor.converged
+    assert "E ran to zero" in no_floor.reason
+    no_size = fit_surface(n, d, 1.8 + 2143 / d**0.366)
+    assert not no_size.converged
+    for fit in (line, no_floor):
+        with pytest.raises(ValueError, match="not converged"):
+            bootstrap_parametric(fit, n=10)
+
+
+def test_bootstrap_standard_errors_are_the_published_ones(reference_data: Path) -> None:
+    fit = fit_parametric(chinchilla(reference_data))
+    calls: list[tuple[int, int]] = []
+    draws = bootstrap_parametric(fit, n=4000, backend="jax", progress=lambda done, n: calls.append((done, n)))
+    errors = draws.standard_errors()
+    assert draws.lost == 0
+    assert {k: v for k, v in errors.items() if k != "B"} == pytest.approx(
+        {k: v for k, v in STANDARD_ERRORS.items() if k != "B"}, rel=0.05
+    )
+    # B has a heavy tail: among 4000 draws its standard error scatters by 5% from seed to seed, around 1300.
+    assert errors["B"] == pytest.approx(STANDARD_ERRORS["B"], rel=0.1)
+    ends = draws.intervals()
+    assert ends["A"] == pytest.approx((285, 744), rel=0.05)
+    assert ends["B"] == pytest.approx((1042, 5810), rel=0.06)
+    assert ends["E"] == pytest.approx((1.769, 1.871), abs=0.004)
+    assert ends["alpha"] == pytest.approx((0.317, 0.373), abs=0.004)
+    assert ends["beta"] == pytest.approx((0.331, 0.415), abs=0.004)
+    assert ends["n_exponent"][0] < fit.optimum.n_exponent < ends["n_exponent"][1]
+    assert calls[0] == (512, 4000)
+    assert calls[-1] == (4000, 4000)
+
+
+def test_resamples_end_at_the_optimum_that_scipy_finds(reference_data: Path) -> None:
+    """From the full fit and from Hoffmann's values, on a scaled objective and with tight tolerances."""
+    fit = fit_parametric(chinchilla(reference_data))
+    points, means, criterion = solved(fit)
+    rng = np.random.default_rng(7)
+    weights = rng.multinomial(240, np.full(240, 1 / 240), 6).astype(np.float64)
+    here = [
+        np.log(fit.E),
+        np.log(fit.A) - fit.alpha * means[0],
+        np.log(fit.B) - fit.beta * means[1],
+        fit.alpha,
+        fit.beta,
+    ]
+    state = minimise(np.tile(here, (6, 1)), weights, points, criterion)
+    there = [np.log(1.69), np.log(406.4) - 0.34 * means[0], np.log(410.7) - 0.28 * means[1], 0.34, 0.28]
+    for value, w in zip(state.value, weights, strict=True):
+
+        def scaled(theta: np.ndarray, w: np.ndarray = w) -> tuple[float, np.ndarray]:
+            total, gradient, _, _ = derivatives(np, theta, w, points, criterion)
+            return float(total) * 1e3, gradient * 1e3
+
+        best = min(minimize(scaled, x, jac=True, method="BFGS", options={"gtol": 1e-8}).fun for x in (here, there))
+        assert value == pytest.approx(best / 1e3, rel=1e-8)
+        assert value <= best / 1e3 * (1 + 1e-12)
+
+
+def test_backends_agree_and_leave_jax_in_float32() -> None:
+    import jax.numpy as jnp
+
+    fit = fit_surface(*scattered())
+    with_numpy = bootstrap_parametric(fit, n=70, seed=3, backend="numpy")
+    with_jax = bootstrap_parametric(fit, n=70, seed=3, backend="jax")
+    assert (with_numpy.backend, with_jax.backend) == ("numpy", "jax")
+    assert bootstrap_parametric(fit, n=70, seed=3).backend == "numpy"
+    for name in PUBLISHED:
+        assert getattr(with_jax, name) == pytest.approx(getattr(with_numpy, name), rel=1e-4, nan_ok=True)
+    assert jnp.zeros(1).dtype == jnp.float32
+    assert bootstrap_parametric(fit, n=70, seed=4).beta != pytest.approx(with_numpy.beta, rel=1e-3, nan_ok=True)
+    longer = bootstrap_parametric(fit, n=600, seed=3)
+    assert longer.beta[:70] == pytest.approx(with_numpy.beta, rel=1e-12, nan_ok=True)
+
+
+def test_without_jax_numpy_takes_over_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    fit = fit_surface(*scattered())
+    expected = bootstrap_parametric(fit, n=20, backend="numpy")
+    monkeypatch.setitem(sys.modules, "jax", None)
+    with pytest.warns(UserWarning, match="jax is not installed"):
+        draws = bootstrap_parametric(fit, n=20, backend="jax")
+    assert draws.backend == "numpy"
+    assert draws.alpha == pytest.approx(expected.alpha)
+
+
+def test_each_unit_of_the_bootstrap_sees_its_own_scatter() -> None:
+    """Errors that a budget's runs share widen the intervals of unit="budget" only."""
+    rng = np.random.default_rng(5)
+    rows = sweeps.rows(budgets=1e18 * 2.0 ** np.arange(12), sizes=9, sd=0.003, seed=2)
+    shared = dict(zip(sorted({row["budget"] for row in rows}), 0.02 * rng.standard_normal(12), strict=True))
+    quiet = fit_parametric(sweeps.table(rows))
+    loud = fit_parametric(sweeps.table([row | {"loss": row["loss"] + shared[row["budget"]]} for row in rows]))
+    widths = {
+        (name, unit): bootstrap_parametric(fit, unit, n=400).standard_errors()["beta"]
+        for name, fit in (("quiet", quiet), ("loud", loud))
+        for unit in ("run", "noise", "budget")
+    }
+    assert widths["quiet", "noise"] == pytest.approx(widths["quiet", "run"], rel=0.35)
+    assert widths["loud", "budget"] > 1.5 * widths["loud", "run"]
+    with pytest.raises(ValueError, match="three budgets"):
+        bootstrap_parametric(fit_surface(*scattered()), "budget")
+
+
+def test_monte_carlo_errors_enter_the_weights() -> None:
+    """With half of the runs ten times as noisy, and saying so, the fit comes closer to the truth."""
+    closer, errors = 0, np.where(np.arange(35) % 2, 0.03, 0.0)
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        rows = sweeps.rows(budgets=1e18 * 4.0 ** np.arange(5), sd=0.003, seed=seed)
+        noisy = [
+            row | {"loss": row["loss"] + se * rng.standard_normal(), "loss_se_mc": se}
+            for row, se in zip(rows, errors, strict=True)
+        ]
+        told = fit_parametric(sweeps.table(noisy), delta=0.1)
+        untold = fit_parametric(sweeps.table([row | {"loss_se_mc": 0.0} for row in noisy]), delta=0.1)
+        assert set(untold.weights) == {1.0}
+        assert told.weights[0] > 3 * told.weights[1]
+        truth = sweeps.ARM.beta
+        closer += abs(told.beta - truth) < abs(untold.beta - truth)
+    assert closer >= 5
+
+
+def test_the_parametric_gap_is_the_surfaces() -> None:
+    table = sweeps.table(sweeps.both())
+    isoflop = fit_isoflop(table)
+    sides = isoflop.frontier("arm"), isoflop.frontier("mdm")
+    fits = fit_parametric(table, family="arm"), fit_parametric(table, family="mdm")
+    gap = parametric_gap(*sides, fits)
+    truth = [sweeps.MDM.compute(loss) / sweeps.ARM.compute(loss) for loss in gap.loss]
+    assert gap.ratio == pytest.approx(np.array(truth), rel=1e-6)
+    assert set(gap.support) == {"interpolated", "extrapolated"}
+    assert gap.overlap is not None
+    inside = (gap.loss >= gap.overlap[0]) & (gap.loss <= gap.overlap[1])
+    assert list(gap.support == "interpolated") == list(inside)
+    at = parametric_gap(*sides, fits, at="flops", grid=np.array([1e19, 1e21]))
+    assert at.flops_arm == pytest.approx(np.array([1e19, 1e21]), rel=1e-9)
+    assert at.loss == pytest.approx(sweeps.ARM.best_loss(np.array([1e19, 1e21])), rel=1e-9)
+    below = parametric_gap(*sides, fits, grid=np.array([sweeps.ARM.E - 0.01]))
+    assert np.isnan(below.ratio).all()
+
+
+def test_the_parametric_gaps_interval_holds_the_truth() -> None:
+    table = sweeps.table(sweeps.both(sd=0.003, seed=4, sizes=9, span=8.0))
+    isoflop = fit_isoflop(table)
+    sides = isoflop.frontier("arm"), isoflop.frontier("mdm")
+    fits = fit_parametric(table, family="arm"), fit_parametric(table, family="mdm")
+    draws = tuple(bootstrap_parametric(fit, "noise", n=400) for fit in fits)
+    gap = parametric_gap(*sides, fits, grid=np.array([2.6]), draws=(draws[0], draws[1]))
+    assert gap.lower[0] < sweeps.MDM.compute(2.6) / sweeps.ARM.compute(2.6) < gap.upper[0]
+    assert gap.upper[0] / gap.lower[0] < 1.5
+    exact = isoflop.frontier("arm", "exact"), isoflop.frontier("mdm", "exact")
+    with pytest.raises(ValueError, match="smdm_6nd"):
+        parametric_gap(*exact, fits)
+
+
+def test_integers_beyond_int64_when_multiplied_are_no_trouble(reference_data: Path) -> None:
+    n, d, loss = scattered()
+    whole = fit_surface((n * 1e3).astype(np.int64), (d * 1e3).astype(np.int64), loss)
+    assert 6 * float(whole.n.max()) * float(whole.d.max()) > np.iinfo(np.int64).max
+    plain = fit_surface(n * 1e3, d * 1e3, loss)
+    assert values(whole) == pytest.approx(values(plain), rel=1e-4)
+    assert fit_parametric(subset(reference_data)).n.dtype == np.float64
+
+
+BAD = [
+    (2, np.nan, "losses: run 0 has nan"),
+    (2, -2.0, "losses: run 0 has -2.0"),
+    (0, np.inf, "n: run 0 has inf"),
+    (1, 0.0, "d: run 0 has 0.0"),
+]
+
+
+@pytest.mark.parametrize(("which", "value", "message"), BAD)
+def test_numbers_that_are_none_are_refused(which: int, value: float, message: str) -> None:
+    n, d, loss = scattered()
+    (n, d, loss)[which][0] = value
+    with pytest.raises(ValueError, match=message):
+        fit_surface(n, d, loss)
+
+
+def test_too_few_runs_sizes_or_families_are_refused() -> None:
+    n, d, loss = scattered()
+    with pytest.raises(ValueError, match="5 runs"):
+        fit_surface(n[:5], d[:5], loss[:5])
+    with pytest.raises(ValueError, match="n: 1 different values"):
+        fit_surface(np.full(40, 1e8), d, loss)
+    with pytest.raises(ValueError, match="one length"):
+        fit_surface(n, d[1:], loss)
+    with pytest.raises(ValueError, match="space = 'cubic'"):
+        fit_surface(n, d, loss, space="cubic")
+    with pytest.raises(ValueError, match="delta = -1"):
+        fit_surface(n, d, loss, delta=-1.0)
+    both = sweeps.table(sweeps.both())
+    with pytest.raises(ValueError, match="arm and mdm"):
+        fit_parametric(both)
+    with pytest.raises(ValueError, match="no usable run of gpt"):
+        fit_parametric(both, family="gpt")
+    negative = sweeps.table([row | {"loss": -1.0} for row in sweeps.rows()])
+    with pytest.raises(ValueError, match="loss is not positive"):
+        fit_parametric(negative)
+    with pytest.raises(ValueError, match="read_runs"):
+        fit_parametric(pd.DataFrame({"N": n}))
+    with pytest.raises(ValueError, match="backend = 'torch'"):
+        bootstrap_parametric(fit_surface(n, d, loss), backend="torch")
+    with pytest.raises(ValueError, match="n = 0"):
+        bootstrap_parametric(fit_surface(n, d, loss), n=0)
