@@ -3,7 +3,7 @@
 Theta is (log E, log A', log B', alpha, beta), where A' and B' belong to N and D in units of their geometric means: that
 takes away the near-degeneracy of (A, alpha) and of (B, beta). A step solves (H + mu D) step = gradient, where H is the
 exact Hessian and D the diagonal of the iteratively reweighted least-squares (IRLS) matrix, as in Levenberg and
-Marquardt; mu grows where H is not positive definite or the objective rises. IRLS alone gives the same minimum in 8
+Marquardt; mu grows where H is not positive definite or the objective rises. IRLS alone gives the same minimum in 7
 times as many steps (51 against 7, median over resamples of the 240 Chinchilla points), because at delta = .001 most
 residuals are in the linear part of Huber's loss.
 
