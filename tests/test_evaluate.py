@@ -71,8 +71,8 @@ def nats_by_count(rows_SL: np.ndarray) -> np.ndarray:
 def arranged_rows() -> np.ndarray:
     """Rows in the order that biases most an evaluation whose levels are tied to rows.
 
-    The four pairs of a batch draw counts (1, 4), (2, 3), (3, 2), (4, 1). The more a row loses by masking more of it, the
-    lower the count that belongs to its place.
+    The four pairs of a batch draw counts (1, 4), (2, 3), (3, 2), (4, 1). The more a row loses where more of it is
+    masked, the lower the count that belongs to its place.
     """
     rows_SL = tokens((ROWS + UNUSED, L), V)
     nats_SK = nats_by_count(rows_SL[:ROWS])

@@ -176,9 +176,10 @@ CHANGELOG.md and renew the file: `python tests/{Path(__file__).name}` writes it.
 
 
 def golden_of(family: Family) -> dict:
-    """Losses of the steps, and the Euclidean norm of each weight after the last."""
+    """Losses and gradients' norms of the steps, and the Euclidean norm of each weight after the last."""
     run = trained(family)
-    return {"loss": run.loss, "norm": {name: float(np.linalg.norm(w)) for name, w in run.params[-1].items()}}
+    norms = {name: float(np.linalg.norm(weight)) for name, weight in run.params[-1].items()}
+    return {"loss": run.loss, "grad_norm": run.grad_norm, "norm": norms}
 
 
 @BOTH
@@ -186,6 +187,7 @@ def test_golden_steps(family):
     expected, actual = json.loads(GOLDEN.read_text())[family], golden_of(family)
     assert actual["norm"].keys() == expected["norm"].keys(), RENEW
     assert actual["loss"] == pytest.approx(expected["loss"], rel=1e-5), RENEW
+    assert actual["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-5), RENEW
     assert actual["norm"] == pytest.approx(expected["norm"], rel=1e-5), RENEW
 
 
