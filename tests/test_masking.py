@@ -77,13 +77,14 @@ def test_sets_of_masked_positions_are_uniform(size):
 
 
 def test_counts_are_exact_where_uniforms_are_tied():
-    """Rows so long that all of them hold equal float32 uniforms, where a threshold would mask too many or too few."""
-    rows, length, key = 8, 32_768, jax.random.key(0)
-    count_B = jnp.asarray([1, 2, 1_000, 16_384, 16_385, 30_000, 32_767, 32_768])
-    mask_BL = np.asarray(count_masks(key, count_B, length))
-    assert (mask_BL.sum(1) == np.asarray(count_B)).all()
-    u_BL = np.asarray(jax.random.uniform(key, (rows, length)))
-    assert all(len(np.unique(u_L)) < length for u_L in u_BL)
+    """Counts whose last masked token ties with the first unmasked one, where a threshold would mask both or neither."""
+    rows, length, key = 8, 8192, jax.random.key(0)
+    sorted_BL = np.sort(np.asarray(jax.random.uniform(key, (rows, length))))
+    tied_BL = np.diff(sorted_BL) == 0
+    assert tied_BL.any(1).all()
+    count_B = tied_BL.argmax(1) + 1
+    mask_BL = np.asarray(count_masks(key, jnp.asarray(count_B), length))
+    assert (mask_BL.sum(1) == count_B).all()
 
 
 def test_independent_masks_have_their_rows_probability():
