@@ -4,16 +4,35 @@ Of the laws it is the one that uses all runs, not only the minima, and it gives 
 floor the ratio grows without bound or vanishes, and which of the two is decided by a parameter that no run reaches.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
+import pandas as pd
 
 from analysis.frontier import Frontier, overlap
 from analysis.gap import EXTRAPOLATED, GRID_POINTS, INTERPOLATED, GapCurve, percentile_interval
-from analysis.parametric import ParametricFit
+from analysis.parametric import ParametricFit, fit_parametric
 from analysis.parametric_bootstrap import ParametricDraws
 from mdm_jax.spec import FlopConvention
 
 LAW = "parametric"
 CONVENTION = FlopConvention.SMDM_6ND.value
+
+
+def fit_families(runs: pd.DataFrame, families: Iterable[str]) -> tuple[dict[str, ParametricFit], dict[str, str]]:
+    """Converged surfaces by family, and for every other family why it has none."""
+    fits, doubts = {}, {}
+    for family in families:
+        try:
+            fit = fit_parametric(runs, family=family)
+        except ValueError as error:  # too few runs or sizes for a surface: a finding, not the end of a report
+            doubts[family] = str(error)
+            continue
+        if fit.converged:
+            fits[family] = fit
+        else:
+            doubts[family] = fit.reason
+    return fits, doubts
 
 
 def parametric_gap(

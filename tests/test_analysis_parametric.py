@@ -10,7 +10,7 @@ from scipy.optimize import minimize
 from analysis import fit_isoflop, fit_parametric, read_runs
 from analysis.parametric import MOST_DECREMENT, ParametricFit, centred, criterion_of, fit_surface, natural
 from analysis.parametric_bootstrap import bootstrap_parametric
-from analysis.parametric_gap import parametric_gap
+from analysis.parametric_gap import fit_families, parametric_gap
 from analysis.parametric_solver import Criterion, Points, begin, decrement, derivatives, minimise
 
 EPOCH = "params_non_embedding=Model Size,budget=Training FLOP,loss=loss,family==arm"
@@ -324,6 +324,14 @@ def test_the_parametric_gap_is_the_surfaces() -> None:
     assert at.loss == pytest.approx(sweeps.ARM.best_loss(np.array([1e19, 1e21])), rel=1e-9)
     below = parametric_gap(*sides, fits, grid=np.array([sweeps.ARM.E - 0.01]))
     assert np.isnan(below.ratio).all()
+
+
+def test_families_without_a_surface_are_told_why() -> None:
+    rows = sweeps.rows() + sweeps.rows("mdm", sweeps.MDM)[:3]
+    fits, doubts = fit_families(sweeps.table(rows), ["arm", "mdm", "gpt"])
+    assert list(fits) == ["arm"]
+    assert "3 runs" in doubts["mdm"]
+    assert "no usable run of gpt" in doubts["gpt"]
 
 
 def test_the_parametric_gaps_interval_holds_the_truth() -> None:
