@@ -191,7 +191,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
         "findings": [vars(finding) for finding in summary.findings],
         "runs": {"all": len(summary.runs), "used": summary.used_runs},
     }
-    return _plain(tree)
+    return plain(tree)
 
 
 def _point(gap: GapCurve) -> dict[str, Any]:
@@ -202,12 +202,12 @@ def _curve(gap: GapCurve) -> dict[str, Any]:
     return dict(vars(gap))
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """JSON types: arrays become lists, and what JSON has no number for becomes null."""
     if isinstance(value, dict):
-        return {str(key): _plain(inner) for key, inner in value.items()}
+        return {str(key): plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple | np.ndarray):
-        return [_plain(inner) for inner in value]
+        return [plain(inner) for inner in value]
     if isinstance(value, str | bool | None):
         return str(value) if isinstance(value, str) else value
     if isinstance(value, np.bool_):

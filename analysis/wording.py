@@ -10,7 +10,20 @@ LAWS = {
     "piecewise_linear": "straight segments",
     "power_law": "power law",
     "shared_floor": "shared floor",
+    "own_floors": "a floor each",
+    "given_floor": "given floor",
+    "parametric": "parametric",
 }
+MODEL_ERRORS = {
+    "interpolated": "none of a law's form; only the shape of the curve between two budgets",
+    "piecewise_linear": "straight segments lie above a curve with a floor",
+    "power_law": "assumes that losses have no floor",
+    "shared_floor": "assumes one floor for both families",
+    "own_floors": "each floor is an extrapolation beyond every run",
+    "given_floor": "the floor is an assumption",
+    "parametric": "assumes the surface's form, far beyond the runs",
+}
+"""What a law's interval, which is statistical, does not hold."""
 
 
 def family_name(family: str) -> str:

@@ -1,10 +1,10 @@
 """The compute gap: how many times the FLOPs of the ARM the MDM needs for the same loss.
 
-The ratio is read off three ways. `interpolated` (the default) goes through both families' minima by a monotone cubic
-and exists only where both were measured: it assumes no law. `power_law` is the published way (SMDM): two straight
-lines in log-log, right where there is no floor and silent about it where there is. `shared_floor` lets both laws
-saturate at one fitted floor. `piecewise_linear` is `interpolated` with straight segments, for comparison with
-readings made by ruler.
+The ratio is read off in several ways. `interpolated` (the default) goes through both families' minima by a monotone
+cubic and exists only where both were measured: it assumes no law. `piecewise_linear` is the same with straight
+segments, for comparison with readings made by ruler. `power_law` is the published way (SMDM): two straight lines in
+log-log, right where there is no floor and silent about it where there is. `shared_floor` lets both laws saturate at
+one fitted floor, `own_floors` each at its own, `given_floor` both at a stated one.
 
 Outside the losses that both families reached, a ratio is an extrapolation of at least one law, and `support` says so.
 """
@@ -18,12 +18,15 @@ from analysis.frontier import Frontier, overlap
 from analysis.interpolate import CUBIC, LINEAR, invert
 from analysis.power_law import floor_at_bound, floor_line, profile_floor
 
-LAWS = ("interpolated", "piecewise_linear", "power_law", "shared_floor")
+LAWS = ("interpolated", "piecewise_linear", "power_law", "shared_floor", "own_floors", "given_floor")
 INTERPOLATING = {"interpolated": CUBIC, "piecewise_linear": LINEAR}
 INTERPOLATED, EXTRAPOLATED = "interpolated", "extrapolated"
 GRID_POINTS = 61
 Draws = tuple[np.ndarray, np.ndarray]
 """(log FLOPs, log loss), [n, B] each."""
+Floors = tuple[np.ndarray, np.ndarray] | None
+"""The ARM's and the MDM's floor of every draw, nats per token, [n] each; None for laws without one."""
+ROLES = ("arm", "mdm")
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,9 +51,11 @@ class GapCurve:
     """Share of draws that give no ratio; half of them count below, half above."""
     overlap: tuple[float, float] | None
     floor: float
-    """The shared floor, nats per token; nan for the other laws."""
+    """The floor of both families, nats per token; nan where they have none or differ."""
     floor_at_bound: bool
-    """The floor ran to an end of its range: the data do not determine it."""
+    """A fitted floor ran to an end of its range: the data do not determine it."""
+    floors: tuple[float, float] = (float("nan"), float("nan"))
+    """The ARM's and the MDM's."""
 
 
 def compute_gap(
@@ -61,6 +66,7 @@ def compute_gap(
     grid: np.ndarray | None = None,
     draws: Bootstrap | None = None,
     level: float = 0.95,
+    floor: float | None = None,
 ) -> GapCurve:
     """Ratio of compute, C_MDM / C_ARM, at equal loss.
 
@@ -68,16 +74,18 @@ def compute_gap(
         arm: the ARM's minima, `fit.frontier("arm", convention)`.
         mdm: the MDM's, under the same convention.
         at: what `grid` holds: "loss" (nats per token) or "flops" (the ARM's FLOPs, read at the loss it reaches there).
-        law: interpolated, piecewise_linear, power_law or shared_floor.
+        law: a member of LAWS.
         grid: where to evaluate, [G]; by default the overlap of the loss ranges, for laws the union of them.
         draws: bootstrap of the fit that the minima come from; gives the interval.
         level: of the interval.
+        floor: nats per token, for law="given_floor".
 
     Raises:
-        ValueError: an unknown `at` or law, conventions that differ, fewer than two minima a family, or no overlap to
-            interpolate in.
+        ValueError: an unknown `at` or law, conventions that differ, fewer than two minima a family, no overlap to
+            interpolate in, or a floor that is missing, superfluous or not below every loss.
     """
     _check(arm, mdm, at, law, level)
+    _check_floor(arm, mdm, law, floor)
     shared = overlap(arm, mdm)
     if law in INTERPOLATING and shared is None:
         raise ValueError(
@@ -85,21 +93,23 @@ def compute_gap(
             "add larger MDM or smaller ARM budgets, or read an extrapolation with law='power_law'"
         )
     pairs = {"arm": _rows(arm), "mdm": _rows(mdm)}
-    floor = profile_floor(*_by_role(pairs)) if law == "shared_floor" else None
-    log_l = _log_losses(at, law, grid, arm, mdm, shared, pairs, floor)
-    log_arm, log_mdm = _log_flops(pairs, log_l, law, floor)
+    floors = _floors(pairs, law, floor)
+    log_l = _log_losses(at, law, grid, arm, mdm, shared, pairs, floors)
+    log_arm, log_mdm = _log_flops(pairs, log_l, law, floors)
     inside = np.zeros(len(log_l), bool)
     if shared is not None:
         inside = (log_l >= np.log(shared[0]) - 1e-12) & (log_l <= np.log(shared[1]) + 1e-12)
     hidden = ~inside if law in INTERPOLATING else np.zeros(len(log_l), bool)
     log_arm, log_mdm = np.where(hidden, np.nan, log_arm[0]), np.where(hidden, np.nan, log_mdm[0])
-    lower, upper, unknown = _interval(draws, (arm, mdm), log_l, law, level)
-    bound = floor is not None and floor_at_bound(float(floor[0]), min(arm.loss_range[0], mdm.loss_range[0]))
+    lower, upper, unknown = _interval(draws, (arm, mdm), log_l, law, level, floor)
+    own = (float("nan"), float("nan")) if floors is None else (float(floors[0][0]), float(floors[1][0]))
+    lowest = _lowest(arm, mdm, law)
+    bound = floor is None and any(floor_at_bound(f, low) for f, low in zip(own, lowest, strict=True))
     return GapCurve(
         at, law, arm.convention, level, np.exp(log_l), np.exp(log_arm), np.exp(log_mdm), np.exp(log_mdm - log_arm),
         np.where(hidden, np.nan, lower), np.where(hidden, np.nan, upper),
         np.where(inside, INTERPOLATED, EXTRAPOLATED), unknown, shared,
-        float("nan") if floor is None else float(floor[0]), bool(bound),
+        own[0] if own[0] == own[1] else float("nan"), bool(bound), own,
     )  # fmt: skip
 
 
@@ -125,6 +135,22 @@ def _check(arm: Frontier, mdm: Frontier, at: str, law: str, level: float) -> Non
         raise ValueError("law = 'shared_floor': has five parameters, so it needs five minima in all")
 
 
+def _check_floor(arm: Frontier, mdm: Frontier, law: str, floor: float | None) -> None:
+    if law == "own_floors" and min(len(arm.loss), len(mdm.loss)) < 3:
+        raise ValueError("law = 'own_floors': has three parameters a family, so it needs three minima of each")
+    if (law == "given_floor") != (floor is not None):
+        raise ValueError(f"floor = {floor}: must be given with law='given_floor', and only with it (law is {law!r})")
+    lowest = min(arm.loss_range[0], mdm.loss_range[0])
+    if floor is not None and not 0 <= floor < lowest:
+        raise ValueError(f"floor = {floor}: must be from 0 to below the lowest loss, {lowest:.4g}")
+
+
+def _lowest(arm: Frontier, mdm: Frontier, law: str) -> tuple[float, float]:
+    """The loss that bounds each family's floor from above."""
+    lows = arm.loss_range[0], mdm.loss_range[0]
+    return lows if law == "own_floors" else (min(lows), min(lows))
+
+
 def _span(side: Frontier) -> str:
     return f"{side.loss_range[0]:.4g} to {side.loss_range[1]:.4g}"
 
@@ -133,58 +159,66 @@ def _rows(side: Frontier) -> Draws:
     return np.log(side.flops)[None], np.log(side.loss)[None]
 
 
-def _by_role(pairs: dict[str, Draws]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    return [pairs["arm"][0], pairs["mdm"][0]], [pairs["arm"][1], pairs["mdm"][1]]
+def _floors(pairs: dict[str, Draws], law: str, given: float | None, zooms: int = 6) -> Floors:
+    if law == "given_floor":
+        assert given is not None
+        return np.full(len(pairs["arm"][0]), given), np.full(len(pairs["mdm"][0]), given)
+    if law == "own_floors":
+        arm, mdm = (profile_floor([pairs[role][0]], [pairs[role][1]], zooms=zooms) for role in ROLES)
+        return arm, mdm
+    if law == "shared_floor":
+        log_c, log_l = ([pairs[role][i] for role in ROLES] for i in (0, 1))
+        shared = profile_floor(log_c, log_l, zooms=zooms)
+        return shared, shared
+    return None
 
 
 def _log_losses(
     at: str, law: str, grid: np.ndarray | None, arm: Frontier, mdm: Frontier, shared: tuple[float, float] | None,
-    pairs: dict[str, Draws], floor: np.ndarray | None,
+    pairs: dict[str, Draws], floors: Floors,
 ) -> np.ndarray:  # fmt: skip
     """Log losses [G] of the grid."""
     if grid is not None:
         given = np.asarray(grid, np.float64)
         if given.ndim != 1 or not len(given) or not (np.isfinite(given).all() and (given > 0).all()):
             raise ValueError("grid: must be a list of finite positive numbers")
-        return np.log(given) if at == "loss" else _arm_log_loss(np.log(given), law, pairs, floor)
+        return np.log(given) if at == "loss" else _arm_log_loss(np.log(given), law, pairs, floors)
     if law in INTERPOLATING and shared is not None:
         low, high = shared
     else:
         low, high = (pick(arm.loss_range[i], mdm.loss_range[i]) for i, pick in enumerate((min, max)))
     if at == "loss":
         return np.linspace(np.log(low), np.log(high), GRID_POINTS)
-    ends, _ = _log_flops(pairs, np.log([high, low]), law, floor)
-    return _arm_log_loss(np.linspace(ends[0, 0], ends[0, 1], GRID_POINTS), law, pairs, floor)
+    ends, _ = _log_flops(pairs, np.log([high, low]), law, floors)
+    return _arm_log_loss(np.linspace(ends[0, 0], ends[0, 1], GRID_POINTS), law, pairs, floors)
 
 
-def _arm_log_loss(log_c: np.ndarray, law: str, pairs: dict[str, Draws], floor: np.ndarray | None) -> np.ndarray:
+def _arm_log_loss(log_c: np.ndarray, law: str, pairs: dict[str, Draws], floors: Floors) -> np.ndarray:
     """Log loss [G] that the ARM reaches at log FLOPs [G]: the laws' inverse found by bisection in log loss."""
     log_l = pairs["arm"][1]
-    bottom = -20.0 if floor is None else float(np.log(np.maximum(floor[0], 1e-9)) + 1e-12)
+    bottom = -20.0 if floors is None else float(np.log(np.maximum(floors[0][0], 1e-9)) + 1e-12)
     low, high = np.full(len(log_c), min(bottom, log_l.min())), np.full(len(log_c), log_l.max() + 20.0)
     for _ in range(80):
         middle = (low + high) / 2
-        short = _log_flops(pairs, middle, law, floor)[0][0] < log_c
+        short = _log_flops(pairs, middle, law, floors)[0][0] < log_c
         low, high = np.where(short, low, middle), np.where(short, middle, high)
     return (low + high) / 2
 
 
-def _log_flops(
-    pairs: dict[str, Draws], log_l: np.ndarray, law: str, floor: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray]:
+def _log_flops(pairs: dict[str, Draws], log_l: np.ndarray, law: str, floors: Floors) -> tuple[np.ndarray, np.ndarray]:
     """Log FLOPs [n, G] of (ARM, MDM) at log losses [G] under a law, for every draw."""
     out = []
-    for role in ("arm", "mdm"):
+    for i, role in enumerate(ROLES):
         log_c, losses = pairs[role]
         if law in INTERPOLATING:
             out.append(invert(log_c, losses, log_l, INTERPOLATING[law]))
             continue
-        if floor is None:
+        if floors is None:
             level, slope = lines(log_c, losses)
             above = np.broadcast_to(log_l, (len(log_c), len(log_l)))
         else:
-            level, slope, _ = floor_line(log_c, losses, floor)
-            rest = np.exp(log_l)[None, :] - floor[:, None]
+            level, slope, _ = floor_line(log_c, losses, floors[i])
+            rest = np.exp(log_l)[None, :] - floors[i][:, None]
             above = np.log(np.where(rest > 0, rest, np.nan))
         slope = np.where(slope < 0, slope, np.nan)
         out.append((above - level[:, None]) / slope[:, None])
@@ -192,17 +226,17 @@ def _log_flops(
 
 
 def _interval(
-    draws: Bootstrap | None, sides: tuple[Frontier, Frontier], log_l: np.ndarray, law: str, level: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    draws: Bootstrap | None, sides: tuple[Frontier, Frontier], log_l: np.ndarray, law: str, level: float,
+    floor: float | None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """(lower, upper, share of unknown draws), [G] each."""
     families = [side.family for side in sides]
     if draws is None or any(family not in draws.families for family in families):
         nothing = np.full(len(log_l), np.nan)
         return nothing, nothing, nothing
     convention = sides[0].convention
-    pairs = {"arm": draws.frontier(families[0], convention), "mdm": draws.frontier(families[1], convention)}
-    floor = profile_floor(*_by_role(pairs), zooms=3) if law == "shared_floor" else None
-    log_arm, log_mdm = _log_flops(pairs, log_l, law, floor)
+    pairs = {role: draws.frontier(family, convention) for role, family in zip(ROLES, families, strict=True)}
+    log_arm, log_mdm = _log_flops(pairs, log_l, law, _floors(pairs, law, floor, zooms=3))
     return percentile_interval(log_mdm - log_arm, level)
 
 

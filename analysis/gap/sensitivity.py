@@ -1,0 +1,119 @@
+"""How far the gap moves with what an analyst chooses: the law, the floor, the FLOP convention and the curve.
+
+All rows are read at one loss, so that they answer one question. What they differ by is model error, and none of their
+intervals, which are statistical, holds it.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.bootstrap import Bootstrap, bootstrap
+from analysis.cells import Recipe
+from analysis.curves import CURVES
+from analysis.frontier import FLOP_COLUMNS
+from analysis.gap.curve import GapCurve, compute_gap, middle_of_overlap
+from analysis.isoflop_fit import IsoFlopFit, fit_recipe
+from analysis.wording import MODEL_ERRORS
+
+DEFAULT_LAWS = ("interpolated", "power_law", "shared_floor")
+
+
+def gap_sensitivity(
+    fit: IsoFlopFit,
+    at: str = "loss",
+    where: float | None = None,
+    laws: Sequence[str] = DEFAULT_LAWS,
+    floors: Sequence[float] = (),
+    conventions: Sequence[str] = tuple(FLOP_COLUMNS),
+    curves: Sequence[str] = CURVES,
+    draws: int = 400,
+    seed: int = 0,
+    level: float = 0.95,
+) -> pd.DataFrame:
+    """One row a choice: curve, convention, law, floor, loss, flops_arm, ratio, lower, upper, support, beside, reason.
+
+    Args:
+        fit: the sweep; its runs are fitted again with every curve, the rest of its recipe as it is.
+        at: whether `where` is a "loss" or the ARM's "flops".
+        where: nats per token, or FLOPs; by default the middle of the fit's overlap, or the ARM's largest budget.
+        laws: members of `analysis.gap.LAWS` but given_floor.
+        floors: nats per token; each adds a row with the law given_floor.
+        conventions: FLOP conventions.
+        curves: IsoFLOP curves. Akima, which has no residuals, takes the noise of the fit.
+        draws: of the bootstrap behind the intervals; 0 for none.
+        seed: of the bootstrap.
+        level: of the intervals.
+
+    Raises:
+        ValueError: no default for `where`, because the families share no loss, or an argument out of range.
+    """
+    where = _where(fit, at) if where is None else where
+    rows = []
+    for curve in curves:
+        other = fit if curve == fit.curve else fit_recipe(_bare(fit.runs), _with_curve(fit, curve))
+        sampled = bootstrap(other, n=draws, seed=seed) if draws else None
+        for convention in conventions:
+            choices = [(law, None) for law in laws] + [("given_floor", floor) for floor in floors]
+            for law, floor in choices:
+                said = {"curve": curve, "convention": convention, "law": law, "floor": _number(floor)}
+                rows.append(said | _row(other, convention, law, floor, at, where, sampled, level))
+    return pd.DataFrame(rows)
+
+
+def _where(fit: IsoFlopFit, at: str) -> float:
+    arm, mdm = fit.frontier("arm"), fit.frontier("mdm")
+    if at == "flops" and len(arm.flops):
+        return float(arm.flops.max())
+    middle = middle_of_overlap(arm, mdm)
+    if middle is None:
+        raise ValueError("where: the families share no loss, so there is no default; give the loss to compare at")
+    return middle
+
+
+def _bare(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs as they were before the fit's own window."""
+    runs = runs.copy()
+    runs.loc[runs["excluded_reason"] == "outside the window", "excluded_reason"] = ""
+    return runs
+
+
+def _with_curve(fit: IsoFlopFit, curve: str) -> Recipe:
+    """The fit's recipe with another curve; Akima is told the families' mean noise unless replicates tell it."""
+    known = fit.recipe.noise_sd
+    told = [noise.sd for noise in fit.noise.values() if math.isfinite(noise.sd)]
+    replicated = all(noise.replicate_dof for noise in fit.noise.values())
+    if curve == "akima" and known is None and told and not replicated and not fit.log_loss:
+        known = float(np.sqrt(np.mean(np.square(told))))
+    return replace(fit.recipe, curve=curve, noise_sd=known)
+
+
+def _row(
+    fit: IsoFlopFit, convention: str, law: str, floor: float | None, at: str, where: float,
+    draws: Bootstrap | None, level: float,
+) -> dict[str, Any]:  # fmt: skip
+    """What one choice gives, or why it gives nothing."""
+    arm, mdm = fit.frontier("arm", convention), fit.frontier("mdm", convention)
+    try:
+        gap = compute_gap(arm, mdm, at, law, np.array([where]), draws, level, floor)
+    except ValueError as refusal:
+        blank = dict.fromkeys(("loss", "flops_arm", "ratio", "lower", "upper"), math.nan)
+        return blank | {"support": "", "beside": MODEL_ERRORS[law], "reason": str(refusal)}
+    return sensitivity_row(gap, floor)
+
+
+def sensitivity_row(gap: GapCurve, floor: float | None = None) -> dict[str, Any]:
+    """A gap at one place as a row; `beside` names the error that its interval does not hold."""
+    return {
+        "floor": _number(floor) if floor is not None else gap.floor, "loss": float(gap.loss[0]),
+        "flops_arm": float(gap.flops_arm[0]), "ratio": float(gap.ratio[0]), "lower": float(gap.lower[0]),
+        "upper": float(gap.upper[0]), "support": str(gap.support[0]), "beside": MODEL_ERRORS[gap.law], "reason": "",
+    }  # fmt: skip
+
+
+def _number(floor: float | None) -> float:
+    return math.nan if floor is None else float(floor)

@@ -1,0 +1,84 @@
+"""Training curves of a sweep's runs, from the JSON lines that each run leaves in `metrics/`.
+
+A run's part files are named by their first step and hold one row a logged step: step, loss (nats per token), lr, ….
+A last line that a crash cut off is left out.
+"""
+
+import json
+import math
+import os
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.load import read_runs, records
+from mdm_jax.storage import Path, as_path
+
+MAX_PART_BYTES = 1 << 28
+SUFFIX = ".jsonl"
+FACTS = ("family", "params_non_embedding", "params", "budget", "lr_final_fraction", "seed", "flops_with_head")
+
+
+def read_curves(sweep: str | os.PathLike[str]) -> pd.DataFrame:
+    """One row a logged step: run_id, family, N, step, tokens, flops_6nd, flops_exact, loss, lr and the run's facts.
+
+    Tokens and FLOPs of a step are the run's total times step / steps: batches are equal.
+
+    Args:
+        sweep: a sweep's directory, with `runs/<run_id>/metrics/`.
+
+    Raises:
+        ValueError: no run has a curve, or a metrics file (named) is not JSON lines.
+    """
+    root = as_path(sweep)
+    runs = read_runs(root)
+    folder = root / "runs" if (root / "runs").is_dir() else root
+    tables = []
+    for row in records(runs):
+        if row["excluded_reason"] or not (row["steps"] > 0):
+            continue
+        name = str(row["run_id"])
+        if "/" in name or name in ("", ".", ".."):
+            continue
+        curve = _curve(folder / name / "metrics")
+        if len(curve):
+            tables.append(_with_facts(curve, row))
+    if not tables:
+        raise ValueError(f"{sweep}: no usable run has a training curve in runs/<run_id>/metrics/*{SUFFIX}")
+    return pd.concat(tables, ignore_index=True)
+
+
+def _curve(folder: Path) -> pd.DataFrame:
+    """step, loss and lr of one run, by rising step; empty without metrics."""
+    if not folder.is_dir():
+        return pd.DataFrame()
+    parts = [p for p in folder.iterdir() if p.name.endswith(SUFFIX) and p.name.removesuffix(SUFFIX).isdigit()]
+    rows = [row for part in sorted(parts, key=lambda part: part.name) for row in _rows(part)]
+    table = pd.DataFrame(rows, columns=["step", "loss", "lr"], dtype=np.float64)
+    return table.drop_duplicates("step", keep="last").sort_values("step")
+
+
+def _rows(part: Path) -> list[tuple[float, float, float]]:
+    if part.stat().length > MAX_PART_BYTES:
+        raise ValueError(f"{part}: larger than {MAX_PART_BYTES >> 20} MiB, which is no part of a training curve")
+    rows = []
+    for number, line in enumerate(part.read_text().splitlines(keepends=True), 1):
+        if not line.endswith("\n"):
+            break
+        try:
+            row = json.loads(line)
+            step, loss = float(row["step"]), float(row["loss"])
+            rate = float(row.get("lr", math.nan))
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            raise ValueError(f"{part}: line {number} is not a row with step and loss") from None
+        if math.isfinite(loss) and loss > 0 and step > 0:
+            rows.append((step, loss, rate))
+    return rows
+
+
+def _with_facts(curve: pd.DataFrame, row: dict[str, Any]) -> pd.DataFrame:
+    share = np.asarray(curve["step"], np.float64) / row["steps"]
+    facts = {name: [row[name]] * len(curve) for name in FACTS if name in row}
+    amounts = {name: row[name] * share for name in ("tokens", "flops_6nd", "flops_exact", "flops_with_head")}
+    return curve.assign(run_id=row["run_id"], **(facts | amounts))
