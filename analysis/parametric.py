@@ -111,7 +111,13 @@ class ParametricFit:
 
     @property
     def optimum(self) -> ComputeOptimal:
-        """The compute-optimal N, D and loss that the surface implies, under C = 6 N D."""
+        """The compute-optimal N, D and loss that the surface implies, under C = 6 N D.
+
+        Raises:
+            ValueError: a term vanished or does not fall, so that there is no best N.
+        """
+        if not (0 < self.A < math.inf and 0 < self.B < math.inf and self.alpha > 0 and self.beta > 0):
+            raise ValueError(f"optimum: the surface has none ({self.reason})")
         log_k, exponent, log_g, a = optimum_terms(math.log(self.A), math.log(self.B), self.alpha, self.beta)
         vanished = NEGLIGIBLE * float(self.losses.min()) > self.E
         law = SaturatingPowerLaw(math.exp(log_k), float(exponent), self.E, vanished)
@@ -269,7 +275,8 @@ def centred(n: np.ndarray, d: np.ndarray, losses: np.ndarray, criterion: Criteri
 def natural(theta: np.ndarray, means: np.ndarray) -> tuple[np.ndarray, ...]:
     """E, A, B, alpha and beta, [...] each, of the solver's parameters [..., 5]."""
     e, a, b, alpha, beta = np.moveaxis(theta, -1, 0)
-    values = np.exp(e), np.exp(a + alpha * means[0]), np.exp(b + beta * means[1]), alpha, beta
+    with np.errstate(over="ignore"):  # an exponent that ran away is reported, not warned about
+        values = np.exp(e), np.exp(a + alpha * means[0]), np.exp(b + beta * means[1]), alpha, beta
     return tuple(np.asarray(value) for value in values)
 
 

@@ -191,6 +191,10 @@ def test_what_the_runs_do_not_determine_is_not_called_converged() -> None:
     assert "E ran to zero" in no_floor.reason
     no_size = fit_surface(n, d, 1.8 + 2143 / d**0.366)
     assert not no_size.converged
+    rising = fit_surface(n, d, 1.8 + 0.1 * n**0.1 + 2143 / d**0.366)
+    assert not rising.converged
+    with pytest.raises(ValueError, match="has none"):
+        _ = rising.optimum
     for fit in (line, no_floor):
         with pytest.raises(ValueError, match="not converged"):
             bootstrap_parametric(fit, n=10)
