@@ -1,12 +1,14 @@
 """Runs as processes of their own: a small corpus, specs that take seconds, and what a run leaves behind."""
 
 import dataclasses
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,7 +92,7 @@ class Workshop:
     ) -> subprocess.Popen:
         """The started process of the program; its outputs are pipes unless `options` say otherwise."""
         runs.mkdir(parents=True, exist_ok=True)
-        plan = self.root / f"{spec.run_id}-{abs(hash(spec))}.jsonl"
+        plan = runs / "plan.jsonl"
         plan.write_text(to_json(spec) + "\n")
         command = [sys.executable, *program, "--plan", str(plan), "--run-id", spec.run_id]
         return subprocess.Popen(
@@ -115,18 +117,37 @@ class Workshop:
         """The run to its end."""
         return ended(self.start(spec, runs, *flags, **options))
 
+    def undisturbed(self, spec: RunSpec) -> Path:
+        """The runs' folder of the run, done once in a session and interrupted by nobody."""
+        mesh = f"{spec.hardware.mesh_data}x{spec.hardware.mesh_model}"
+        runs = self.root / f"undisturbed-{mesh}-{spec.hardware.checkpoint_every}"
+        with locked(self.root / f"{spec.run_id}-{runs.name}.lock"):
+            if not (runs / spec.run_id).exists():
+                end = self.run(spec, runs)
+                assert end.code == 0, end.said
+        return runs
+
 
 def workshop(factory: pytest.TempPathFactory, as_for_users: bool = False) -> Workshop:
-    """A new workshop; give it to the tests of a file by a fixture of module scope.
+    """The session's workshop, which its test files and its test processes share.
 
     Args:
         factory: of temporary folders.
-        as_for_users: programs are optimised as they are for users, and none of them is compiled before; otherwise they
-            are compiled in half the time and shared with the session's other tests.
+        as_for_users: programs are optimised as they are for users; otherwise they are compiled in half the time.
     """
-    root, session = factory.mktemp("workshop"), factory.getbasetemp()
-    shared = session.parent if "PYTEST_XDIST_WORKER" in os.environ else session
-    return Workshop(root, prepared(root), (root if as_for_users else shared) / "compiled", not as_for_users)
+    session = factory.getbasetemp()
+    root = (session.parent if "PYTEST_XDIST_WORKER" in os.environ else session) / f"workshop-{as_for_users:d}"
+    root.mkdir(exist_ok=True)
+    with locked(root / "data.lock"):
+        return Workshop(root, prepared(root), root / "compiled", not as_for_users)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """One process at a time."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def ended(process: subprocess.Popen) -> Ended:
@@ -154,6 +175,9 @@ def killed_at(whole: Path, runs: Path, spec: RunSpec, step: int) -> Path:
     folder = runs / spec.run_id
     shutil.copytree(whole / spec.run_id, folder)
     (folder / "result.json").unlink()
+    for part in (folder / "metrics").iterdir():
+        if int(part.stem) >= step:
+            part.unlink()
     for saved in checkpoints(runs, spec):
         if saved > step:
             shutil.rmtree(folder / "checkpoints" / str(saved))
@@ -182,7 +206,7 @@ def outcome(runs: Path, spec: RunSpec) -> dict[str, Any]:
     """Everything that must be the same however often the run was interrupted."""
     arrays = {name: (str(leaf.dtype), leaf.shape, leaf.tobytes()) for name, leaf in leaves(runs, spec).items()}
     row = dataclasses.asdict(result(runs, spec))
-    for name in ("attempts", "goodput", "peak_memory_bytes", "wall_seconds"):
+    for name in ("attempts", "git_sha", "goodput", "peak_memory_bytes", "wall_seconds"):
         row.pop(name)
     return {"arrays": arrays, "rows": rows(runs, spec), "result": row}
 

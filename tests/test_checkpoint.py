@@ -203,9 +203,8 @@ def shop(tmp_path_factory) -> Workshop:
 
 @pytest.fixture(scope="module")
 def whole(shop) -> Path:
-    runs = shop.root / "whole"
-    assert shop.run(shop.spec(Family.ARM), runs).code == 0
-    return runs
+    """The runs' folder of an ARM that nothing disturbed."""
+    return shop.undisturbed(shop.spec(Family.ARM))
 
 
 def test_a_run_falls_back_to_an_older_step_and_then_to_none_with_the_same_result(shop, whole, tmp_path) -> None:

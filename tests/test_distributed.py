@@ -1,12 +1,12 @@
 """Two `jax.distributed` processes on CPU read the batches of one, train to its loss, and hand their checkpoints on."""
 
 import dataclasses
-import functools
+import hashlib
+import itertools
 import json
 import signal
 import socket
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,7 @@ from running import (
     workshop,
 )
 
+from mdm_jax.data.pipeline import train_batches
 from mdm_jax.results import Status
 from mdm_jax.spec import Family, RunSpec
 
@@ -39,8 +40,8 @@ def shop(tmp_path_factory) -> Workshop:
     return workshop(tmp_path_factory)
 
 
-def spec_of(shop: Workshop, family: Family) -> RunSpec:
-    return shop.spec(family, steps=12, mesh_data=2)
+def spec_of(shop: Workshop, family: Family, steps: int = 12, **hardware: int) -> RunSpec:
+    return shop.spec(family, steps, mesh_data=2, **hardware)
 
 
 def start_two(shop: Workshop, spec: RunSpec, runs: Path, **options) -> list[subprocess.Popen]:
@@ -72,61 +73,47 @@ def assert_close(first: Path, second: Path, spec: RunSpec) -> None:
 
 def test_two_processes_read_the_global_batches_of_one(shop, tmp_path) -> None:
     spec = spec_of(shop, Family.ARM)
-    one = ended(shop.start(spec, tmp_path, program=BATCHES))
-    two = run_two(shop, spec, tmp_path, program=BATCHES)
-    assert [end.code for end in (one, *two)] == [0, 0, 0], [end.said for end in (one, *two)]
-    digests = [json.loads(end.out.splitlines()[-1]) for end in (one, *two)]
-    assert digests[0] == digests[1] == digests[2]
-    assert len(set(digests[0])) == 5
-
-
-@pytest.fixture(scope="module")
-def one(shop) -> Callable[[RunSpec], Path]:
-    """The runs' folder of the run in one process with two devices."""
-
-    @functools.cache
-    def run(spec: RunSpec) -> Path:
-        assert shop.run(spec, shop.root / "one").code == 0
-        return shop.root / "one"
-
-    return run
-
-
-def test_two_processes_train_as_one_does_and_hand_their_checkpoint_to_one(shop, one, tmp_path) -> None:
-    spec = spec_of(shop, Family.ARM)
-    ends = run_two(shop, spec, tmp_path / "two")
+    ends = run_two(shop, spec, tmp_path, program=BATCHES)
     assert [end.code for end in ends] == [0, 0], [end.said for end in ends]
-    assert result(tmp_path / "two", spec).topology == "2x1 cpu, 2 processes"
-    assert_close(one(spec), tmp_path / "two", spec)
-    killed_at(tmp_path / "two", tmp_path / "then one", spec, 10)
-    assert "resumed at step 10" in shop.run(spec, tmp_path / "then one").said
-    assert_close(one(spec), tmp_path / "then one", spec)
+    batches = itertools.islice(train_batches(spec.data, spec.optim.global_batch, spec.seed), 5)
+    digests = [hashlib.sha256(batch_BL.tobytes()).hexdigest() for batch_BL in batches]
+    assert len(set(digests)) == 5
+    assert [json.loads(end.out.splitlines()[-1]) for end in ends] == [digests, digests]
 
 
-def test_two_processes_stop_together_and_go_on(shop, one, tmp_path) -> None:
-    spec = spec_of(shop, Family.MDM)
+def test_two_processes_train_as_one_does(shop, tmp_path) -> None:
+    spec = spec_of(shop, Family.ARM)
+    ends = run_two(shop, spec, tmp_path)
+    assert [end.code for end in ends] == [0, 0], [end.said for end in ends]
+    assert result(tmp_path, spec).topology == "2x1 cpu, 2 processes"
+    assert_close(shop.undisturbed(spec), tmp_path, spec)
+
+
+def test_two_processes_take_over_from_one_stop_together_and_hand_back(shop, tmp_path) -> None:
+    spec = spec_of(shop, Family.MDM, steps=24, checkpoint_every=8)
+    one = shop.undisturbed(spec)
+    killed_at(one, tmp_path, spec, 16)
     processes = start_two(shop, spec, tmp_path)
-    wait_until(lambda: any(row["step"] >= 2 for row in rows(tmp_path, spec)), processes[0])
+    wait_until(lambda: any(row["step"] >= 17 for row in rows(tmp_path, spec)), processes[0])
     processes[1].send_signal(signal.SIGTERM)  # one is asked, both stop at the same step
     ends = [ended(process) for process in processes]
     assert [end.code for end in ends] == [143, 143], [end.said for end in ends]
     stopped = checkpoints(tmp_path, spec)[-1]
-    assert 2 < stopped < 12
+    assert 16 < stopped < 24
+    assert all("resumed at step 16" in end.said for end in ends)
     assert result(tmp_path, spec).status is Status.RUNNING
-    ends = run_two(shop, spec, tmp_path)
-    assert [end.code for end in ends] == [0, 0], [end.said for end in ends]
-    assert all(f"resumed at step {stopped}" in end.said for end in ends)
-    assert_close(one(spec), tmp_path, spec)
+    assert f"resumed at step {stopped}" in shop.run(spec, tmp_path).said
+    assert_close(one, tmp_path, spec)
 
 
-def test_a_run_goes_on_with_another_mesh_or_says_that_it_cannot(shop, one, tmp_path) -> None:
+def test_a_run_goes_on_with_another_mesh_or_says_that_it_cannot(shop, tmp_path) -> None:
     spec = spec_of(shop, Family.ARM)
     smaller = dataclasses.replace(spec, hardware=dataclasses.replace(spec.hardware, mesh_data=1))
-    killed_at(one(spec), tmp_path / "smaller", spec, 10)
+    killed_at(shop.undisturbed(spec), tmp_path / "smaller", spec, 10)
     assert "resumed at step 10" in shop.run(smaller, tmp_path / "smaller").said
-    assert_close(one(spec), tmp_path / "smaller", spec)
+    assert_close(shop.undisturbed(spec), tmp_path / "smaller", spec)
     other = dataclasses.replace(spec, hardware=dataclasses.replace(spec.hardware, mesh_data=1, mesh_model=2))
-    folder = killed_at(one(spec), tmp_path / "other", spec, 10)
+    folder = killed_at(shop.undisturbed(spec), tmp_path / "other", spec, 10)
     end = shop.run(other, tmp_path / "other")
     assert end.code == 1
     assert len(end.errors) == 1

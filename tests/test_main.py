@@ -35,9 +35,7 @@ def shop(tmp_path_factory) -> Workshop:
 @pytest.fixture(scope="module")
 def whole(shop) -> Path:
     """The runs' folder of an ARM that nothing disturbed."""
-    runs = shop.root / "whole"
-    assert shop.run(shop.spec(ARM), runs).code == 0
-    return runs
+    return shop.undisturbed(shop.spec(Family.ARM))
 
 
 @pytest.fixture

@@ -21,23 +21,6 @@ def shop(tmp_path_factory) -> Workshop:
     return workshop(tmp_path_factory, as_for_users=True)
 
 
-@pytest.fixture(scope="module")
-def alone(shop) -> dict[tuple[Family, int], Path]:
-    """Runs that nobody interrupted, by family and steps; `left_alone` fills it.
-
-    They compile what they run; the interrupted ones find it in the cache, so the comparison covers that too.
-    """
-    return {}
-
-
-def left_alone(shop: Workshop, alone: dict, spec: RunSpec) -> Path:
-    key = spec.family, spec.schedule.steps
-    if key not in alone:
-        alone[key] = shop.root / f"alone-{spec.run_id}"
-        assert shop.run(spec, alone[key]).code == 0
-    return alone[key]
-
-
 def unfinished(folder: Path) -> dict[str, int]:
     """Checkpoints that are half-written or not sealed yet, with the time of their last change."""
     found = {}
@@ -81,7 +64,8 @@ def killed(shop: Workshop, spec: RunSpec, runs: Path, step: int, writing: bool, 
     return bool(new())
 
 
-def kill_and_compare(shop: Workshop, alone: dict, spec: RunSpec, runs: Path, kills: int) -> None:
+def kill_and_compare(shop: Workshop, spec: RunSpec, runs: Path, kills: int) -> None:
+    whole = outcome(shop.undisturbed(spec), spec)  # it compiles its programs; those that are killed find them cached
     draw = random.Random(f"{spec.family.value} {kills}")
     steps = sorted(draw.randint(1, spec.schedule.steps * 2 // 3) for _ in range(kills))
     inside = sum(
@@ -91,22 +75,22 @@ def kill_and_compare(shop: Workshop, alone: dict, spec: RunSpec, runs: Path, kil
     last = shop.run(spec, runs)
     assert last.code == 0, last.said
     assert result(runs, spec).attempts == kills + 1
-    assert_same(outcome(runs, spec), outcome(left_alone(shop, alone, spec), spec))
+    assert_same(outcome(runs, spec), whole)
 
 
 @pytest.mark.parametrize("family", Family)
-def test_killed_runs_end_with_the_same_bits(shop, alone, tmp_path, family) -> None:
-    kill_and_compare(shop, alone, shop.spec(family, steps=24), tmp_path, FEW)
+def test_killed_runs_end_with_the_same_bits(shop, tmp_path, family) -> None:
+    kill_and_compare(shop, shop.spec(family, steps=24), tmp_path, FEW)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", Family)
-def test_runs_killed_twenty_times_end_with_the_same_bits(shop, alone, tmp_path, family) -> None:
-    kill_and_compare(shop, alone, shop.spec(family, steps=60, checkpoint_every=1), tmp_path, MANY)
+def test_runs_killed_twenty_times_end_with_the_same_bits(shop, tmp_path, family) -> None:
+    kill_and_compare(shop, shop.spec(family, steps=60, checkpoint_every=1), tmp_path, MANY)
 
 
-def test_signals_stop_a_run_that_then_goes_on(shop, alone, tmp_path) -> None:
-    spec = shop.spec(Family.ARM, steps=24, checkpoint_every=7)
+def test_signals_stop_a_run_that_then_goes_on(shop, tmp_path) -> None:
+    spec = shop.spec(Family.ARM, steps=24)
 
     def interrupt(number: int, step: int):
         process = shop.start(spec, tmp_path)
@@ -128,7 +112,7 @@ def test_signals_stop_a_run_that_then_goes_on(shop, alone, tmp_path) -> None:
     last = shop.run(spec, tmp_path)
     assert last.code == 0
     assert "resumed at step" in last.said
-    assert_same(outcome(tmp_path, spec), outcome(left_alone(shop, alone, spec), spec))
+    assert_same(outcome(tmp_path, spec), outcome(shop.undisturbed(spec), spec))
 
 
 @pytest.mark.slow
