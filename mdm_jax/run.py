@@ -11,6 +11,7 @@ import resource
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -66,10 +67,8 @@ class Record:
         """
         row = result_of(self._spec, status, excluded_reason=reason, wall_seconds=round(self.seconds, 3), **self._known)
         if jax.process_index() == 0:
-            try:
+            with _naming(self._folder / "result.json"):
                 write_result(self._folder / "result.json", row)
-            except OSError as error:
-                raise OSError(f"{self._folder / 'result.json'} not written: {error.strerror}") from error
         return row
 
 
@@ -89,7 +88,8 @@ def execute(spec: RunSpec, folder: Path, record: Record, watch: Watch) -> RunRes
     mesh = make_mesh(spec.hardware.mesh_data, spec.hardware.mesh_model)
     record.learn(**_where(spec), **_what(spec, manifest))
     if jax.process_index() == 0:
-        write_atomic(folder / "spec.json", to_json(spec) + "\n")
+        with _naming(folder / "spec.json"):
+            write_atomic(folder / "spec.json", to_json(spec) + "\n")
     record.write(Status.RUNNING)
     with jax.set_mesh(mesh):
         try:
@@ -122,6 +122,15 @@ def _train(spec: RunSpec, folder: Path, mesh: jax.sharding.Mesh, watch: Watch) -
         if metrics is not None:
             metrics.close()
         checkpoints.close()
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Says which file an error of the disk kept from being written; the system does not."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(f"{path} not written: {error.strerror}") from error
 
 
 def _local_batches(spec: RunSpec, step: int, verify: bool) -> Iterator[np.ndarray]:

@@ -135,5 +135,5 @@ def test_a_file_size_limit_at_the_first_file(shop, tmp_path) -> None:
     spec = shop.spec(ARM)
     full = run_limited(shop, spec, tmp_path, 100)
     assert full.code == 42
-    assert full.errors == ["mdm_jax: [Errno 27] File too large"]
+    assert full.errors == [f"mdm_jax: {tmp_path / spec.run_id / 'spec.json'} not written: File too large"]
     assert list((tmp_path / spec.run_id).iterdir()) == []
