@@ -149,8 +149,8 @@ def test_a_full_disk_is_one_line_and_leaves_what_was_there(tmp_path):
     data = prepared(tmp_path)
     before = content(data.directory)
     write_jsonl(Path(data.corpus.path), texts(3000, seed=1))
-    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # noqa: E731
-    process = start(data, "--force", preexec_fn=limit)
+    process = start(data, "--force")
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (100_000, 100_000))  # long before it can write
     said = process.communicate()[1]
     assert process.returncode == 1
     assert said.startswith("error: [Errno 27] File too large")

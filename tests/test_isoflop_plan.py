@@ -258,7 +258,8 @@ def test_flags_reach_the_runs(tmp_path) -> None:
         "--vocab-size",
         "300",
     ]
-    settings = ["--batch", "8", "--set", "run.optim.weight_decay=0", "--set", "sweep.seeds=[3]"]
+    elsewhere = f"run.data.directory={tmp_path / 'nothing_prepared'}"
+    settings = ["--batch", "8", "--set", "run.optim.weight_decay=0", "--set", "sweep.seeds=[3]", "--set", elsewhere]
     assert main([*arguments, *settings, "--out", str(tmp_path)]) == 0
     mdm, arm = read_plan(tmp_path)
     assert (mdm.family, arm.family) == (Family.MDM, Family.ARM)
