@@ -2,9 +2,9 @@ import dataclasses
 import json
 import os
 import pty
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -107,16 +107,15 @@ def planner(*arguments: str, **options) -> subprocess.CompletedProcess:
 
 
 def test_command_loads_no_jax_and_answers_at_once(tmp_path) -> None:
-    def best(*arguments: str) -> float:
-        times = []
-        for _ in range(3):
-            start = time.perf_counter()
-            assert planner(*arguments).returncode == 0
-            times.append(time.perf_counter() - start)
-        return min(times)
+    def cpu_seconds(*arguments: str) -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert planner(*arguments).returncode == 0
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-    assert best("--help") < 1
-    assert best("--config", QUICKSTART, "--out", str(tmp_path / "a")) < 1
+    # It waits for nothing, so these are seconds of the wall on a machine that is not busy.
+    assert cpu_seconds("--help") < 1
+    assert cpu_seconds("--config", QUICKSTART, "--out", str(tmp_path / "a")) < 1
     loaded = planner("--config", QUICKSTART, "--out", str(tmp_path / "b"), python=("-X", "importtime")).stderr
     modules = {line.rpartition("|")[2].strip().partition(".")[0] for line in loaded.splitlines()}
     assert "isoflop" in modules
