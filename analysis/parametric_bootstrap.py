@@ -4,8 +4,8 @@ unit="run" resamples runs with replacement, which needs no model of their errors
 (Besiroglu et al. 2024). unit="budget" resamples whole budgets, for errors that the runs of a budget share; with five
 budgets it is rough. unit="noise" keeps the design and draws losses around the fitted surface (parametric bootstrap):
 residuals drawn with replacement, scaled to each run's own scatter where `loss_se_mc` gave the runs different weights.
-It takes the scatter to be the same all over the plane: on the Chinchilla points, where large models scatter twice as much
-as small ones, its standard errors are half of those of "run". In 60 simulated pairs of sweeps (5 budgets of 7 sizes,
+It takes the scatter to be the same all over the plane: on the Chinchilla points, where large models scatter twice as
+much as small ones, its standard errors are half of those of "run". In 60 simulated pairs of sweeps (5 budgets, 7 sizes,
 noise sd .005) the 95% interval of the parametric gap held the truth in 93% with "run" and in 88% with "noise".
 
 Resampled runs carry their Monte Carlo error with them, so `loss_se_mc` enters through the weights only. Refits start
