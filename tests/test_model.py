@@ -99,7 +99,10 @@ def test_rematerialisation_keeps_less_for_the_backward_pass():
 
 @BOTH
 @pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 2e-2)])
-def test_attention_is_the_reference(attention, dtype, tolerance):
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_attention_is_the_reference(monkeypatch, attention, dtype, tolerance, backend):
+    """In the form for this backend, wherever the test runs."""
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
     q, k, v, direction = (normal((2, 7, 3, 4), seed, dtype) for seed in range(4))
 
     def output_and_gradients(function):
