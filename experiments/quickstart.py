@@ -2,12 +2,12 @@
 
     python -m mdm_jax.data.prepare --config experiments/quickstart.py
     python -m isoflop.plan --config experiments/quickstart.py --out runs/quickstart
-    python -m isoflop.run runs/quickstart
+    python -m isoflop.run runs/quickstart --jobs 2
     python -m analysis.report runs/quickstart
 
 Four curves of each family. An MDM needs far more FLOPs than an ARM for the same loss, so its budgets lie that much
-higher: the two families' loss ranges overlap, and the compute gap is interpolated, not extrapolated. Rows are 64 bytes and
-batches small, because the optimal models have thousands of parameters and need many steps.
+higher: the two families' loss ranges overlap, and the compute gap is interpolated, not extrapolated. Rows are 64 bytes
+and batches small, because the optimal models have thousands of parameters and need many steps.
 
 Hardware: two CPU cores. Time: about 13 minutes of CPU, under 9 of the wall with both cores half busy elsewhere.
 Result: every budget with an interior minimum, and a gap of 100 [40, 154] at a loss of 2.57 under 6ND, 58 [25, 87] under
