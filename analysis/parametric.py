@@ -127,11 +127,15 @@ class ParametricFit:
 def optimum_terms(
     log_a: np.ndarray | float, log_b: np.ndarray | float, alpha: np.ndarray | float, beta: np.ndarray | float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(log k, s, log G, a) of L* = E + k C^s and N* = G (C/6)^a, of the shape of the arguments."""
-    total = np.asarray(alpha) + beta
-    log_g = (np.log(alpha) + log_a - np.log(beta) - log_b) / total
-    slope = np.asarray(alpha) * beta / total
-    log_k = np.logaddexp(log_a - alpha * log_g, log_b + beta * log_g) + slope * math.log(6)
+    """(log k, s, log G, a) of L* = E + k C^s and N* = G (C/6)^a, of the shape of the arguments.
+
+    A resample whose surface ran away has no optimum: its terms are not finite.
+    """
+    with np.errstate(all="ignore"):
+        total = np.asarray(alpha) + beta
+        log_g = (np.log(alpha) + log_a - np.log(beta) - log_b) / total
+        slope = np.asarray(alpha) * beta / total
+        log_k = np.logaddexp(log_a - alpha * log_g, log_b + beta * log_g) + slope * math.log(6)
     return np.asarray(log_k), np.asarray(-slope), np.asarray(log_g), np.asarray(beta / total)
 
 

@@ -4,6 +4,7 @@ The MDM's NELBO is always estimated in its count form, whatever form it was trai
 everything that is compared. Every draw pairs the rows by a fresh permutation: levels tied to rows bias a fixed set.
 """
 
+import functools
 from dataclasses import dataclass
 
 import jax
@@ -59,19 +60,20 @@ def evaluate(params: Transformer, spec: RunSpec, rows_SL: Int[np.ndarray, "S L"]
     count = usable_rows(spec, len(rows_SL))
     objective = spec.objective if spec.family is Family.ARM else ObjectiveSpec()
     draws = 1 if spec.family is Family.ARM else spec.evaluation.mc_samples
-    run = jax.jit(lambda params, tokens_NBL, key: _draw_losses(params, tokens_NBL, key, spec, objective))
     loss_RS = np.empty((draws, count))
     for r in range(draws):
         order_S = np.random.default_rng([DRAW_SEED, r]).permutation(count)
         tokens_NBL = rows_SL[order_S].reshape(-1, spec.evaluation.batch, rows_SL.shape[1])
         key = jax.random.fold_in(jax.random.key(DRAW_SEED), r)
-        loss_RS[r, order_S] = np.asarray(run(params, stack_batches(mesh, tokens_NBL), key)).reshape(-1)
+        drawn_NB = _draw_losses(params, stack_batches(mesh, tokens_NBL), key, spec, objective)
+        loss_RS[r, order_S] = np.asarray(drawn_NB).reshape(-1)
     mean_R, mean_S = loss_RS.mean(1), loss_RS.mean(0)
     se_mc = 0.0 if draws == 1 else float(mean_R.std(ddof=1) / draws**0.5)
     se_data = float(mean_S.std(ddof=1) / count**0.5)
     return Evaluation(float(mean_R.mean()), se_mc, se_data, count * rows_SL.shape[1], draws)
 
 
+@functools.partial(jax.jit, static_argnames=("spec", "objective"))
 def _draw_losses(params: Transformer, tokens_NBL: Array, key: Array, spec: RunSpec, objective: ObjectiveSpec) -> Array:
     """`[N, B]`: every row's loss in one draw, batch by batch."""
     vocab_size = spec.model.vocab_size
