@@ -12,12 +12,21 @@ from analysis.bootstrap import Bootstrap, bootstrap
 from analysis.checks import Finding, Severity, check
 from analysis.frontier import Frontier, overlap
 from analysis.gap import GapCurve, compute_gap, middle_of_overlap
+from analysis.gap.sensitivity import gap_sensitivity
+from analysis.holdout import holdout
 from analysis.isoflop_fit import IsoFlopFit, fit_isoflop
 from analysis.load import read_runs
 from analysis.parametric import ParametricFit, fit_parametric
 from analysis.parametric_bootstrap import ParametricDraws, bootstrap_parametric
 from analysis.parametric_gap import parametric_gap
-from analysis.power_law import PowerLaw, SaturatingPowerLaw, fit_power_law, fit_saturating_power_law
+from analysis.power_law import (
+    PowerLaw,
+    SaturatingPowerLaw,
+    SlopeTest,
+    compare_slopes,
+    fit_power_law,
+    fit_saturating_power_law,
+)
 
 __all__ = [
     "Bootstrap",
@@ -30,14 +39,18 @@ __all__ = [
     "PowerLaw",
     "SaturatingPowerLaw",
     "Severity",
+    "SlopeTest",
     "bootstrap",
     "bootstrap_parametric",
     "check",
+    "compare_slopes",
     "compute_gap",
     "fit_isoflop",
     "fit_parametric",
     "fit_power_law",
     "fit_saturating_power_law",
+    "gap_sensitivity",
+    "holdout",
     "middle_of_overlap",
     "overlap",
     "parametric_gap",

@@ -1,17 +1,20 @@
 """What a referee would ask about a sweep: each doubt is a finding with its number and its remedy."""
 
 import enum
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from analysis.bootstrap import Bootstrap
+from analysis.cells import OUTSIDE
 from analysis.frontier import overlap
+from analysis.gap import GapCurve
 from analysis.isoflop_fit import IsoFlopFit
 from analysis.load import numbers, records, select, usable_runs
-from analysis.wording import family_name, scientific
+from analysis.wording import LAWS, family_name, scientific
 
 FEWEST_BUDGETS = 4
 OFF_CENTRE = 0.5
@@ -19,6 +22,9 @@ NEAR_SIZES = 0.05
 UNDECAYED = 0.2
 HEAD_SHARE = 1.2
 LOST_DRAWS = 0.025
+NEAR_FLOOR = 0.1
+"""A loss less than this share of itself above a fitted floor is near it."""
+FLOPS_DISAGREE = 0.02
 ROLES = ("arm", "mdm")
 
 
@@ -41,15 +47,22 @@ class Finding:
     remedy: str
 
 
-def check(runs: pd.DataFrame, fit: IsoFlopFit | None = None, draws: Bootstrap | None = None) -> list[Finding]:
-    """Findings about the runs, and about the fit and its bootstrap where they are given; the gravest first."""
-    findings = [*_statuses(runs), *_families(runs), *_mixtures(runs), *_training(runs)]
+def check(
+    runs: pd.DataFrame,
+    fit: IsoFlopFit | None = None,
+    draws: Bootstrap | None = None,
+    gaps: Sequence[GapCurve] = (),
+) -> list[Finding]:
+    """Findings about the runs, and about the fit, its bootstrap and the gaps where given; the gravest first."""
+    findings = [*_statuses(runs), *_families(runs), *_mixtures(runs), *_training(runs), *_flops(runs)]
     if fit is not None:
         for family in fit.families:
-            findings += [*_minima(fit, family), *_budgets(fit, family), *_sizes(fit, family)]
+            findings += [*_minima(fit, family), *_budgets(fit, family), *_sizes(fit, family), *_noise(fit, family)]
         findings += _overlaps(fit)
     if draws is not None:
         findings += _lost_draws(draws)
+    findings += [finding for gap in gaps for finding in _near_floor(gap)]
+    findings = list(dict.fromkeys(findings))
     order = list(Severity)
     return sorted(findings, key=lambda finding: order.index(finding.severity))
 
@@ -66,13 +79,16 @@ def _statuses(runs: pd.DataFrame) -> list[Finding]:
         "status failed": "read the run's log and start it again",
         "status running": "wait for them, then repeat the report",
         "status missing": "run them: python -m isoflop.run DIR",
+        "duplicate of another run": "keep one of each; a repeated row would count twice",
+        OUTSIDE: "nothing, the window was asked for",
     }
     out = []
     for reason, group in runs[runs["excluded_reason"] != ""].groupby("excluded_reason", sort=True):
         code = str(reason).removeprefix("status ").replace(" ", "_") + "_runs"
         message = f"{len(group)} of {len(runs)} runs left out ({reason}): {_some(group['run_id'])}"
         remedy = remedies.get(str(reason), "correct the row, or leave it out on purpose")
-        out.append(Finding(Severity.WARNING, code, message, float(len(group)), remedy))
+        weight = Severity.NOTE if reason == OUTSIDE else Severity.WARNING
+        out.append(Finding(weight, code, message, float(len(group)), remedy))
     return out
 
 
@@ -130,6 +146,53 @@ def _training(runs: pd.DataFrame) -> list[Finding]:
         message = f"the vocabulary head weighs: with it the median run spends {value:.2f} times 6ND"
         remedy = "quote the gap under exact beside smdm_6nd; they differ by what the families spend on the head"
         out.append(Finding(Severity.NOTE, "head_share", message, value, remedy))
+    return out
+
+
+def _flops(runs: pd.DataFrame) -> list[Finding]:
+    """FLOPs that are not 6 N D, as when the product overflowed 64-bit integers on its way here."""
+    used = usable_runs(runs)
+    off = np.abs(numbers(used, "flops_6nd") / (6 * numbers(used, "params_non_embedding") * numbers(used, "tokens")) - 1)
+    bad = off > FLOPS_DISAGREE
+    if not bad.any():
+        return []
+    worst = float(off[bad].max())
+    message = f"{bad.sum()} runs have flops_6nd that differ from 6 N D by up to {worst:.3g} of it"
+    remedy = "leave flops_6nd out, it follows from N and D; 6 N D above 9.2e18 overflows 64-bit integers"
+    return [Finding(Severity.ERROR, "flops_not_6nd", message, worst, remedy)]
+
+
+def _noise(fit: IsoFlopFit, family: str) -> list[Finding]:
+    """A noise that nothing tells, and replicates that disagree with the residuals."""
+    noise, name = fit.noise[family], family_name(family)
+    if math.isfinite(noise.sd) or not any(cell.fitted for cell in fit.cells_of(family)):
+        return []
+    message = f"{name}: the {fit.curve} curve leaves no residuals, so nothing tells the noise and there is no interval"
+    remedy = "repeat some runs with other seeds, give noise_sd, or fit a quadratic or cubic"
+    return [Finding(Severity.WARNING, "unknown_noise", message, 0.0, remedy)]
+
+
+def _near_floor(gap: GapCurve) -> list[Finding]:
+    """Losses where a floor's error decides the ratio, and floors that the data do not determine."""
+    out = []
+    for role, floor in zip(ROLES, gap.floors, strict=True):
+        above = np.asarray(gap.loss - floor)
+        near = np.isfinite(above) & (above < NEAR_FLOOR * gap.loss)
+        if near.any():
+            least = float(above[near].min())
+            loss = float(gap.loss[near][above[near].argmin()])
+            message = (
+                f"a loss of {loss:.4g} is {'below' if least <= 0 else f'only {least:.2g} nats above'} "
+                f"the {family_name(role)}'s floor of {floor:.4g} ({LAWS[gap.law]})"
+            )
+            remedy = "compare at a higher loss: here the ratio is decided by the floor's error"
+            out.append(Finding(Severity.WARNING, "near_floor", message, least, remedy))
+    if gap.floor_at_bound:
+        message = f"{LAWS[gap.law]}: the fitted floor ran to an end of its range, the data do not determine it"
+        remedy = "read the power law beside it, or add budgets a factor 10 further"
+        out.append(
+            Finding(Severity.NOTE, "floor_undetermined", message, float(np.nanmin([*gap.floors, np.inf])), remedy)
+        )
     return out
 
 

@@ -24,7 +24,7 @@ MISSING = "missing"
 """Status of a run that the plan names and that has left no result."""
 MAX_RESULT_BYTES = 1 << 20
 MAX_TABLE_BYTES = 1 << 30
-DERIVABLE = ("flops_6nd", "tokens")
+OVERFLOWED = "FLOPs are not positive: did 6 N D overflow 64-bit integers?"
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
@@ -235,6 +235,7 @@ def _excluded_reasons(full: pd.DataFrame) -> pd.Series:
         (full["loss"] <= 0, "loss is not positive"),
         (~(full["params_non_embedding"] > 0) | ~np.isfinite(full["params_non_embedding"]), "params is not positive"),
         (~(full["tokens"] > 0) | ~np.isfinite(full["tokens"]), "tokens is not positive"),
+        ((full["budget"] <= 0) | (full["flops_6nd"] <= 0), OVERFLOWED),
         (full.duplicated("run_id"), "duplicate run_id"),
         (full.duplicated(science), "duplicate of another run"),
     ]

@@ -37,6 +37,13 @@ X_LABELS = {
     "flops_per_token": "exact training FLOPs per token",
 }
 LOSS_LABEL = "validation loss (nats per token)"
+LAW_COLOURS = {
+    "interpolated": INK, "piecewise_linear": MUTED, "power_law": "#CC79A7", "shared_floor": "#009E73",
+    "own_floors": "#E69F00", "given_floor": "#56B4E9", "parametric": "#0072B2",
+}  # fmt: skip
+"""Okabe and Ito's."""
+NO_BAND = ("shared_floor", "own_floors", "parametric")
+"""Laws with a fitted floor: where budgets are few their interval fills the panel; it stands in the report's table."""
 HALO = [withStroke(linewidth=3, foreground="white")]
 
 
@@ -268,9 +275,8 @@ def plot_gap(curves: list[GapCurve]) -> Figure:
         axes = figure.subplots()
         if not curves:
             return _empty(figure, axes, "no law gives a gap")
-        colours = {"interpolated": INK, "power_law": "#CC79A7", "shared_floor": "#009E73", "piecewise_linear": MUTED}
         for curve in curves:
-            _gap_curve(axes, curve, colours[curve.law])
+            _gap_curve(axes, curve, LAW_COLOURS[curve.law])
         if (shared := curves[0].overlap) is not None:
             axes.axvspan(*shared, color=FAINT, alpha=0.45, lw=0, zorder=0)
             middle = float(np.sqrt(shared[0] * shared[1]))
@@ -289,7 +295,7 @@ def plot_gap(curves: list[GapCurve]) -> Figure:
 def _gap_limits(curves: list[GapCurve]) -> tuple[float, float]:
     """Limits that show all ratios, and the intervals as far as a factor of three around them."""
     ratios = np.concatenate([curve.ratio[np.isfinite(curve.ratio)] for curve in curves])
-    banded = [[*curve.lower, *curve.upper] for curve in curves if curve.law != "shared_floor"]
+    banded = [[*curve.lower, *curve.upper] for curve in curves if curve.law not in NO_BAND]
     ends = np.concatenate(banded or [ratios])
     ends = ends[np.isfinite(ends) & (ends > ratios.min() / 3) & (ends < ratios.max() * 3)]
     low, high = padded(np.concatenate([ratios, ends]), 0.1)
@@ -301,8 +307,8 @@ def _gap_curve(axes: Axes, curve: GapCurve, colour: str) -> None:
     measured = curve.law in INTERPOLATING
     axes.plot(curve.loss, curve.ratio, color=colour, lw=2.0 if measured else 1.4, ls="-" if measured else (0, (4, 2)),
               label=LAWS[curve.law], zorder=4 if measured else 3)  # fmt: skip
-    if curve.law == "shared_floor" or np.isnan(curve.lower).all():
-        return  # the floor's interval fills the panel where budgets are few; it stands in the report's table
+    if curve.law in NO_BAND or np.isnan(curve.lower).all():
+        return
     axes.fill_between(curve.loss, curve.lower, curve.upper, where=inside, color=colour, alpha=0.16, lw=0, zorder=2)
     if not measured:
         outside = ~inside | np.roll(~inside, 1) | np.roll(~inside, -1)  # reach over to the measured part

@@ -11,7 +11,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from analysis.fit import add_recipe, recipe_of
+
 if TYPE_CHECKING:
+    from analysis.cells import Recipe
     from analysis.summary import Summary
     from mdm_jax.storage import Path
 
@@ -24,6 +27,7 @@ def write_report(
     level: float = 0.95,
     unit: str = "run",
     columns: str | Mapping[str, str] | None = None,
+    recipe: "Recipe | None" = None,
 ) -> "tuple[Summary, Path]":
     """The report's numbers and the path of its `report.html`.
 
@@ -35,6 +39,7 @@ def write_report(
         level: of all intervals.
         unit: what the bootstrap perturbs, "run" or "budget".
         columns: mapping of foreign column names, see `read_runs`.
+        recipe: of the IsoFLOP curves; None for the usual one.
 
     Raises:
         ValueError: nothing to read or to fit, or an argument out of range.
@@ -48,19 +53,36 @@ def write_report(
     where = as_path(source)
     runs = read_runs(where, columns)
     folder = as_path(out) if out is not None else where if where.is_dir() else where.parent / f"{where.stem}-report"
-    summary = summarise(runs, n=n, seed=seed, level=level, unit=unit, source=where.name or str(where))
+    summary = summarise(runs, n=n, seed=seed, level=level, unit=unit, source=where.name or str(where), recipe=recipe)
     figures = draw(summary, folder / "figures")
     write_atomic(folder / "fits.json", json.dumps(as_json(summary), indent=1, allow_nan=False) + "\n")
     write_atomic(folder / "run_table.csv", summary.runs.to_csv(index=False, lineterminator="\n"))
     command = f"python -m analysis.report {shlex.quote(where.name)} --bootstrap {n} --seed {seed} --level {level:g}"
     command += f" --unit {unit}" if unit != "run" else ""
+    command += recipe_arguments(summary.fit.recipe)
     command += f" --columns {shlex.quote(columns)}" if isinstance(columns, str) else ""
     write_atomic(folder / "report.html", render(summary, figures, command))
     return summary, folder / "report.html"
 
 
+def recipe_arguments(recipe: "Recipe") -> str:
+    """What the command line needs to choose this recipe; empty for the usual one."""
+    from analysis.cells import Recipe
+    from analysis.presets import PRESETS
+
+    for name, preset in PRESETS.items():
+        if recipe == preset.recipe:
+            return f" --preset {name}"
+    usual, said = Recipe(), ""
+    for field in ("curve", "x", "window", "noise_sd"):
+        value = getattr(recipe, field)
+        said += f" --{field.replace('_', '-')} {value}" if value != getattr(usual, field) else ""
+    return said + (" --log-loss" if recipe.log_loss else "")
+
+
 def draw(summary: "Summary", folder: str | os.PathLike[str]) -> dict[str, str]:
     """Writes all figures as SVG and PNG; the SVG texts by name."""
+    from analysis.diagnostics import plot_clouds, plot_residuals
     from analysis.plot_style import save
     from analysis.plots import plot_allocation, plot_gap, plot_isoflop, plot_loss
 
@@ -72,6 +94,8 @@ def draw(summary: "Summary", folder: str | os.PathLike[str]) -> dict[str, str]:
         figures[f"gap_{convention}"] = plot_gap([g for (c, _), g in summary.curves.items() if c == convention])
     if summary.laws:
         figures["allocation"] = plot_allocation(fit, "smdm_6nd", draws)
+    doubts = {"residuals": plot_residuals(fit), "clouds": plot_clouds(fit, draws)}
+    figures |= {name: figure for name, figure in doubts.items() if figure is not None}
     return {name: save(figure, folder, name) for name, figure in figures.items()}
 
 
@@ -105,7 +129,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: %(default)s)")
     made.add_argument("--level", type=float, default=0.95, help="of the intervals (default: %(default)s)")
     made.add_argument("--unit", choices=("run", "budget"), default="run", help="what the bootstrap perturbs")
-    made.add_argument("--columns", metavar="OURS=THEIRS,…", help="map foreign columns: params_non_embedding=N,loss=val")
+    add_recipe(made)
     return made
 
 
@@ -115,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         summary, path = write_report(
             given.source, given.out, n=given.bootstrap, seed=given.seed, level=given.level, unit=given.unit,
-            columns=given.columns,
+            columns=given.columns, recipe=recipe_of(given),
         )  # fmt: skip
     except (ValueError, OSError) as error:
         print(f"analysis.report: {' '.join(str(error).split())}", file=sys.stderr)

@@ -9,11 +9,13 @@ import numpy as np
 
 from analysis.gap import EXTRAPOLATED, GapCurve
 from analysis.load import records
+from analysis.report_doubts import model_error, sensitivity
 from analysis.report_style import page, pill, table
 from analysis.summary import HEADLINE_CONVENTIONS, QUANTITIES, Summary, versions
 from analysis.wording import (
     CONVENTIONS,
     LAWS,
+    MODEL_ERRORS,
     count,
     family_name,
     scientific,
@@ -29,6 +31,14 @@ RUN_COLUMNS = {
     "device": "device", "git_sha": "commit", "excluded_reason": "left out because",
 }  # fmt: skip
 
+RESIDUALS_CAPTION = (
+    "Residuals around the IsoFLOP curves; grey: two standard deviations. A shape that the budgets share is lack of "
+    "fit, and moves the minima; scatter without one is noise, and is what the intervals hold."
+)
+CLOUDS_CAPTION = (
+    "Bootstrapped exponents of the power laws, with their 95% ellipse. p is of Welch's t-test that both families have "
+    "one exponent, from the scatter of the minima around their lines."
+)
 CURVES_CAPTION = (
     "Loss against size, a curve for each budget. Diamonds are the minima with their 95% interval; hollow marks are "
     "runs left out; dashed curves have no usable minimum."
@@ -78,8 +88,10 @@ def render(summary: Summary, figures: dict[str, str], command: str) -> str:
         _figure(figures, "isoflop", CURVES_CAPTION, wide=len(summary.fit.families) > 1),
         _minima(summary),
         _gaps(summary, figures),
+        sensitivity(summary),
         _findings(summary),
         _laws(summary, figures),
+        _figure(figures, "residuals", RESIDUALS_CAPTION, wide=len(summary.fit.families) > 1),
         _runs(summary),
         _reproduce(summary, command),
     ]
@@ -178,6 +190,7 @@ def _gaps(summary: Summary, figures: dict[str, str]) -> str:
         "at the ARM's largest budget",
         "at 10 × that",
         "floor",
+        "not in the interval",
     ]
     rows = []
     for (convention, law), gap in summary.gaps.items():
@@ -186,12 +199,13 @@ def _gaps(summary: Summary, figures: dict[str, str]) -> str:
             "–" if math.isnan(gap.floor) else significant(gap.floor) + (" (undetermined)" if gap.floor_at_bound else "")
         )
         rows.append([escape(CONVENTIONS[convention]), escape(LAWS[law]), _supported(gap, 0), _supported(beyond, 0),
-                     _supported(beyond, 1), floor])  # fmt: skip
+                     _supported(beyond, 1), floor, escape(MODEL_ERRORS[law])])  # fmt: skip
     caption = (
         "Compute ratio MDM / ARM at equal loss. Where nothing is said both families were measured; laws that agree "
         "there may part outside."
     )
     parts.append(table(head, rows, text_columns=2, caption=caption))
+    parts.append(f"<p>{escape(model_error(summary))}</p>")
     parts.append(
         _pair(figures, "gap", "Gap against loss. Grey: losses that both families reach. Hatched: extrapolated.")
     )
@@ -238,6 +252,7 @@ def _laws(summary: Summary, figures: dict[str, str]) -> str:
         "of freedom), the bootstrap the scatter of the runs."
     )
     drawn = _figure(figures, "allocation", "The best size and its training tokens against compute.", wide=True)
+    drawn += _figure(figures, "clouds", CLOUDS_CAPTION, wide=True)
     return "<h2>Power laws</h2>" + drawn + table(head, rows, text_columns=3, caption=caption)
 
 

@@ -10,13 +10,17 @@ import numpy as np
 import pandas as pd
 
 from analysis.bootstrap import Bootstrap, bootstrap, fit_law, law_interval
+from analysis.cells import Recipe
 from analysis.checks import Finding, check
+from analysis.choices import parametric_gaps, spread
 from analysis.frontier import FLOP_COLUMNS, Frontier, overlap
 from analysis.gap import INTERPOLATING, GapCurve, compute_gap, middle_of_overlap
-from analysis.isoflop_fit import IsoFlopFit, fit_isoflop
+from analysis.gap.sensitivity import gap_sensitivity
+from analysis.isoflop_fit import IsoFlopFit, fit_recipe
 from analysis.load import numbers, records, usable_runs
 
 SCHEMA_VERSION = 1
+SENSITIVITY_DRAWS = 400
 LAWS = ("interpolated", "power_law", "shared_floor")
 QUANTITIES = {"loss_opt": "loss", "n_opt": "N*", "d_opt": "D*"}
 HEADLINE_CONVENTIONS = ("smdm_6nd", "exact")
@@ -61,6 +65,10 @@ class Summary:
     """At the ARM's largest budget and at ten times that."""
     laws: tuple[LawRow, ...]
     findings: tuple[Finding, ...]
+    sensitivity: pd.DataFrame
+    """The gap at the target loss under every curve, convention and law, see `gap_sensitivity`."""
+    no_parametric: str
+    """Why there is no parametric gap; empty where there is."""
 
     @property
     def runs(self) -> pd.DataFrame:
@@ -78,6 +86,11 @@ class Summary:
         return sum(len(self.fit.minima_of(family)) for family in self.fit.families)
 
     @property
+    def model_spread(self) -> tuple[float, float] | None:
+        """Lowest and highest ratio that laws give at ten times the ARM's largest budget: what no interval holds."""
+        return spread(self.at_arm, self.conventions[0], 1) if self.conventions else None
+
+    @property
     def headline(self) -> dict[str, GapCurve]:
         """The gap at the target loss under the headline's conventions: interpolated where the ranges overlap."""
         law = "interpolated" if self.overlap else "power_law"
@@ -85,7 +98,13 @@ class Summary:
 
 
 def summarise(
-    runs: pd.DataFrame, n: int = 4000, seed: int = 0, level: float = 0.95, unit: str = "run", source: str = ""
+    runs: pd.DataFrame,
+    n: int = 4000,
+    seed: int = 0,
+    level: float = 0.95,
+    unit: str = "run",
+    source: str = "",
+    recipe: Recipe | None = None,
 ) -> Summary:
     """Everything a report needs from a run table.
 
@@ -96,13 +115,14 @@ def summarise(
         level: of all intervals.
         unit: of the bootstrap, "run" or "budget".
         source: how the report names where the runs came from.
+        recipe: of the IsoFLOP curves; None for the usual one.
 
     Raises:
         ValueError: no run can be fitted, or an argument is out of range.
     """
     if not 0 < level < 1:
         raise ValueError(f"level = {level}: must be between 0 and 1")
-    fit = fit_isoflop(runs)
+    fit = fit_recipe(runs, recipe or Recipe())
     draws = bootstrap(fit, unit=unit, n=n, seed=seed)
     sides = {c: (fit.frontier("arm", c), fit.frontier("mdm", c)) for c in FLOP_COLUMNS}
     usable = {c: pair for c, pair in sides.items() if min(len(side.loss) for side in pair) >= 2}
@@ -118,11 +138,24 @@ def summarise(
             gaps[key] = compute_gap(arm, mdm, grid=np.array([target]), **rest)
             curves[key] = compute_gap(arm, mdm, **rest)
             at_arm[key] = compute_gap(arm, mdm, at="flops", grid=arm.flops.max() * np.array([1.0, 10.0]), **rest)
-    findings = check(fit.runs, fit, draws)
+    refusal = "it needs minima of both families under smdm_6nd"
+    if "smdm_6nd" in usable and target is not None:
+        arm, mdm = usable["smdm_6nd"]
+        reach = arm.flops.max() * np.array([1.0, 10.0])
+        surfaces, refusal = parametric_gaps(fit.runs, arm, mdm, target, reach, n, seed, level)
+        if surfaces is not None:
+            key = ("smdm_6nd", "parametric")
+            gaps[key], curves[key], at_arm[key] = surfaces.point, surfaces.curve, surfaces.at_arm
+    findings = check(fit.runs, fit, draws, list(gaps.values()))
     rows = _laws(fit, draws, level)
+    table = pd.DataFrame()
+    if target is not None:
+        sampling = {"draws": min(n, SENSITIVITY_DRAWS), "seed": seed, "level": level}
+        table = gap_sensitivity(fit, "loss", target, conventions=tuple(usable), **sampling)
     return Summary(
-        source, fit, draws, level, tuple(usable), shared, target, gaps, curves, at_arm, tuple(rows), tuple(findings)
-    )
+        source, fit, draws, level, tuple(usable), shared, target, gaps, curves, at_arm, tuple(rows), tuple(findings),
+        table, refusal,
+    )  # fmt: skip
 
 
 def _target(arm: Frontier, mdm: Frontier) -> float:
@@ -176,13 +209,16 @@ def as_json(summary: Summary) -> dict[str, Any]:
         "source": summary.source,
         "versions": versions(),
         "bootstrap": {"unit": draws.unit, "draws": draws.n, "seed": draws.seed, "level": summary.level},
-        "fit": {"x": summary.fit.x, "curve": summary.fit.curve, "log_loss": summary.fit.log_loss},
+        "fit": vars(summary.fit.recipe),
         "conventions": list(summary.conventions),
         "overlap_loss": summary.overlap,
         "headline": {"loss": summary.target, "gap": {c: _point(g) for c, g in summary.headline.items()}},
         "gap_at_headline_loss": [_point(gap) for gap in summary.gaps.values()],
         "gap_at_arm_flops": [_curve(gap) for gap in summary.at_arm.values()],
         "gap_curves": [_curve(gap) for gap in summary.curves.values()],
+        "model_spread_at_ten_times_the_arms_largest_budget": summary.model_spread,
+        "no_parametric_gap_because": summary.no_parametric,
+        "sensitivity": records(summary.sensitivity),
         "minima": records(summary.fit.minima),
         "coefficients": records(summary.fit.coefficients),
         "noise": {family: vars(noise) for family, noise in summary.fit.noise.items()},

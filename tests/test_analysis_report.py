@@ -95,7 +95,10 @@ def test_all_numbers_are_in_fits_json(messy: tuple[Path, str]) -> None:
     assert {row["status"] for row in fits["minima"]} == {"ok"}
     assert {(g["convention"], g["law"]) for g in fits["gap_at_headline_loss"]} == {
         (c, law) for c in ("smdm_6nd", "with_head", "exact") for law in ("interpolated", "power_law", "shared_floor")
-    }
+    } | {("smdm_6nd", "parametric")}
+    assert len(fits["sensitivity"]) == 3 * 3 * 3
+    low, high = fits["model_spread_at_ten_times_the_arms_largest_budget"]
+    assert high > 1.5 * low
     table = pd.read_csv(folder / "run_table.csv")
     assert len(table) == 78
     assert fits["runs"] == {"all": 78, "used": list(table["excluded_reason"].isna()).count(True)}
@@ -106,14 +109,23 @@ def test_the_page_stands_alone_and_runs_nothing(messy: tuple[Path, str]) -> None
     assert not page.open
     assert page.tags.isdisjoint({"script", "iframe", "link", "object", "form"})
     assert all(link.startswith(("data:image/svg+xml;base64,", "#")) for link in page.links)
-    assert len([link for link in page.links if link.startswith("data:")]) == 6
-    for said in (HOSTILE, "status diverged", "status missing", "which both families reach", "--seed 7"):
+    assert len([link for link in page.links if link.startswith("data:")]) == 8
+    for said in (
+        "statistical only",
+        "is model error",
+        "assumes that losses have no floor",
+        HOSTILE,
+        "status diverged",
+        "status missing",
+        "which both families reach",
+        "--seed 7",
+    ):
         assert said in page.text
     assert page.text.count("arm-") >= 35
 
 
 def test_every_figure_is_written_twice(messy: tuple[Path, str]) -> None:
-    names = {"isoflop", "allocation", "loss_smdm_6nd", "loss_exact", "gap_smdm_6nd", "gap_exact"}
+    names = {"isoflop", "allocation", "loss_smdm_6nd", "loss_exact", "gap_smdm_6nd", "gap_exact", "residuals", "clouds"}
     figures = messy[0] / "figures"
     assert {p.stem for p in figures.glob("*.svg")} == {p.stem for p in figures.glob("*.png")} == names
     for name in names:

@@ -1,0 +1,93 @@
+"""The figures that doubt: residuals of the IsoFLOP curves, and clouds of bootstrapped exponents."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Ellipse
+
+from analysis.bootstrap import Bootstrap, fit_law
+from analysis.isoflop_fit import IsoFlopFit
+from analysis.load import numbers, select
+from analysis.plot_style import FAINT, INK, MUTED, budget_colours, family_colour, log_axis, padded, styled
+from analysis.power_law import PowerLaw, compare_slopes
+from analysis.wording import family_name, scientific_math, significant
+
+CLOUD = 1500
+CHI2_95 = 5.991
+"""95% quantile of chi-squared with two degrees of freedom."""
+EXPONENTS = {"loss_opt": "Loss exponent", "n_opt": "N* exponent"}
+
+
+def plot_residuals(fit: IsoFlopFit) -> Figure | None:
+    """Residuals around the IsoFLOP curves against N / N*, a panel a family; None where no curve was fitted.
+
+    Lines that share a shape over the budgets are lack of fit; lines that do not are noise.
+    """
+    table = fit.residuals()
+    if table.empty:
+        return None
+    with styled():
+        families = sorted(set(table["family"]))
+        figure = Figure(figsize=(1.0 + 4.3 * len(families), 3.6), layout="constrained")
+        panels = figure.subplots(1, len(families), sharey=True, squeeze=False)[0]
+        colours = budget_colours(np.unique(numbers(table, "budget")))
+        for axes, family in zip(panels, families, strict=True):
+            own = select(table, table["family"] == family)
+            for budget in np.unique(numbers(own, "budget")):
+                rows = select(own, own["budget"] == budget).sort_values("x_ratio")
+                axes.plot(numbers(rows, "x_ratio"), 1e3 * numbers(rows, "residual"), "o-", ms=4.5, lw=0.8, mec="white",
+                          mew=0.5, color=colours[float(budget)], zorder=3)  # fmt: skip
+            sd = 1e3 * fit.noise[family].sd
+            if np.isfinite(sd) and not fit.log_loss:
+                axes.axhspan(-2 * sd, 2 * sd, color=FAINT, alpha=0.5, lw=0, zorder=0)
+            axes.axhline(0.0, color=MUTED, lw=0.8, zorder=1)
+            log_axis(axes, "x", *padded(numbers(own, "x_ratio")), unit="plain")
+            axes.set_title(family_name(family))
+            axes.set_xlabel("size over the best size" if fit.x != "tokens" else "tokens over the best tokens")
+        panels[0].set_ylabel("loss − curve (thousandths of a nat)")
+        handles = [Line2D([], [], color=c, marker="o", ms=5, mec="white", label=scientific_math(b))
+                   for b, c in colours.items()]  # fmt: skip
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6), title="budget (FLOPs)",
+                      title_fontsize=8.5, columnspacing=1.4, handletextpad=0.6)  # fmt: skip
+        return figure
+
+
+def plot_clouds(fit: IsoFlopFit, draws: Bootstrap, convention: str = "smdm_6nd") -> Figure | None:
+    """Draws of the exponents, the MDM's against the ARM's, with the 95% ellipse and the line of equal exponents.
+
+    None where a family has no law or no draws.
+    """
+    pairs = {y: (fit_law(fit, "arm", y, convention), fit_law(fit, "mdm", y, convention)) for y in EXPONENTS}
+    if any(law is None for pair in pairs.values() for law in pair) or not {"arm", "mdm"} <= set(draws.families):
+        return None
+    with styled():
+        figure = Figure(figsize=(9.6, 4.3), layout="constrained")
+        for axes, (y, (arm, mdm)) in zip(figure.subplots(1, 2), pairs.items(), strict=True):
+            assert arm is not None
+            assert mdm is not None
+            cloud = np.stack([draws.power_laws(family, y, convention)[1] for family in ("arm", "mdm")], axis=1)
+            _cloud(axes, cloud[np.isfinite(cloud).all(1)], arm, mdm)
+            axes.set_title(EXPONENTS[y])
+            axes.set_xlabel(f"{family_name('arm')} exponent")
+            axes.set_ylabel(f"{family_name('mdm')} exponent")
+        return figure
+
+
+def _cloud(axes: Axes, cloud: np.ndarray, arm: PowerLaw, mdm: PowerLaw) -> None:
+    if len(cloud) > 2:
+        axes.plot(*cloud[:CLOUD].T, ".", ms=3, color=family_colour("mdm"), alpha=0.3, mew=0, rasterized=True, zorder=2)
+        values, vectors = np.linalg.eigh(np.cov(cloud.T))
+        width, height = 2 * np.sqrt(np.maximum(values, 0.0) * CHI2_95)
+        angle = float(np.degrees(np.arctan2(vectors[1, 0], vectors[0, 0])))
+        axes.add_patch(Ellipse(tuple(cloud.mean(0)), width, height, angle=angle, fill=False, ec=INK, lw=1.2, zorder=3))
+        low, high = np.quantile(cloud, [0.002, 0.998], axis=0)
+        low, high = np.minimum(low, [arm.exponent, mdm.exponent]), np.maximum(high, [arm.exponent, mdm.exponent])
+        margin = 0.12 * np.maximum(high - low, 1e-9)
+        axes.set_xlim(low[0] - margin[0], high[0] + margin[0])
+        axes.set_ylim(low[1] - margin[1], high[1] + margin[1])
+    axes.plot(arm.exponent, mdm.exponent, "D", ms=6.5, mfc="white", mec=INK, mew=1.5, zorder=4)
+    axes.axline((arm.exponent, arm.exponent), slope=1, color=MUTED, lw=1.0, ls=(0, (4, 3)), zorder=1)
+    test = compare_slopes(arm, mdm)
+    said = "two points a line: no test" if np.isnan(test.p) else f"equal exponents: p = {significant(test.p, 2)}"
+    axes.text(0.02, 0.98, f"{said}\ndashed: equal", transform=axes.transAxes, va="top", fontsize=8.5, color=MUTED)
