@@ -7,7 +7,7 @@ of refits are one matrix product.
   its minimum a loss surface is no parabola unless its two exponents are equal. With exponents .30 and .42 it puts N* 3%
   too low on a grid from N*/4 to 4 N*, and 12% at N*/16 to 16 N*. The bias is the same at every budget, so that
   exponents do not suffer.
-* cubic: one more parameter, which takes the surface's asymmetry; on the same grids its N* is .2% and 2% off.
+* cubic: one more parameter, which takes the surface's asymmetry; on the same grids its N* is .03% and .5% off.
 * akima: through the mean loss of every size, without a shape (Porian et al. 2024). It smooths nothing, so residuals
   tell nothing about the noise: that must come from seed replicates or be given.
 """

@@ -5,6 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Ellipse
+from matplotlib.ticker import MaxNLocator
 
 from analysis.bootstrap import Bootstrap, fit_law
 from analysis.isoflop_fit import IsoFlopFit
@@ -88,6 +89,11 @@ def _cloud(axes: Axes, cloud: np.ndarray, arm: PowerLaw, mdm: PowerLaw) -> None:
         axes.set_ylim(low[1] - margin[1], high[1] + margin[1])
     axes.plot(arm.exponent, mdm.exponent, "D", ms=6.5, mfc="white", mec=INK, mew=1.5, zorder=4)
     axes.axline((arm.exponent, arm.exponent), slope=1, color=MUTED, lw=1.0, ls=(0, (4, 3)), zorder=1)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(5))
     test = compare_slopes(arm, mdm)
     said = "two points a line: no test" if np.isnan(test.p) else f"equal exponents: p = {significant(test.p, 2)}"
-    axes.text(0.02, 0.98, f"{said}\ndashed: equal", transform=axes.transAxes, va="top", fontsize=8.5, color=MUTED)
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    seen = max(left, bottom) < min(right, top)
+    note = "dashed: equal exponents" if seen else "equal exponents lie beyond the panel"
+    axes.text(0.02, 0.98, f"{said}\n{note}", transform=axes.transAxes, va="top", fontsize=8.5, color=MUTED)

@@ -21,7 +21,8 @@ def holdout(fit: IsoFlopFit, budget_max: float, convention: str = "smdm_6nd", le
 
     Columns: family, budget, quantity (loss_opt, n_opt, d_opt), law (power_law; for the loss also saturating, with the
     family's own floor, from four budgets on), predicted, observed, error (predicted / observed - 1; for the loss also
-    `error_nats`), lower and upper (Student-t prediction interval of the power law; nan with two budgets below), inside.
+    `error_nats`), lower and upper (Student-t prediction interval of the power law; nan with two budgets below),
+    inside (None without interval).
 
     Args:
         fit: the whole sweep; what lies below is fitted again by the same recipe, noise and all.
@@ -76,12 +77,13 @@ def _family(
             half = _half_width(fitted, c_below, c_above, level)
             for i, budget in enumerate(numbers(above, "budget")):
                 low, high = predicted[i] * np.exp(-half[i]), predicted[i] * np.exp(half[i])
+                inside = bool(low <= observed[i] <= high) if np.isfinite(half[i]) else None
                 rows.append({
                     "family": family, "budget": budget, "quantity": quantity, "law": name,
                     "predicted": float(predicted[i]), "observed": float(observed[i]),
                     "error": float(predicted[i] / observed[i] - 1),
                     "error_nats": float(predicted[i] - observed[i]) if quantity == "loss_opt" else float("nan"),
-                    "lower": float(low), "upper": float(high), "inside": bool(low <= observed[i] <= high),
+                    "lower": float(low), "upper": float(high), "inside": inside,
                 })  # fmt: skip
     return rows
 

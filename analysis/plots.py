@@ -27,7 +27,7 @@ from analysis.plot_style import (
     padded,
     styled,
 )  # fmt: skip
-from analysis.power_law import t_quantile
+from analysis.power_law import fit_saturating_power_law, t_quantile
 from analysis.wording import CONVENTIONS, LAWS, family_name, scientific_math, significant, with_interval
 
 X_LABELS = {
@@ -147,6 +147,7 @@ def plot_loss(
         x_limits = padded(np.concatenate([side.flops for side in sides]), 0.08)
         for side in sides:
             _loss_curve(axes, fit, side, draws, x_limits)
+        _loss_legend(axes, _shared_floor(axes, sides, x_limits))
         log_axis(axes, "x", *x_limits)
         log_axis(axes, "y", *padded(np.concatenate([side.loss for side in sides]), 0.15), unit="plain")
         if len(sides) == 2 and (shared := overlap(*sides)):
@@ -158,6 +159,25 @@ def plot_loss(
         axes.set_xlabel(f"training compute C ({CONVENTIONS[convention]})")
         axes.set_ylabel(LOSS_LABEL)
         return figure
+
+
+def _shared_floor(axes: Axes, sides: list[Frontier], x_limits: tuple[float, float]) -> bool:
+    """Draws both families' laws with one fitted floor, dotted; whether there are budgets enough for them."""
+    if len(sides) < 2 or min(len(side.loss) for side in sides) < 3:
+        return False
+    laws = fit_saturating_power_law([side.flops for side in sides], [side.loss for side in sides], "shared")
+    c = np.geomspace(*x_limits, 100)
+    for side, law in zip(sides, laws, strict=True):
+        axes.plot(c, law.predict(c), color=family_colour(side.family), lw=1.2, ls=(0, (1, 1.6)), zorder=2)
+    return True
+
+
+def _loss_legend(axes: Axes, floored: bool) -> None:
+    """What solid, dashed and dotted mean, in grey."""
+    styles: list[tuple[str, Any]] = [("through the minima", "-"), ("power law", (0, (4, 3)))]
+    styles += [("shared floor", (0, (1, 1.6)))] if floored else []
+    handles = [Line2D([], [], color=MUTED, lw=1.3, ls=style, label=label) for label, style in styles]
+    axes.legend(handles=handles, loc="upper right", handlelength=2.2, borderaxespad=0.2)
 
 
 def _empty(figure: Figure, axes: Axes, message: str) -> Figure:

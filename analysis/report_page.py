@@ -182,7 +182,7 @@ def _gaps(summary: Summary, figures: dict[str, str]) -> str:
         return ""
     parts = ["<h2>The compute gap</h2>", f"<p>{escape(_overlap_text(summary))}</p>"]
     parts.append(_pair(figures, "loss", "Loss against compute. Solid: monotone cubic through the minima. Dashed: power "
-                       "law with its band."))  # fmt: skip
+                       "law with its band. Dotted: both laws with one fitted floor."))  # fmt: skip
     head = [
         "convention",
         "law",

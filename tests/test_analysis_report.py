@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import synthetic_sweeps as sweeps
 
-from analysis import Severity, bootstrap, check, fit_isoflop
+from analysis import Frontier, Severity, bootstrap, check, compute_gap, fit_isoflop, read_runs
 from analysis.report import main, write_report
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -269,3 +269,61 @@ def test_flat_curves_and_lost_draws_are_found() -> None:
     found = codes(sweeps.both(sd=0.03, span=1.6, seed=2), draws=400)
     assert "lost_draws" in found
     assert {"flat_curve", "no_minimum", "edge_minimum"} & set(found)
+
+
+def test_a_loss_near_a_floor_and_a_floor_that_nothing_tells_are_found() -> None:
+    fit = fit_isoflop(sweeps.table(sweeps.both(sd=0.0005)))
+    arm, mdm = fit.frontier("arm"), fit.frontier("mdm")
+    near = compute_gap(arm, mdm, law="shared_floor", grid=np.array([1.95]))
+    found = {f.code: f for f in check(fit.runs, fit, None, [near])}
+    assert found["near_floor"].severity == Severity.WARNING
+    assert found["near_floor"].number == pytest.approx(1.95 - near.floor)
+    far = compute_gap(arm, mdm, law="shared_floor", grid=np.array([3.0]))
+    assert "near_floor" not in {f.code for f in check(fit.runs, fit, None, [far])}
+    straight = [
+        Frontier(name, c, k * c**-0.06) for name, c, k in (("arm", arm.flops, 45.0), ("mdm", 10 * arm.flops, 50.0))
+    ]
+    undetermined = compute_gap(straight[0], straight[1], law="shared_floor")
+    assert "floor_undetermined" in {f.code for f in check(fit.runs, fit, None, [undetermined])}
+
+
+def test_flops_that_overflowed_are_left_out_or_called_wrong() -> None:
+    rows = sweeps.rows(sd=0.002)
+    for index in (3, 10):
+        n, d = rows[index]["params_non_embedding"], rows[index]["tokens"]
+        wrapped = (int(6 * n * d * 50) + 2**63) % 2**64 - 2**63
+        rows[index] |= {"flops_6nd": float(wrapped) if index == 3 else float(abs(wrapped))}
+    rows[3]["flops_6nd"] = -abs(rows[3]["flops_6nd"])
+    runs = sweeps.table(rows)
+    assert "overflow 64-bit" in runs["excluded_reason"][3]
+    found = codes(rows)
+    assert found["flops_not_6nd"][0] == Severity.ERROR
+    plain = pd.DataFrame(
+        {"family": ["arm"], "params_non_embedding": [70_000_000_000], "tokens": [10**15], "loss": [2.0]}
+    )
+    assert read_runs(plain)["flops_6nd"].item() == pytest.approx(4.2e26, rel=1e-12)
+
+
+def test_an_unknown_noise_duplicates_and_one_budget_are_found() -> None:
+    rows = sweeps.rows(budgets=np.array([1e18]), sd=0.002)
+    runs = sweeps.table([*rows, rows[2] | {"run_id": "again"}])
+    fit = fit_isoflop(runs, curve="akima")
+    found = {f.code: f for f in check(fit.runs, fit)}
+    assert found["unknown_noise"].severity == Severity.WARNING
+    assert found["duplicate_of_another_run_runs"].number == 1.0
+    assert found["few_budgets"].number == 1.0
+    assert found["family_absent"].severity == Severity.ERROR
+    windowed = fit_isoflop(runs, window=2.5)
+    assert {f.code: f for f in check(windowed.runs, windowed)}["outside_the_window_runs"].severity == Severity.NOTE
+    with pytest.raises(ValueError, match="1 usable minima, a gap needs two"):
+        compute_gap(fit.frontier("arm"), fit.frontier("arm"))
+
+
+def test_a_report_by_another_recipe_says_so_in_its_command(tmp_path: Path) -> None:
+    table = tmp_path / "runs.csv"
+    pd.DataFrame(sweeps.both(sd=0.005)).to_csv(table, index=False)
+    assert main([str(table), "--bootstrap", "50", "--curve", "cubic", "--log-loss"]) == 0
+    page = Page((tmp_path / "runs-report" / "report.html").read_text())
+    assert "--unit" not in page.text
+    assert "--curve cubic --log-loss" in page.text
+    assert "Sensitivity to the analyst's choices" in page.text

@@ -1,0 +1,95 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Fit your own sweep
+#
+# A sweep of this project is a folder: `read_runs("path/of/the/sweep")`. Anybody's table is a CSV and a mapping of
+# columns. Here it is made up, with a surface that we know, so that every answer can be checked.
+
+# %%
+# ruff: noqa: D100
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from analysis import bootstrap, check, compute_gap, fit_isoflop, gap_sensitivity, holdout, middle_of_overlap, read_runs
+
+rng = np.random.default_rng(0)
+tables = []
+for family, scale, first in (("arm", 1.0, 1e18), ("mdm", 2.4, 1e19)):
+    budget = np.repeat(first * 4.0 ** np.arange(5), 7)
+    N = 0.09 * budget**0.5 * np.tile(4.0 ** np.linspace(-1, 1, 7), 5) * 0.7
+    D = budget / 6 / N
+    val = 1.8 + scale * (478 / N**0.348 + 2143 / D**0.366) + 0.004 * rng.standard_normal(35)
+    tables.append(pd.DataFrame({"model": family, "N": N, "C": budget, "val": val}))
+theirs = pd.concat(tables)
+
+runs = read_runs(theirs, columns="family=model,params_non_embedding=N,budget=C,loss=val")
+print(len(runs), "runs,", (runs["excluded_reason"] == "").sum(), "usable")
+
+# %% [markdown]
+# Without a mapping the error says which columns lack and what to write.
+
+# %%
+try:
+    read_runs(theirs)
+except ValueError as error:
+    print(error)
+
+# %% [markdown]
+# One curve a budget. A minimum enters the laws only if its status is `ok`.
+
+# %%
+fit = fit_isoflop(runs, curve="cubic")
+print(fit.minima[["family", "budget", "status", "loss_opt", "loss_opt_se", "n_opt", "n_opt_se"]].to_string(index=False))
+
+# %% [markdown]
+# What a referee would ask, each doubt with its number and its remedy:
+
+# %%
+draws = bootstrap(fit, n=1000, seed=0)
+for finding in check(fit.runs, fit, draws):
+    print(f"{finding.severity}: {finding.message}. {finding.remedy}")
+
+# %% [markdown]
+# The gap, where both families were measured, with its interval:
+
+# %%
+arm, mdm = fit.frontier("arm"), fit.frontier("mdm")
+gap = compute_gap(arm, mdm, draws=draws)
+at = int(np.argmin(np.abs(gap.loss - middle_of_overlap(arm, mdm))))
+print(f"at {gap.loss[at]:.3f}: {gap.ratio[at]:.1f} [{gap.lower[at]:.1f}, {gap.upper[at]:.1f}], {gap.support[at]}")
+
+figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+axes.fill_between(gap.loss, gap.lower, gap.upper, alpha=0.2, lw=0)
+axes.plot(gap.loss, gap.ratio)
+axes.invert_xaxis()
+axes.set_xlabel("validation loss (nats per token), better to the right")
+axes.set_ylabel("compute ratio MDM / ARM")
+
+# %% [markdown]
+# What other choices would have given, at the same loss. Their spread is model error, and no interval holds it.
+
+# %%
+table = gap_sensitivity(fit, conventions=("smdm_6nd",), draws=200)
+print(table[["curve", "law", "ratio", "lower", "upper", "beside"]].round(1).to_string(index=False))
+
+# %% [markdown]
+# Would the laws have predicted the largest budgets? Fit below, predict above.
+
+# %%
+told = holdout(fit, budget_max=1.7e20).query("quantity == 'loss_opt'")
+print(
+    told[["family", "budget", "law", "predicted", "observed", "error_nats", "inside"]].round(4).to_string(index=False)
+)
+
+# %% [markdown]
+# The whole report, with figures, in one page: `python -m analysis.report TABLE.csv --columns …`.
