@@ -5,6 +5,7 @@ hashed into `<step>/sha256.json`, and restoring walks the steps downwards to the
 """
 
 import hashlib
+import inspect
 import json
 import logging
 import os
@@ -93,7 +94,8 @@ class Checkpoints:
         require(fine, "checkpoints' folder", str(self._folder), f"free of {' '.join(sorted(PATTERN_SIGNS))}")
         self._folder.mkdir(parents=True, exist_ok=True)
         options = ocp.CheckpointManagerOptions(max_to_keep=KEEP, enable_async_checkpointing=False)
-        self._manager = ocp.CheckpointManager(self._folder, options=options)
+        handler = ocp.StandardCheckpointHandler()
+        self._manager = ocp.CheckpointManager(self._folder, options=options, item_handlers=handler)
 
     def save(self, step: int, state: Any) -> None:
         """Writes and seals a step; returns when it would survive a power cut.
@@ -146,15 +148,13 @@ class Checkpoints:
     def _read(self, step: int, like: T) -> T:
         named = {n: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for n, x in _leaves(like).items()}
         where = f"checkpoint {self._folder / str(step)}"
+        _check_same_arrays(where, dict(self._manager.item_metadata(step)), named)
         try:
             with _hushed():
                 read = self._manager.restore(step, args=ocp.args.StandardRestore(named))
         except Exception as error:
             if isinstance(error, OSError) or MAY_PASS.search(str(error)):
                 raise OSError(f"{where} not read: {_cause(error)}") from error
-            if isinstance(error, ValueError):
-                fix = "go on with the hardware.mesh_model it was written with, or remove the run's folder"
-                raise ValueError(f"{where} does not fit ({_cause(error).partition('. ')[0]}): {fix}") from error
             raise
         return jax.tree.unflatten(jax.tree.structure(like), [read[name] for name in named])
 
@@ -175,6 +175,14 @@ class Checkpoints:
                     shutil.rmtree(entry) if is_local(entry) else entry.rmtree()
         _meet(f"cleared after {step}")
         self._manager.reload()
+
+
+def _check_same_arrays(where: str, held: dict[str, Any], wanted: dict[str, jax.ShapeDtypeStruct]) -> None:
+    for name in sorted(held.keys() | wanted.keys()):
+        there, here = (f"{x[name].dtype} {list(x[name].shape)}" if name in x else "absent" for x in (held, wanted))
+        if there != here:
+            fix = "go on with the hardware.mesh_model it was written with, or remove the run's folder"
+            raise ValueError(f"{where}: {name} is {there} there and {here} in this run: {fix}")
 
 
 def _is_of_storage(error: Exception) -> bool:
@@ -200,11 +208,15 @@ def _hushed() -> Iterator[None]:
     report = sys.unraisablehook
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
-    sys.unraisablehook = lambda late: None if "Event loop is closed" in str(late.exc_value) else report(late)
+    sys.unraisablehook = lambda late: None if _is_of_cancelled_task(late) else report(late)
     yield
     sys.unraisablehook = report
     for logger, level in loggers.items():
         logger.setLevel(level)
+
+
+def _is_of_cancelled_task(late: Any) -> bool:
+    return inspect.iscoroutine(late.object) or "Event loop is closed" in str(late.exc_value)
 
 
 def _as_first_process(number: int) -> int:

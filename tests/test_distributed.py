@@ -117,7 +117,8 @@ def test_a_run_goes_on_with_another_mesh_or_says_that_it_cannot(shop, tmp_path) 
     end = shop.run(other, tmp_path / "other")
     assert end.code == 1
     assert len(end.errors) == 1
-    assert f"checkpoint {folder / '10'} does not fit" in end.errors[0]
+    assert f"checkpoint {folder / '10'}: " in end.errors[0]
+    assert "head.value is float32 [16, 257] there and float32 [16, 258] in this run" in end.errors[0]
     assert "hardware.mesh_model" in end.errors[0]
     assert "Traceback" not in end.said
     assert checkpoints(tmp_path / "other", spec)[-1] == 10
