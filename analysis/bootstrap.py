@@ -12,9 +12,8 @@ five sizes 58% hold at most three, through which a parabola passes exactly. In p
   budget, and the law's own lack of fit.
 
 Each draw is also divided by sqrt(chi2 / dof), one factor a family: the noise is itself estimated, from few degrees of
-freedom, and without this factor intervals are those of a normal where Student's t is due. In simulated sweeps (3
-spacings of 5 budgets, 5 and 7 sizes, noise sd .003 and .01, grids centred and off by e^.5; 200 sweeps each) the 95%
-interval of the interpolated gap covered the truth in 92 to 99%.
+freedom, and without this factor intervals are those of a normal where Student's t is due. How often the resulting
+intervals cover the truth is measured by `benchmarks/coverage.py`; docs/analysis.md has the table.
 
 A draw whose curve has no minimum within the swept sizes, or within half their range beyond, has lost that budget.
 Lost draws are counted, never redrawn; `compute_gap` counts what they spoil as unknown in both directions.

@@ -6,7 +6,7 @@ from html import escape
 from analysis.load import records
 from analysis.report_style import pill, table
 from analysis.summary import Summary
-from analysis.wording import CONVENTIONS, LAWS, significant, with_interval
+from analysis.wording import CONVENTIONS, LAWS, MODEL_ERRORS, significant, with_interval
 
 
 def model_error(summary: Summary) -> str:
@@ -25,6 +25,13 @@ def model_error(summary: Summary) -> str:
     if summary.no_parametric:
         said += f"There is no parametric row: {summary.no_parametric}."
     return said.strip()
+
+
+def left_out(summary: Summary) -> str:
+    """A list of what each law's interval does not hold."""
+    laws = dict.fromkeys(law for _, law in summary.gaps)
+    items = "".join(f"<li>{escape(LAWS[law])}: {escape(MODEL_ERRORS[law])}</li>" for law in laws)
+    return f'<p class="muted">What each interval leaves out:</p><ul class="muted">{items}</ul>'
 
 
 def sensitivity(summary: Summary) -> str:

@@ -9,13 +9,12 @@ import numpy as np
 
 from analysis.gap import EXTRAPOLATED, GapCurve
 from analysis.load import records
-from analysis.report_doubts import model_error, sensitivity
+from analysis.report_doubts import left_out, model_error, sensitivity
 from analysis.report_style import page, pill, table
 from analysis.summary import HEADLINE_CONVENTIONS, QUANTITIES, Summary, versions
 from analysis.wording import (
     CONVENTIONS,
     LAWS,
-    MODEL_ERRORS,
     count,
     family_name,
     scientific,
@@ -167,7 +166,7 @@ def _minima(summary: Summary) -> str:
             significant(row["d_opt"] / row["n_opt"]), scientific(row["flops_exact"]), significant(row["noise_sd"], 2),
         ])  # fmt: skip
     caption = (
-        "Minima of the fitted parabolas, ± one standard error. Only those with status ok enter the laws and the gap. "
+        "Minima of the fitted curves, ± one standard error. Only those with status ok enter the laws and the gap. "
         "Noise sd is the scatter of the family's runs around their curves beyond the evaluation's Monte Carlo error."
     )
     return table(head, rows, text_columns=2, caption=caption)
@@ -190,22 +189,21 @@ def _gaps(summary: Summary, figures: dict[str, str]) -> str:
         "at the ARM's largest budget",
         "at 10 × that",
         "floor",
-        "not in the interval",
     ]
     rows = []
-    for (convention, law), gap in summary.gaps.items():
+    for (convention, law), gap in sorted(summary.gaps.items(), key=lambda item: summary.conventions.index(item[0][0])):
         beyond = summary.at_arm[convention, law]
         floor = (
             "–" if math.isnan(gap.floor) else significant(gap.floor) + (" (undetermined)" if gap.floor_at_bound else "")
         )
         rows.append([escape(CONVENTIONS[convention]), escape(LAWS[law]), _supported(gap, 0), _supported(beyond, 0),
-                     _supported(beyond, 1), floor, escape(MODEL_ERRORS[law])])  # fmt: skip
+                     _supported(beyond, 1), floor])  # fmt: skip
     caption = (
         "Compute ratio MDM / ARM at equal loss. Where nothing is said both families were measured; laws that agree "
         "there may part outside."
     )
     parts.append(table(head, rows, text_columns=2, caption=caption))
-    parts.append(f"<p>{escape(model_error(summary))}</p>")
+    parts.append(f"<p>{escape(model_error(summary))}</p>" + left_out(summary))
     parts.append(
         _pair(figures, "gap", "Gap against loss. Grey: losses that both families reach. Hatched: extrapolated.")
     )
