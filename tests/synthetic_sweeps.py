@@ -87,3 +87,10 @@ def both(budgets: dict[str, np.ndarray] | None = None, **options: Any) -> list[d
 def table(of: list[dict[str, Any]]) -> pd.DataFrame:
     """The rows as a run table."""
     return read_runs(pd.DataFrame(of))
+
+
+def scattered(seed: int = 0, runs: int = 40, sd: float = 0.003) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """N, D and loss of runs anywhere on the ARM's surface, with a multiplicative error."""
+    rng = np.random.default_rng(seed)
+    n, d = np.exp(rng.uniform(17, 22, runs)), np.exp(rng.uniform(20, 25, runs))
+    return n, d, ARM.loss(n, d) * np.exp(sd * rng.standard_normal(runs))

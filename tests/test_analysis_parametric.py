@@ -34,12 +34,6 @@ def values(fit: ParametricFit) -> dict[str, float]:
     return {name: getattr(fit, name) for name in PUBLISHED}
 
 
-def scattered(seed: int = 0, runs: int = 40, sd: float = 0.003) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    n, d = np.exp(rng.uniform(17, 22, runs)), np.exp(rng.uniform(20, 25, runs))
-    return n, d, sweeps.ARM.loss(n, d) * np.exp(sd * rng.standard_normal(runs))
-
-
 def solved(fit: ParametricFit) -> tuple[Points, np.ndarray, Criterion]:
     criterion = criterion_of(fit.form, fit.space, fit.loss, fit.delta, fit.over)
     return *centred(fit.n, fit.d, fit.losses, criterion), criterion
@@ -145,7 +139,7 @@ def test_our_solver_leaves_both_traps(reference_data: Path) -> None:
 
 @pytest.mark.parametrize("scale", [1e-9, 1e6])
 def test_the_objectives_scale_does_not_matter(scale: float) -> None:
-    n, d, loss = scattered()
+    n, d, loss = sweeps.scattered()
     plain, scaled = fit_surface(n, d, loss), fit_surface(n, d, loss, weights=np.full(len(n), scale))
     assert values(scaled) == pytest.approx(values(plain), rel=1e-6)
     assert scaled.objective == pytest.approx(scale * plain.objective, rel=1e-9)
@@ -154,7 +148,7 @@ def test_the_objectives_scale_does_not_matter(scale: float) -> None:
 
 @pytest.mark.parametrize("criterion", [Criterion(True, 3e-3), Criterion(False, 3e-3, 10.0), Criterion(True, 1e6)])
 def test_gradient_and_hessian_are_those_of_the_objective(criterion: Criterion) -> None:
-    points, _ = centred(*scattered(sd=0.01), criterion)
+    points, _ = centred(*sweeps.scattered(sd=0.01), criterion)
     weights, theta = np.linspace(0.5, 2, 40), np.array([0.55, -0.9, -1.0, 0.3, 0.4])
     _, gradient, hessian, _ = derivatives(np, theta, weights, points, criterion)
     steps = 1e-6 * np.eye(5)
@@ -180,7 +174,7 @@ def test_noise_free_surfaces_are_recovered_with_their_optimum(surface: sweeps.Su
 
 
 def test_what_the_runs_do_not_determine_is_not_called_converged() -> None:
-    n, d, _ = scattered()
+    n, d, _ = sweeps.scattered()
     rng = np.random.default_rng(3)
     line = fit_surface(n, 20 * n, sweeps.ARM.loss(n, 20 * n) * np.exp(0.003 * rng.standard_normal(len(n))))
     assert not line.converged
@@ -251,7 +245,7 @@ def test_resamples_end_at_the_optimum_that_scipy_finds(reference_data: Path) -> 
 def test_backends_agree_and_leave_jax_in_float32() -> None:
     import jax.numpy as jnp
 
-    fit = fit_surface(*scattered())
+    fit = fit_surface(*sweeps.scattered())
     with_numpy = bootstrap_parametric(fit, n=70, seed=3, backend="numpy")
     with_jax = bootstrap_parametric(fit, n=70, seed=3, backend="jax")
     assert (with_numpy.backend, with_jax.backend) == ("numpy", "jax")
@@ -265,7 +259,7 @@ def test_backends_agree_and_leave_jax_in_float32() -> None:
 
 
 def test_without_jax_numpy_takes_over_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    fit = fit_surface(*scattered())
+    fit = fit_surface(*sweeps.scattered())
     expected = bootstrap_parametric(fit, n=20, backend="numpy")
     monkeypatch.setitem(sys.modules, "jax", None)
     with pytest.warns(UserWarning, match="jax is not installed"):
@@ -289,7 +283,7 @@ def test_each_unit_of_the_bootstrap_sees_its_own_scatter() -> None:
     assert widths["quiet", "noise"] == pytest.approx(widths["quiet", "run"], rel=0.35)
     assert widths["loud", "budget"] > 1.5 * widths["loud", "run"]
     with pytest.raises(ValueError, match="three budgets"):
-        bootstrap_parametric(fit_surface(*scattered()), "budget")
+        bootstrap_parametric(fit_surface(*sweeps.scattered()), "budget")
 
 
 def test_monte_carlo_errors_enter_the_weights() -> None:
@@ -353,53 +347,9 @@ def test_the_parametric_gaps_interval_holds_the_truth() -> None:
 
 
 def test_integers_beyond_int64_when_multiplied_are_no_trouble(reference_data: Path) -> None:
-    n, d, loss = scattered()
+    n, d, loss = sweeps.scattered()
     whole = fit_surface((n * 1e3).astype(np.int64), (d * 1e3).astype(np.int64), loss)
     assert 6 * float(whole.n.max()) * float(whole.d.max()) > np.iinfo(np.int64).max
     plain = fit_surface(n * 1e3, d * 1e3, loss)
     assert values(whole) == pytest.approx(values(plain), rel=1e-4)
     assert fit_parametric(subset(reference_data)).n.dtype == np.float64
-
-
-BAD = [
-    (2, np.nan, "losses: run 0 has nan"),
-    (2, -2.0, "losses: run 0 has -2.0"),
-    (0, np.inf, "n: run 0 has inf"),
-    (1, 0.0, "d: run 0 has 0.0"),
-]
-
-
-@pytest.mark.parametrize(("which", "value", "message"), BAD)
-def test_numbers_that_are_none_are_refused(which: int, value: float, message: str) -> None:
-    n, d, loss = scattered()
-    (n, d, loss)[which][0] = value
-    with pytest.raises(ValueError, match=message):
-        fit_surface(n, d, loss)
-
-
-def test_too_few_runs_sizes_or_families_are_refused() -> None:
-    n, d, loss = scattered()
-    with pytest.raises(ValueError, match="5 runs"):
-        fit_surface(n[:5], d[:5], loss[:5])
-    with pytest.raises(ValueError, match="n: 1 different values"):
-        fit_surface(np.full(40, 1e8), d, loss)
-    with pytest.raises(ValueError, match="one length"):
-        fit_surface(n, d[1:], loss)
-    with pytest.raises(ValueError, match="space = 'cubic'"):
-        fit_surface(n, d, loss, space="cubic")
-    with pytest.raises(ValueError, match="delta = -1"):
-        fit_surface(n, d, loss, delta=-1.0)
-    both = sweeps.table(sweeps.both())
-    with pytest.raises(ValueError, match="arm and mdm"):
-        fit_parametric(both)
-    with pytest.raises(ValueError, match="no usable run of gpt"):
-        fit_parametric(both, family="gpt")
-    negative = sweeps.table([row | {"loss": -1.0} for row in sweeps.rows()])
-    with pytest.raises(ValueError, match="loss is not positive"):
-        fit_parametric(negative)
-    with pytest.raises(ValueError, match="read_runs"):
-        fit_parametric(pd.DataFrame({"N": n}))
-    with pytest.raises(ValueError, match="backend = 'torch'"):
-        bootstrap_parametric(fit_surface(n, d, loss), backend="torch")
-    with pytest.raises(ValueError, match="n = 0"):
-        bootstrap_parametric(fit_surface(n, d, loss), n=0)
