@@ -302,3 +302,10 @@ def test_commands_start_without_warnings_and_answer_help() -> None:
 def test_a_recipe_is_the_options() -> None:
     fit = fit_isoflop(sweeps.table(sweeps.rows()), curve="cubic", window=3.0)
     assert fit.recipe == Recipe(curve="cubic", window=3.0)
+
+
+def test_the_parametric_approach_prints_both_families(theirs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fit_main([str(theirs), "--columns", MAPPING, "--approach", "parametric", "--json"]) == 0
+    fits = json.loads(capsys.readouterr().out)["fits"]
+    assert [fit["family"] for fit in fits] == ["arm", "mdm"]
+    assert all(fit["converged"] and fit["E"] == pytest.approx(sweeps.ARM.E, abs=0.1) for fit in fits)
