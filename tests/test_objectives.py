@@ -171,7 +171,7 @@ def test_monte_carlo_mean_of_the_training_loss(mdm, nats_RML, objective):
 
 
 def test_count_form_varies_least(mdm):
-    """The reason for its being the default (FACTS: 7x on trained models)."""
+    """The reason for its being the default (about 7x on trained models)."""
     variances = {o: mdm.losses(draws(o), o)[0].var() for o in (COUNT, *CONTINUOUS.values())}
     assert min(variances, key=lambda o: variances[o]) is COUNT
 
