@@ -6,12 +6,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import ClassVar
 
-import fsspec
 import numpy as np
 import pytest
-from fsspec.implementations.memory import MemoryFileSystem
+from bucket import in_memory
 from small_corpus import data_spec, flags, prepared
 
 from mdm_jax.data.build import ShardWriter, build_shards
@@ -189,25 +187,11 @@ def test_the_manifest_needs_no_jax_and_no_numpy():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-class Bucket(MemoryFileSystem):
-    """An object store in memory, which epath reaches as s3://, through fsspec."""
-
-    protocol = ("s3",)
-    store: ClassVar[dict] = {}  # pyright: ignore[reportIncompatibleVariableOverride]
-    pseudo_dirs: ClassVar[list] = [""]
-
-    @classmethod
-    def _strip_protocol(cls, path):
-        return super()._strip_protocol(str(path).removeprefix("s3://"))
-
-
 @pytest.fixture
 def bucket(monkeypatch, tmp_path):
     monkeypatch.setenv("MDM_JAX_CACHE", str(tmp_path / "cache"))
-    fsspec.register_implementation("s3", Bucket, clobber=True)
-    yield Bucket()
-    fsspec.register_implementation("s3", "s3fs.S3FileSystem", clobber=True)
-    Bucket.store.clear()
+    with in_memory() as store:
+        yield store
 
 
 def test_shards_in_an_object_store_are_copied_once_and_verified(tmp_path, monkeypatch, bucket):
