@@ -1,21 +1,24 @@
-"""The run table: one typed row a run, as `result.json` in its directory and as CSV for a whole sweep."""
+"""The run table: one typed row a run, as a sealed `result.json` in its directory and as CSV for a whole sweep."""
 
 import csv
 import dataclasses
 import enum
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mdm_jax.counting import count_parameters, train_flops
+from mdm_jax.sealed_json import seal, unseal
 from mdm_jax.spec import Family, FlopConvention, RunSpec, ScheduleKind
-from mdm_jax.storage import as_path, write_atomic
+from mdm_jax.storage import Path, as_path, write_atomic
 from mdm_jax.tree import build, require
 
-TABLE_VERSION = 2
+TABLE_VERSION = 3
 """2 added `group`, `budget_convention` and `flops_chinchilla`, which are unknown in a row of version 1."""
+SEALED_SINCE = 3
+"""A `result.json` of an earlier version carries no `sha256`; it is read as it is."""
 
 TRUNK_SEGMENT = "undecayed trunk segment"
 """Why a segment, which is in the table as every run is, enters no fit."""
@@ -104,69 +107,84 @@ class RunResult:
         return tuple(f.name for f in dataclasses.fields(cls))
 
 
-def result_of(spec: RunSpec, status: Status, **measured: Any) -> RunResult:
-    """The row of a run: what its spec says, and what was measured."""
+def implied_by(spec: RunSpec) -> dict[str, Any]:
+    """The columns of a run's row that follow from its spec, whatever came of the run."""
     count = count_parameters(spec.model)
     model, optim, schedule = spec.model, spec.optim, spec.schedule
     constant = schedule.kind is ScheduleKind.WSD and not schedule.cooldown_steps
+    return {
+        "run_id": spec.run_id,
+        "family": spec.family,
+        "params": float(count.total),
+        "params_non_embedding": float(count.non_embedding),
+        "n_layers": model.n_layers,
+        "d_model": model.d_model,
+        "n_heads": model.n_heads,
+        "ffn": model.d_ffn,
+        "seq_len": spec.data.seq_len,
+        "vocab_size": model.vocab_size,
+        "tokens": float(spec.train_tokens),
+        "budget": spec.cell.budget,
+        "budget_convention": spec.cell.convention.value if spec.cell.budget is not None else "",
+        "group": spec.cell.group,
+        "flops_6nd": float(train_flops(spec, FlopConvention.SMDM_6ND)),
+        "flops_with_head": float(train_flops(spec, FlopConvention.WITH_HEAD)),
+        "flops_exact": float(train_flops(spec, FlopConvention.EXACT)),
+        "flops_chinchilla": float(train_flops(spec, FlopConvention.CHINCHILLA)),
+        "loss_kind": LossKind.NLL if spec.family is Family.ARM else LossKind.NELBO,
+        "mc_samples": 1 if spec.family is Family.ARM else spec.evaluation.mc_samples,
+        "objective_variant": spec.objective.label,
+        "lr": optim.lr_peak,
+        "lr_final_fraction": 1.0 if constant else schedule.lr_final_fraction,
+        "batch_size": optim.global_batch,
+        "warmup_steps": schedule.warmup_steps,
+        "steps": schedule.steps,
+        "seed": spec.seed,
+        "schedule": schedule.kind.value,
+        "parent_run_id": spec.cell.parent_run_id,
+        "spec_hash": spec.spec_hash,
+    }
+
+
+def result_of(spec: RunSpec, status: Status, **measured: Any) -> RunResult:
+    """The row of a run: what its spec says, and what was measured."""
     if spec.cell.segment and status is Status.OK:
         measured["excluded_reason"] = TRUNK_SEGMENT
-    return RunResult(
-        run_id=spec.run_id,
-        family=spec.family,
-        params=float(count.total),
-        params_non_embedding=float(count.non_embedding),
-        n_layers=model.n_layers,
-        d_model=model.d_model,
-        n_heads=model.n_heads,
-        ffn=model.d_ffn,
-        seq_len=spec.data.seq_len,
-        vocab_size=model.vocab_size,
-        tokens=float(spec.train_tokens),
-        budget=spec.cell.budget,
-        budget_convention=spec.cell.convention.value if spec.cell.budget is not None else "",
-        group=spec.cell.group,
-        flops_6nd=float(train_flops(spec, FlopConvention.SMDM_6ND)),
-        flops_with_head=float(train_flops(spec, FlopConvention.WITH_HEAD)),
-        flops_exact=float(train_flops(spec, FlopConvention.EXACT)),
-        flops_chinchilla=float(train_flops(spec, FlopConvention.CHINCHILLA)),
-        loss_kind=LossKind.NLL if spec.family is Family.ARM else LossKind.NELBO,
-        mc_samples=1 if spec.family is Family.ARM else spec.evaluation.mc_samples,
-        eval_tokens=spec.evaluation.eval_tokens,
-        objective_variant=spec.objective.label,
-        lr=optim.lr_peak,
-        lr_final_fraction=1.0 if constant else schedule.lr_final_fraction,
-        batch_size=optim.global_batch,
-        warmup_steps=schedule.warmup_steps,
-        steps=schedule.steps,
-        seed=spec.seed,
-        schedule=schedule.kind.value,
-        parent_run_id=spec.cell.parent_run_id,
-        spec_hash=spec.spec_hash,
-        status=status,
-        **measured,
-    )
+    return RunResult(**implied_by(spec), eval_tokens=spec.evaluation.eval_tokens, status=status, **measured)
+
+
+def contradictions(row: Mapping[str, Any], spec: RunSpec) -> tuple[str, ...]:
+    """Names of the columns in which a row is not what its spec implies; a column that the row lacks is none."""
+    wrong = [name for name, value in implied_by(spec).items() if name in row and row[name] != value]
+    asked, planned = spec.evaluation.eval_tokens, spec.data.data_hash
+    if not 0 <= row.get("eval_tokens", 0) <= asked:
+        wrong.append("eval_tokens")
+    if planned and row.get("data_hash", "") not in ("", planned):
+        wrong.append("data_hash")
+    if spec.cell.segment and row.get("status") == Status.OK and row.get("excluded_reason") != TRUNK_SEGMENT:
+        wrong.append("excluded_reason")
+    return tuple(wrong)
 
 
 def write_result(path: Any, row: RunResult) -> None:
-    """Writes `result.json` atomically."""
-    write_atomic(path, json.dumps(dataclasses.asdict(row), indent=1, allow_nan=False) + "\n")
+    """Writes `result.json` atomically, sealed and of the newest version."""
+    tree = dataclasses.asdict(dataclasses.replace(row, schema_version=TABLE_VERSION))
+    write_atomic(path, json.dumps(seal(tree), indent=1, allow_nan=False) + "\n")
 
 
 def read_result(path: Any) -> RunResult:
     """The row of a `result.json`.
 
     Raises:
-        ValueError: the file (named) is not one, or is of another schema version.
+        ValueError: the file (named) is not one, is damaged, or is of another schema version.
     """
     try:
-        tree = json.loads(as_path(path).read_text())
-        require(isinstance(tree, dict), "result", tree, "a JSON object")
+        tree = unseal(as_path(path).read_bytes(), SEALED_SINCE)
         version = tree.get("schema_version")
         known = range(1, TABLE_VERSION + 1)
         require(version in known, "schema_version", version, f"1 to {TABLE_VERSION}: made by a newer mdm-jax")
         return build(RunResult, tree)
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: not a run's result ({error})") from None
 
 

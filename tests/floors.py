@@ -22,6 +22,7 @@ ADDED = {
     "kinds": "facts",
     "tree": "facts",
     "manifest": "facts",
+    "sealed_json": "facts",
     "lineage": "facts",
     "run": "doors",
     "progress": "doors",

@@ -8,6 +8,7 @@ import json
 import pytest
 
 from mdm_jax.results import LossKind, RunResult, Status, read_result, result_of, to_csv, write_result
+from mdm_jax.sealed_json import seal
 from mdm_jax.spec import CellSpec, Family, FlopConvention, RunSpec, ScheduleSpec, pair
 from mdm_jax.storage import inside, write_atomic
 
@@ -86,8 +87,7 @@ def test_a_broken_result_is_named(tmp_path, text: str) -> None:
 
 def test_a_result_with_a_foreign_column_is_refused(tmp_path, row: RunResult) -> None:
     path = tmp_path / "result.json"
-    write_result(path, row)
-    path.write_text(json.dumps({**json.loads(path.read_text()), "los": 1.0}))
+    path.write_text(json.dumps(seal({**dataclasses.asdict(row), "los": 1.0})))
     with pytest.raises(ValueError, match="unknown key los: did you mean loss"):
         read_result(path)
 
