@@ -1,5 +1,6 @@
 """`plan.jsonl`: one sealed RunSpec a line. No run that has come to something loses the line that explains it."""
 
+import enum
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -51,11 +52,11 @@ def read_plan(directory: str | os.PathLike) -> tuple[RunSpec, ...]:
 
 
 def write_plan(directory: str | os.PathLike, runs: Sequence[RunSpec]) -> Written:
-    """Writes the plan atomically: in place of an older one, but for the runs that have a result or a checkpoint.
+    """Writes the plan atomically: in place of an older one while no run has a folder, else so that it grows.
 
-    Once there are such runs, the older lines come first and as they were. Lines that a refinement appended
-    (python -m isoflop.refine --accept) stay; no experiment file names them. A run that failed, or that has neither
-    result nor checkpoint, may leave the plan.
+    Then the older lines come first and as they were, and what has a result or a checkpoint must stay. What has neither,
+    or failed, may leave the plan, and a run that failed takes its new line (another mesh, say). Lines that a refinement
+    appended (python -m isoflop.refine --accept) stay; no experiment file names them.
 
     Raises:
         ValueError: a run with a result or a checkpoint would vanish, or its corpus has changed; or the older plan is of
@@ -65,29 +66,41 @@ def write_plan(directory: str | os.PathLike, runs: Sequence[RunSpec]) -> Written
     folder = as_path(directory)
     _refuse_newer(folder / PLAN_FILE)
     home = folder / RUNS_FOLDER
-    started = sorted(run.name for run in home.iterdir()) if home.is_dir() else []
-    held = {name for name in started if _has_work(home / name)}
-    old, damaged = _read_older(folder) if held else ({}, 0)
+    states = {run.name: _state(run) for run in sorted(home.iterdir())} if home.is_dir() else {}
+    old, damaged = _read_older(folder) if states else ({}, 0)
     refined = {run_id: run for run_id, run in old.items() if run.cell.refined}
     new = {**refined, **{run.run_id: run for run in runs}}
-    for run_id in sorted(held):
-        _check_kept(folder, run_id, old, new)
-    kept = {run_id: run for run_id, run in old.items() if run_id in new and _same_corpus(run, new[run_id])}
+    for run_id, state in states.items():
+        if state is _State.WORK:
+            _check_kept(folder, run_id, old, new)
+    kept = {
+        run_id: run if states.get(run_id) is not _State.FAILED and _same_corpus(run, new[run_id]) else new[run_id]
+        for run_id, run in old.items()
+        if run_id in new
+    }
     merged = {**kept, **{run_id: run for run_id, run in new.items() if run_id not in kept}}
     write_atomic(folder / PLAN_FILE, "".join(to_json(run) + "\n" for run in merged.values()))
-    dropped = tuple(run_id for run_id in dict.fromkeys((*old, *started)) if run_id not in merged)
-    return Written(tuple(merged.values()), sum(run_id not in old for run_id in merged), damaged, dropped)
+    dropped = tuple(run_id for run_id in dict.fromkeys((*old, *states)) if run_id not in merged)
+    return Written(tuple(merged.values()), len(merged.keys() - old.keys()), damaged, dropped)
 
 
-def _has_work(run: Path) -> bool:
-    """Whether a run's folder holds a checkpoint, or a result other than `failed`; one that is damaged counts."""
+class _State(enum.Enum):
+    """What a run's folder holds."""
+
+    WORK = "a checkpoint, or a result other than `failed`"
+    FAILED = "the result `failed`"
+    NOTHING = "neither result nor checkpoint"
+
+
+def _state(run: Path) -> _State:
     result, checkpoints = run / "result.json", run / "checkpoints"
     if result.is_file():
         try:
-            return read_result(result).status is not Status.FAILED
-        except ValueError:
-            return True
-    return checkpoints.is_dir() and any(step.name.isdigit() for step in checkpoints.iterdir())
+            return _State.FAILED if read_result(result).status is Status.FAILED else _State.WORK
+        except ValueError:  # damaged: what it said is not known
+            return _State.WORK
+    saved = checkpoints.is_dir() and any(step.name.isdigit() for step in checkpoints.iterdir())
+    return _State.WORK if saved else _State.NOTHING
 
 
 def _check_kept(folder: Path, run_id: str, old: Mapping[str, RunSpec], new: Mapping[str, RunSpec]) -> None:

@@ -72,6 +72,8 @@ def override(config: ml_collections.ConfigDict, settings: Iterable[str]) -> ml_c
             value = json.loads(text)
         except json.JSONDecodeError:
             value = text
+        except (ValueError, RecursionError) as error:  # a number of more digits than Python reads, or a deep nest
+            raise ValueError(f"--set {key}: not a value ({error})") from None
         _assign(config, key, value)
     return config
 
