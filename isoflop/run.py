@@ -24,7 +24,7 @@ from isoflop.parents import check_parents
 from isoflop.planfile import PLAN_FILE, read_plan
 from isoflop.progress import cell_line, make_progress
 from isoflop.runner import Command, Policy, Stop, Sweep, is_pending
-from mdm_jax.results import RunResult, Status
+from mdm_jax.results import RunResult, Status, set_aside_unusable
 from mdm_jax.spec import RunSpec
 from mdm_jax.storage import as_path, is_local
 from mdm_jax.tree import require
@@ -104,6 +104,8 @@ def run_sweep(
     progress = make_progress()
     try:
         with hold(directory) as lock:
+            for said in filter(None, (set_aside_unusable(run_folder(directory, run)) for run in runs)):
+                progress.line(said)
             sweep = Sweep(
                 directory=directory,
                 runs=runs,

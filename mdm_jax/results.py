@@ -1,18 +1,20 @@
 """The run table: one typed row a run, as a sealed `result.json` in its directory and as CSV for a whole sweep."""
 
+import contextlib
 import csv
 import dataclasses
 import enum
 import io
+import itertools
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mdm_jax.counting import count_parameters, train_flops
-from mdm_jax.sealed_json import seal, unseal
+from mdm_jax.sealed_json import Newer, seal, unseal
 from mdm_jax.spec import Family, FlopConvention, RunSpec, ScheduleKind
-from mdm_jax.storage import Path, as_path, write_atomic
+from mdm_jax.storage import as_path, write_atomic
 from mdm_jax.tree import build, require
 
 TABLE_VERSION = 3
@@ -176,16 +178,48 @@ def read_result(path: Any) -> RunResult:
     """The row of a `result.json`.
 
     Raises:
-        ValueError: the file (named) is not one, is damaged, or is of another schema version.
+        Newer: a newer version of mdm-jax wrote the file (named).
+        ValueError: the file (named) is not one, or is damaged.
     """
     try:
         tree = unseal(as_path(path).read_bytes(), SEALED_SINCE)
         version = tree.get("schema_version")
-        known = range(1, TABLE_VERSION + 1)
-        require(version in known, "schema_version", version, f"1 to {TABLE_VERSION}: made by a newer mdm-jax")
+        if isinstance(version, int) and version > TABLE_VERSION:
+            raise Newer(f"{path}: schema_version = {version}, and this mdm-jax knows {TABLE_VERSION}: update it")
+        require(version in range(1, TABLE_VERSION + 1), "schema_version", version, f"1 to {TABLE_VERSION}")
         return build(RunResult, tree)
+    except Newer:
+        raise
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: not a run's result ({error})") from None
+
+
+def set_aside_unusable(folder: Any) -> str:
+    """What was done with a run's `result.json` that cannot be used: it is renamed, so that the run is done again.
+
+    Returns:
+        One line for people; empty where the file is usable or absent.
+
+    Raises:
+        Newer: a newer version of mdm-jax wrote it.
+        OSError: it cannot be read or renamed now.
+    """
+    path = as_path(folder) / "result.json"
+    if not path.is_file():
+        return ""
+    try:
+        run_id = read_result(path).run_id
+        wrong = f"{path}: the result of another run, {run_id}" if run_id != path.parent.name else ""
+    except Newer:
+        raise
+    except ValueError as error:
+        wrong = str(error)
+    if not wrong:
+        return ""
+    kept = next(p for n in itertools.count(1) if not (p := path.with_name(f"{path.name}.damaged-{n}")).exists())
+    with contextlib.suppress(FileNotFoundError):  # another process of the same run was quicker
+        path.rename(kept)
+    return f"{wrong}: kept as {kept.name}; the run goes on from its newest checkpoint, or begins again"
 
 
 def to_csv(rows: Iterable[RunResult]) -> str:

@@ -16,6 +16,10 @@ class Damaged(ValueError):
     """The text is no JSON object, or its seal is absent or not that of its content."""
 
 
+class Newer(ValueError):
+    """A newer version of mdm-jax wrote the object: it is whole, and this version would lose part of it."""
+
+
 def seal(tree: Mapping[str, Any]) -> dict[str, Any]:
     """The object with its seal as last key.
 

@@ -9,6 +9,7 @@ import synthetic_sweeps as sweeps
 from analysis import read_runs
 from analysis.columns import NUMERIC, TEXT
 from mdm_jax.results import RunResult, Status, result_of, write_result
+from mdm_jax.sealed_json import seal
 from mdm_jax.spec import Family, RunSpec, pair, to_json
 
 
@@ -46,7 +47,8 @@ def test_a_planned_run_without_result_is_a_row_that_says_so(sweep: Path) -> None
 
 def test_a_plan_of_another_version_still_names_its_runs(sweep: Path) -> None:
     with (sweep / "plan.jsonl").open("a") as file:
-        file.write('{"run_id": "later", "family": "mdm", "budget": 1e12, "schema_version": 99, "model": {"x": 1}}\n')
+        later = {"run_id": "later", "family": "mdm", "budget": 1e12, "schema_version": 99, "model": {"x": 1}}
+        file.write(json.dumps(seal(later)) + "\n")
     late = read_runs(sweep).iloc[2]
     assert (late["run_id"], late["family"], late["budget"], late["status"]) == ("later", "mdm", 1e12, "missing")
 
@@ -63,11 +65,12 @@ def test_a_result_that_no_plan_names_is_kept(sweep: Path) -> None:
 def test_an_unreadable_result_is_a_failed_row(sweep: Path, content: str) -> None:
     write_run(sweep, "broken", content)
     broken = read_runs(sweep).iloc[2]
-    assert (broken["status"], broken["excluded_reason"]) == ("failed", "result.json is not a JSON object")
+    assert broken["status"] == "failed"
+    assert broken["excluded_reason"].startswith("result.json is damaged: not a JSON object")
 
 
 def test_a_half_written_plan_and_a_newer_result_are_named(sweep: Path) -> None:
-    write_run(sweep, "new", '{"schema_version": 99}')
+    write_run(sweep, "new", json.dumps(seal({"schema_version": 99})))
     with pytest.raises(ValueError, match=r"new/result.json: schema_version 99.*update"):
         read_runs(sweep)
     (sweep / "plan.jsonl").write_text((sweep / "plan.jsonl").read_text()[:-40])
