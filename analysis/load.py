@@ -31,7 +31,8 @@ from analysis.groups import choose
 from analysis.lr_sweep import CELL, best_lr_reasons
 from analysis.sweep_folder import sweep_rows
 from mdm_jax.counting import chinchilla_forward_flops
-from mdm_jax.results import Status
+from mdm_jax.results import Status, unescaped
+from mdm_jax.sealed_json import numbered_lines
 from mdm_jax.storage import Path, as_path
 
 MAX_TABLE_BYTES = 1 << 30
@@ -108,14 +109,32 @@ def _read_table(file: Path) -> pd.DataFrame:
     raw = file.read_bytes()
     try:
         if suffix == ".parquet":
-            return pd.read_parquet(io.BytesIO(raw))
+            from analysis.parquet_table import read_parquet
+
+            return read_parquet(raw)
         text = raw.decode("utf-8-sig")
         if suffix == ".jsonl":
-            return pd.DataFrame([json.loads(line) for line in text.splitlines() if line.strip()])
-        return _headed(pd.read_csv(io.StringIO(text), sep="," if suffix == ".csv" else "\t", dtype=str, header=None))
+            return pd.DataFrame([_object(number, line) for number, line in numbered_lines(text)])
+        rows = pd.read_csv(io.StringIO(text), sep="," if suffix == ".csv" else "\t", dtype=str, header=None)
+        return _headed(rows).map(unescaped, na_action="ignore")
     except (ValueError, TypeError, AttributeError, OSError, RecursionError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{file}: not a readable {suffix} table ({reason})") from None
+
+
+def _object(number: int, line: str) -> dict[str, Any]:
+    """The JSON object of a line.
+
+    Raises:
+        ValueError: the line, whose number is named, is none.
+    """
+    try:
+        tree = json.loads(line)
+    except (ValueError, RecursionError) as error:  # a number of more than 4300 digits is a ValueError
+        raise ValueError(f"line {number}: not JSON ({error})") from None
+    if not isinstance(tree, dict):
+        raise ValueError(f"line {number}: not a JSON object")
+    return tree
 
 
 def _headed(rows: pd.DataFrame) -> pd.DataFrame:

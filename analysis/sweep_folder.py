@@ -18,6 +18,7 @@ from mdm_jax.storage import Path
 
 MISSING = "missing"
 """Status of a run that the plan names and that has left no result."""
+AGAIN = "plan again with the same command"
 MAX_RESULT_BYTES = 1 << 20
 DAMAGED_RESULT = "result.json is damaged"
 DAMAGED_SPEC = "spec.json is damaged"
@@ -72,7 +73,7 @@ def _read_plan(file: Path) -> dict[str, _Planned]:
         if not isinstance(name, str):
             raise ValueError(f"{place} is not a run (an object with run_id)")
         if name in lines:
-            raise ValueError(f"{place}: run {name} stands in an earlier line too: plan again with the same command")
+            raise ValueError(f"{place}: run {name} stands in an earlier line too: {AGAIN}")
         spec = _spec_of(place, line, tree)
         if spec is None:  # another version's spec still tells which runs there should be
             row = {key: tree[key] for key in COLUMNS if isinstance(tree.get(key), str | int | float)}
@@ -90,7 +91,7 @@ def _spec_of(place: str, line: str, tree: Mapping[str, Any]) -> RunSpec | None:
     except ValueError as error:
         if not isinstance(version, int) or version > SCHEMA_VERSION:
             return None
-        raise ValueError(f"{place}: {error}: plan again with the same command") from None
+        raise ValueError(f"{place}: {error}: {AGAIN}") from None
 
 
 def _row(run: Path, planned: _Planned | None) -> dict[str, Any]:

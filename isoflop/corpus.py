@@ -1,4 +1,4 @@
-"""The corpus of a sweep is the planned one and is large enough: checked at planning, and before the first run starts."""
+"""Checks at planning, and before the first run starts: the corpus of a sweep is the planned one and large enough."""
 
 from collections.abc import Iterable
 

@@ -22,6 +22,9 @@ TABLE_VERSION = 3
 SEALED_SINCE = 3
 """A `result.json` of an earlier version carries no `sha256`; it is read as it is."""
 
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "'", "＝", "＋", "－", "＠")
+"""What makes a cell a formula (OWASP, "CSV Injection"), and the apostrophe that keeps it from being one."""
+
 TRUNK_SEGMENT = "undecayed trunk segment"
 """Why a segment, which is in the table as every run is, enters no fit."""
 
@@ -227,5 +230,19 @@ def to_csv(rows: Iterable[RunResult]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, RunResult.columns(), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(dataclasses.asdict(row) for row in rows)
+    for row in rows:
+        writer.writerow({name: escaped(value) for name, value in dataclasses.asdict(row).items()})
     return text.getvalue()
+
+
+def escaped(value: Any) -> Any:
+    """A cell for CSV: text that a spreadsheet would run as a formula gets an apostrophe in front.
+
+    Text that begins with an apostrophe gets one more, so that `unescaped` gives back every text as it was.
+    """
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
+
+
+def unescaped(text: str) -> str:
+    """The text of a CSV cell that `escaped` wrote, and any other text as it is."""
+    return text[1:] if text[:1] == "'" and text[1:].startswith(FORMULA_STARTS) else text

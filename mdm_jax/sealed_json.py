@@ -53,10 +53,10 @@ def unseal(text: str | bytes, since: int) -> dict[str, Any]:
     return tree
 
 
-def numbered_lines(raw: bytes) -> list[tuple[int, str]]:
+def numbered_lines(text: str | bytes) -> list[tuple[int, str]]:
     """Lines that are not blank, numbered from 1; bytes that are no UTF-8 are replaced, which breaks a line's seal."""
-    text = raw.decode(errors="replace")
-    return [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    whole = text.decode(errors="replace") if isinstance(text, bytes) else text
+    return [(number, line) for number, line in enumerate(whole.split("\n"), 1) if line.strip()]
 
 
 def _digest(tree: Mapping[str, Any]) -> str:

@@ -20,6 +20,10 @@ PIECE_CHARACTERS = 4096
 MOST_PIECE_CHARACTERS = 1 << 16
 MOST_LINE_BYTES = 64 << 20
 READ_BYTES = 1 << 20
+BATCH_ROWS = 64
+"""Rows of a Parquet file in memory at a time: a long text that many rows share is stored once and read as often."""
+MOST_EXPANSION, ALWAYS_FINE_BYTES = 1000, 8 << 20
+"""Text compresses by less than this factor, and a column chunk below these bytes may do as it likes."""
 
 
 def find_files(path: str, suffixes: tuple[str, ...]) -> list[Path]:
@@ -133,8 +137,20 @@ def parquet_documents(path: str, text_field: str) -> Iterator[str]:
                 kinds = (pyarrow.types.is_string, pyarrow.types.is_large_string)
                 if text_field not in schema.names or not any(kind(schema.field(text_field).type) for kind in kinds):
                     raise ValueError(f"{file}: no text column {text_field!r}; its columns: {', '.join(schema.names)}")
-                for batch in table.iter_batches(1024, columns=[text_field]):
+                _check_expansion(file, table.metadata, text_field)
+                for batch in table.iter_batches(BATCH_ROWS, columns=[text_field]):
                     yield from (text for text in batch.column(0).to_pylist() if text is not None)
             except (pyarrow.ArrowException, OSError) as error:
                 first = str(error).splitlines()[0]
                 raise ValueError(f"{file}: not a readable Parquet file ({first})") from None
+
+
+def _check_expansion(file: Path, metadata: pyarrow.parquet.FileMetaData, text_field: str) -> None:
+    """Refuses a file of few bytes that asks for gigabytes: a page is decompressed whole."""
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        for column in (group.column(i) for i in range(group.num_columns)):
+            grown, stored = column.total_uncompressed_size, max(1, column.total_compressed_size)
+            if column.path_in_schema == text_field and grown > max(ALWAYS_FINE_BYTES, MOST_EXPANSION * stored):
+                said = f"{file}: row group {number} grows from {stored} to {grown} bytes"
+                raise ValueError(f"{said}, more than text does: write the file again, or leave it out")
