@@ -124,14 +124,14 @@ def _read_result(file: Path) -> dict[str, Any]:
 
 def _fault(run: Path, row: Mapping[str, Any], planned: RunSpec | None) -> str:
     """What in a run's folder contradicts its spec, in the plan or in spec.json; empty if nothing does."""
-    own, specs = run / "spec.json", {"plan.jsonl": planned}
-    if own.exists():
+    file, own = run / "spec.json", None
+    if file.exists():
         try:
-            text = own.read_bytes().decode(errors="replace")
-            specs["spec.json"] = _spec_of(str(own), text, unseal(text, SEALED_SINCE))
+            text = file.read_bytes().decode(errors="replace")
+            own = _spec_of(str(file), text, unseal(text, SEALED_SINCE))
         except ValueError:
             return DAMAGED_SPEC
-    for source, spec in specs.items():
+    for source, spec in (("plan.jsonl", planned), ("spec.json", own if own != planned else None)):
         wrong = contradictions(row, spec) if spec else ()
         if wrong:
             return f"{CONTRADICTS}: {', '.join(wrong)} ({source})"
