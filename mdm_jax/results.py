@@ -227,12 +227,14 @@ def set_aside_unusable(folder: Any) -> str:
 
 def to_csv(rows: Iterable[RunResult]) -> str:
     """The run table as CSV: a header and one line a run; an unknown number is an empty field."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, RunResult.columns(), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({name: escaped(value) for name, value in dataclasses.asdict(row).items()})
-    return text.getvalue()
+    lines = [RunResult.columns(), *(map(escaped, dataclasses.asdict(row).values()) for row in rows)]
+    return "".join(map(_csv_line, lines))
+
+
+def _csv_line(cells: Iterable[Any]) -> str:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\r\n").writerow(cells)  # quotes cells that hold either; Python 3.13 always does
+    return text.getvalue().removesuffix("\r\n") + "\n"
 
 
 def escaped(value: Any) -> Any:

@@ -18,7 +18,7 @@ from mdm_jax.storage import as_path, write_atomic
 
 MDM = RunSpec(cell=CellSpec(budget=1e12, group="a"), data=dataclasses.replace(RunSpec().data, data_hash="ab" * 32))
 ARM = pair(MDM, Family.ARM)
-FLIPS = 100
+FLIPS = 60
 
 
 @pytest.fixture
