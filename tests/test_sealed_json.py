@@ -4,12 +4,14 @@ import dataclasses
 import json
 import random
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from isoflop.planfile import read_plan, write_plan
+from mdm_jax.main import main
 from mdm_jax.results import RunResult, Status, read_result, result_of, write_result
 from mdm_jax.sealed_json import Damaged, Newer, seal, unseal
 from mdm_jax.spec import CellSpec, Family, RunSpec, from_json, pair, to_json
@@ -131,3 +133,20 @@ def test_a_newer_result_is_said_to_be_one(tmp_path: Path) -> None:
 
 def test_the_seal_is_no_column() -> None:
     assert "sha256" not in RunResult.columns()
+
+
+def test_a_lone_run_keeps_a_damaged_result_aside(tmp_path: Path, capfd) -> None:
+    absent = dataclasses.replace(RUN, data=dataclasses.replace(RUN.data, directory=str(tmp_path / "no_corpus")))
+    write_plan(tmp_path, [absent])
+    path = tmp_path / "runs" / RUN.run_id / "result.json"
+    write_result(path, ROW)
+    wrong = path.read_bytes().replace(b'"loss": 2.5', b'"loss": 2.4')
+    path.write_bytes(wrong)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert main(["--plan", str(tmp_path / "plan.jsonl"), "--run-id", RUN.run_id]) == 1  # there is no corpus
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert path.with_name("result.json.damaged-1").read_bytes() == wrong
+    assert f"{path}: not a run's result (sha256 is not that of the content" in capfd.readouterr().err
+    assert read_result(path).status is Status.FAILED
