@@ -50,7 +50,8 @@ def _counted(shape: np.ndarray) -> tuple[float, float]:
     if not np.isfinite(shape).all():
         return np.nan, np.nan
     try:
-        count = count_parameters(ModelSpec(*(int(value) for value in shape)))
+        layers, width, heads, ffn, vocabulary = (int(value) for value in shape)
+        count = count_parameters(ModelSpec(layers, width, heads, ffn, vocabulary))
     except ValueError:
         return np.nan, np.nan
     return float(count.total), float(count.non_embedding)

@@ -18,9 +18,9 @@ SMALL = ["--budgets", "1e12", "--sizes", "2x64", "--recipe", "tiny", "--seq-len"
 
 def corpus(train: int = 10**6, validation: int = 10**5, text: str = "ab") -> Manifest:
     """The manifest of a corpus of bytes with so many tokens."""
-    splits = [Split(n, 10, n, (Shard(f"{n}.bin", n, 2 * n, text * 32),)) for n in (train, validation)]
-    digest = data_hash("cd" * 32, *splits)
-    return Manifest(CorpusSpec(), TokenizerSpec(), 0.02, 257, 256, "uint16", "cd" * 32, digest, *splits)
+    trained, held_out = (Split(n, 10, n, (Shard(f"{n}.bin", n, 2 * n, text * 32),)) for n in (train, validation))
+    digest = data_hash("cd" * 32, trained, held_out)
+    return Manifest(CorpusSpec(), TokenizerSpec(), 0.02, 257, 256, "uint16", "cd" * 32, digest, trained, held_out)
 
 
 def refused(capsys: pytest.CaptureFixture[str], code: int) -> str:
