@@ -66,9 +66,7 @@ def _read_plan(file: Path) -> dict[str, _Planned]:
         try:
             tree = unseal(line, SEALED_SINCE)
         except Damaged as error:
-            raise ValueError(
-                f"{place} is half written or damaged ({error}): plan again with the same command"
-            ) from None
+            raise ValueError(f"{place} is half written or damaged ({error}): {AGAIN}") from None
         name = tree.get("run_id")
         if not isinstance(name, str):
             raise ValueError(f"{place} is not a run (an object with run_id)")

@@ -27,7 +27,7 @@ class Written:
     repaired: int
     """Damaged lines of the older plan that were replaced."""
     dropped: tuple[str, ...]
-    """Runs of the older plan, or with a folder, that the plan no longer has; they had come to nothing."""
+    """Runs that the older plan had and this one has not; they had come to nothing."""
 
 
 def read_plan(directory: str | os.PathLike) -> tuple[RunSpec, ...]:
@@ -66,7 +66,7 @@ def write_plan(directory: str | os.PathLike, runs: Sequence[RunSpec]) -> Written
     folder = as_path(directory)
     _refuse_newer(folder / PLAN_FILE)
     home = folder / RUNS_FOLDER
-    states = {run.name: _state(run) for run in sorted(home.iterdir())} if home.is_dir() else {}
+    states = {run.name: _state(run) for run in sorted(home.iterdir()) if run.is_dir()} if home.is_dir() else {}
     old, damaged = _read_older(folder) if states else ({}, 0)
     refined = {run_id: run for run_id, run in old.items() if run.cell.refined}
     new = {**refined, **{run.run_id: run for run in runs}}
@@ -80,7 +80,7 @@ def write_plan(directory: str | os.PathLike, runs: Sequence[RunSpec]) -> Written
     }
     merged = {**kept, **{run_id: run for run_id, run in new.items() if run_id not in kept}}
     write_atomic(folder / PLAN_FILE, "".join(to_json(run) + "\n" for run in merged.values()))
-    dropped = tuple(run_id for run_id in dict.fromkeys((*old, *states)) if run_id not in merged)
+    dropped = tuple(run_id for run_id in old if run_id not in merged)
     return Written(tuple(merged.values()), len(merged.keys() - old.keys()), damaged, dropped)
 
 

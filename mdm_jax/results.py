@@ -161,8 +161,8 @@ def result_of(spec: RunSpec, status: Status, **measured: Any) -> RunResult:
 def contradictions(row: Mapping[str, Any], spec: RunSpec) -> tuple[str, ...]:
     """Names of the columns in which a row is not what its spec implies; a column that the row lacks is none."""
     wrong = [name for name, value in implied_by(spec).items() if name in row and row[name] != value]
-    asked, planned = spec.evaluation.eval_tokens, spec.data.data_hash
-    if not 0 <= row.get("eval_tokens", 0) <= asked:
+    read, planned = row.get("eval_tokens", 0), spec.data.data_hash
+    if not (isinstance(read, int | float) and 0 <= read <= spec.evaluation.eval_tokens):
         wrong.append("eval_tokens")
     if planned and row.get("data_hash", "") not in ("", planned):
         wrong.append("data_hash")

@@ -78,7 +78,12 @@ def other_values() -> list[tuple[str, Any]]:
             changed.append((name, value * 2 + 1))
         elif name != "run_id":
             changed.append((name, {"family": "mdm", "loss_kind": "nelbo"}.get(name, "other")))
-    return [*changed, ("eval_tokens", ARM.evaluation.eval_tokens + 1), ("data_hash", "cd" * 32)]
+    return [
+        *changed,
+        ("eval_tokens", ARM.evaluation.eval_tokens + 1),
+        ("eval_tokens", "many"),
+        ("data_hash", "cd" * 32),
+    ]
 
 
 @pytest.mark.parametrize(("name", "value"), other_values(), ids=[name for name, _ in other_values()])

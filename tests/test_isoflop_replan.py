@@ -32,6 +32,7 @@ def test_a_run_that_came_to_nothing_may_leave_the_plan(tmp_path: Path, status: S
     write_plan(tmp_path, [FIRST, SECOND])
     leave(tmp_path, FIRST, status, checkpoint)
     leave(tmp_path, SECOND, Status.OK)
+    (tmp_path / "runs" / ".DS_Store").write_text("no run")
     written = write_plan(tmp_path, [SECOND, THIRD])
     assert (written.runs, written.added, written.dropped) == ((SECOND, THIRD), 1, (FIRST.run_id,))
     assert read_plan(tmp_path) == (SECOND, THIRD)
