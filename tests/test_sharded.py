@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_runs import quick_compilation, run_spec, tokens
+from tiny_runs import put, quick_compilation, run_spec, tokens
 
 from mdm_jax.objectives.loss import draw
 from mdm_jax.optim import learning_rate
@@ -98,13 +98,13 @@ def trained(family: Family, data: int = 1, model: int = 1, microbatches: int = 1
         step, rate = compile_step(spec), learning_rate(spec.optim, spec.schedule)
         params, scalars = [named(state.params)], []
         for seed in range(STEPS):
-            state, row = step(state, global_batch(mesh, tokens((BATCH, LENGTH), TRUNK.vocab_size, seed)), rate)
+            state, row = step(state, put(mesh, tokens((BATCH, LENGTH), TRUNK.vocab_size, seed)), rate)
             scalars.append(jax.device_get(row))
             params.append(named(state.params))
         loss, grad_norm = ([float(row[name]) for row in scalars] for name in ("loss", "grad_norm"))
         average, share = named(state.average), largest_share(state)
-        unread, _ = step(state, global_batch(mesh, tokens((BATCH, LENGTH), 2)), rate)
-        step(unread, global_batch(mesh, tokens((BATCH, LENGTH), 2)), rate)
+        unread, _ = step(state, put(mesh, tokens((BATCH, LENGTH), 2)), rate)
+        step(unread, put(mesh, tokens((BATCH, LENGTH), 2)), rate)
         reused = all(x.is_deleted() for x in jax.tree.leaves(unread))  # numpy shares the memory of what it has read
         programs = step._cache_size()  # type: ignore[attr-defined]
         return Trained(loss, grad_norm, params, average, share, programs, reused)
@@ -155,17 +155,33 @@ def test_accumulated_microbatches_are_the_batch():
     [ObjectiveSpec(), ObjectiveSpec(Variant.CONTINUOUS, LevelSampler.STRATIFIED)],
     ids=lambda objective: objective.variant,
 )
-def test_draws_are_identical_on_any_mesh(mesh, objective):
+def test_draws_are_identical_on_any_mesh_and_order_of_devices(mesh, objective):
     batch_BL = tokens((BATCH, LENGTH), TRUNK.vocab_size)
 
-    def drawn_on(data, model):
-        devices = make_mesh(data, model, jax.devices()[: data * model])
-        with jax.set_mesh(devices):
+    def drawn_on(data, model, devices):
+        mesh = make_mesh(data, model, devices)
+        assert list(mesh.devices.flat) == devices
+        with jax.set_mesh(mesh):
             drawn = jax.jit(lambda x_BL: draw(jax.random.key(7), x_BL, objective, TRUNK.vocab_size))
-            return jax.device_get(jax.tree.leaves(drawn(global_batch(devices, batch_BL))))
+            return jax.device_get(jax.tree.leaves(drawn(put(mesh, batch_BL))))
 
-    for one, other in zip(drawn_on(*mesh), drawn_on(1, 1), strict=True):
-        assert (one == other).all()
+    expected = drawn_on(1, 1, jax.devices()[:1])
+    for order in (range(8), (5, 0, 3, 6, 1, 7, 2, 4)):
+        for one, other in zip(drawn_on(*mesh, [jax.devices()[i] for i in order]), expected, strict=True):
+            assert (one == other).all()
+
+
+@pytest.mark.parametrize("mesh", [(8, 1), (1, 8), (4, 2)], ids=lambda mesh: f"{mesh[0]}x{mesh[1]}")
+def test_each_row_of_a_batch_is_read_once(mesh):
+    batch_BL, asked = tokens((BATCH, LENGTH), TRUNK.vocab_size), []
+
+    def read(first, last):
+        asked.extend(range(first, last))
+        return batch_BL[first:last]
+
+    on_mesh_BL = global_batch(make_mesh(*mesh), (BATCH, LENGTH), read)
+    np.testing.assert_array_equal(on_mesh_BL, batch_BL)
+    assert sorted(asked) == list(range(BATCH))
 
 
 RENEW = f"""
