@@ -23,6 +23,7 @@ ADDED = {
     "tree": "facts",
     "manifest": "facts",
     "lineage": "facts",
+    "products": "sharding",
     "run": "doors",
     "progress": "doors",
 }
