@@ -1,4 +1,4 @@
-"""A run in bfloat16 on a CPU: killed and resumed it gives the bits of one that never stopped, close to float32's loss."""
+"""A bfloat16 run on a CPU: resumed, it has the bits of a run that never stopped, and its loss is near float32's."""
 
 import dataclasses
 

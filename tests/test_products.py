@@ -13,12 +13,11 @@ from jax.sharding import AbstractDevice, AbstractMesh, AxisType, NamedSharding
 from tiny_runs import on_mesh, run_spec, tokens
 
 from mdm_jax.evaluate.nelbo import evaluate
-from mdm_jax.model.transformer import Transformer
 from mdm_jax.optim import learning_rate
 from mdm_jax.products import sum_in_float32
 from mdm_jax.sharding import BATCH_L, DATA, MODEL, REPLICATED
 from mdm_jax.spec import ComputeDtype, EvaluationSpec, Family, Float32Precision, ModelSpec, RunSpec
-from mdm_jax.train.state import make_state
+from mdm_jax.train.state import init_state, make_state
 from mdm_jax.train.step import compile_step
 
 TRUNK = ModelSpec(n_layers=1, d_model=32, n_heads=2, d_ffn=64)
@@ -83,7 +82,7 @@ def test_the_tpus_attention_kernel_asks_for_it_too():
 def test_every_product_of_an_evaluation_asks_for_it(tmp_path):
     spec = run_spec(Family.MDM, TRUNK, 16, evaluation=EvaluationSpec(mc_samples=2, batch=4))
     with on_mesh():
-        model = jax.jit(lambda: Transformer(TRUNK, jax.random.key(0)))()
+        model = init_state(spec).evaluated
         jax.config.update("jax_dump_ir_to", str(tmp_path))
         try:
             evaluate(model, spec, tokens((8, 16), TRUNK.vocab_size), jax.sharding.get_mesh())
@@ -98,9 +97,8 @@ def test_bfloat16_products_stay_on_an_accelerator_and_are_asked_for_nothing_slow
     with jax.default_matmul_precision("highest"):
         on_tpu, on_cpu = (products_of_step(ROUGH, Family.MDM, device) for device in (TPU, CPU))
     assert {precisions[:2] for precisions in on_tpu} == {("DEFAULT", "DEFAULT")}
-    assert (
-        on_tpu["DEFAULT", "DEFAULT", "bf16", "bf16", "f32"] == 9
-    )  # five weights' gradients, scores, three of the head
+    # five gradients of weights, the scores, and three products of the head
+    assert on_tpu["DEFAULT", "DEFAULT", "bf16", "bf16", "f32"] == 9
     assert on_tpu["DEFAULT", "DEFAULT", "f32", "f32", "f32"] == 0
     assert on_cpu["DEFAULT", "DEFAULT", "bf16", "bf16", "f32"] == 0
     assert on_cpu.total() == on_tpu.total() == 24
@@ -118,7 +116,7 @@ def test_a_sum_in_float32_of_bfloat16_operands():
 def test_the_precision_leaves_run_ids_alone_and_is_of_float32_only():
     plain = run_spec(Family.MDM, TRUNK, 16)
     faster = run_spec(Family.MDM, dataclasses.replace(TRUNK, float32_precision=Float32Precision.DEFAULT), 16)
-    assert plain.run_id == "mdm-1x32-GOLDEN"
+    assert plain.run_id == "mdm-1x32-369f5d2bb6b1"
     assert faster.run_id != plain.run_id
     with pytest.raises(ValueError, match=r"model\.float32_precision = 'default': must be highest .* it is bfloat16"):
         dataclasses.replace(ROUGH, float32_precision=Float32Precision.DEFAULT)
