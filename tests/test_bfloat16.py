@@ -8,6 +8,7 @@ from running import Workshop, assert_same, killed_at, outcome, result, workshop
 from mdm_jax.spec import ComputeDtype, Family
 
 RELATIVE_ERROR = 2e-3
+"""Of the final loss, after 12 steps; measured 4e-4 for the MDM and 2e-4 for the ARM."""
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +27,5 @@ def test_a_resumed_run_is_the_one_that_never_stopped(shop, tmp_path, family) -> 
     assert "resumed at step 10" in end.said
     assert_same(outcome(tmp_path, spec), outcome(whole, spec))
     reference = result(shop.undisturbed(exact), exact).loss
-    print(result(whole, spec).loss / reference - 1)
     assert result(whole, spec).loss == pytest.approx(reference, rel=RELATIVE_ERROR)
     assert result(whole, spec).loss != pytest.approx(reference, rel=1e-6)

@@ -2,7 +2,11 @@
 
 import collections
 import dataclasses
+import importlib.util
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -12,11 +16,21 @@ import pytest
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType, NamedSharding
 from tiny_runs import on_mesh, run_spec, tokens
 
+from isoflop.compiling import NO_TPU_QUERIES
 from mdm_jax.evaluate.nelbo import evaluate
 from mdm_jax.optim import learning_rate
 from mdm_jax.products import sum_in_float32
 from mdm_jax.sharding import BATCH_L, DATA, MODEL, REPLICATED
-from mdm_jax.spec import ComputeDtype, EvaluationSpec, Family, Float32Precision, ModelSpec, RunSpec
+from mdm_jax.spec import (
+    ComputeDtype,
+    EvaluationSpec,
+    Family,
+    Float32Precision,
+    HardwareSpec,
+    ModelSpec,
+    RunSpec,
+    to_json,
+)
 from mdm_jax.train.state import init_state, make_state
 from mdm_jax.train.step import compile_step
 
@@ -120,3 +134,29 @@ def test_the_precision_leaves_run_ids_alone_and_is_of_float32_only():
     assert faster.run_id != plain.run_id
     with pytest.raises(ValueError, match=r"model\.float32_precision = 'default': must be highest .* it is bfloat16"):
         dataclasses.replace(ROUGH, float32_precision=Float32Precision.DEFAULT)
+
+
+COMPILED = """
+import re, sys
+from jax.experimental.topologies import get_topology_desc
+from mdm_jax.spec import from_json
+from mdm_jax.train.ahead import lower_step
+text = lower_step(from_json(sys.argv[1]), get_topology_desc("v5e:2x2", "tpu").devices).compile().as_text()
+asked = re.findall(r"operand_precision={([a-z,]+)}", text)
+found = re.findall(r"= \\S+ (?:convolution|dot)\\(", text)
+print(text.count("tpu_custom_call"), len(found), *sorted(set(asked)), len(asked))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="no TPU compiler here: pip install mdm-jax[tpu]")
+@pytest.mark.parametrize(("dtype", "said"), [("float32", "3 18 highest,highest 18"), ("bfloat16", "3 18 0")])
+def test_the_tpus_compiler_takes_it(dtype, said):
+    """Attention in three kernels, 18 products outside of them, and the precision of those that were asked for one."""
+    model = ModelSpec(n_layers=1, d_model=128, n_heads=2, d_ffn=256, compute_dtype=ComputeDtype(dtype))
+    spec = run_spec(Family.MDM, model, 128, hardware=HardwareSpec(mesh_data=2, mesh_model=2))
+    environment = {**os.environ, **NO_TPU_QUERIES, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", COMPILED, to_json(spec)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == said
