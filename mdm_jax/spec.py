@@ -14,6 +14,7 @@ from mdm_jax.kinds import (
     ComputeDtype,
     CorpusSource,
     Family,
+    Float32Precision,
     FlopConvention,
     LayerLoop,
     LevelSampler,
@@ -49,6 +50,8 @@ class ModelSpec:
     vocab_size: int = BYTES_VOCAB_SIZE
     attention: Attention = Attention.BIDIRECTIONAL
     compute_dtype: ComputeDtype = ComputeDtype.FLOAT32
+    float32_precision: Float32Precision = field(default=Float32Precision.HIGHEST, metadata=LATER)
+    """Of products where `compute_dtype` is float32; those of bfloat16 numbers have one precision."""
 
     def __post_init__(self) -> None:
         for name, most in (("n_layers", 1024), ("d_model", 1 << 16), ("n_heads", 1024), ("d_ffn", 1 << 18)):
@@ -59,6 +62,9 @@ class ModelSpec:
         require(
             whole, "model.d_model", self.d_model, f"a multiple of 2 * n_heads = {2 * self.n_heads} (RoPE turns pairs)"
         )
+        fits = self.compute_dtype is ComputeDtype.FLOAT32 or self.float32_precision is Float32Precision.HIGHEST
+        bound = f"highest (the default) unless compute_dtype is float32: it is {self.compute_dtype.value}"
+        require(fits, "model.float32_precision", self.float32_precision.value, bound)
 
     @property
     def d_head(self) -> int:

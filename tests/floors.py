@@ -24,6 +24,7 @@ ADDED = {
     "manifest": "facts",
     "sealed_json": "facts",
     "lineage": "facts",
+    "products": "sharding",
     "run": "doors",
     "progress": "doors",
 }
