@@ -90,7 +90,7 @@ def execute(spec: RunSpec, folder: Path, record: Record, watch: Watch) -> RunRes
     _check_same_data(record.data_hash_before, manifest)
     eval_SL = evaluation_rows(spec.data, spec.evaluation.eval_tokens)
     usable_rows(spec, len(eval_SL))
-    _local_batches(spec, 0, verify=True)
+    _local_batches(spec, 0)
     if spec.cell.parent_run_id and not steps_in(folder / "checkpoints"):
         read_parent(spec, folder, manifest.data_hash)
     mesh = make_mesh(spec.hardware.mesh_data, spec.hardware.mesh_model)
@@ -119,7 +119,7 @@ def _train(spec: RunSpec, folder: Path, data_hash: str, mesh: jax.sharding.Mesh,
     state, step = _begin(spec, folder, checkpoints, data_hash, watch)
     metrics = MetricsWriter(folder / "metrics", step) if jax.process_index() == 0 else None
     try:
-        return train(state, spec, mesh, _local_batches(spec, step, verify=False), checkpoints, metrics, watch)
+        return train(state, spec, mesh, _local_batches(spec, step), checkpoints, metrics, watch)
     finally:
         if metrics is not None:
             metrics.close()
@@ -155,10 +155,10 @@ def _naming(path: Path) -> Iterator[None]:
         raise OSError(f"{path} not written: {error.strerror}") from error
 
 
-def _local_batches(spec: RunSpec, step: int, verify: bool) -> Iterator[np.ndarray]:
+def _local_batches(spec: RunSpec, step: int) -> Iterator[np.ndarray]:
     """This process's batches from `step` on."""
     this, all_of_them = jax.process_index(), jax.process_count()
-    return train_batches(spec.data, spec.optim.global_batch, spec.seed, step, this, all_of_them, verify)
+    return train_batches(spec.data, spec.optim.global_batch, spec.seed, step, this, all_of_them)
 
 
 def _check_same_data(before: str, manifest: Manifest) -> None:

@@ -80,9 +80,7 @@ def cut(corpus: CorpusSpec, piece_bytes: int = PIECE_BYTES, piece_records: int =
 def _ranges(path: str, stamp: str, size: int, step: int) -> list[Piece]:
     starts = range(0, max(size, 1), step)
     stops = [*starts[1:], sys.maxsize]
-    return [
-        Piece(path, stamp, min(stop, size) - start, start, stop) for start, stop in zip(starts, stops, strict=True)
-    ]
+    return [Piece(path, stamp, min(stop, size) - start, start, stop) for start, stop in zip(starts, stops, strict=True)]
 
 
 def _stamp(file: Path) -> str:

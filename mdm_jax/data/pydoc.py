@@ -2,8 +2,8 @@
 
 Docstrings are read with `ast` (nothing is imported or run), READMEs from the packages' metadata. A file is parsed
 only if a fifth of it looks like docstrings: that keeps nine tenths of the text and halves the time. Which text it is
-depends on the versions installed, and `data_hash` says which. The group of a text is its package, or its top-level module in
-the standard library, so that the validation text comes from packages that the training text does not have.
+depends on the versions installed, and `data_hash` says which. A text's group is its package, or its top-level module
+in the standard library: the validation text comes from packages and modules that the training text does not have.
 """
 
 import ast
@@ -89,7 +89,7 @@ def _standard_library() -> Iterator[_Source]:
 
 
 def _module_family(key: str) -> str:
-    """The top-level module without the prefix of its Python twin: `io` for `_pyio.py`, `decimal` for `_pydecimal.py`."""
+    """The top-level module, and `io` for its Python twin `_pyio.py`."""
     top = key.partition("/")[0].removesuffix(".py")
     return top.removeprefix("_py").lstrip("_") or top
 
