@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from small_corpus import data_spec, flags, prepared, texts, write_jsonl
 
-from mdm_jax.data.build import in_validation
+from mdm_jax.data.holdout import in_validation
 from mdm_jax.data.prepare import main, prepare
 from mdm_jax.data.store import open_split
 from mdm_jax.manifest import read_manifest

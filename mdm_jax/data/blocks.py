@@ -10,8 +10,6 @@ from jaxtyping import Integer
 from mdm_jax.manifest import BLOCK_BYTES, ITEM_BYTES, SUM_BYTES, Manifest, Shard, sums_file
 from mdm_jax.storage import Path
 
-CHUNK_BYTES = 16 << 20
-
 
 class Blocks:
     """The tokens of a shard that lies on a disk."""
@@ -99,14 +97,11 @@ class Blocks:
         """
         if self._shard.sums_sha256:
             self._verify(0, len(self._known))
-        digest, step = hashlib.sha256(), CHUNK_BYTES // self._item
-        for start in range(0, len(self), step):
-            chunk = self._array[start : start + step]
-            digest.update(chunk.data)
-            self._check_vocabulary(chunk)
+        digest = hashlib.sha256(self._array.data)
         if digest.hexdigest() != self._shard.sha256:
             found = f"sha256 {digest.hexdigest()[:12]}, not {self._shard.sha256[:12]}"
             raise ValueError(f"{self._path}: shard is corrupt ({found}): prepare or copy it again")
+        self._check_vocabulary(self._array)
         self._known[:] = b"\1" * len(self._known)
 
 

@@ -8,10 +8,11 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-from mdm_jax.data.blocks import CHUNK_BYTES, Blocks, check_size
+from mdm_jax.data.blocks import Blocks, check_size
 from mdm_jax.manifest import BLOCK_BYTES, Manifest, Shard
 from mdm_jax.storage import Path, write_atomic
 
+COPY_BYTES = 16 << 20
 FETCH_BLOCKS = 64
 """Blocks that are brought at a time: 4 MiB, because an object store hardly answers sooner for less."""
 
@@ -42,7 +43,7 @@ class RemoteBlocks(Blocks):
         partial = self._copy.parent / f"{self._copy.name}.{os.getpid()}.partial"
         try:
             with self._path.open("rb") as source, self._naming_the_cache(), partial.open("wb") as target:
-                while chunk := source.read(CHUNK_BYTES):
+                while chunk := source.read(COPY_BYTES):
                     target.write(chunk)
             check_size(partial, self._shard)
             partial.replace(self._copy)
@@ -64,7 +65,7 @@ class RemoteBlocks(Blocks):
         with self._path.open("rb") as source:
             source.seek(first * BLOCK_BYTES)
             content = source.read(FETCH_BLOCKS * BLOCK_BYTES)
-        with self._naming_the_cache(), self._copy.open("r+b") as target:
+        with self._naming_the_cache(), open(self._copy, "r+b") as target:
             for start in range(0, len(content), BLOCK_BYTES):
                 raw = content[start : start + BLOCK_BYTES]
                 if self._is_whole(first + start // BLOCK_BYTES, raw):
