@@ -4,6 +4,7 @@ The shards hold the documents in the corpus' order, each once, whatever the numb
 depends on its own text alone (on its package for `pydoc`), so adding documents moves no other. EOS ends each document.
 """
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -75,12 +76,16 @@ def build_shards(
     dtype = "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32"
     tasks = [Task(piece, data, str(work), dtype, tokenizer.hash, model, skip_bad) for piece in pieces]
     parts = _enough_parts(tasks, jobs, data.corpus.max_bytes, report)
-    writers = {name: ShardWriter(folder, name, dtype, shard_tokens) for name in SPLITS}
     try:
         if not any(part.documents for part in parts):
             raise ValueError(no_text(data.corpus))
-        _write_parts(parts, str(work), dtype, data.corpus.max_bytes, writers)
-        train, validation = (writers[name].finish() for name in SPLITS)
+        with contextlib.ExitStack() as stack:
+            writers = {
+                name: stack.enter_context(contextlib.closing(ShardWriter(folder, name, dtype, shard_tokens)))
+                for name in SPLITS
+            }
+            _write_parts(parts, str(work), dtype, data.corpus.max_bytes, writers)
+            train, validation = (writers[name].finish() for name in SPLITS)
     except ValueError:
         shutil.rmtree(work)
         raise

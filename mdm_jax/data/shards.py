@@ -72,6 +72,11 @@ class ShardWriter:
         self._file = None
         self._begin()
 
+    def close(self) -> None:
+        """Closes the file of an unfinished shard after an error."""
+        if self._file is not None:
+            self._file.close()
+
     def finish(self) -> Split:
         """The counts and shards of the split.
 
