@@ -20,13 +20,13 @@ from mdm_jax.data.parts import Part, Task, make_part
 from mdm_jax.data.shards import SHARD_TOKENS, ShardWriter
 from mdm_jax.data.tokenizer import TRAINING_BYTES, make_tokenizer, open_tokenizer
 from mdm_jax.data.workers import in_order
-from mdm_jax.manifest import SPLITS, TOKENIZER_FILE, Manifest, data_hash, write_manifest
+from mdm_jax.manifest import SPLITS, TOKENIZER_FILE, Manifest, Split, data_hash, write_manifest
 from mdm_jax.spec import DataSpec, TokenizerKind
 from mdm_jax.storage import Path, as_path, write_atomic
 from mdm_jax.tree import to_dict
 
 PARTS = "parts"
-CHUNK_TOKENS = 1 << 23
+CHUNK_TOKENS = 1 << 21
 
 
 @dataclass(frozen=True)
@@ -77,15 +77,7 @@ def build_shards(
     tasks = [Task(piece, data, str(work), dtype, tokenizer.hash, model, skip_bad) for piece in pieces]
     parts = _enough_parts(tasks, jobs, data.corpus.max_bytes, report)
     try:
-        if not any(part.documents for part in parts):
-            raise ValueError(no_text(data.corpus))
-        with contextlib.ExitStack() as stack:
-            writers = {
-                name: stack.enter_context(contextlib.closing(ShardWriter(folder, name, dtype, shard_tokens)))
-                for name in SPLITS
-            }
-            _write_parts(parts, str(work), dtype, data.corpus.max_bytes, writers)
-            train, validation = (writers[name].finish() for name in SPLITS)
+        train, validation = _write_splits(parts, data, folder, dtype, shard_tokens)
     except ValueError:
         shutil.rmtree(work)
         raise
@@ -107,6 +99,22 @@ def build_shards(
     shutil.rmtree(work)
     write_manifest(folder, manifest)
     return manifest
+
+
+def _write_splits(parts: Sequence[Part], data: DataSpec, folder: Path, dtype: str, shard_tokens: int) -> list[Split]:
+    """The training and the validation split, written.
+
+    Raises:
+        ValueError: there is no text, or none for one of them.
+    """
+    if not any(part.documents for part in parts):
+        raise ValueError(no_text(data.corpus))
+    with contextlib.ExitStack() as stack:
+        writers = {name: ShardWriter(folder, name, dtype, shard_tokens) for name in SPLITS}
+        for writer in writers.values():
+            stack.callback(writer.close)
+        _write_parts(parts, str(folder / PARTS), dtype, data.corpus.max_bytes, writers)
+        return [writers[name].finish() for name in SPLITS]
 
 
 def _enough_parts(tasks: Sequence[Task], jobs: int, max_bytes: int, report: Report) -> list[Part]:
