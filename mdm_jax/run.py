@@ -119,7 +119,7 @@ def _train(spec: RunSpec, folder: Path, data_hash: str, mesh: jax.sharding.Mesh,
     state, step = _begin(spec, folder, checkpoints, data_hash, watch)
     metrics = MetricsWriter(folder / "metrics", step) if jax.process_index() == 0 else None
     try:
-        return train(state, spec, mesh, _local_batches(spec, step), checkpoints, metrics, watch)
+        return train(state, spec, mesh, _local_batches(spec, step, verify=False), checkpoints, metrics, watch)
     finally:
         if metrics is not None:
             metrics.close()
@@ -155,10 +155,10 @@ def _naming(path: Path) -> Iterator[None]:
         raise OSError(f"{path} not written: {error.strerror}") from error
 
 
-def _local_batches(spec: RunSpec, step: int) -> Iterator[np.ndarray]:
+def _local_batches(spec: RunSpec, step: int, verify: bool | None = None) -> Iterator[np.ndarray]:
     """This process's batches from `step` on."""
     this, all_of_them = jax.process_index(), jax.process_count()
-    return train_batches(spec.data, spec.optim.global_batch, spec.seed, step, this, all_of_them)
+    return train_batches(spec.data, spec.optim.global_batch, spec.seed, step, this, all_of_them, verify)
 
 
 def _check_same_data(before: str, manifest: Manifest) -> None:

@@ -86,7 +86,7 @@ def train_batches(
     start_step: int = 0,
     process_index: int = 0,
     process_count: int = 1,
-    verify: bool = False,
+    verify: bool | None = None,
 ) -> Iterator[Int32[np.ndarray, "b L"]]:
     """Batches of steps `start_step`, `start_step + 1`, …: rows `p b` to `(p + 1) b` of each global batch, b = B / P.
 
@@ -97,7 +97,7 @@ def train_batches(
         start_step: the first step given.
         process_index: p.
         process_count: P, which divides B.
-        verify: checks all contents first and not only each block when it is read, see `open_split`.
+        verify: when contents are checked, see `open_split`.
 
     Raises:
         ValueError: the shards are absent, corrupt, not the spec's, or hold no whole row. Raised by the call, not by
@@ -115,7 +115,7 @@ def train_batches(
     return iter(batches.to_iter_dataset(INLINE))
 
 
-def evaluation_rows(data: DataSpec, eval_tokens: int, verify: bool = False) -> Int32[np.ndarray, "S L"]:
+def evaluation_rows(data: DataSpec, eval_tokens: int, verify: bool | None = None) -> Int32[np.ndarray, "S L"]:
     """The first `eval_tokens` of the validation split as S = eval_tokens // L rows: the same for every run of a sweep.
 
     Raises:
