@@ -16,6 +16,7 @@ from jaxtyping import Bool, UInt64
 WINDOW_BYTES = 50
 MOST_SHARED = 0.02
 """A validation document with a larger share of its windows in the training text is dropped."""
+MOST_OF_GOAL = 1 / 8
 MOST_OVERSHOOT = 1.1
 MULTIPLIER = 0x9E3779B97F4A7C15
 
@@ -40,15 +41,20 @@ def digest_in_validation(digest: bytes, fraction: float) -> bool:
 def validation_groups(sizes: dict[str, int], fraction: float) -> set[str]:
     """Groups that together hold about `fraction` of the bytes, taken in the order of a hash of their names.
 
-    A group that would exceed the goal by more than a tenth is passed over. The smallest group is taken where every
-    other choice is too large, so two groups always give two splits.
+    Groups of up to an eighth of the goal come first, so that the validation text is of many kinds; then larger ones, if
+    they do not exceed the goal by more than a tenth. The smallest group is taken where every other choice is too large,
+    so two groups always give two splits.
 
     Args:
         sizes: bytes of text of each group.
         fraction: share of all bytes that the validation split should have.
     """
     goal, held, chosen = fraction * sum(sizes.values()), 0, set[str]()
-    for name in sorted(sizes, key=lambda name: hashlib.sha256(name.encode()).digest()):
+
+    def turn(name: str) -> tuple[bool, bytes]:
+        return sizes[name] > MOST_OF_GOAL * goal, hashlib.sha256(name.encode()).digest()
+
+    for name in sorted(sizes, key=turn):
         if held < goal and held + sizes[name] <= MOST_OVERSHOOT * goal:
             chosen.add(name)
             held += sizes[name]
@@ -63,11 +69,16 @@ def hold_out(documents: Sequence[Grouped], fraction: float) -> list[tuple[str, b
     for group, text in documents:
         sizes[group] += len(text.encode())
     chosen = validation_groups(sizes, fraction)
-    held = [document.group in chosen for document in documents]
-    contents = [document.text.encode() for document in documents]
-    shared = iter(shared_windows(*([c for c, h in zip(contents, held, strict=True) if h == side] for side in (1, 0))))
-    kept = [not (is_held and next(shared) > MOST_SHARED) for is_held in held]
-    return [(d.text, h) for d, h, keep in zip(documents, held, kept, strict=True) if keep]
+    validation = [text.encode() for group, text in documents if group in chosen]
+    training = [text.encode() for group, text in documents if group not in chosen]
+    shared = iter(shared_windows(validation, training))
+    kept = []
+    for group, text in documents:
+        if group not in chosen:
+            kept.append((text, False))
+        elif next(shared) <= MOST_SHARED:
+            kept.append((text, True))
+    return kept
 
 
 def shared_windows(validation: Sequence[bytes], training: Sequence[bytes]) -> list[float]:
