@@ -158,6 +158,8 @@ def write_manifest(directory: str | os.PathLike, manifest: Manifest) -> None:
 def check_matches(manifest: Manifest, data: DataSpec) -> None:
     """Returns if the prepared shards are what a run asks for.
 
+    A run that was planned with these very shards may use them although the corpus `pydoc` is made otherwise now.
+
     Raises:
         ValueError: one line that names the first field in which they differ.
     """
@@ -165,8 +167,8 @@ def check_matches(manifest: Manifest, data: DataSpec) -> None:
         have, want = getattr(manifest, name), getattr(data, name)
         if have != want:
             raise ValueError(f"{data.directory}: prepared with another data.{_difference(name, have, want)}")
-    pydoc = data.corpus.source is CorpusSource.PYDOC
-    if pydoc and manifest.pydoc_version != PYDOC_VERSION:
+    planned = data.data_hash == manifest.data_hash
+    if data.corpus.source is CorpusSource.PYDOC and manifest.pydoc_version != PYDOC_VERSION and not planned:
         raise ValueError(
             f"{data.directory}: prepared as version {manifest.pydoc_version} of the corpus pydoc, now {PYDOC_VERSION},"
             " which has other validation text: prepare again with --force, or into another directory; runs of the two"
@@ -176,7 +178,7 @@ def check_matches(manifest: Manifest, data: DataSpec) -> None:
     if manifest.vocab_size != vocab:
         held = f"{data.directory}: the shards' vocabulary has {manifest.vocab_size} ids"
         raise ValueError(f"{held}: set data.tokenizer.vocab_size and model.vocab_size (now {vocab}) to that")
-    if data.data_hash and data.data_hash != manifest.data_hash:
+    if data.data_hash and not planned:
         raise ValueError(
             f"{data.directory}: data_hash {manifest.data_hash[:12]} is not the planned {data.data_hash[:12]}:"
             " the corpus changed since; plan again, or prepare the same files"

@@ -22,6 +22,7 @@ from mdm_jax.manifest import (
     MANIFEST_FILE,
     SPLITS,
     Manifest,
+    check_matches,
     data_hash,
     read_manifest,
     write_manifest,
@@ -173,6 +174,8 @@ def test_a_folder_of_the_first_documentation_corpus_is_refused(tmp_path):
     as_version_1(Path(data.directory))
     with pytest.raises(ValueError, match=r"version 1 of the corpus pydoc, now 2, .*--force, or into another directory"):
         prepare(asked)
+    pinned = dataclasses.replace(asked, data_hash=read_manifest(data.directory).data_hash)
+    check_matches(read_manifest(data.directory), pinned)  # a sweep that was planned with it may be finished
 
 
 def test_more_shards_than_open_files_are_allowed(tmp_path):

@@ -35,6 +35,10 @@ SUFFIXES = {
 }
 
 
+class SourceChanged(ValueError):
+    """A file changed while it was read: nothing of it can be used, also where bad files are passed over."""
+
+
 class Document(NamedTuple):
     """One text, its UTF-8 bytes, their SHA-256, and its split."""
 
@@ -110,7 +114,7 @@ def read_piece(corpus: CorpusSpec, piece: Piece, fraction: float, skip: Skip | N
             yield Document(text, content, digest, digest_in_validation(digest, fraction))
     file = as_path(piece.path)
     if corpus.source is not CorpusSource.TFDS and _stamp(file) != piece.stamp:
-        raise ValueError(f"{file}: changed while it was read: prepare again")
+        raise SourceChanged(f"{file}: changed while it was read: prepare again")
 
 
 def _texts(corpus: CorpusSpec, piece: Piece, skip: Skip | None) -> Iterator[str]:
@@ -179,7 +183,7 @@ def _read_or_skip(corpus: CorpusSpec, piece: Piece, fraction: float, skip: Skip 
     try:
         yield from read_piece(corpus, piece, fraction, skip)
     except ValueError as error:
-        if skip is None:
+        if skip is None or isinstance(error, SourceChanged):
             raise
         skip(str(error))
 

@@ -14,7 +14,7 @@ from itertools import islice
 
 import numpy as np
 
-from mdm_jax.data.corpus import Document, Piece, read_piece
+from mdm_jax.data.corpus import Document, Piece, SourceChanged, read_piece
 from mdm_jax.data.tokenizer import Tokenizer, open_tokenizer
 from mdm_jax.spec import DataSpec
 from mdm_jax.storage import Path, as_path, write_atomic
@@ -126,7 +126,7 @@ def _written(task: Task) -> Part:
         documents = read_piece(corpus, task.piece, task.data.validation_fraction, skip)
         part = _write(task, _enough(documents, corpus.max_bytes))
     except ValueError as error:
-        if skip is None:
+        if skip is None or isinstance(error, SourceChanged):
             raise
         skip(str(error))
         part = _write(task, iter(()))

@@ -100,8 +100,8 @@ def train_batches(
         verify: when contents are checked, see `open_split`.
 
     Raises:
-        ValueError: the shards are absent, corrupt, not the spec's, or hold no whole row. Raised by the call, not by
-            `next`.
+        ValueError: the shards are absent, corrupt, not the spec's, or hold no whole row. Raised by the call; by `next`
+            for a block that is checked when it is first read.
     """
     even = global_batch >= 1 and process_count >= 1 and global_batch % process_count == 0
     require(even, "global_batch", global_batch, f"a multiple of the {process_count} processes")

@@ -188,7 +188,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--tokenizer", choices=[kind.value for kind in TokenizerKind], default="bytes")
     add("--vocab-size", type=int, default=BYTES_VOCAB_SIZE, help="ids with EOS (257 for bytes)")
     add("--tokenizer-path", default="", help="model of sentencepiece_file")
-    add("--validation-fraction", type=float, default=DataSpec.validation_fraction, help="share of the documents")
+    add(
+        "--validation-fraction",
+        type=float,
+        default=DataSpec.validation_fraction,
+        help="share of the documents; of the text for pydoc, by package",
+    )
     add("--out", help="folder of the shards (the experiment's data.directory)")
     add("--jobs", type=int, default=_processors(), help="processes at a time; the shards are the same for any number")
     add("--skip-bad", action="store_true", help="pass over lines and files that are corrupt or not UTF-8, and say so")
