@@ -73,17 +73,18 @@ def open_manifest(data: DataSpec) -> Manifest:
     return manifest
 
 
-def training_rows(data: DataSpec, global_batch: int, seed: int, verify: bool = True) -> TrainingRows:
+def training_rows(data: DataSpec, global_batch: int, seed: int, verify: bool | None = None) -> TrainingRows:
     """The rows of the batches that a run trains on.
 
     Args:
         data: what to read; `data.directory` holds the shards.
         global_batch: B, sequences over all processes.
         seed: of the row order.
-        verify: checks the shards' contents first, see `open_split`.
+        verify: when contents are checked, see `open_split`.
 
     Raises:
-        ValueError: the shards are absent, corrupt, not the spec's, or hold no whole row.
+        ValueError: the shards are absent, corrupt, not the spec's, or hold no whole row. A block that is checked when
+            it is first read is refused by `TrainingRows.read`.
     """
     require(global_batch >= 1, "global_batch", global_batch, "at least 1")
     store = open_split(data.directory, "train", verify, open_manifest(data))
@@ -92,7 +93,7 @@ def training_rows(data: DataSpec, global_batch: int, seed: int, verify: bool = T
     return TrainingRows(store, data.seq_len, global_batch, seed)
 
 
-def evaluation_rows(data: DataSpec, eval_tokens: int, verify: bool = True) -> Int32[np.ndarray, "S L"]:
+def evaluation_rows(data: DataSpec, eval_tokens: int, verify: bool | None = None) -> Int32[np.ndarray, "S L"]:
     """The first `eval_tokens` of the validation split as S = eval_tokens // L rows: the same for every run of a sweep.
 
     Raises:
