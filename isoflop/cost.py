@@ -7,9 +7,11 @@ bfloat16. Nothing is known of prices: `--price` is the user's.
 import re
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
-from mdm_jax.counting import count_parameters, forward_flops, trained_flops
+from mdm_jax.accelerators import DEVICES, GB
+from mdm_jax.counting import count_parameters, evaluated_tokens, forward_flops, trained_flops
 from mdm_jax.kinds import ComputeDtype, Family, FlopConvention
 from mdm_jax.spec import RunSpec
 from mdm_jax.tree import require
@@ -26,32 +28,13 @@ DEFAULT_OVERHEAD_SECONDS, DEFAULT_OVERHEAD_SECONDS_HERE = 120.0, 8.0
 """Start, compilation and checkpoints of a run: a step of 1B compiles for a TPU in about a minute, a tiny one in 5 s."""
 
 
-@dataclass(frozen=True)
-class Device:
-    """Vendor's figures of one device."""
-
-    flops_per_second: float
-    """Peak, dense bfloat16."""
-    memory_bytes: float
-    source: str
-
-
-GB = 1e9
-GIB = 2.0**30
-DEVICES = {
-    "v4": Device(275e12, 32 * GIB, "Google Cloud TPU v4 documentation: 275 TFLOP/s, 32 GiB a chip"),
-    "v5e": Device(197e12, 16 * GB, "Google Cloud TPU v5e documentation: 197 TFLOP/s, 16 GB a chip"),
-    "v5p": Device(459e12, 95 * GB, "Google Cloud TPU v5p documentation: 459 TFLOP/s, 95 GB a chip"),
-    "v6e": Device(918e12, 32 * GB, "Google Cloud TPU v6e (Trillium) documentation: 918 TFLOP/s, 32 GB a chip"),
-    "h100": Device(989.4e12, 80 * GB, "NVIDIA H100 SXM data sheet: 989.4 TFLOP/s dense (half the sparse), 80 GB"),
-    "h200": Device(989.4e12, 141 * GB, "NVIDIA H200 SXM data sheet: 989.4 TFLOP/s dense (half the sparse), 141 GB"),
-}
 HERE = "here"
+SPEED, MFU, OVERHEAD = "peak_flops_per_second", "mfu", "run_overhead_seconds"
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What the runs are assumed to execute on. The default is two CPU cores on short rows."""
+    """What the runs are estimated for. The default, two CPU cores on short rows, is assumed and not measured."""
 
     kind: str = HERE
     devices: int = 1
@@ -62,6 +45,8 @@ class Machine:
     """Of one device, in dollars; None where nobody said."""
     run_overhead_seconds: float = DEFAULT_OVERHEAD_SECONDS_HERE
     memory_bytes: float | None = None
+    assumed: frozenset[str] = frozenset({SPEED, OVERHEAD})
+    """Those of `SPEED`, `MFU` and `OVERHEAD` that nobody has given or measured; `stated` names them as assumed."""
 
     def __post_init__(self) -> None:
         require(1 <= self.devices <= 1 << 20, "--hardware: devices", self.devices, "from 1 to 2^20, such as v5e:16")
@@ -91,17 +76,26 @@ class Machine:
 
     @property
     def stated(self) -> str:
-        """The assumption behind the estimates, for people."""
+        """What the estimates rest on, for people: every figure that is assumed is called so."""
         speed = f"{self.peak_flops_per_second:.4g} FLOP/s"
+        assumed = "an assumed " if OVERHEAD in self.assumed else ""
+        beside = f"{assumed}{self.run_overhead_seconds:g} s a run beside its steps (--run-overhead)"
         if self.kind == HERE and self.mfu == 1:
-            return f"one run after the other at {speed} (--flops-per-second; --hardware v5e:16 for an accelerator)"
+            at = f"an assumed {speed}" if SPEED in self.assumed else speed
+            flags = "(--flops-per-second; --hardware v5e:16 for an accelerator)"
+            return f"one run after the other at {at} {flags}, {beside}"
         price = "" if self.price_per_hour is None else f", ${self.price_per_hour:g} a device-hour (--price)"
         on = (
             f"{self.devices} x {self.kind} of {speed}"
             if self.on_accelerators
             else f"this machine, measured at {speed},"
         )
-        return f"one run after the other on {on} at an MFU of {self.mfu:g} (--mfu){price}"
+        mfu = f"an {'assumed ' if MFU in self.assumed else ''}MFU of {self.mfu:g} (--mfu)"
+        return f"one run after the other on {on} at {mfu}, {beside}{price}"
+
+    def given(self, **figures: Any) -> "Machine":
+        """The machine with these figures in place of its own, which are then no longer assumed."""
+        return replace(self, **figures, assumed=self.assumed - set(figures))
 
 
 def find_machine(hardware: str, mfu: float | None, price: float | None, overhead: float | None) -> Machine:
@@ -123,8 +117,9 @@ def find_machine(hardware: str, mfu: float | None, price: float | None, overhead
         peak, memory = DEVICES[kind].flops_per_second, DEVICES[kind].memory_bytes
     usual_mfu = DEFAULT_MFU_HERE if kind == HERE else DEFAULT_MFU
     usual_overhead = DEFAULT_OVERHEAD_SECONDS_HERE if kind == HERE else DEFAULT_OVERHEAD_SECONDS
-    mfu, overhead = (usual_mfu if mfu is None else mfu), (usual_overhead if overhead is None else overhead)
-    return Machine(kind, count, peak, mfu, price, overhead, memory)
+    usual = Machine(kind, count, peak, usual_mfu, price, usual_overhead, memory, frozenset({MFU, OVERHEAD}))
+    figures = {MFU: mfu, OVERHEAD: overhead}
+    return usual.given(**{name: value for name, value in figures.items() if value is not None})
 
 
 def measured_flops_per_second(seconds: float = 0.25, size: int = 1024) -> float:
@@ -164,7 +159,7 @@ def doubts(runs: Sequence[RunSpec], machine: Machine) -> Iterator[str]:
 def work_flops(run: RunSpec) -> int:
     """`exact` FLOPs of the steps that the run takes itself and of the final evaluation."""
     length = run.data.seq_len
-    sequences = max(2, run.evaluation.eval_tokens // length // 2 * 2)
+    sequences = evaluated_tokens(run) // length
     passes = 1 if run.family is Family.ARM else run.evaluation.mc_samples
     once = forward_flops(run.model, run.objective, sequences, length)
     return trained_flops(run, FlopConvention.EXACT) + passes * once

@@ -81,7 +81,7 @@ def show_totals(runs: Sequence[RunSpec], machine: Machine) -> None:
     rows.append(_total_row(("", "all", ""), runs, machine))
     _show("Totals", header, rows, keys=3)
     print(f"budget: FLOPs under {' or '.join(dict.fromkeys(run.cell.convention.value for run in runs))}")
-    print(f"time: {machine.stated}; exact FLOPs, evaluation and {machine.run_overhead_seconds:g} s a run included")
+    print(f"time: {machine.stated}; exact FLOPs, the evaluation included")
 
 
 def wrapped(text: str) -> str:

@@ -42,11 +42,17 @@ def is_blocked(row: RunResult | None) -> bool:
 
 
 def write_failure(directory: Path, run: RunSpec, reason: str, attempts: int, seconds: float) -> RunResult:
-    """The row, written, of a run that ended without one of its own: no run vanishes, and what it had noted is kept."""
+    """The row, written, of a run that ended without one of its own: no run vanishes, and what it had noted is kept.
+
+    Args:
+        directory: of the sweep.
+        run: the run.
+        reason: how it ended.
+        attempts: all attempts so far.
+        seconds: wall seconds of all attempts.
+    """
     begun = read_row(directory, run) or result_of(run, Status.RUNNING, data_hash=run.data.data_hash)
-    row = dataclasses.replace(
-        begun, status=Status.FAILED, excluded_reason=reason, attempts=attempts, wall_seconds=round(seconds, 3)
-    )
+    row = dataclasses.replace(_lasting(begun, seconds), status=Status.FAILED, excluded_reason=reason, attempts=attempts)
     write_result(run_folder(directory, run) / RESULT_FILE, row)
     return row
 
@@ -58,6 +64,22 @@ def count_attempts(directory: Path, run: RunSpec, row: RunResult, attempts: int)
     row = dataclasses.replace(row, attempts=attempts)
     write_result(run_folder(directory, run) / RESULT_FILE, row)
     return row
+
+
+def count_seconds(directory: Path, run: RunSpec, seconds: float) -> None:
+    """Sees to it that the run's row, if there is one, has at least that many wall seconds, before the next attempt."""
+    row = read_row(directory, run)
+    if row is not None:
+        write_result(run_folder(directory, run) / RESULT_FILE, _lasting(row, seconds))
+
+
+def _lasting(row: RunResult, seconds: float) -> RunResult:
+    """The row with at least that many wall seconds; what is added were none in steps that count for `goodput`."""
+    before = row.wall_seconds or 0.0
+    if before >= seconds:
+        return row
+    goodput = None if row.goodput is None else round(row.goodput * before / seconds, 6)
+    return dataclasses.replace(row, wall_seconds=round(seconds, 3), goodput=goodput)
 
 
 def write_table(directory: Path, runs: Sequence[RunSpec]) -> list[RunResult]:

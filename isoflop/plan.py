@@ -27,7 +27,6 @@ from isoflop.cost import (
     DEFAULT_MFU_HERE,
     DEFAULT_OVERHEAD_SECONDS,
     DEFAULT_OVERHEAD_SECONDS_HERE,
-    DEVICES,
     Machine,
     doubts,
     find_machine,
@@ -39,6 +38,7 @@ from isoflop.planfile import PLAN_FILE, Written, write_plan
 from isoflop.recipe import RECIPES
 from isoflop.sweep import SweepSpec, default_sweep, recast
 from isoflop.wsd import savings, with_trunks
+from mdm_jax.accelerators import DEVICES
 from mdm_jax.config import default_run, load_config, override
 from mdm_jax.manifest import check_matches, read_manifest
 from mdm_jax.spec import BYTES_VOCAB_SIZE, Family, HardwareSpec, RunSpec, ScheduleKind, TokenizerKind
@@ -171,7 +171,7 @@ def _machine(options: argparse.Namespace) -> Machine:
         return find_machine(options.hardware, options.mfu, options.price, overhead)
     require(options.mfu is None, "--mfu", options.mfu, "given with --hardware")
     given = {"peak_flops_per_second": speed, "price_per_hour": options.price, "run_overhead_seconds": overhead}
-    return Machine(**{name: value for name, value in given.items() if value is not None})
+    return Machine().given(**{name: value for name, value in given.items() if value is not None})
 
 
 def _config(options: argparse.Namespace) -> ml_collections.ConfigDict:

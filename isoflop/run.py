@@ -29,8 +29,6 @@ from mdm_jax.spec import RunSpec
 from mdm_jax.storage import as_path, is_local
 from mdm_jax.tree import require
 
-COMPILATION_CACHE = Path(".cache/jax")
-
 
 def main(arguments: Sequence[str] | None = None, command: Command | None = None) -> int:
     """Exit code of the command: 0 all runs are ok or diverged, 1 some failed or bad input, 130 or 143 stopped.
@@ -114,7 +112,7 @@ def run_sweep(
                 lock=lock,
                 progress=progress,
                 stop=stop or Stop(),
-                environment=_environment(directory),
+                environment={"PYTHONUNBUFFERED": "1", **os.environ},
             )
             try:
                 sweep.run()
@@ -167,18 +165,6 @@ def stop_signals() -> Iterator[Stop]:
     finally:
         for number in wanted:
             signal.signal(number, before[number])
-
-
-def _environment(directory: Path) -> dict[str, str]:
-    """The runs' environment: compiled programs are shared through a cache on disk, unless the user has set one.
-
-    A tiny run spends more time compiling than training (11 s against 3 s on one core), and sizes recur at every budget.
-    """
-    cache = {
-        "JAX_COMPILATION_CACHE_DIR": str((directory / COMPILATION_CACHE).resolve()),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
-    return {**cache, "PYTHONUNBUFFERED": "1", **os.environ}
 
 
 def _dry_run(directory: Path, retry_failed: bool) -> int:

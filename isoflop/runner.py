@@ -16,7 +16,7 @@ from isoflop.cli import EXIT_PREEMPTED, EXIT_RETRYABLE
 from isoflop.cost import work_flops
 from isoflop.grid_table import duration
 from isoflop.lock import Lock
-from isoflop.outcome import count_attempts, is_blocked, is_done, read_row, run_folder, write_failure
+from isoflop.outcome import count_attempts, count_seconds, is_blocked, is_done, read_row, run_folder, write_failure
 from isoflop.parents import chain_flops
 from isoflop.progress import Progress, cell_line, finished_line
 from mdm_jax.results import RunResult, Status
@@ -49,12 +49,17 @@ class Stop:
 
 @dataclass(frozen=True)
 class Waiting:
-    """A run to start, not before a time; `tries` counts those of this sweep, `earlier` those of earlier ones."""
+    """A run to start, not before a time.
+
+    `tries` counts the attempts of this sweep, `earlier` those of earlier ones, and `seconds` is the wall time of all
+    attempts before the present one.
+    """
 
     spec: RunSpec
     earlier: int
     tries: int = 0
     not_before: float = 0.0
+    seconds: float = 0.0
 
 
 @dataclass
@@ -74,7 +79,7 @@ class Sweep:
         todo = [run for run in self.runs if is_pending(read_row(self.directory, run), self.policy.retry_failed)]
         chains = chain_flops(todo)
         todo.sort(key=lambda run: chains[run.run_id], reverse=True)
-        self.waiting = [Waiting(run, self._earlier(run)) for run in todo]
+        self.waiting = [self._waiting(run) for run in todo]
         self.children: dict[Child, Waiting] = {}
         self.launcher = Launcher(self.environment, self.policy.jobs, self.lock.handle)
         self.ended = self._ended(todo)
@@ -99,9 +104,9 @@ class Sweep:
         finally:
             self._stop_children()
 
-    def _earlier(self, run: RunSpec) -> int:
+    def _waiting(self, run: RunSpec) -> Waiting:
         row = read_row(self.directory, run)
-        return row.attempts if row else 0
+        return Waiting(run, row.attempts, seconds=row.wall_seconds or 0.0) if row else Waiting(run, 0)
 
     def _ended(self, todo: Sequence[RunSpec]) -> dict[str, Status]:
         """How the runs have ended that are not to be run again."""
@@ -132,7 +137,9 @@ class Sweep:
                 self.waiting.remove(waiting)
                 parent = waiting.spec.cell.parent_run_id
                 reason = f"parent {parent} {self.ended[parent].value}"
-                row = write_failure(self.directory, waiting.spec, reason, waiting.earlier + waiting.tries, 0.0)
+                row = write_failure(
+                    self.directory, waiting.spec, reason, waiting.earlier + waiting.tries, waiting.seconds
+                )
                 self._finish(waiting.spec, row, 0.0)
 
     def _reap(self) -> None:
@@ -146,19 +153,20 @@ class Sweep:
     def _row_after(self, child: Child, waiting: Waiting) -> RunResult | None:
         """The final row of a run whose process has ended, or None where it is tried again."""
         code, row = child.process.returncode, read_row(self.directory, child.spec)
-        attempts = waiting.earlier + waiting.tries
+        attempts, seconds = waiting.earlier + waiting.tries, waiting.seconds + child.seconds
         if row is not None and row.status in ENDED:
             return count_attempts(self.directory, child.spec, row, attempts)
         said = child.last_words()
         reason = f"{describe_exit(code)}: {said or 'nothing was logged'}"
         if is_retryable(code) and waiting.tries <= len(self.policy.retries_after):
             delay = self.policy.retries_after[waiting.tries - 1]
-            self.waiting.append(replace(waiting, not_before=time.monotonic() + delay))
+            self.waiting.append(replace(waiting, not_before=time.monotonic() + delay, seconds=seconds))
+            count_seconds(self.directory, child.spec, seconds)
             self.progress.line(cell_line(child.spec, f"again in {duration(delay)} after {reason}"))
             return None
         if row is not None and row.status is Status.FAILED and row.attempts >= attempts:
             return row  # its own words on this attempt, not what an earlier one left
-        return write_failure(self.directory, child.spec, reason, attempts, child.seconds)
+        return write_failure(self.directory, child.spec, reason, attempts, seconds)
 
     def _finish(self, run: RunSpec, row: RunResult, seconds: float) -> None:
         self.ended[run.run_id] = row.status
@@ -187,10 +195,12 @@ class Sweep:
                 _kill_all(self.children)
             time.sleep(POLL_SECONDS)
         _kill_all(self.children)  # workers that they have left
-        for child in self.children:
+        for child, waiting in self.children.items():
             row = read_row(self.directory, child.spec)
             if row is not None and row.status in ENDED:
                 self._finish(child.spec, row, child.seconds)
+            else:
+                count_seconds(self.directory, child.spec, waiting.seconds + child.seconds)
 
 
 def is_pending(row: RunResult | None, retry_failed: bool) -> bool:

@@ -51,6 +51,12 @@ def scored_positions(objective: ObjectiveSpec, batch: int, seq_len: int) -> int:
     return batch * seq_len
 
 
+def evaluated_tokens(spec: RunSpec) -> int:
+    """Tokens that the final evaluation reads: the whole batches of whole rows among `evaluation.eval_tokens`."""
+    a_batch = spec.evaluation.batch * spec.data.seq_len
+    return spec.evaluation.eval_tokens // a_batch * a_batch
+
+
 def forward_flops(
     model: ModelSpec, objective: ObjectiveSpec, batch: int, seq_len: int, full_attention: bool = False
 ) -> int:

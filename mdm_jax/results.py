@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mdm_jax.counting import count_parameters, train_flops
+from mdm_jax.counting import count_parameters, evaluated_tokens, train_flops
 from mdm_jax.sealed_json import Newer, seal, unseal
 from mdm_jax.spec import Family, FlopConvention, RunSpec, ScheduleKind
 from mdm_jax.storage import as_path, write_atomic
@@ -51,7 +51,19 @@ class RunResult:
 
     `budget` is in FLOPs under `budget_convention`: budgets of two conventions are different quantities. A run that
     started from a parent's checkpoint has the `steps`, `tokens`, `epochs` and `flops_*` of its whole schedule, as if it
-    had been trained alone, which laws need; its `wall_seconds` and `goodput` are of what it trained itself.
+    had been trained alone, which laws need; its `wall_seconds`, `goodput` and `mfu` are of what it trained itself.
+
+    What was measured:
+
+    - `eval_tokens`: tokens that the final evaluation reads, in whole batches; at most `evaluation.eval_tokens`.
+    - `bits_per_byte`: bits of all these tokens over the UTF-8 bytes of the text that they stand for. An EOS costs bits
+      and stands for no byte. None where the tokens stand for no text.
+    - `wall_seconds`: of all attempts together, from the time when each had loaded jax. `isoflop.run` counts an attempt
+      that was killed to its end; without it, what such an attempt did after its last checkpoint is not counted.
+    - `goodput`: the share of `wall_seconds` in training steps whose result was kept, that is, until the attempt's last
+      checkpoint. The first step of an attempt, which compiles, is not among them.
+    - `mfu`: `exact` FLOPs of these steps over the devices' published dense bfloat16 peak in the same time, also for a
+      run that computes in float32. None for a CPU or a device whose peak is not in `accelerators.py`.
     """
 
     run_id: str
@@ -155,14 +167,15 @@ def result_of(spec: RunSpec, status: Status, **measured: Any) -> RunResult:
     """The row of a run: what its spec says, and what was measured."""
     if spec.cell.segment and status is Status.OK:
         measured["excluded_reason"] = TRUNK_SEGMENT
-    return RunResult(**implied_by(spec), eval_tokens=spec.evaluation.eval_tokens, status=status, **measured)
+    return RunResult(**implied_by(spec), eval_tokens=evaluated_tokens(spec), status=status, **measured)
 
 
 def contradictions(row: Mapping[str, Any], spec: RunSpec) -> tuple[str, ...]:
     """Names of the columns in which a row is not what its spec implies; a column that the row lacks is none."""
     wrong = [name for name, value in implied_by(spec).items() if name in row and row[name] != value]
-    read, planned = row.get("eval_tokens", 0), spec.data.data_hash
-    if not (isinstance(read, int | float) and 0 <= read <= spec.evaluation.eval_tokens):
+    read, planned = evaluated_tokens(spec), spec.data.data_hash
+    asked = spec.evaluation.eval_tokens  # which rows of older versions hold
+    if row.get("eval_tokens", read) not in (read, asked):
         wrong.append("eval_tokens")
     if planned and row.get("data_hash", "") not in ("", planned):
         wrong.append("data_hash")

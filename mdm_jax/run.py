@@ -7,6 +7,7 @@ A run with a parent begins from the parent's last checkpoint, which lies in the 
 there too. Once it has a checkpoint of its own, it needs the parent no more.
 """
 
+import functools
 import importlib.metadata
 import math
 import pathlib
@@ -18,16 +19,21 @@ from contextlib import contextmanager
 from typing import Any
 
 import jax
+import numpy as np
 
+from mdm_jax.accelerators import peak_flops_per_second
 from mdm_jax.checkpoint import Checkpoints, read_step, steps_in
+from mdm_jax.counting import step_flops
 from mdm_jax.data.pipeline import TrainingRows, evaluation_rows, open_manifest, training_rows, unique_tokens
+from mdm_jax.data.tokenizer import load_tokenizer
 from mdm_jax.evaluate.nelbo import Evaluation, evaluate, usable_rows
 from mdm_jax.lineage import read_parent
 from mdm_jax.manifest import Manifest
 from mdm_jax.metrics import MetricsWriter
 from mdm_jax.results import RunResult, Status, read_result, result_of, write_result
+from mdm_jax.second_try import confirmed
 from mdm_jax.sharding import make_mesh
-from mdm_jax.spec import RunSpec, to_json
+from mdm_jax.spec import FlopConvention, RunSpec, to_json
 from mdm_jax.storage import Path, write_atomic
 from mdm_jax.train.loop import Diverged, Watch, train
 from mdm_jax.train.state import TrainState, init_state
@@ -46,6 +52,9 @@ class Record:
         self._known["attempts"] = 1 + (before.attempts if before else 0)
         self.data_hash_before = before.data_hash if before else ""
         self._known["data_hash"] = self.data_hash_before
+        self._seconds_before = (before.wall_seconds if before else None) or 0.0
+        self._in_steps = self._in_steps_before = self._seconds_before * ((before.goodput if before else None) or 0.0)
+        self._known["mfu"] = self._mfu_before = before.mfu if before else None
 
     def _before(self) -> RunResult | None:
         try:
@@ -54,9 +63,26 @@ class Record:
             return None
 
     @property
+    def attempts(self) -> int:
+        """Attempts so far, with this one."""
+        return self._known["attempts"]
+
+    @property
     def seconds(self) -> float:
-        """Since this attempt began."""
-        return time.monotonic() - self._started
+        """Wall time of all attempts; of one that was killed, the part until its last checkpoint."""
+        return self._seconds_before + time.monotonic() - self._started
+
+    def spent(self, watch: Watch) -> None:
+        """Learns what the run has cost until its last checkpoint, over all attempts."""
+        self._in_steps = self._in_steps_before + watch.seconds_in_steps
+        self.learn(peak_memory_bytes=_peak_memory_bytes())
+        peak = peak_flops_per_second(self._known["device"])
+        if peak is not None and self._in_steps > 0:
+            hardware = self._spec.hardware
+            timed = watch.steps_timed * step_flops(self._spec, FlopConvention.EXACT)
+            at_peak = timed / (peak * hardware.mesh_data * hardware.mesh_model)
+            before = self._in_steps_before * (self._mfu_before or 0.0)
+            self.learn(mfu=round((before + at_peak) / self._in_steps, 6))
 
     def learn(self, **columns: Any) -> None:
         """Adds columns of the run table."""
@@ -68,7 +94,9 @@ class Record:
         Raises:
             OSError: the disk is full.
         """
-        row = result_of(self._spec, status, excluded_reason=reason, wall_seconds=round(self.seconds, 3), **self._known)
+        seconds = self.seconds
+        cost = {"wall_seconds": round(seconds, 3), "goodput": round(self._in_steps / seconds, 6)}
+        row = result_of(self._spec, status, excluded_reason=reason, **cost, **self._known)
         if jax.process_index() == 0:
             with _naming(self._folder / "result.json"):
                 write_result(self._folder / "result.json", row)
@@ -88,7 +116,8 @@ def execute(spec: RunSpec, folder: Path, record: Record, watch: Watch) -> RunRes
     manifest = open_manifest(spec.data)
     _check_same_data(record.data_hash_before, manifest)
     eval_SL = evaluation_rows(spec.data, spec.evaluation.eval_tokens)
-    usable_rows(spec, len(eval_SL))
+    eval_SL = eval_SL[: usable_rows(spec, len(eval_SL))]
+    text_bytes = load_tokenizer(spec.data.directory, manifest).text_bytes(eval_SL.reshape(-1))
     rows = training_rows(spec.data, spec.optim.global_batch, spec.seed)
     if spec.cell.parent_run_id and not steps_in(folder / "checkpoints"):
         read_parent(spec, folder, manifest.data_hash)
@@ -98,19 +127,39 @@ def execute(spec: RunSpec, folder: Path, record: Record, watch: Watch) -> RunRes
         with _naming(folder / "spec.json"):
             write_atomic(folder / "spec.json", to_json(spec) + "\n")
     record.write(Status.RUNNING)
-    with jax.set_mesh(mesh):
-        try:
-            state = _train(spec, folder, manifest.data_hash, mesh, rows, watch)
-        except Diverged as error:
-            record.write(Status.DIVERGED, str(error))
-            raise
-        measured = evaluate(state.evaluated, spec, eval_SL, mesh)
-    record.learn(**_loss_columns(measured, manifest), **_cost_columns(watch, record))
-    if not math.isfinite(measured.loss):
-        record.learn(loss=None, loss_se_mc=None, loss_se_data=None, bits_per_byte=None)
-        record.write(Status.DIVERGED, "diverged: final loss not finite")
-        raise Diverged(spec.schedule.steps)
+    watch.saved = lambda: _note_cost(record, watch)
+    attempt = functools.partial(_train_and_evaluate, spec, folder, manifest.data_hash, mesh, rows, eval_SL, watch)
+    try:
+        with jax.set_mesh(mesh):
+            measured = confirmed(attempt, folder, record.attempts, watch.say)
+    except Diverged as error:
+        record.write(Status.DIVERGED, str(error))
+        raise
+    record.learn(**_loss_columns(measured, text_bytes))
+    record.spent(watch)
     return record.write(Status.OK)
+
+
+def _note_cost(record: Record, watch: Watch) -> None:
+    """Keeps what was spent until a checkpoint, for the attempt after a kill."""
+    record.spent(watch)
+    record.write(Status.RUNNING)
+
+
+def _train_and_evaluate(
+    spec: RunSpec,
+    folder: Path,
+    data_hash: str,
+    mesh: jax.sharding.Mesh,
+    rows: TrainingRows,
+    eval_SL: np.ndarray,
+    watch: Watch,
+) -> Evaluation:
+    state = _train(spec, folder, data_hash, mesh, rows, watch)
+    measured = evaluate(state.evaluated, spec, eval_SL, mesh)
+    if not math.isfinite(measured.loss):
+        raise Diverged(spec.schedule.steps, "final loss")
+    return measured
 
 
 def _train(
@@ -177,16 +226,15 @@ def _where(spec: RunSpec) -> dict[str, str]:
     }
 
 
-def _loss_columns(measured: Evaluation, manifest: Manifest) -> dict[str, float]:
-    bits = measured.loss / math.log(2) / manifest.validation.bytes_per_token
+def _loss_columns(measured: Evaluation, text_bytes: int) -> dict[str, float | None]:
+    bits = measured.loss * measured.tokens / math.log(2) / text_bytes if text_bytes else None
     losses = {"loss": measured.loss, "loss_se_mc": measured.se_mc, "loss_se_data": measured.se_data}
     return {**losses, "bits_per_byte": bits}
 
 
-def _cost_columns(watch: Watch, record: Record) -> dict[str, float]:
+def _peak_memory_bytes() -> float:
     stats = jax.local_devices()[0].memory_stats() or {}
-    peak = stats.get("peak_bytes_in_use", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
-    return {"goodput": round(watch.seconds_in_steps / record.seconds, 4), "peak_memory_bytes": float(peak)}
+    return float(stats.get("peak_bytes_in_use", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
 
 
 def _versions() -> str:

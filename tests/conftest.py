@@ -19,6 +19,12 @@ jaxtyping.install_import_hook(["mdm_jax", "isoflop", "analysis"], "beartype.bear
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory) -> None:
+    """The processes that tests start share compiled programs with each other, and none with the user."""
+    os.environ["MDM_JAX_CACHE"] = str(tmp_path_factory.getbasetemp() / "cache")
+
+
 @pytest.fixture(scope="session")
 def reference_data() -> Path:
     """The folder of published data and goldens; a test that asks for it is skipped where there is none.

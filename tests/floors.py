@@ -25,6 +25,10 @@ ADDED = {
     "sealed_json": "facts",
     "lineage": "facts",
     "products": "sharding",
+    "user_cache": "facts",
+    "accelerators": "facts",
+    "program_cache": "doors",
+    "second_try": "doors",
     "run": "doors",
     "progress": "doors",
 }

@@ -18,7 +18,8 @@ folder = directory / "runs" / run_id
 mode = json.loads((directory / "modes.json").read_text())[run_id]
 spec = next(s for s in map(from_json, (directory / "plan.jsonl").read_text().splitlines()) if s.run_id == run_id)
 cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-begun = {"run_id": run_id, "cores": cores, "start": time.monotonic(), "cache": os.environ["JAX_COMPILATION_CACHE_DIR"]}
+jax_settings = {name: value for name, value in os.environ.items() if name.startswith("JAX_")}
+begun = {"run_id": run_id, "cores": cores, "start": time.monotonic(), "jax": jax_settings}
 with open(directory / "started.jsonl", "a") as log:
     log.write(json.dumps(begun) + "\n")
 number = (folder / "log.txt").read_text().count("# attempt")
@@ -42,7 +43,8 @@ if mode == "diverged":
 if mode == "silent":
     sys.exit(0)
 if mode == "killed":
-    write_result(folder / "result.json", result_of(spec, Status.RUNNING, device="imitated"))
+    noted = {"device": "imitated", "wall_seconds": 100.0 * number}
+    write_result(folder / "result.json", result_of(spec, Status.RUNNING, **noted))
     os.kill(os.getpid(), signal.SIGKILL)
 if mode == "flaky" and number < 3:
     print("not this time")

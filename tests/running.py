@@ -76,7 +76,7 @@ class Workshop:
                 data=self.data,
                 optim=OptimSpec(lr_peak=0.01, global_batch=4, ema_decay=0.9 if mdm else 0.0),
                 schedule=ScheduleSpec(steps=steps, warmup_steps=4),
-                evaluation=EvaluationSpec(eval_tokens=256, mc_samples=2, batch=16),
+                evaluation=EvaluationSpec(eval_tokens=500, mc_samples=2, batch=16),  # 256 of them fill a batch
                 hardware=HardwareSpec(**settings),
             ),
             family,

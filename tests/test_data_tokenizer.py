@@ -1,10 +1,12 @@
 """Tokenizers give the text back, end documents with an id of their own, and are the same whenever they are trained."""
 
+import io
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import sentencepiece
 from small_corpus import prepared, texts
 
 from mdm_jax.data.corpus import documents
@@ -64,6 +66,29 @@ def test_text_never_holds_eos(tokenizer, corpus):
 def test_bytes_are_utf8():
     assert ByteTokenizer().encode("aé").tolist() == [97, 0xC3, 0xA9]
     assert ByteTokenizer().decode(np.array([97, 0xC3, 256, 98])) == "a\ufffdb"
+
+
+def with_dummy_prefix() -> bytes:
+    """A model with sentencepiece's defaults: blanks collapse, and a document is given a blank before it."""
+    model = io.BytesIO()
+    settings = {"model_type": "unigram", "vocab_size": 320, "byte_fallback": True, "minloglevel": 2}
+    sentence_iterator = iter(texts(200))
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=sentence_iterator, model_writer=model, **settings)
+    return model.getvalue()
+
+
+@pytest.mark.parametrize("make", [ByteTokenizer, None, with_dummy_prefix])
+def test_text_bytes_are_those_of_the_decoded_documents(model, corpus, make):
+    made = ByteTokenizer() if make is ByteTokenizer else SentencePieceTokenizer(make() if make else model)
+    documents = [made.encode(text) for text in (*AWKWARD, *corpus[:20])]
+    ids = np.concatenate([np.append(document, made.eos_id) for document in documents])
+    decoded = [len(made.decode(document).encode()) for document in documents]
+    assert made.text_bytes(ids) == sum(decoded)
+    if make is not with_dummy_prefix:
+        assert sum(decoded) == sum(len(text.encode()) for text in (*AWKWARD, *corpus[:20]))
+    assert made.text_bytes(ids[:0]) == made.text_bytes(np.array([made.eos_id])) == 0
+    cut = made.encode("a😀")  # four ids of one byte each end the text
+    assert [made.text_bytes(cut[: len(cut) - n]) for n in range(4)] == [5, 4, 3, 2]
 
 
 def test_pieces_are_shorter_than_bytes(model, corpus):

@@ -21,7 +21,6 @@ SLOW = 0.8
 @pytest.fixture(autouse=True)
 def _import_from_here(monkeypatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
 
 
 def cell(steps: int, seed: int = 0) -> RunSpec:

@@ -25,7 +25,6 @@ from mdm_jax.spec import Family, RunSpec, pair
 @pytest.fixture(autouse=True)
 def _import_from_here(monkeypatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
 
 
 def test_every_ending_is_recorded_and_the_rest_goes_on(tmp_path, capsys) -> None:
@@ -46,6 +45,7 @@ def test_every_ending_is_recorded_and_the_rest_goes_on(tmp_path, capsys) -> None
         "ok": 1, "crash": 1, "failed": 1, "diverged": 1, "silent": 1, "flaky": 3, "always42": 3, "killed": 3
     }  # fmt: skip
     assert rows["killed"].device == "imitated"  # what the run had noted before it died
+    assert rows["killed"].wall_seconds == 300  # it had noted 100 seconds an attempt
     for run in runs:
         assert read_result(tmp_path / "runs" / run.run_id / "result.json").run_id == run.run_id
     with (tmp_path / "runs.csv").open() as file:
@@ -83,10 +83,16 @@ def test_a_stale_failure_is_not_taken_for_the_retry(tmp_path) -> None:
     make_sweep(tmp_path, ["failed"])
     (row,) = sweep(tmp_path)
     assert row.excluded_reason == "its own words"
+    path = tmp_path / "runs" / row.run_id / "result.json"
+    write_result(path, dataclasses.replace(row, wall_seconds=1000.0, goodput=0.5))
     (tmp_path / "modes.json").write_text(json.dumps({row.run_id: "crash"}))
     (row,) = sweep(tmp_path, dataclasses.replace(QUICK, retry_failed=True))
     assert row.excluded_reason == "exit 1: RuntimeError: the imitation crashed [red]"
     assert row.attempts == 2
+    assert row.wall_seconds is not None
+    assert row.goodput is not None
+    assert 1000 < row.wall_seconds < 2000
+    assert row.goodput * row.wall_seconds == pytest.approx(500, rel=1e-3)
 
 
 def test_a_running_or_unreadable_row_is_run_again(tmp_path, capsys) -> None:
@@ -156,14 +162,11 @@ def test_more_jobs_than_cores_or_runs(tmp_path) -> None:
     assert [row.status for row in rows] == [Status.OK, Status.FAILED]
 
 
-def test_compiled_programs_are_cached_unless_the_user_says_where(tmp_path, monkeypatch) -> None:
-    make_sweep(tmp_path / "a", ["ok"])
-    sweep(tmp_path / "a")
-    assert started(tmp_path / "a")[0]["cache"] == str(tmp_path / "a/.cache/jax")
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/elsewhere")
-    make_sweep(tmp_path / "b", ["ok"])
-    sweep(tmp_path / "b")
-    assert started(tmp_path / "b")[0]["cache"] == "/elsewhere"
+def test_the_sweeps_folder_is_no_place_for_compiled_programs(tmp_path) -> None:
+    make_sweep(tmp_path, ["ok"])
+    sweep(tmp_path)
+    mine = {name: value for name, value in os.environ.items() if name.startswith("JAX_")}
+    assert started(tmp_path)[0]["jax"] == mine
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

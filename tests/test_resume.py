@@ -38,6 +38,18 @@ def changed(path: Path) -> int:
     return path.stat().st_ctime_ns if path.exists() else 0
 
 
+def spent(runs: Path, spec: RunSpec) -> float:
+    """Seconds from the begin of the last attempt to its last checkpoint, by the times of its files."""
+    folder = runs / spec.run_id
+    seal = folder / "checkpoints" / str(checkpoints(runs, spec)[-1]) / SEAL
+    return seal.stat().st_mtime - (folder / "spec.json").stat().st_mtime
+
+
+def wall_seconds(runs: Path, spec: RunSpec) -> float:
+    """The wall time that the run has noted so far."""
+    return result(runs, spec).wall_seconds or 0.0
+
+
 def killed(shop: Workshop, spec: RunSpec, runs: Path, step: int, writing: bool, delay: float) -> bool:
     """Starts the run and kills it at about `step`, if `writing` inside a checkpoint; whether it was inside one."""
     folder = runs / spec.run_id
@@ -96,15 +108,17 @@ def test_signals_stop_a_run_that_then_goes_on(shop, tmp_path) -> None:
         process = shop.start(spec, tmp_path)
         wait_until(lambda: any(row["step"] >= step for row in rows(tmp_path, spec)), process)
         process.send_signal(number)
-        return ended(process)
+        end = ended(process)
+        return end, spent(tmp_path, spec)
 
-    stopped = interrupt(signal.SIGTERM, 3)
+    stopped, first_seconds = interrupt(signal.SIGTERM, 3)
     saved = checkpoints(tmp_path, spec)[-1]
     assert stopped.code == 143
     assert stopped.errors == [f"mdm_jax: stopped at step {saved}, which is saved: the same command goes on from there"]
     assert rows(tmp_path, spec)[-1]["step"] == saved < 24
     assert result(tmp_path, spec).status is Status.RUNNING
-    interrupted = interrupt(signal.SIGINT, saved + 1)
+    assert wall_seconds(tmp_path, spec) >= first_seconds
+    interrupted, second_seconds = interrupt(signal.SIGINT, saved + 1)
     assert interrupted.code == 130
     assert len(interrupted.errors) == 1
     assert "Traceback" not in stopped.said + interrupted.said
@@ -112,6 +126,8 @@ def test_signals_stop_a_run_that_then_goes_on(shop, tmp_path) -> None:
     last = shop.run(spec, tmp_path)
     assert last.code == 0
     assert "resumed at step" in last.said
+    assert wall_seconds(tmp_path, spec) >= first_seconds + second_seconds + spent(tmp_path, spec)
+    assert 0 < (result(tmp_path, spec).goodput or 0) < 1
     assert_same(outcome(tmp_path, spec), outcome(shop.undisturbed(spec), spec))
 
 

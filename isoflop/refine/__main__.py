@@ -9,7 +9,6 @@ known least. Only --accept writes, and it only appends to DIR/plan.jsonl.
 """
 
 import argparse
-import dataclasses
 import json
 import math
 import os
@@ -17,13 +16,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from isoflop.cli import EXIT_OK, Parser, exit_code
-from isoflop.cost import DEVICES, Machine, find_machine
+from isoflop.cost import Machine, find_machine
 from isoflop.planfile import PLAN_FILE, read_plan, write_plan
 from isoflop.refine.evidence import CURVES, Evidence, read_evidence
 from isoflop.refine.measured import measured_machine
 from isoflop.refine.proposal import TITLES, Kind, flops_of
 from isoflop.refine.propose import MOST_RUNS, Refinement, refine
 from isoflop.wording import duration, money
+from mdm_jax.accelerators import DEVICES
 from mdm_jax.spec import RunSpec
 from mdm_jax.storage import as_path
 from mdm_jax.tree import require
@@ -73,7 +73,7 @@ def _refine(options: argparse.Namespace) -> int:
     machine, stated = _machine(options, evidence)
     added = _accept(options.directory, found.runs) if options.accept and found.runs else None
     if options.json:
-        print(json.dumps(_tree(found, machine, added), indent=1, allow_nan=False))
+        print(json.dumps(_tree(found, machine, stated, added), indent=1, allow_nan=False))
     else:
         print("\n".join(_text(options.directory, found, machine, stated, added)))
     return EXIT_OK
@@ -92,7 +92,7 @@ def _machine(options: argparse.Namespace, evidence: Evidence) -> tuple[Machine, 
     given = {"peak_flops_per_second": speed, "price_per_hour": options.price, "run_overhead_seconds": overhead}
     asked = {name: value for name, value in given.items() if value is not None}
     measured = measured_machine(evidence.timed)
-    machine = dataclasses.replace(measured or Machine(), **asked)
+    machine = (measured or Machine()).given(**asked)
     if measured is None or speed is not None:
         return machine, machine.stated
     at = f"{machine.peak_flops_per_second:.3g} FLOP/s and {machine.run_overhead_seconds:.2g} s a run"
@@ -143,7 +143,7 @@ def _text(directory: str, found: Refinement, machine: Machine, stated: str, adde
         yield f"next: python -m isoflop.run {directory}"
 
 
-def _tree(found: Refinement, machine: Machine, added: int | None) -> dict[str, Any]:
+def _tree(found: Refinement, machine: Machine, stated: str, added: int | None) -> dict[str, Any]:
     """Everything that is printed, as plain types."""
 
     def number(value: float) -> float | None:
@@ -163,7 +163,8 @@ def _tree(found: Refinement, machine: Machine, added: int | None) -> dict[str, A
         }
         for p in found.proposals
     ]  # fmt: skip
-    return {"gap": gap, "proposals": proposals, "notes": list(found.notes), "appended": added}
+    notes = {"seconds_are_for": stated, "notes": list(found.notes)}
+    return {"gap": gap, "proposals": proposals, **notes, "appended": added}
 
 
 def _run_tree(run: RunSpec) -> dict[str, Any]:

@@ -27,4 +27,4 @@ def measured_machine(finished: Iterable[tuple[RunSpec, float]]) -> Machine | Non
     per_flop = (b * aa - a * ab) / determinant if determinant > 1e-12 * aa * bb else 0.0
     if overhead < 0 or per_flop <= 0:
         overhead, per_flop = 0.0, b / bb
-    return Machine(peak_flops_per_second=1 / per_flop, run_overhead_seconds=overhead)
+    return Machine().given(peak_flops_per_second=1 / per_flop, run_overhead_seconds=overhead)

@@ -16,9 +16,9 @@ from jaxtyping import Integer
 from mdm_jax.data.blocks import Blocks, check_size
 from mdm_jax.data.remote import RemoteBlocks
 from mdm_jax.manifest import Manifest, Shard, read_manifest
-from mdm_jax.storage import Path, as_path, inside, is_local
+from mdm_jax.storage import as_path, inside, is_local
+from mdm_jax.user_cache import cache_folder
 
-CACHE_VARIABLE = "MDM_JAX_CACHE"
 READERS = 16
 OTHER_FILES = 512
 SMALL_BYTES = 64 << 20
@@ -109,9 +109,3 @@ def verify_folder(directory: str | os.PathLike, manifest: Manifest, contents: bo
     """
     for name in ("train", "validation"):
         open_split(directory, name, contents, manifest)
-
-
-def cache_folder() -> Path:
-    """Where copies of remote shards lie: `MDM_JAX_CACHE`, or `mdm-jax` in the user's cache folder."""
-    named = os.environ.get(CACHE_VARIABLE)
-    return as_path(named) if named else as_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "mdm-jax"

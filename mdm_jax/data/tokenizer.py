@@ -48,6 +48,13 @@ class Tokenizer(Protocol):
         """The text of ids, EOS left out."""
         ...
 
+    def text_bytes(self, ids: Integer[np.ndarray, "tokens"]) -> int:
+        """UTF-8 bytes of the text that the ids stand for, where a document begins at the first id and after each EOS.
+
+        EOS stands for no text. An id of one byte counts as one byte, also where the rest of its character is cut off.
+        """
+        ...
+
 
 class ByteTokenizer:
     """UTF-8: ids 0-255 are bytes and 256 is EOS."""
@@ -72,6 +79,10 @@ class ByteTokenizer:
         """The text; bytes that are not UTF-8 (a row cuts characters) become the replacement character."""
         return ids[ids < BYTES_EOS].astype(np.uint8).tobytes().decode(errors="replace")
 
+    def text_bytes(self, ids: Integer[np.ndarray, "tokens"]) -> int:
+        """The number of ids that are not EOS."""
+        return int(np.count_nonzero(ids < BYTES_EOS))
+
 
 class SentencePieceTokenizer:
     """A sentencepiece model. One without EOS is given the id after its last piece.
@@ -84,9 +95,9 @@ class SentencePieceTokenizer:
         self.model = model
         self.hash = hashlib.sha256(model).hexdigest()
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-        pieces, eos = self._processor.get_piece_size(), self._processor.eos_id()
-        self.eos_id = eos if eos >= 0 else pieces
-        self.vocab_size = pieces if eos >= 0 else pieces + 1
+        self._pieces, eos = self._processor.get_piece_size(), self._processor.eos_id()
+        self.eos_id = eos if eos >= 0 else self._pieces
+        self.vocab_size = self._pieces if eos >= 0 else self._pieces + 1
 
     def encode(self, text: str) -> Int32[np.ndarray, "tokens"]:
         """Ids of the pieces."""
@@ -101,6 +112,16 @@ class SentencePieceTokenizer:
     def decode(self, ids: Integer[np.ndarray, "tokens"]) -> str:
         """The text of the pieces."""
         return self._processor.decode([int(i) for i in ids if i != self.eos_id])
+
+    def text_bytes(self, ids: Integer[np.ndarray, "tokens"]) -> int:
+        """Bytes of the documents as `decode` gives them, after the model's own normalisation."""
+        documents = np.split(ids, np.flatnonzero(ids == self.eos_id) + 1)
+        end = len(documents[-1])
+        while end and documents[-1][end - 1] < self._pieces and self._processor.is_byte(int(documents[-1][end - 1])):
+            end -= 1  # these bytes may be a part of a character, for which `decode` gives another character
+        cut_bytes = len(documents[-1]) - end
+        documents[-1] = documents[-1][:end]
+        return cut_bytes + sum(len(self.decode(document).encode()) for document in documents)
 
 
 def train_sentencepiece(texts: Iterable[str], vocab_size: int) -> bytes:

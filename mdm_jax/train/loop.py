@@ -27,10 +27,10 @@ Row = dict[str, float | int]
 
 
 class Diverged(Exception):
-    """The loss or the gradient is no longer finite."""
+    """The loss or the gradient, or the final loss, is no longer finite."""
 
-    def __init__(self, step: int):
-        super().__init__(f"diverged: loss or gradient not finite at step {step}")
+    def __init__(self, step: int, what: str = "loss or gradient"):
+        super().__init__(f"diverged: {what} not finite at step {step}")
         self.step = step
 
 
@@ -49,8 +49,12 @@ class Watch:
     report: Callable[[Row], None] = lambda row: None
     say: Callable[[str], None] = lambda line: None
     asked_to_stop: Callable[[], bool] = lambda: False
+    saved: Callable[[], None] = lambda: None
+    """Called when a checkpoint has been written."""
     seconds_in_steps: float = 0.0
-    """Time spent in steps after the first, which compiles."""
+    """Time spent in steps until the last checkpoint, without the first step, which compiles."""
+    steps_timed: int = 0
+    """The number of those steps."""
 
 
 def train(
@@ -94,15 +98,14 @@ def train(
                 _record(*pending, clock, metrics, watch)
                 pending = None
             jax.block_until_ready(state)
-            clock.pause()
+            watch.seconds_in_steps, watch.steps_timed = clock.pause(), step - first - 1
             if metrics is not None:
                 metrics.next_part(step)
             checkpoints.save(step, state)
+            watch.saved()
             clock.resume()
         if stop and step < last:
-            watch.seconds_in_steps = clock.elapsed()
             raise Preempted(step)
-    watch.seconds_in_steps = clock.elapsed()
     return state
 
 
@@ -117,8 +120,10 @@ class _Clock:
     def restart(self) -> None:
         self._spent, self._since = 0.0, time.monotonic()
 
-    def pause(self) -> None:
+    def pause(self) -> float:
+        """Seconds in steps until now."""
         self._spent += time.monotonic() - self._since
+        return self._spent
 
     def resume(self) -> None:
         self._since = time.monotonic()

@@ -1,0 +1,37 @@
+"""The user's cache folder, which holds copies of remote shards and compiled programs: all of it may be deleted.
+
+`MDM_JAX_CACHE` names the folder; without it the folder is `mdm-jax` in `$XDG_CACHE_HOME`, or in `~/.cache`.
+"""
+
+import os
+import pathlib
+import stat
+
+from mdm_jax.storage import Path, as_path
+from mdm_jax.tree import require
+
+CACHE_VARIABLE = "MDM_JAX_CACHE"
+
+
+def cache_folder() -> Path:
+    """The folder `MDM_JAX_CACHE`, or `mdm-jax` in the user's cache folder; it need not exist yet."""
+    named = os.environ.get(CACHE_VARIABLE)
+    return as_path(named) if named else as_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "mdm-jax"
+
+
+def private_folder(path: str | os.PathLike[str]) -> pathlib.Path:
+    """The local folder at `path`, made with mode 0700 if it is absent, to which nobody but this user can write.
+
+    Raises:
+        ValueError: the path is a link or no folder, another user owns it, or others may write to it.
+        OSError: the folder cannot be made or looked at.
+    """
+    folder = pathlib.Path(path)
+    if not os.path.lexists(folder):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.lstat()
+    require(stat.S_ISDIR(found.st_mode), "cache folder", str(folder), "a folder, and no link: remove the link")
+    require(found.st_uid == os.getuid(), "cache folder", str(folder), f"your own: set {CACHE_VARIABLE} to one that is")
+    closed = not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    require(closed, "cache folder", str(folder), "closed to other users: remove it, a new one is made with mode 0700")
+    return folder
