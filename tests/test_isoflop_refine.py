@@ -26,6 +26,7 @@ from isoflop.refine.sharper import Candidates, sharper_gap
 from isoflop.sweep import CurveSpec, SweepSpec
 from mdm_jax.counting import train_flops
 from mdm_jax.results import write_result
+from mdm_jax.sealed_json import seal, unseal
 from mdm_jax.spec import CellSpec, Family, HardwareSpec, RunSpec
 
 ROOT = Path(__file__).parents[1]
@@ -291,7 +292,7 @@ def test_bad_directories_are_one_line(finished, tmp_path, capsys) -> None:
     assert "write it with python -m isoflop.plan" in capsys.readouterr().err
     directory = Path(shutil.copytree(finished, tmp_path / "sweep"))
     path = next((directory / "runs").glob("*/result.json"))
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 99}))
+    path.write_text(json.dumps(seal(unseal(path.read_text(), since=3) | {"schema_version": 99})))
     assert main([str(directory)]) == 1
     error = capsys.readouterr().err
     assert "schema_version 99" in error

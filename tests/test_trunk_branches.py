@@ -213,7 +213,7 @@ def test_a_parent_that_was_edited_is_refused(say) -> None:
         tree["optim"]["lr_peak"] = 0.5
         (parent / "spec.json").write_text(json.dumps(tree))
 
-    assert "the hash of the content: was the line edited?" in say(edited, BAD)
+    assert "spec.json: sha256 is not that of the content: was it edited?" in say(edited, BAD)
 
 
 def test_another_run_in_the_parents_place_is_refused(say) -> None:
