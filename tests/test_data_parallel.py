@@ -189,8 +189,8 @@ def test_a_damaged_part_and_a_changed_file_are_made_again(tmp_path):
     assert after == built(DataSpec(corpus=CorpusSpec(CorpusSource.JSONL, str(tmp_path / "text"))), tmp_path / "fresh")
 
 
-def test_no_worker_outlives_its_parent_and_a_killed_worker_is_said(tmp_path):
-    arguments = many_files(tmp_path / "text")
+def test_no_worker_outlives_its_parent(tmp_path):
+    arguments = many_files(tmp_path / "text", count=16)
     process = start(arguments, "--jobs", "2")
     wait_for_parts(process, tmp_path, 2)
     workers = children(process)
@@ -202,8 +202,12 @@ def test_no_worker_outlives_its_parent_and_a_killed_worker_is_said(tmp_path):
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
+
+@pytest.mark.slow
+def test_a_killed_worker_and_an_interruption_are_one_line_each(tmp_path):
+    arguments = many_files(tmp_path / "text")
     process = start(arguments, "--jobs", "2")
-    wait_for_parts(process, tmp_path, 6)
+    wait_for_parts(process, tmp_path, 2)
     os.kill(children(process)[-1], signal.SIGKILL)
     said = process.communicate(timeout=120)[1]
     assert process.returncode == 1
@@ -211,7 +215,7 @@ def test_no_worker_outlives_its_parent_and_a_killed_worker_is_said(tmp_path):
     assert said.count("\n") == 1
 
     process = start(arguments, "--jobs", "2")
-    wait_for_parts(process, tmp_path, 8)
+    wait_for_parts(process, tmp_path, 6)
     os.killpg(process.pid, signal.SIGINT)
     said = process.communicate(timeout=120)[1]
     assert (process.returncode, said) == (130, "interrupted: the same command goes on from the finished parts\n")

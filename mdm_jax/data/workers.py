@@ -1,11 +1,12 @@
 """Work that is divided over processes: results come in the order of the tasks, and no process outlives the caller."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
@@ -37,25 +38,37 @@ def in_order(function: Callable[[Task], Result], tasks: Sequence[Task], jobs: in
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, context, initializer=_end_with_parent) as pool:
         handed_out: deque[Future[Result]] = deque()
+        finished = False
         try:
             for task in tasks:
-                handed_out.append(pool.submit(function, task))
+                with _interruptions_later():
+                    handed_out.append(pool.submit(function, task))
                 if len(handed_out) >= AHEAD * jobs:
                     yield handed_out.popleft().result()
             while handed_out:
                 yield handed_out.popleft().result()
+            finished = True
         except BrokenProcessPool:
             said = "a worker process was ended from outside (is memory short?)"
             raise OSError(f"{said}: prepare again with fewer --jobs; finished parts are kept") from None
         finally:
-            if handed_out:  # an error, an interruption, or the caller has enough
+            if not finished:  # an error, an interruption, or the caller has enough
                 for process in set(multiprocessing.active_children()) - others:
                     process.terminate()
 
 
+@contextlib.contextmanager
+def _interruptions_later() -> Iterator[None]:
+    """Holds back the interruption of a terminal, and for good in processes that are started meanwhile."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _end_with_parent() -> None:
-    """Leaves the interruption of a terminal to the parent, and ends this process when the parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Ends this process when its parent is gone."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 
