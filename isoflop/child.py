@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mdm_jax.spec import RunSpec
+from mdm_jax.storage import open_no_link
 
 LOG_FILE = "log.txt"
 MOST_TAIL_BYTES = 1 << 16
@@ -64,11 +65,12 @@ class Launcher:
         """The started run; its output is appended to the folder's log.
 
         Raises:
+            ValueError: the log is a link.
             OSError: the command cannot be executed, or the folder not be written.
         """
         folder.mkdir(parents=True, exist_ok=True)
         cores = _share(slot, self.jobs)
-        with (folder / LOG_FILE).open("ab") as log:
+        with open_no_link(folder / LOG_FILE, "ab") as log:
             log.write(f"# attempt {attempt}\n".encode())
             log.flush()
             start = log.tell()

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from mdm_jax.manifest import MANIFEST_FILE, Manifest, check_matches, read_manifest
 from mdm_jax.spec import DataSpec, EvaluationSpec, RunSpec
-from mdm_jax.storage import as_path
+from mdm_jax.storage import as_path, is_file
 from mdm_jax.tree import require
 
 
@@ -14,7 +14,7 @@ def find_manifest(directory: str) -> Manifest | None:
     Raises:
         ValueError: it is no manifest.
     """
-    return read_manifest(directory) if (as_path(directory) / MANIFEST_FILE).is_file() else None
+    return read_manifest(directory) if is_file(as_path(directory) / MANIFEST_FILE) else None
 
 
 def check_corpora(runs: Iterable[RunSpec], prepared: bool) -> None:

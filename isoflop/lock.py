@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mdm_jax.storage import open_lock
+
 LOCK_FILE = ".run.lock"
 
 
@@ -32,9 +34,9 @@ def hold(directory: Path) -> Iterator[Lock]:
     """Holds the directory.
 
     Raises:
-        ValueError: another runner, or the runs of a killed one, hold it; their pids are named.
+        ValueError: another runner, or the runs of a killed one, hold it; their pids are named. Or the lock is a link.
     """
-    handle = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+    handle = open_lock(directory / LOCK_FILE)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

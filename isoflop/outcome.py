@@ -20,13 +20,14 @@ def run_folder(directory: Path, run: RunSpec) -> Path:
 
 
 def read_row(directory: Path, run: RunSpec) -> RunResult | None:
-    """The run's row; None where it has none yet, or one that is damaged (see `set_aside_unusable`)."""
-    path = run_folder(directory, run) / RESULT_FILE
-    if not path.is_file():
-        return None
+    """The run's row; None where it has none yet, or one that is damaged (see `set_aside_unusable`).
+
+    Raises:
+        OSError: it cannot be read now.
+    """
     try:
-        row = read_result(path)
-    except ValueError:
+        row = read_result(run_folder(directory, run) / RESULT_FILE)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
     return row if row.run_id == run.run_id else None
 

@@ -9,7 +9,7 @@ from isoflop.wsd import moved_warmup
 from mdm_jax.results import Status, read_result
 from mdm_jax.sealed_json import Damaged, numbered_lines, unseal
 from mdm_jax.spec import SCHEMA_VERSION, SEALED_SINCE, RunSpec, from_json, to_json
-from mdm_jax.storage import Path, as_path, write_atomic
+from mdm_jax.storage import Path, as_path, is_file, write_atomic
 
 PLAN_FILE = "plan.jsonl"
 RUNS_FOLDER = "runs"
@@ -38,7 +38,7 @@ def read_plan(directory: str | os.PathLike) -> tuple[RunSpec, ...]:
             the line is named. A plan of a newer schema is said to be one.
     """
     path = as_path(directory) / PLAN_FILE
-    if not path.is_file():
+    if not is_file(path):
         raise ValueError(f"{path}: no such file: write it with python -m isoflop.plan --out {directory}")
     runs: dict[str, tuple[int, RunSpec]] = {}
     for number, line in numbered_lines(path.read_bytes()):
@@ -94,7 +94,7 @@ class _State(enum.Enum):
 
 def _state(run: Path) -> _State:
     result, checkpoints = run / "result.json", run / "checkpoints"
-    if result.is_file():
+    if is_file(result):
         try:
             return _State.FAILED if read_result(result).status is Status.FAILED else _State.WORK
         except ValueError:  # damaged: what it said is not known
@@ -129,7 +129,7 @@ def _same_corpus(was: RunSpec, now: RunSpec) -> bool:
 def _read_older(folder: Path) -> tuple[dict[str, RunSpec], int]:
     """Runs of the plan that is there, and the number of lines that are damaged or repeated; those are written anew."""
     path, runs, damaged = folder / PLAN_FILE, {}, 0
-    for number, line in numbered_lines(path.read_bytes()) if path.is_file() else ():
+    for number, line in numbered_lines(path.read_bytes()) if is_file(path) else ():
         try:
             unseal(line, SEALED_SINCE)
         except Damaged:
@@ -143,7 +143,7 @@ def _read_older(folder: Path) -> tuple[dict[str, RunSpec], int]:
 
 def _refuse_newer(path: Path) -> None:
     """Refuses to touch the plan of a newer version, whose fields this one would drop."""
-    for number, line in numbered_lines(path.read_bytes()) if path.is_file() else ():
+    for number, line in numbered_lines(path.read_bytes()) if is_file(path) else ():
         version = _schema(line)
         if version > SCHEMA_VERSION:
             raise ValueError(f"{path} line {number}: {_newer(version)}, or plan into another --out")

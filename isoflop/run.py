@@ -26,7 +26,7 @@ from isoflop.progress import cell_line, make_progress
 from isoflop.runner import Command, Policy, Stop, Sweep, is_pending
 from mdm_jax.results import RunResult, Status, set_aside_unusable
 from mdm_jax.spec import RunSpec
-from mdm_jax.storage import as_path, is_local
+from mdm_jax.storage import as_path, is_local, refuse_link
 from mdm_jax.tree import require
 
 
@@ -95,10 +95,12 @@ def run_sweep(
 
     Raises:
         ValueError: no plan, a damaged one (the line is named; nothing is run), a parent that is not in it or cannot be
-            one, or another runner holds the directory.
+            one, another runner holds the directory, or a run's folder is a link.
         OSError: the disk is full or the command cannot be executed; the running cells have checkpointed and stopped.
     """
     runs = check_parents(read_plan(directory))
+    for run in runs:
+        refuse_link(run_folder(directory, run))
     progress = make_progress()
     try:
         with hold(directory) as lock:

@@ -1,18 +1,15 @@
 """Checkpoints that are proven before they are trusted: the only file that imports orbax.
 
-Orbax does not notice a flipped byte, and takes a half-written folder for a step. So every file of a finished step is
-hashed into `<step>/sha256.json`, and restoring walks the steps downwards to the first whose files all agree with it.
+Orbax does not notice a flipped byte, and takes a half-written folder for a step. So every finished step is sealed (see
+`seal.py`), and restoring walks the steps downwards to the first that agrees with its seal.
 """
 
-import hashlib
 import inspect
-import json
 import logging
 import os
 import re
-import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -21,13 +18,15 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from mdm_jax.storage import Path, inside, is_local, write_atomic
+from mdm_jax.seal import Identity, fault, seal
+from mdm_jax.step_folders import NONE, newest_whole, remove_unfinished, set_aside
+from mdm_jax.storage import Path, is_local, make_folder, refuse_link
 from mdm_jax.tree import require
 
 T = TypeVar("T")
-SEAL = "sha256.json"
 KEEP = 2
-NONE = -1
+UNREADABLE, REFUSED = -2, -3
+"""What the first process sends the others in place of a number when it has failed."""
 STATUS = re.compile(r"[A-Z_]+: ")
 """How an error of tensorstore, which writes and reads for orbax, begins; its Python type says little."""
 MAY_PASS = re.compile(r"(UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED): |os_error_code=")
@@ -40,67 +39,34 @@ def _leaves(tree: Any) -> dict[str, Any]:
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in named}
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        if is_local(path):
-            return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
-        return hashlib.sha256(file.read()).hexdigest()
-
-
-def _files(folder: Path) -> list[str]:
-    """Relative names of all files below `folder`, the seal itself apart."""
-    found, pending = [], [folder]
-    while pending:
-        for entry in pending.pop().iterdir():
-            if entry.is_dir():
-                pending.append(entry)
-            elif entry.name != SEAL:
-                found.append(str(entry.relative_to(folder)))
-    return sorted(found)
-
-
-def seal(folder: Path) -> None:
-    """Records the SHA-256 of every file of a finished step."""
-    write_atomic(folder / SEAL, json.dumps({name: _digest(folder / name) for name in _files(folder)}, indent=0))
-
-
-def fault(folder: Path) -> str:
-    """What is wrong with a step's folder, in a few words; empty if it is whole."""
-    try:
-        recorded = json.loads((folder / SEAL).read_text())
-        names = _files(folder)
-        if not isinstance(recorded, dict) or sorted(recorded) != names or not names:
-            return "files are missing or unexpected"
-        changed = [name for name in names if _digest(inside(folder, name)) != recorded[name]]
-    except FileNotFoundError:
-        return "never finished"
-    except (OSError, ValueError, RecursionError) as error:
-        return f"unreadable ({error})"
-    return f"{changed[0]} has changed" if changed else ""
-
-
-def steps_in(folder: Path) -> list[int]:
-    """Steps of the checkpoints below `folder`, the newest first; they may not be whole. Empty where it is no folder."""
-    names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
-    return sorted((int(name) for name in names if name.isascii() and name.isdigit()), reverse=True)
-
-
 class Checkpoints:
     """The checkpoints of one run: the newest `KEEP` steps below `folder`."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, identity: Identity):
         """Makes the folder.
 
+        Args:
+            folder: the run's own.
+            identity: the run and the data, which every seal names.
+
         Raises:
-            ValueError: its path holds `*`, `?` or `[`. Orbax takes them for a pattern, finds nothing to merge, and
-                leaves without a word a checkpoint that nobody can restore.
+            ValueError: the folder is a link, or its path holds `*`, `?` or `[`. Orbax takes these for a pattern, finds
+                nothing to merge, and leaves without a word a checkpoint that nobody can restore.
         """
         self._folder = Path(os.path.abspath(folder)) if is_local(folder) else folder
+        self._identity, self._opened = identity, None
         fine = not PATTERN_SIGNS & set(str(self._folder))
         require(fine, "checkpoints' folder", str(self._folder), f"free of {' '.join(sorted(PATTERN_SIGNS))}")
-        self._folder.mkdir(parents=True, exist_ok=True)
-        options = ocp.CheckpointManagerOptions(max_to_keep=KEEP, enable_async_checkpointing=False)
-        self._manager = _manager(self._folder, options)
+        refuse_link(self._folder)
+        make_folder(self._folder)
+
+    @property
+    def _manager(self) -> ocp.CheckpointManager:
+        """Orbax's own view of the folder, taken once the bad steps are out of its way: it would trip over some."""
+        if self._opened is None:
+            options = ocp.CheckpointManagerOptions(max_to_keep=KEEP, enable_async_checkpointing=False)
+            self._opened = _manager(self._folder, options)
+        return self._opened
 
     def save(self, step: int, state: Any) -> None:
         """Writes and seals a step; returns when it would survive a power cut.
@@ -112,74 +78,66 @@ class Checkpoints:
             with _hushed():
                 self._manager.save(step, args=ocp.args.StandardSave(_leaves(state)), force=True)
                 self._manager.wait_until_finished()
-            if jax.process_index() == 0:
-                seal(self._folder / str(step))
+            _first_decides(lambda: self._seal(step))
         except Exception as error:
             if _is_of_storage(error):
                 raise OSError(f"checkpoint {self._folder / str(step)} not written: {_cause(error)}") from error
             raise
-        _meet(f"sealed {step}")
 
     def restore(self, like: T) -> tuple[T | None, int, list[str]]:
-        """The newest whole state, its step, and a line for each newer one that was passed over and removed.
+        """The newest whole state, its step, and a line for each bad step that was renamed.
 
         Args:
             like: a state of the same run, whose shapes and layouts the restored one takes.
 
         Raises:
-            ValueError: the newest whole step holds other arrays, as of another mesh.
-            OSError: it cannot be read now.
+            ValueError: a step belongs to another run or corpus, or the newest whole step holds other arrays, as of
+                another mesh. Nothing has been changed, unless a bad step was renamed.
+            OSError: something cannot be read or renamed now. No good step has been touched.
         """
-        found, passed = self._newest_whole() if jax.process_index() == 0 else (NONE, [])
-        step = _as_first_process(found)
-        self._remove_after(step)
-        return (None, 0, passed) if step == NONE else (_read(self._manager, self._folder, step, like), step, passed)
+        passed: list[str] = []
+        step = _first_decides(lambda: self._clear_the_way(passed))
+        if step == NONE:
+            return None, 0, passed
+        return _read(self._manager, self._folder, step, like), step, passed
 
     def close(self) -> None:
         """Ends orbax's threads; nothing is pending by then."""
-        self._manager.close()
+        if self._opened is not None:
+            self._opened.close()
 
-    def _newest_whole(self) -> tuple[int, list[str]]:
-        passed = []
-        for step in steps_in(self._folder):
-            wrong = fault(self._folder / str(step))
-            if not wrong:
-                return step, passed
-            passed.append(f"checkpoint {self._folder / str(step)} passed over: {wrong}")
-        if passed:
+    def _seal(self, step: int) -> int:
+        seal(self._folder / str(step), step, self._identity)
+        return step
+
+    def _clear_the_way(self, passed: list[str]) -> int:
+        """The newest whole step, after which steps can be written again; what was passed over is added to `passed`."""
+        found, bad = newest_whole(self._folder, self._identity)
+        for step, wrong in bad.items():
+            aside = set_aside(self._folder / str(step))
+            passed.append(f"checkpoint {self._folder / str(step)} passed over: {wrong}; it is {aside.name} now")
+        remove_unfinished(self._folder)
+        if bad and found == NONE:
             passed.append("no checkpoint is whole: starting over")
-        return NONE, passed
-
-    def _remove_after(self, step: int) -> None:
-        """Clears the steps after `step` and half-written folders, so that they can be written again."""
-        if jax.process_index() == 0:
-            kept = {str(whole) for whole in steps_in(self._folder) if whole <= step}
-            for entry in self._folder.iterdir():
-                if entry.name in kept:
-                    continue
-                if not entry.is_dir():
-                    entry.unlink()
-                else:
-                    shutil.rmtree(entry) if is_local(entry) else entry.rmtree()
-        _meet(f"cleared after {step}")
-        self._manager.reload()
+        return found
 
 
-def read_step(folder: Path, step: int, like: T) -> T:
+def read_step(folder: Path, step: int, like: T, identity: Identity) -> T:
     """The state at one step of another run, whose checkpoints lie in `folder` and are left as they are.
 
     Args:
+        folder: the other run's.
+        step: to read.
         like: a state whose shapes and layouts the one that is read takes.
+        identity: the other run and its data.
 
     Raises:
-        ValueError: the step is not there or not whole, or it holds other arrays.
+        ValueError: the step is not there or not whole, it belongs to a run or data that is not `identity`, or it holds
+            other arrays.
         OSError: it cannot be read now.
     """
     folder = Path(os.path.abspath(folder)) if is_local(folder) else folder
-    wrong = fault(folder / str(step)) if jax.process_index() == 0 else ""
-    if _as_first_process(int(bool(wrong))):
-        fix = "remove that run's folder and train it again"
-        raise ValueError(f"checkpoint {folder / str(step)} cannot be used: {wrong or 'it is not whole'}: {fix}")
+    _first_decides(lambda: _check_whole(folder, step, identity))
     manager = _manager(folder, ocp.CheckpointManagerOptions(read_only=True))
     try:
         return _read(manager, folder, step, like)
@@ -187,22 +145,44 @@ def read_step(folder: Path, step: int, like: T) -> T:
         manager.close()
 
 
+def _check_whole(folder: Path, step: int, identity: Identity) -> int:
+    wrong = fault(folder / str(step), step, identity)
+    if wrong:
+        fix = "remove that run's folder and train it again"
+        raise ValueError(f"checkpoint {folder / str(step)} cannot be used: {wrong}: {fix}")
+    return step
+
+
 def _manager(folder: Path, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
-    return ocp.CheckpointManager(folder, options=options, item_handlers=ocp.StandardCheckpointHandler())
+    with _reading(f"checkpoints {folder}"):
+        return ocp.CheckpointManager(folder, options=options, item_handlers=ocp.StandardCheckpointHandler())
 
 
 def _read(manager: ocp.CheckpointManager, folder: Path, step: int, like: T) -> T:
     named = {n: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for n, x in _leaves(like).items()}
     where = f"checkpoint {folder / str(step)}"
-    _check_same_arrays(where, dict(manager.item_metadata(step)), named)
+    with _reading(where):
+        held = dict(manager.item_metadata(step))
+    _check_same_arrays(where, held, named)
+    with _reading(where), _hushed():
+        read = manager.restore(step, args=ocp.args.StandardRestore(named))
+    return jax.tree.unflatten(jax.tree.structure(like), [read[name] for name in named])
+
+
+@contextmanager
+def _reading(where: str) -> Iterator[None]:
+    """Raises OSError for what orbax raises while it reads a folder that has just been proven whole.
+
+    Orbax takes a file for absent when the disk does not answer, and then ends with a ValueError, KeyError or TypeError.
+    """
     try:
-        with _hushed():
-            read = manager.restore(step, args=ocp.args.StandardRestore(named))
+        yield
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise OSError(f"{where} not read: {_cause(error)}") from error
     except Exception as error:
-        if isinstance(error, OSError) or MAY_PASS.search(str(error)):
+        if MAY_PASS.search(str(error)):
             raise OSError(f"{where} not read: {_cause(error)}") from error
         raise
-    return jax.tree.unflatten(jax.tree.structure(like), [read[name] for name in named])
 
 
 def _check_same_arrays(where: str, held: dict[str, Any], wanted: dict[str, jax.ShapeDtypeStruct]) -> None:
@@ -247,14 +227,26 @@ def _is_of_cancelled_task(late: Any) -> bool:
     return inspect.iscoroutine(late.object) or "Event loop is closed" in str(late.exc_value)
 
 
-def _as_first_process(number: int) -> int:
-    """The first process's number, on all of them: they must not decide differently."""
+def _first_decides(decide: Callable[[], int]) -> int:
+    """The number that the first process decides on, on all of them; they wait for it, and end with it if it fails.
+
+    Raises:
+        Exception: on the first process, what `decide` raised.
+        ValueError: on the others, when it raised one.
+        OSError: on the others, when it raised anything else.
+    """
     if jax.process_count() == 1:
-        return number
-    return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
-
-
-def _meet(name: str) -> None:
-    """Waits until every process is here: none reads what another still writes."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
+        return decide()
+    number, failure = UNREADABLE, None
+    if jax.process_index() == 0:
+        try:
+            number = decide()
+        except Exception as error:
+            number, failure = REFUSED if isinstance(error, ValueError) else UNREADABLE, error
+    number = int(multihost_utils.broadcast_one_to_all(np.int32(number)))
+    if failure is not None:
+        raise failure
+    if number in (REFUSED, UNREADABLE):
+        kind = ValueError if number == REFUSED else OSError
+        raise kind("the first process could not use the checkpoints, and says why")
+    return number

@@ -8,7 +8,7 @@ import dataclasses
 
 from mdm_jax.results import Status, read_result
 from mdm_jax.spec import RunSpec, ScheduleKind, from_json
-from mdm_jax.storage import Path, inside
+from mdm_jax.storage import Path, inside, is_file
 from mdm_jax.tree import require
 
 
@@ -52,11 +52,12 @@ def read_parent(child: RunSpec, folder: Path, data_hash: str) -> RunSpec:
         ValueError: the parent diverged or failed, was trained on other data, or is none for this child; or its files
             are not those of a run.
         ParentNotReady: it has no result, or is running.
+        OSError: its files cannot be read now.
     """
     name = child.cell.parent_run_id
     require("/" not in name and name not in (".", ".."), "cell.parent_run_id", name, "the run_id of another run")
     home = inside(folder.parent, name)
-    if not (home / "result.json").is_file():
+    if not is_file(home / "result.json"):
         raise ParentNotReady(f"parent {home} has no result: train it first")
     row = read_result(home / "result.json")
     if row.status is Status.RUNNING:

@@ -17,7 +17,7 @@ from mdm_jax.config import load_config, override, run_section, to_spec
 from mdm_jax.results import Status, read_result, set_aside_unusable
 from mdm_jax.sealed_json import Newer, numbered_lines
 from mdm_jax.spec import RunSpec, from_json
-from mdm_jax.storage import Path, as_path
+from mdm_jax.storage import Path, as_path, is_file
 from mdm_jax.tree import require
 
 DONE, BAD, DIVERGED, RETRY, INTERRUPTED, PREEMPTED = 0, 1, 3, 42, 130, 143
@@ -61,7 +61,7 @@ def spec_of_plan(path: Path, run_id: str) -> RunSpec:
     Raises:
         ValueError: no such file, line or run.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise ValueError(f"--plan {path}: no such file; `python -m isoflop.plan` writes one")
     for number, line in numbered_lines(path.read_bytes()):
         if run_id in line:
@@ -96,12 +96,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = parser().parse_args(argv)
     try:
         spec, folder = requested(flags)
-    except (ValueError, OSError) as error:
-        return _say(error, BAD)
-    try:
         status = _status(folder)
-    except Newer as error:
+    except ValueError as error:
         return _say(error, BAD)
+    except OSError as error:
+        return _say(error, RETRY)
     if status in (Status.OK, Status.DIVERGED):
         print(f"{folder} is finished: see result.json there", file=sys.stderr)
         return DONE if status is Status.OK else DIVERGED
@@ -149,6 +148,7 @@ def _status(folder: Path) -> Status | None:
 
     Raises:
         Newer: a newer version of mdm-jax wrote the result.
+        OSError: the result cannot be read now.
     """
     try:
         said = set_aside_unusable(folder)
@@ -157,7 +157,7 @@ def _status(folder: Path) -> Status | None:
         return read_result(folder / "result.json").status
     except Newer:
         raise
-    except (OSError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
 
 

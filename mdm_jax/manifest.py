@@ -15,7 +15,7 @@ import re
 from dataclasses import dataclass
 
 from mdm_jax.spec import CorpusSource, CorpusSpec, DataSpec, TokenizerSpec
-from mdm_jax.storage import as_path, inside, write_atomic
+from mdm_jax.storage import as_path, inside, is_file, write_atomic
 from mdm_jax.tree import build, require, to_dict
 
 MANIFEST_VERSION = 2
@@ -137,7 +137,7 @@ def read_manifest(directory: str | os.PathLike) -> Manifest:
         ValueError: there is none, or it is malformed, inconsistent or of another schema version; the file is named.
     """
     path = as_path(directory) / MANIFEST_FILE
-    if not path.is_file():
+    if not is_file(path):
         raise ValueError(f"{path}: no such file: prepare the corpus with python -m mdm_jax.data.prepare")
     try:
         require(path.stat().length <= MOST_MANIFEST_BYTES, "size", path.stat().length, "at most 64 MiB")

@@ -14,7 +14,7 @@ from typing import Any
 from mdm_jax.counting import count_parameters, evaluated_tokens, train_flops
 from mdm_jax.sealed_json import Newer, seal, unseal
 from mdm_jax.spec import Family, FlopConvention, RunSpec, ScheduleKind
-from mdm_jax.storage import as_path, write_atomic
+from mdm_jax.storage import as_path, is_file, write_atomic
 from mdm_jax.tree import build, require
 
 TABLE_VERSION = 3
@@ -221,7 +221,7 @@ def set_aside_unusable(folder: Any) -> str:
         OSError: it cannot be read or renamed now.
     """
     path = as_path(folder) / "result.json"
-    if not path.is_file():
+    if not is_file(path):
         return ""
     try:
         run_id = read_result(path).run_id

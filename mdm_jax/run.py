@@ -22,7 +22,7 @@ import jax
 import numpy as np
 
 from mdm_jax.accelerators import peak_flops_per_second
-from mdm_jax.checkpoint import Checkpoints, read_step, steps_in
+from mdm_jax.checkpoint import Checkpoints, read_step
 from mdm_jax.counting import step_flops
 from mdm_jax.data.pipeline import TrainingRows, evaluation_rows, open_manifest, training_rows, unique_tokens
 from mdm_jax.data.tokenizer import load_tokenizer
@@ -31,10 +31,12 @@ from mdm_jax.lineage import read_parent
 from mdm_jax.manifest import Manifest
 from mdm_jax.metrics import MetricsWriter
 from mdm_jax.results import RunResult, Status, read_result, result_of, write_result
+from mdm_jax.seal import Identity
 from mdm_jax.second_try import confirmed
 from mdm_jax.sharding import make_mesh
 from mdm_jax.spec import FlopConvention, RunSpec, to_json
-from mdm_jax.storage import Path, write_atomic
+from mdm_jax.step_folders import steps_in
+from mdm_jax.storage import Path, refuse_link, write_atomic
 from mdm_jax.train.loop import Diverged, Watch, train
 from mdm_jax.train.state import TrainState, init_state
 from mdm_jax.tree import require
@@ -46,6 +48,13 @@ class Record:
     """The run's row while it grows, and the only writer of `result.json`."""
 
     def __init__(self, spec: RunSpec, folder: Path):
+        """Reads what earlier attempts have left.
+
+        Raises:
+            ValueError: the run's folder is a link, so that what is written there would lie elsewhere.
+            OSError: an earlier result cannot be read now.
+        """
+        refuse_link(folder)
         self._spec, self._folder, self._started = spec, folder, time.monotonic()
         self._known: dict[str, Any] = {"versions": _versions(), "git_sha": _git_sha()}
         before = self._before()
@@ -59,7 +68,7 @@ class Record:
     def _before(self) -> RunResult | None:
         try:
             return read_result(self._folder / "result.json")
-        except (OSError, ValueError):
+        except (FileNotFoundError, NotADirectoryError, ValueError):
             return None
 
     @property
@@ -165,7 +174,7 @@ def _train_and_evaluate(
 def _train(
     spec: RunSpec, folder: Path, data_hash: str, mesh: jax.sharding.Mesh, rows: TrainingRows, watch: Watch
 ) -> TrainState:
-    checkpoints = Checkpoints(folder / "checkpoints")
+    checkpoints = Checkpoints(folder / "checkpoints", Identity(spec.spec_hash, data_hash))
     state, step = _begin(spec, folder, checkpoints, data_hash, watch)
     metrics = MetricsWriter(folder / "metrics", step) if jax.process_index() == 0 else None
     try:
@@ -185,15 +194,24 @@ def _begin(
     for line in passed:
         watch.say(line)
     if restored is not None:
+        _check_step(restored, step, folder)
         watch.say(f"resumed at step {step}")
         return restored, step
     if not spec.cell.parent_run_id:
         return fresh, 0
     parent = read_parent(spec, folder, data_hash)
     step = parent.schedule.steps
-    state = read_step(folder.parent / parent.run_id / "checkpoints", step, fresh)
+    home = folder.parent / parent.run_id
+    state = read_step(home / "checkpoints", step, fresh, Identity(parent.spec_hash, data_hash))
+    _check_step(state, step, home)
     watch.say(f"begun at step {step} of {parent.run_id}")
     return state, step
+
+
+def _check_step(state: TrainState, step: int, folder: Path) -> None:
+    """Returns if the state is that of the step after which its folder is named; a seal of format 1 does not say."""
+    name, held = f"{folder / 'checkpoints' / str(step)}: the state's step", int(state.step)
+    require(held == step, name, held, f"{step}: give the folder its name back, or remove it")
 
 
 @contextmanager
@@ -202,7 +220,7 @@ def _naming(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OSError(f"{path} not written: {error.strerror}") from error
+        raise OSError(f"{path} not written: {error.strerror or error}") from error
 
 
 def _check_same_data(before: str, manifest: Manifest) -> None:

@@ -12,8 +12,8 @@ from typing import TypeVar
 
 import jax
 
-from mdm_jax.checkpoint import steps_in
 from mdm_jax.program_cache import program_cache
+from mdm_jax.step_folders import steps_in
 from mdm_jax.storage import Path, is_local
 from mdm_jax.train.loop import Diverged
 

@@ -27,3 +27,4 @@ def in_memory() -> Iterator[Bucket]:
     finally:
         fsspec.register_implementation("s3", "s3fs.S3FileSystem", clobber=True)
         Bucket.store.clear()
+        Bucket.pseudo_dirs[:] = [""]

@@ -29,6 +29,8 @@ ADDED = {
     "accelerators": "facts",
     "program_cache": "doors",
     "second_try": "doors",
+    "seal": "facts",
+    "step_folders": "facts",
     "run": "doors",
     "progress": "doors",
 }

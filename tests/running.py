@@ -20,9 +20,9 @@ import orbax.checkpoint as ocp
 import pytest
 from small_corpus import prepared
 
-from mdm_jax.checkpoint import SEAL
 from mdm_jax.metrics import read_metrics
 from mdm_jax.results import RunResult, read_result
+from mdm_jax.seal import SEAL
 from mdm_jax.spec import (
     DataSpec,
     EvaluationSpec,
@@ -38,6 +38,8 @@ from mdm_jax.spec import (
 from mdm_jax.storage import as_path
 
 ROOT = Path(__file__).resolve().parents[1]
+ON_FAILING_DISK = ("-c", "import sys; from failing_disk import run; sys.exit(run(sys.argv[1:]))")
+"""The program `mdm_jax.main` on a disk that fails once; the tests' folder must be on PYTHONPATH, see `failing_disk`."""
 TIMING = ("seconds", "tokens_per_second")
 SECONDS = 240
 """After so long a process is taken to hang; on one idle core it needs four."""
@@ -175,7 +177,8 @@ def result(runs: Path, spec: RunSpec) -> RunResult:
 def checkpoints(runs: Path, spec: RunSpec) -> list[int]:
     """The sealed steps."""
     folder = runs / spec.run_id / "checkpoints"
-    return sorted(int(entry.name) for entry in folder.iterdir() if (entry / SEAL).is_file())
+    named = (entry for entry in folder.iterdir() if entry.name.isdecimal())
+    return sorted(int(entry.name) for entry in named if (entry / SEAL).is_file())
 
 
 def killed_at(whole: Path, runs: Path, spec: RunSpec, step: int) -> Path:

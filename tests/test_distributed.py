@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from running import (
+    ON_FAILING_DISK,
+    ROOT,
     Ended,
     Workshop,
     assert_same,
@@ -41,7 +43,7 @@ def spec_of(shop: Workshop, family: Family, steps: int = 12, **hardware: int) ->
 def start_two(shop: Workshop, spec: RunSpec, runs: Path, **options) -> list[subprocess.Popen]:
     """Two processes with one device each."""
     flags = ["--coordinator", free_address(), "--processes", "2", "--process-index"]
-    one_device = {"JAX_NUM_CPU_DEVICES": "1"}
+    one_device = {"JAX_NUM_CPU_DEVICES": "1"} | options.pop("environment", {})
     return [shop.start(spec, runs, *flags, str(i), environment=one_device, **options) for i in range(2)]
 
 
@@ -105,6 +107,20 @@ def test_a_run_goes_on_with_another_mesh_or_says_that_it_cannot(shop, tmp_path) 
     assert "hardware.mesh_model" in end.errors[0]
     assert "Traceback" not in end.said
     assert checkpoints(tmp_path / "other", spec)[-1] == 10
+
+
+@pytest.mark.slow
+def test_a_disk_that_fails_for_the_first_process_ends_both_and_both_go_on(shop, tmp_path) -> None:
+    spec = spec_of(shop, Family.ARM)
+    folder = killed_at(shop.undisturbed(spec), tmp_path, spec, 10)
+    failing = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "FAILING": str(folder / "10" / "default")}
+    ends = run_two(shop, spec, tmp_path, program=ON_FAILING_DISK, environment=failing)
+    assert [end.code for end in ends] == [42, 42], [end.said for end in ends]
+    assert "Input/output error" in ends[0].errors[0]
+    assert "the first process could not use the checkpoints" in ends[1].errors[0]
+    assert checkpoints(tmp_path, spec)[-1] == 10
+    assert all("resumed at step 10" in end.said for end in run_two(shop, spec, tmp_path))
+    assert_close(shop.undisturbed(spec), tmp_path, spec)
 
 
 @pytest.mark.slow

@@ -24,8 +24,8 @@ from running import (
     workshop,
 )
 
-from mdm_jax.checkpoint import fault
 from mdm_jax.results import Status
+from mdm_jax.seal import Identity, fault
 from mdm_jax.spec import Family, RunSpec
 from mdm_jax.storage import as_path
 
@@ -77,7 +77,7 @@ def test_a_full_disk_at_a_checkpoint(shop, whole, disk) -> None:
     assert full.errors == [f"mdm_jax: checkpoint {folder / '4'} not written: No space left on device"]
     assert "Traceback" not in full.said
     assert checkpoints(disk, spec) == [2]
-    assert fault(as_path(folder / "2")) == ""
+    assert fault(as_path(folder / "2"), 2, Identity(spec.spec_hash, result(disk, spec).data_hash)) == ""
     assert result(disk, spec).status is Status.RUNNING
     mount(disk, "remount,size=8m")
     assert "resumed at step 2" in shop.run(spec, disk).said
@@ -113,7 +113,7 @@ def test_a_file_size_limit_at_a_checkpoint(shop, whole, tmp_path) -> None:
     assert full.errors == [f"mdm_jax: checkpoint {folder / '12'} not written: File too large"]
     assert "Traceback" not in full.said
     assert checkpoints(tmp_path, spec) == [10]
-    assert fault(as_path(folder / "10")) == ""
+    assert fault(as_path(folder / "10"), 10, Identity(spec.spec_hash, result(tmp_path, spec).data_hash)) == ""
     assert result(tmp_path, spec).status is Status.RUNNING
     assert "resumed at step 10" in shop.run(spec, tmp_path).said
     assert_same(outcome(tmp_path, spec), outcome(whole, spec))

@@ -1,12 +1,14 @@
 """Metrics parts: a resumed run repeats no row and loses none, and a line that a crash cut off is left out."""
 
 import json
+import resource
 from pathlib import Path
 
 import pytest
-from bucket import in_memory
+from bucket import Bucket, in_memory
 
 from mdm_jax.metrics import MetricsWriter, read_metrics
+from mdm_jax.step_folders import remove_unfinished, steps_in
 from mdm_jax.storage import as_path
 
 
@@ -70,12 +72,28 @@ def test_files_that_are_no_parts_are_left_alone(tmp_path) -> None:
 
 def test_a_part_that_cannot_be_written_is_named(tmp_path) -> None:
     writer = MetricsWriter(as_path(tmp_path), 0)
-    (tmp_path / "0000000000.jsonl").symlink_to("/dev/full")
-    with pytest.raises(OSError, match=r"metrics .*/0000000000.jsonl not written: No space left on device"):
-        writer.write(row(1))
-    with pytest.raises(OSError, match=r"metrics .*/0000000000.jsonl not written: No space left on device"):
-        writer.close()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"metrics .*/0000000000.jsonl not written: File too large"):
+            writer.write(row(1))
+        with pytest.raises(OSError, match=r"metrics .*/0000000000.jsonl not written: File too large"):
+            writer.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     writer.close()  # closed by now, whatever went wrong
+
+
+def test_an_object_store_has_no_empty_folders(monkeypatch) -> None:
+    """There, making a folder does nothing, and listing what is not there fails."""
+    for name in ("mkdir", "makedirs"):
+        monkeypatch.setattr(Bucket, name, lambda *_, **__: None)
+    folder = as_path("s3://bucket/run")
+    with in_memory():
+        assert read_metrics(folder / "metrics") == []
+        MetricsWriter(folder / "metrics", 0).close()
+        assert steps_in(folder / "checkpoints") == []
+        remove_unfinished(folder / "checkpoints")
 
 
 def test_object_stores_get_whole_parts() -> None:

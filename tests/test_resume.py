@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from running import Workshop, assert_same, checkpoints, ended, outcome, result, rows, wait_until, workshop
 
-from mdm_jax.checkpoint import SEAL
 from mdm_jax.results import Status
+from mdm_jax.seal import SEAL
 from mdm_jax.spec import Family, RunSpec
 
 FEW, MANY = 4, 20
@@ -26,7 +26,7 @@ def unfinished(folder: Path) -> dict[str, int]:
     found = {}
     for entry in folder.iterdir() if folder.is_dir() else ():
         try:
-            if not (entry / SEAL).exists():
+            if ".bad-" not in entry.name and not (entry / SEAL).exists():
                 found[entry.name] = changed(entry)
         except FileNotFoundError:
             continue  # renamed in this moment

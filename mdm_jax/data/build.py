@@ -22,7 +22,7 @@ from mdm_jax.data.tokenizer import TRAINING_BYTES, make_tokenizer, open_tokenize
 from mdm_jax.data.workers import in_order
 from mdm_jax.manifest import SPLITS, TOKENIZER_FILE, Manifest, Split, data_hash, write_manifest
 from mdm_jax.spec import DataSpec, TokenizerKind
-from mdm_jax.storage import Path, as_path, write_atomic
+from mdm_jax.storage import Path, as_path, is_file, write_atomic
 from mdm_jax.tree import to_dict
 
 PARTS = "parts"
@@ -180,7 +180,7 @@ def _model_file(data: DataSpec, pieces: Sequence[Piece], work: Path, skip_bad: b
     decides = [to_dict(data.corpus), to_dict(data.tokenizer), data.validation_fraction, skip_bad, to_dict(pieces)]
     name = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]
     path, seal = work / f"{name}.model", work / f"{name}.model.sha256"
-    trained = data.tokenizer.kind is TokenizerKind.SENTENCEPIECE and path.is_file() and seal.is_file()
+    trained = data.tokenizer.kind is TokenizerKind.SENTENCEPIECE and is_file(path) and is_file(seal)
     if trained and seal.read_text() == hashlib.sha256(path.read_bytes()).hexdigest():
         return str(path)
     model = make_tokenizer(data.tokenizer, _sample(data, skip_bad)).model

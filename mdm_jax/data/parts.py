@@ -17,7 +17,7 @@ import numpy as np
 from mdm_jax.data.corpus import Document, Piece, SourceChanged, read_piece
 from mdm_jax.data.tokenizer import Tokenizer, open_tokenizer
 from mdm_jax.spec import DataSpec
-from mdm_jax.storage import Path, as_path, write_atomic
+from mdm_jax.storage import Path, as_path, is_file, write_atomic
 from mdm_jax.tree import build, to_dict
 
 PART_VERSION = 1
@@ -91,14 +91,14 @@ def make_part(task: Task) -> Part:
 
 def _sealed(task: Task) -> Part | None:
     seal = as_path(task.folder) / f"{task.name}.json"
-    if not seal.is_file():
+    if not is_file(seal):
         return None
     try:
         part = build(Part, json.loads(seal.read_text()))
     except (ValueError, TypeError):
         return None
     files = part.files(task.folder)
-    whole = part.name == task.name and all(file.is_file() for file in files)
+    whole = part.name == task.name and all(is_file(file) for file in files)
     return part if whole and tuple(map(_sha256, files)) == part.sha256 else None
 
 

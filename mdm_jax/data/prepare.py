@@ -42,7 +42,7 @@ from mdm_jax.spec import (
     TokenizerKind,
     TokenizerSpec,
 )
-from mdm_jax.storage import Path, as_path, is_local
+from mdm_jax.storage import Path, as_path, is_file, is_local, open_lock, refuse_link
 from mdm_jax.tree import require
 
 
@@ -68,15 +68,16 @@ def prepare(
         ValueError: the corpus or the tokenizer is bad, or the folder holds something else.
         OSError: the disk is full or not writable; what was there is untouched, and finished parts remain.
     """
-    target = as_path(data.directory)
+    target = _behind_links(as_path(data.directory))
     with _alone(target):
-        if not force and (target / MANIFEST_FILE).is_file():
+        if not force and is_file(target / MANIFEST_FILE):
             manifest = read_manifest(target)
             check_matches(manifest, dataclasses.replace(data, data_hash=""))
             verify_folder(target, manifest, contents=verify)
             return manifest, False
         _refuse_strangers(target)
         work = _work_folder(target)
+        refuse_link(work)
         _keep_parts_alone(work)
         try:
             manifest = build_shards(data, work, report, jobs=jobs, skip_bad=skip_bad)
@@ -97,6 +98,11 @@ def _keep_parts_alone(work: Path) -> None:
             file.unlink()
 
 
+def _behind_links(target: Path) -> Path:
+    """The folder itself, where a link on a disk leads to it: it is replaced in its own place, beside its own lock."""
+    return as_path(os.path.realpath(target)) if is_local(target) else target
+
+
 @contextlib.contextmanager
 def _alone(target: Path) -> Iterator[None]:
     """Waits until no other process on this machine prepares the same folder."""
@@ -104,9 +110,12 @@ def _alone(target: Path) -> Iterator[None]:
         yield
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    with (target.parent / f".{target.name}.lock").open("w") as lock:
+    lock = open_lock(target.parent / f".{target.name}.lock")
+    try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(lock)
 
 
 def _work_folder(target: Path) -> Path:
@@ -135,6 +144,7 @@ def _publish(work: Path, target: Path) -> None:
     """Moves the built folder to its place; in an object store the manifest is uploaded last."""
     if is_local(target):
         old = target.parent / f".{target.name}.replaced"
+        refuse_link(old)
         shutil.rmtree(old, ignore_errors=True)
         if target.exists():
             target.rename(old)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from mdm_jax.data.blocks import Blocks, check_size
 from mdm_jax.manifest import BLOCK_BYTES, Manifest, Shard
-from mdm_jax.storage import Path, write_atomic
+from mdm_jax.storage import Path, is_file, write_atomic
 
 COPY_BYTES = 16 << 20
 FETCH_BLOCKS = 64
@@ -25,12 +25,12 @@ class RemoteBlocks(Blocks):
         super().__init__(path, shard, manifest)
         self._copy = cache / f"{shard.sha256}.{manifest.dtype}"
         self._sums_copy = cache / f"{shard.sums_sha256}.sums"
-        if not self._copy.is_file():
+        if not is_file(self._copy):
             check_size(path, shard)
 
     def _local_file(self) -> Path:
         """The copy: at first without content, whole for a shard that has no hashes of blocks."""
-        if not self._copy.is_file() or self._copy.stat().length != self._shard.bytes:
+        if not is_file(self._copy) or self._copy.stat().length != self._shard.bytes:
             self._copy.parent.mkdir(parents=True, exist_ok=True)
             if not self._shard.sums_sha256:
                 self._copy_whole()
@@ -51,7 +51,7 @@ class RemoteBlocks(Blocks):
             partial.unlink(missing_ok=True)
 
     def _sums_content(self) -> bytes:
-        if self._sums_copy.is_file():
+        if is_file(self._sums_copy):
             return self._sums_copy.read_bytes()
         content = super()._sums_content()
         with self._naming_the_cache():

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
-from mdm_jax.storage import as_path
+from mdm_jax.storage import as_path, is_file
 
 READABLE = "array_record"
 
@@ -63,7 +63,7 @@ def _builder(directory: str) -> Any:
 def _check_format(directory: str) -> None:
     """Raises ValueError unless the directory is a builder's, with files that are read whole."""
     info = as_path(directory) / "dataset_info.json"
-    if not info.is_file():
+    if not is_file(info):
         raise ValueError(f"{info}: no such file: corpus.path must be a TFDS builder directory (…/name/config/1.0.0)")
     try:
         file_format = json.loads(info.read_text()).get("fileFormat", "tfrecord")

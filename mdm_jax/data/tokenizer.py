@@ -17,7 +17,7 @@ from jaxtyping import Int32, Int64, Integer
 
 from mdm_jax.manifest import TOKENIZER_FILE, Manifest, read_manifest
 from mdm_jax.spec import BYTES_VOCAB_SIZE, TokenizerKind, TokenizerSpec
-from mdm_jax.storage import Path, as_path
+from mdm_jax.storage import Path, as_path, is_file
 
 BYTES_EOS = 256
 MOST_MODEL_BYTES = 256 << 20
@@ -204,7 +204,7 @@ def load_tokenizer(directory: str | os.PathLike, manifest: Manifest | None = Non
 
 
 def _read_model(path: Path) -> SentencePieceTokenizer:
-    if not path.is_file():
+    if not is_file(path):
         raise ValueError(f"{path}: no such tokenizer model")
     if path.stat().length > MOST_MODEL_BYTES:
         raise ValueError(f"{path}: {path.stat().length} bytes: not a sentencepiece model (over 256 MiB)")
