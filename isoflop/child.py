@@ -55,11 +55,11 @@ class Child:
 
 @dataclass(frozen=True)
 class Launcher:
-    """How runs are started: with what environment, on which cores, and holding which open file."""
+    """How runs are started: with what environment, on which cores, and holding which open file, if any."""
 
     environment: Mapping[str, str]
     jobs: int
-    inherited: int
+    inherited: int | None
 
     def start(self, spec: RunSpec, command: Sequence[str], folder: Path, attempt: int, slot: int) -> Child:
         """The started run; its output is appended to the folder's log.
@@ -81,7 +81,7 @@ class Launcher:
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     env={**_thread_settings(len(cores)), **self.environment},
-                    pass_fds=(self.inherited,),
+                    pass_fds=() if self.inherited is None else (self.inherited,),
                     start_new_session=True,  # Ctrl-C at the terminal reaches the runner alone
                 )
         return Child(spec, process, time.monotonic(), folder / LOG_FILE, start, slot)

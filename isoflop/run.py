@@ -18,12 +18,12 @@ from pathlib import Path
 
 from isoflop.cli import EXIT_BAD, EXIT_OK, Parser, exit_code
 from isoflop.corpus import check_corpora
-from isoflop.lock import hold
 from isoflop.outcome import TABLE_FILE, is_blocked, is_done, read_row, run_folder, write_table
 from isoflop.parents import check_parents
 from isoflop.planfile import PLAN_FILE, read_plan
 from isoflop.progress import cell_line, make_progress
 from isoflop.runner import Command, Policy, Stop, Sweep, is_pending
+from mdm_jax.lock import SWEEP_LOCK, hold
 from mdm_jax.results import RunResult, Status, set_aside_unusable
 from mdm_jax.spec import RunSpec
 from mdm_jax.storage import as_path, is_local, refuse_link
@@ -103,7 +103,7 @@ def run_sweep(
         refuse_link(run_folder(directory, run))
     progress = make_progress()
     try:
-        with hold(directory) as lock:
+        with hold(directory, SWEEP_LOCK, progress.line) as lock:
             for said in filter(None, (set_aside_unusable(run_folder(directory, run)) for run in runs)):
                 progress.line(said)
             sweep = Sweep(

@@ -15,10 +15,10 @@ from isoflop.child import Child, Launcher, describe_exit
 from isoflop.cli import EXIT_PREEMPTED, EXIT_RETRYABLE
 from isoflop.cost import work_flops
 from isoflop.grid_table import duration
-from isoflop.lock import Lock
 from isoflop.outcome import count_attempts, count_seconds, is_blocked, is_done, read_row, run_folder, write_failure
 from isoflop.parents import chain_flops
 from isoflop.progress import Progress, cell_line, finished_line
+from mdm_jax.lock import RUN_LOCK, Lock, is_held
 from mdm_jax.results import RunResult, Status
 from mdm_jax.spec import RunSpec
 
@@ -35,6 +35,8 @@ class Policy:
     retry_failed: bool = False
     retries_after: tuple[float, ...] = (5.0, 30.0)
     """Seconds to wait before each further attempt after a retryable exit (42, 143, a signal)."""
+    held_seconds: float = 30.0
+    """Seconds to wait before a run is tried again that a process outside the sweep trains; no attempt is counted."""
     stop_seconds: float = 300.0
     """What a run gets to write its checkpoint when the sweep is stopped."""
 
@@ -156,6 +158,8 @@ class Sweep:
         attempts, seconds = waiting.earlier + waiting.tries, waiting.seconds + child.seconds
         if row is not None and row.status in ENDED:
             return count_attempts(self.directory, child.spec, row, attempts)
+        if code == EXIT_RETRYABLE and is_held(child.log.parent, RUN_LOCK):
+            return self._wait_for_holder(child, waiting)
         said = child.last_words()
         reason = f"{describe_exit(code)}: {said or 'nothing was logged'}"
         if is_retryable(code) and waiting.tries <= len(self.policy.retries_after):
@@ -167,6 +171,13 @@ class Sweep:
         if row is not None and row.status is Status.FAILED and row.attempts >= attempts:
             return row  # its own words on this attempt, not what an earlier one left
         return write_failure(self.directory, child.spec, reason, attempts, seconds)
+
+    def _wait_for_holder(self, child: Child, waiting: Waiting) -> None:
+        """Leaves the run to the process that trains it already, and looks again later; its row is that process's."""
+        delay = self.policy.held_seconds
+        again = replace(waiting, tries=waiting.tries - 1, not_before=time.monotonic() + delay)
+        self.waiting.append(again)
+        self.progress.line(cell_line(child.spec, f"again in {duration(delay)}: {child.last_words()}"))
 
     def _finish(self, run: RunSpec, row: RunResult, seconds: float) -> None:
         self.ended[run.run_id] = row.status

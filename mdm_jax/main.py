@@ -2,25 +2,23 @@
 
 The run's folder is `DIR/runs/R` (or below `--runs`). Starting it again goes on from its newest whole checkpoint; a
 finished run is left as it is. Exit codes: 0 done, 1 bad input or a bug, 3 diverged (recorded in result.json, not worth
-a retry), 42 the disk or the network failed or the run's parent is not finished (worth a retry), 130 interrupted, 143
-asked to stop and saved.
+a retry), 42 worth a retry: the disk, the network or another process of the run failed, the run's parent is not
+finished, or another process trains the run; 130 interrupted and 143 asked to stop, with everything saved.
 """
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import NoReturn
 
+from mdm_jax.attempt import Attempt, code_if_finished
+from mdm_jax.command import BAD, INTERRUPTED, RETRY, say
 from mdm_jax.config import load_config, override, run_section, to_spec
-from mdm_jax.results import Status, read_result, set_aside_unusable
-from mdm_jax.sealed_json import Newer, numbered_lines
+from mdm_jax.sealed_json import numbered_lines
 from mdm_jax.spec import RunSpec, from_json
 from mdm_jax.storage import Path, as_path, is_file
+from mdm_jax.supervised import is_supervised, supervise
 from mdm_jax.tree import require
-
-DONE, BAD, DIVERGED, RETRY, INTERRUPTED, PREEMPTED = 0, 1, 3, 42, 130, 143
 
 
 class Parser(argparse.ArgumentParser):
@@ -28,7 +26,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Does not return."""
-        sys.exit(_say(message, BAD))
+        sys.exit(say(message, BAD))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -93,98 +91,25 @@ def requested(flags: argparse.Namespace) -> tuple[RunSpec, Path]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code, see above."""
-    flags = parser().parse_args(argv)
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    flags = parser().parse_args(arguments)
     try:
         spec, folder = requested(flags)
-        status = _status(folder)
+        ended = code_if_finished(folder)
     except ValueError as error:
-        return _say(error, BAD)
+        return say(error, BAD)
     except OSError as error:
-        return _say(error, RETRY)
-    if status in (Status.OK, Status.DIVERGED):
-        print(f"{folder} is finished: see result.json there", file=sys.stderr)
-        return DONE if status is Status.OK else DIVERGED
+        return say(error, RETRY)
+    if ended is not None:
+        return ended
+    if (flags.distributed or flags.coordinator) and not is_supervised():
+        code, killed_by = supervise(arguments)
+        lost = f"ended by {killed_by}, as when another process is lost: the same command goes on"
+        return say(lost, RETRY) if code is None else code
     try:
-        return run(spec, folder, flags)
+        return Attempt(spec, folder, flags).run()
     except KeyboardInterrupt:
-        return _say("interrupted: the same command goes on from the newest checkpoint", INTERRUPTED)
-
-
-def run(spec: RunSpec, folder: Path, flags: argparse.Namespace) -> int:
-    """Runs to the end and returns the exit code; whatever happens is in `result.json` if the disk takes it."""
-    from mdm_jax.progress import shown
-    from mdm_jax.run import Record, execute
-    from mdm_jax.train.loop import Diverged, Preempted, Watch
-
-    stop: list[int] = []
-    watch, record = Watch(asked_to_stop=lambda: bool(stop)), None
-    try:
-        _join(flags)
-        signal.signal(signal.SIGTERM, lambda number, frame: stop.append(number))
-        record = Record(spec, folder)
-        with shown(watch, spec.run_id, spec.schedule.steps):
-            row = execute(spec, folder, record, watch)
-    except Diverged as error:
-        return _say(error, DIVERGED)
-    except Preempted as error:
-        return _say(error, PREEMPTED)
-    except OSError as error:
-        _note(record, Status.RUNNING, error)
-        return _say(error, RETRY)
-    except ValueError as error:
-        _note(record, Status.FAILED, error)
-        return _say(error, BAD)
-    except Exception as error:
-        _note(record, Status.FAILED, error)
-        raise
-    loss = f"{row.loss:.4f} nats/token ({row.loss_kind.value})"
-    with suppress(OSError):  # the result is in its file
-        print(f"{row.run_id}: {loss}, standard error {row.loss_se_mc:.4f} of the draws", flush=True)
-    return DONE
-
-
-def _status(folder: Path) -> Status | None:
-    """How the run stands; None where it has no result yet, or a damaged one, which is kept aside and written anew.
-
-    Raises:
-        Newer: a newer version of mdm-jax wrote the result.
-        OSError: the result cannot be read now.
-    """
-    try:
-        said = set_aside_unusable(folder)
-        if said:
-            _say(said, DONE)
-        return read_result(folder / "result.json").status
-    except Newer:
-        raise
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return None
-
-
-def _join(flags: argparse.Namespace) -> None:
-    """Joins the other processes, before anything asks jax for devices."""
-    if flags.distributed or flags.coordinator:
-        import jax
-
-        jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM, which the loop answers
-        jax.distributed.initialize(flags.coordinator, flags.processes, flags.process_index)
-
-
-def _note(record, status: Status, error: Exception) -> None:
-    """Leaves the reason in the result. A run that may be retried is still `running`; a full disk takes no note."""
-    if record is not None:
-        with suppress(OSError):
-            record.write(status, f"{type(error).__name__}: {_one_line(error)}")
-
-
-def _say(error: object, code: int) -> int:
-    with suppress(OSError):  # standard error may lie on the disk that is full
-        print(f"mdm_jax: {_one_line(error)}", file=sys.stderr, flush=True)
-    return code
-
-
-def _one_line(error: object) -> str:
-    return " ".join(str(error).split())
+        return say("interrupted: the same command goes on from the newest checkpoint", INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ def shown(watch: Watch, title: str, steps: int) -> Iterator[None]:
             task = bar.add_task(title, total=steps, said="compiling")
             watch.report = lambda row: bar.update(task, completed=row["step"], said=describe(row))
             watch.say = lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True)
+            watch.farewell = lambda: console.show_cursor(True)
             yield
     else:
         watch.say = lambda line: print(line, file=stream, flush=True)

@@ -1,115 +1,41 @@
 """One run from its spec to its result: checks before anything compiles, training, the final evaluation, `result.json`.
 
-A run's folder holds `spec.json`, `metrics/`, `checkpoints/` and `result.json`. The result is there from the first
-second, with status `running`, and says at the end how the run went, whatever happened.
+A run's folder holds `spec.json`, `metrics/`, `checkpoints/` and `result.json`, and while a long evaluation goes on,
+`evaluation.part` with the losses it has so far. The result is there from the first second, with status `running`, and
+says at the end how the run went, whatever happened.
 
 A run with a parent begins from the parent's last checkpoint, which lies in the folder beside its own; its metrics begin
 there too. Once it has a checkpoint of its own, it needs the parent no more.
 """
 
-import functools
-import importlib.metadata
+import hashlib
 import math
-import pathlib
-import resource
-import subprocess
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
 
-from mdm_jax.accelerators import peak_flops_per_second
 from mdm_jax.checkpoint import Checkpoints, read_step
-from mdm_jax.counting import step_flops
 from mdm_jax.data.pipeline import TrainingRows, evaluation_rows, open_manifest, training_rows, unique_tokens
 from mdm_jax.data.tokenizer import load_tokenizer
+from mdm_jax.evaluate.kept import KEPT_FILE, Kept
 from mdm_jax.evaluate.nelbo import Evaluation, evaluate, usable_rows
 from mdm_jax.lineage import read_parent
 from mdm_jax.manifest import Manifest
 from mdm_jax.metrics import MetricsWriter
-from mdm_jax.results import RunResult, Status, read_result, result_of, write_result
-from mdm_jax.seal import Identity
+from mdm_jax.record import Record, naming
+from mdm_jax.results import RunResult, Status
+from mdm_jax.seal import SEAL, Identity
 from mdm_jax.second_try import confirmed
-from mdm_jax.sharding import make_mesh
-from mdm_jax.spec import FlopConvention, RunSpec, to_json
+from mdm_jax.sharding import as_first_process, make_mesh
+from mdm_jax.spec import RunSpec, to_json
 from mdm_jax.step_folders import steps_in
-from mdm_jax.storage import Path, refuse_link, write_atomic
-from mdm_jax.train.loop import Diverged, Watch, train
+from mdm_jax.stop import Phase
+from mdm_jax.storage import Path, write_atomic
+from mdm_jax.train.loop import Diverged, Preempted, Watch, train
 from mdm_jax.train.state import TrainState, init_state
 from mdm_jax.tree import require
-
-REPORTED_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-
-
-class Record:
-    """The run's row while it grows, and the only writer of `result.json`."""
-
-    def __init__(self, spec: RunSpec, folder: Path):
-        """Reads what earlier attempts have left.
-
-        Raises:
-            ValueError: the run's folder is a link, so that what is written there would lie elsewhere.
-            OSError: an earlier result cannot be read now.
-        """
-        refuse_link(folder)
-        self._spec, self._folder, self._started = spec, folder, time.monotonic()
-        self._known: dict[str, Any] = {"versions": _versions(), "git_sha": _git_sha()}
-        before = self._before()
-        self._known["attempts"] = 1 + (before.attempts if before else 0)
-        self.data_hash_before = before.data_hash if before else ""
-        self._known["data_hash"] = self.data_hash_before
-        self._seconds_before = (before.wall_seconds if before else None) or 0.0
-        self._in_steps = self._in_steps_before = self._seconds_before * ((before.goodput if before else None) or 0.0)
-        self._known["mfu"] = self._mfu_before = before.mfu if before else None
-
-    def _before(self) -> RunResult | None:
-        try:
-            return read_result(self._folder / "result.json")
-        except (FileNotFoundError, NotADirectoryError, ValueError):
-            return None
-
-    @property
-    def attempts(self) -> int:
-        """Attempts so far, with this one."""
-        return self._known["attempts"]
-
-    @property
-    def seconds(self) -> float:
-        """Wall time of all attempts; of one that was killed, the part until its last checkpoint."""
-        return self._seconds_before + time.monotonic() - self._started
-
-    def spent(self, watch: Watch) -> None:
-        """Learns what the run has cost until its last checkpoint, over all attempts."""
-        self._in_steps = self._in_steps_before + watch.seconds_in_steps
-        self.learn(peak_memory_bytes=_peak_memory_bytes())
-        peak = peak_flops_per_second(self._known["device"])
-        if peak is not None and self._in_steps > 0:
-            hardware = self._spec.hardware
-            timed = watch.steps_timed * step_flops(self._spec, FlopConvention.EXACT)
-            at_peak = timed / (peak * hardware.mesh_data * hardware.mesh_model)
-            before = self._in_steps_before * (self._mfu_before or 0.0)
-            self.learn(mfu=round((before + at_peak) / self._in_steps, 6))
-
-    def learn(self, **columns: Any) -> None:
-        """Adds columns of the run table."""
-        self._known |= columns
-
-    def write(self, status: Status, reason: str = "") -> RunResult:
-        """Writes the row as known by now (on the first process alone).
-
-        Raises:
-            OSError: the disk is full.
-        """
-        seconds = self.seconds
-        cost = {"wall_seconds": round(seconds, 3), "goodput": round(self._in_steps / seconds, 6)}
-        row = result_of(self._spec, status, excluded_reason=reason, **cost, **self._known)
-        if jax.process_index() == 0:
-            with _naming(self._folder / "result.json"):
-                write_result(self._folder / "result.json", row)
-        return row
 
 
 def execute(spec: RunSpec, folder: Path, record: Record, watch: Watch) -> RunResult:
@@ -133,20 +59,22 @@ def execute(spec: RunSpec, folder: Path, record: Record, watch: Watch) -> RunRes
     mesh = make_mesh(spec.hardware.mesh_data, spec.hardware.mesh_model)
     record.learn(**_where(spec), **_what(spec, manifest))
     if jax.process_index() == 0:
-        with _naming(folder / "spec.json"):
+        with naming(folder / "spec.json"):
             write_atomic(folder / "spec.json", to_json(spec) + "\n")
     record.write(Status.RUNNING)
     watch.saved = lambda: _note_cost(record, watch)
-    attempt = functools.partial(_train_and_evaluate, spec, folder, manifest.data_hash, mesh, rows, eval_SL, watch)
+    work = _Work(spec, folder, manifest.data_hash, mesh, rows, eval_SL, watch)
     try:
         with jax.set_mesh(mesh):
-            measured = confirmed(attempt, folder, record.attempts, watch.say)
+            measured = confirmed(work.train_and_evaluate, folder, record.attempts, watch.say)
     except Diverged as error:
         record.write(Status.DIVERGED, str(error))
         raise
     record.learn(**_loss_columns(measured, text_bytes))
     record.spent(watch)
-    return record.write(Status.OK)
+    row = record.write(Status.OK)
+    work.forget_losses()
+    return row
 
 
 def _note_cost(record: Record, watch: Watch) -> None:
@@ -155,34 +83,72 @@ def _note_cost(record: Record, watch: Watch) -> None:
     record.write(Status.RUNNING)
 
 
-def _train_and_evaluate(
-    spec: RunSpec,
-    folder: Path,
-    data_hash: str,
-    mesh: jax.sharding.Mesh,
-    rows: TrainingRows,
-    eval_SL: np.ndarray,
-    watch: Watch,
-) -> Evaluation:
-    state = _train(spec, folder, data_hash, mesh, rows, watch)
-    measured = evaluate(state.evaluated, spec, eval_SL, mesh)
-    if not math.isfinite(measured.loss):
-        raise Diverged(spec.schedule.steps, "final loss")
-    return measured
+@dataclass(frozen=True)
+class _Work:
+    """What one attempt does on the devices; the ambient mesh is `mesh`."""
 
+    spec: RunSpec
+    folder: Path
+    data_hash: str
+    mesh: jax.sharding.Mesh
+    rows: TrainingRows
+    eval_SL: np.ndarray
+    watch: Watch
 
-def _train(
-    spec: RunSpec, folder: Path, data_hash: str, mesh: jax.sharding.Mesh, rows: TrainingRows, watch: Watch
-) -> TrainState:
-    checkpoints = Checkpoints(folder / "checkpoints", Identity(spec.spec_hash, data_hash))
-    state, step = _begin(spec, folder, checkpoints, data_hash, watch)
-    metrics = MetricsWriter(folder / "metrics", step) if jax.process_index() == 0 else None
-    try:
-        return train(state, spec, mesh, rows, checkpoints, metrics, watch)
-    finally:
-        if metrics is not None:
-            metrics.close()
-        checkpoints.close()
+    def train_and_evaluate(self) -> Evaluation:
+        """The final loss.
+
+        Raises:
+            Diverged: it is not finite, or see `train`.
+            Preempted: see `train`, or the evaluation was asked to stop; its losses so far are kept.
+        """
+        state = self._train()
+        measured = self._evaluate(state)
+        if not math.isfinite(measured.loss):
+            self.forget_losses()
+            raise Diverged(self.spec.schedule.steps, "final loss")
+        return measured
+
+    def forget_losses(self) -> None:
+        """Removes the kept losses of the evaluation, which is done or not to be believed."""
+        if jax.process_index() == 0:
+            (self.folder / KEPT_FILE).unlink(missing_ok=True)
+
+    def _train(self) -> TrainState:
+        checkpoints = Checkpoints(self.folder / "checkpoints", Identity(self.spec.spec_hash, self.data_hash))
+        state, step = _begin(self.spec, self.folder, checkpoints, self.data_hash, self.watch)
+        metrics = MetricsWriter(self.folder / "metrics", step) if jax.process_index() == 0 else None
+        try:
+            return train(state, self.spec, self.mesh, self.rows, checkpoints, metrics, self.watch)
+        finally:
+            if metrics is not None:
+                metrics.close()
+            checkpoints.close()
+
+    def _evaluate(self, state: TrainState) -> Evaluation:
+        """The final loss; the losses of an earlier attempt are taken over, and this one's are kept now and then."""
+        first, watch, batch = jax.process_index() == 0, self.watch, self.spec.evaluation.batch
+        kept = self._kept()
+        known = as_first_process(kept.read() if first else None)
+        done = len(known) // batch
+        watch.say(f"evaluation resumed at batch {done}" if done else "evaluation begins")
+
+        def finished(losses: np.ndarray) -> None:
+            stop = watch.asked_to_stop()
+            if first and (stop or kept.due):
+                kept.write(losses)
+            if stop:
+                raise Preempted(f"batch {len(losses) // batch} of the evaluation")
+
+        watch.phase = Phase.EVALUATING
+        return evaluate(state.evaluated, self.spec, self.eval_SL, self.mesh, known, finished)
+
+    def _kept(self) -> Kept:
+        """The losses kept of an earlier attempt at evaluating the newest checkpoint."""
+        newest = self.folder / "checkpoints" / str(self.spec.schedule.steps) / SEAL
+        seal = newest.read_text() if jax.process_index() == 0 else ""
+        belongs_to = hashlib.sha256("\n".join([self.spec.spec_hash, self.data_hash, seal]).encode()).hexdigest()
+        return Kept(self.folder / KEPT_FILE, belongs_to, self.spec.evaluation.batch)
 
 
 def _begin(
@@ -200,8 +166,7 @@ def _begin(
     if not spec.cell.parent_run_id:
         return fresh, 0
     parent = read_parent(spec, folder, data_hash)
-    step = parent.schedule.steps
-    home = folder.parent / parent.run_id
+    step, home = parent.schedule.steps, folder.parent / parent.run_id
     state = read_step(home / "checkpoints", step, fresh, Identity(parent.spec_hash, data_hash))
     _check_step(state, step, home)
     watch.say(f"begun at step {step} of {parent.run_id}")
@@ -212,15 +177,6 @@ def _check_step(state: TrainState, step: int, folder: Path) -> None:
     """Returns if the state is that of the step after which its folder is named; a seal of format 1 does not say."""
     name, held = f"{folder / 'checkpoints' / str(step)}: the state's step", int(state.step)
     require(held == step, name, held, f"{step}: give the folder its name back, or remove it")
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Says which file an error of the disk kept from being written; the system does not."""
-    try:
-        yield
-    except OSError as error:
-        raise OSError(f"{path} not written: {error.strerror or error}") from error
 
 
 def _check_same_data(before: str, manifest: Manifest) -> None:
@@ -248,22 +204,3 @@ def _loss_columns(measured: Evaluation, text_bytes: int) -> dict[str, float | No
     bits = measured.loss * measured.tokens / math.log(2) / text_bytes if text_bytes else None
     losses = {"loss": measured.loss, "loss_se_mc": measured.se_mc, "loss_se_data": measured.se_data}
     return {**losses, "bits_per_byte": bits}
-
-
-def _peak_memory_bytes() -> float:
-    stats = jax.local_devices()[0].memory_stats() or {}
-    return float(stats.get("peak_bytes_in_use", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
-
-
-def _versions() -> str:
-    return " ".join(f"{name} {importlib.metadata.version(name)}" for name in REPORTED_PACKAGES)
-
-
-def _git_sha() -> str:
-    """The commit of the checkout that the program runs from; empty for an installed package."""
-    here = pathlib.Path(__file__).resolve().parent
-    try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return done.stdout.strip()

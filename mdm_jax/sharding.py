@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, reshard
 
 DATA, MODEL = "data", "model"
@@ -111,6 +112,11 @@ def stack_batches(mesh: Mesh, tokens_NBL: np.ndarray) -> jax.Array:
     return jax.make_array_from_callback(tokens_NBL.shape, sharding, lambda index: tokens_NBL[index])
 
 
+def split_rows(x_NB: jax.Array) -> jax.Array:
+    """N batches' numbers, one a row, split over each batch's rows; call it under `jit`."""
+    return reshard(x_NB, PartitionSpec(None, DATA))
+
+
 def replicate(x: jax.Array) -> jax.Array:
     """The whole array on every device, so that every process can read it; call it under `jit`."""
     return reshard(x, PartitionSpec(*[None] * x.ndim))
@@ -123,3 +129,13 @@ def split_microbatches(x_BL: jax.Array, microbatches: int) -> jax.Array:
         return x_bL.reshape(microbatches, -1, *x_bL.shape[1:])
 
     return over_shards(local, BATCH_L, MICRO_BATCH_L)(x_BL)
+
+
+def as_first_process(values: np.ndarray | None) -> np.ndarray:
+    """The first process's array of one axis, on all of them; the others give None."""
+    if jax.process_count() == 1:
+        assert values is not None
+        return values
+    length = int(multihost_utils.broadcast_one_to_all(np.int32(0 if values is None else len(values))))
+    given = np.zeros(length, np.float32) if values is None else values
+    return multihost_utils.broadcast_one_to_all(given) if length else given

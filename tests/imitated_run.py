@@ -10,8 +10,10 @@ import sys
 import time
 from pathlib import Path
 
+from mdm_jax.lock import Held, hold_run
 from mdm_jax.results import Status, read_result, result_of, write_result
 from mdm_jax.spec import from_json
+from mdm_jax.storage import as_path
 
 directory, run_id = Path(sys.argv[1]), sys.argv[2]
 folder = directory / "runs" / run_id
@@ -46,6 +48,13 @@ if mode == "killed":
     noted = {"device": "imitated", "wall_seconds": 100.0 * number}
     write_result(folder / "result.json", result_of(spec, Status.RUNNING, **noted))
     os.kill(os.getpid(), signal.SIGKILL)
+if mode == "held":
+    try:
+        with hold_run(as_path(folder), print):
+            pass
+    except Held as error:
+        print(error)
+        sys.exit(42)
 if mode == "flaky" and number < 3:
     print("not this time")
     sys.exit(42)

@@ -138,6 +138,15 @@ def free_address() -> str:
         return f"127.0.0.1:{free.getsockname()[1]}"
 
 
+def start_two(
+    shop: Workshop, spec: RunSpec, runs: Path, each: Sequence[dict[str, Any]] = ({}, {}), **options: Any
+) -> list[subprocess.Popen]:
+    """Two processes with one device each; `each` holds the options of one alone."""
+    flags = ["--coordinator", free_address(), "--processes", "2", "--process-index"]
+    one_device = {"JAX_NUM_CPU_DEVICES": "1"} | options.pop("environment", {})
+    return [shop.start(spec, runs, *flags, str(i), environment=one_device, **options, **each[i]) for i in range(2)]
+
+
 def workshop(factory: pytest.TempPathFactory, as_for_users: bool = False) -> Workshop:
     """The session's workshop, which its test files and its test processes share.
 

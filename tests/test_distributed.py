@@ -2,7 +2,6 @@
 
 import dataclasses
 import signal
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +14,12 @@ from running import (
     assert_same,
     checkpoints,
     ended,
-    free_address,
     killed_at,
     leaves,
     outcome,
     result,
     rows,
+    start_two,
     wait_until,
     workshop,
 )
@@ -38,13 +37,6 @@ def shop(tmp_path_factory) -> Workshop:
 
 def spec_of(shop: Workshop, family: Family, steps: int = 12, **hardware: int) -> RunSpec:
     return shop.spec(family, steps, mesh_data=2, **hardware)
-
-
-def start_two(shop: Workshop, spec: RunSpec, runs: Path, **options) -> list[subprocess.Popen]:
-    """Two processes with one device each."""
-    flags = ["--coordinator", free_address(), "--processes", "2", "--process-index"]
-    one_device = {"JAX_NUM_CPU_DEVICES": "1"} | options.pop("environment", {})
-    return [shop.start(spec, runs, *flags, str(i), environment=one_device, **options) for i in range(2)]
 
 
 def run_two(shop: Workshop, spec: RunSpec, runs: Path, **options) -> list[Ended]:

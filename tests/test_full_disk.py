@@ -24,6 +24,7 @@ from running import (
     workshop,
 )
 
+from mdm_jax.lock import RUN_LOCK
 from mdm_jax.results import Status
 from mdm_jax.seal import Identity, fault
 from mdm_jax.spec import Family, RunSpec
@@ -136,4 +137,4 @@ def test_a_file_size_limit_at_the_first_file(shop, tmp_path) -> None:
     full = run_limited(shop, spec, tmp_path, 100)
     assert full.code == 42
     assert full.errors == [f"mdm_jax: {tmp_path / spec.run_id / 'spec.json'} not written: File too large"]
-    assert list((tmp_path / spec.run_id).iterdir()) == []
+    assert [entry.name for entry in (tmp_path / spec.run_id).iterdir()] == [RUN_LOCK]

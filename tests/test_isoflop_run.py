@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 
 import pytest
 from imitated_runs import QUICK, ROOT, driver, imitation, make_sweep, started, sweep, wait_for
@@ -17,9 +18,11 @@ from imitated_runs import QUICK, ROOT, driver, imitation, make_sweep, started, s
 from isoflop.planfile import write_plan
 from isoflop.run import main, training_command
 from isoflop.runner import Stop
+from mdm_jax.lock import hold_run
 from mdm_jax.results import Status, read_result, result_of, write_result
 from mdm_jax.sealed_json import seal, unseal
 from mdm_jax.spec import Family, RunSpec, pair
+from mdm_jax.storage import as_path
 
 
 @pytest.fixture(autouse=True)
@@ -241,6 +244,24 @@ def test_one_runner_at_a_time_even_after_it_was_killed(tmp_path, capsys) -> None
             assert time.monotonic() < deadline
             time.sleep(0.05)
     assert [row.status for row in rows] == [Status.OK]
+
+
+def test_a_run_that_another_process_trains_is_waited_for_and_not_recorded_as_failed(tmp_path, capsys) -> None:
+    (run,) = make_sweep(tmp_path, ["held"])
+    with ExitStack() as held:
+        held.enter_context(hold_run(as_path(tmp_path / "runs" / run.run_id), print))
+
+        def release_later() -> None:
+            while len(started(tmp_path)) < 4:  # one more than a run that exits with 42 gets
+                time.sleep(0.02)
+            held.close()
+
+        thread = threading.Thread(target=release_later)
+        thread.start()
+        (row,) = sweep(tmp_path, dataclasses.replace(QUICK, held_seconds=0.02))
+        thread.join()
+    assert (row.status, row.attempts) == (Status.OK, 1)
+    assert f"process {os.getpid()} is running it" in capsys.readouterr().out
 
 
 def test_terminal_shows_lines_and_a_bar(tmp_path) -> None:

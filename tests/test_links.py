@@ -11,11 +11,11 @@ import pytest
 from saved_states import ME
 
 from isoflop.child import LOG_FILE, Launcher
-from isoflop.lock import LOCK_FILE, hold
 from isoflop.planfile import write_plan
 from isoflop.run import run_sweep
 from mdm_jax.checkpoint import Checkpoints
 from mdm_jax.data.prepare import main as prepare
+from mdm_jax.lock import SWEEP_LOCK, hold
 from mdm_jax.main import main
 from mdm_jax.metrics import MetricsWriter
 from mdm_jax.run import Record
@@ -135,12 +135,12 @@ def test_a_runs_folder_that_is_a_link_is_refused_by_the_run_and_the_sweep(tmp_pa
 
 def test_a_log_and_a_lock_that_are_links(tmp_path, run_folder, victim) -> None:
     before = contents(victim)
-    log, lock = run_folder / LOG_FILE, tmp_path / "sweep" / LOCK_FILE
+    log, lock = run_folder / LOG_FILE, tmp_path / "sweep" / SWEEP_LOCK
     for link in (log, lock):
         link.symlink_to(victim / "thesis")
     with pytest.raises(ValueError, match=refused(log)):
         Launcher({}, 1, 0).start(RunSpec(), [sys.executable, "--version"], run_folder, 1, 0)
-    with pytest.raises(ValueError, match=refused(lock)), hold(tmp_path / "sweep"):
+    with pytest.raises(ValueError, match=refused(lock)), hold(tmp_path / "sweep", SWEEP_LOCK, print):
         pass
     assert contents(victim) == before
 
@@ -153,12 +153,12 @@ def test_the_folders_above_may_be_links(tmp_path, victim) -> None:
     (home / "sweep").symlink_to(scratch / "sweep")
     (home / "sweep" / "runs").symlink_to(scratch / "runs")
     write_plan(home / "sweep", [RunSpec()])
-    with hold(home / "sweep"):
+    with hold(home / "sweep", SWEEP_LOCK, print):
         record = Record(RunSpec(), as_path(home / "sweep" / "runs" / RunSpec().run_id))
         write_atomic(home / "sweep" / "runs" / RunSpec().run_id / "result.json", "{}")
     assert record.data_hash_before == ""
     assert (scratch / "runs" / RunSpec().run_id / "result.json").read_text() == "{}"
-    assert (scratch / "sweep" / LOCK_FILE).is_file()
+    assert (scratch / "sweep" / SWEEP_LOCK).is_file()
 
 
 def test_files_are_opened_without_following_or_emptying(tmp_path) -> None:

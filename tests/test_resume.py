@@ -120,7 +120,11 @@ def test_signals_stop_a_run_that_then_goes_on(shop, tmp_path) -> None:
     assert wall_seconds(tmp_path, spec) >= first_seconds
     interrupted, second_seconds = interrupt(signal.SIGINT, saved + 1)
     assert interrupted.code == 130
-    assert len(interrupted.errors) == 1
+    saved = checkpoints(tmp_path, spec)[-1]
+    assert interrupted.errors == [
+        f"mdm_jax: stopped at step {saved}, which is saved: the same command goes on from there"
+    ]
+    assert rows(tmp_path, spec)[-1]["step"] == saved < 24
     assert "Traceback" not in stopped.said + interrupted.said
     assert result(tmp_path, spec).status is Status.RUNNING
     last = shop.run(spec, tmp_path)

@@ -31,9 +31,9 @@ from running import (
 )
 
 from analysis.training_curves import read_curves
-from isoflop.lock import LOCK_FILE
 from isoflop.planfile import write_plan
 from isoflop.wsd import with_trunks
+from mdm_jax.lock import SWEEP_LOCK
 from mdm_jax.main import main
 from mdm_jax.results import TRUNK_SEGMENT, Status, result_of, write_result
 from mdm_jax.spec import CellSpec, Family, RunSpec, ScheduleKind, ScheduleSpec, to_json
@@ -273,7 +273,7 @@ def kill_all(runner: subprocess.Popen, directory: Path) -> int:
     """Kills the runner and its runs outright; how many runs there were."""
     runner.kill()
     runner.communicate()
-    runs = json.loads((directory / LOCK_FILE).read_text())["runs"]
+    runs = json.loads((directory / SWEEP_LOCK).read_text())["runs"]
     for pid in runs:
         with suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)

@@ -20,10 +20,14 @@ from mdm_jax.metrics import MetricsWriter
 from mdm_jax.optim import learning_rate
 from mdm_jax.sharding import global_batch
 from mdm_jax.spec import RunSpec
+from mdm_jax.stop import Phase
 from mdm_jax.train.state import TrainState
 from mdm_jax.train.step import compile_step
 
 Row = dict[str, float | int]
+
+MEET_SECONDS = 2.0
+"""About so often processes ask each other whether to stop, and at least every `log_every` steps."""
 
 
 class Diverged(Exception):
@@ -35,11 +39,10 @@ class Diverged(Exception):
 
 
 class Preempted(Exception):
-    """Asked to stop; the state is saved."""
+    """Asked to stop; what was done is saved."""
 
-    def __init__(self, step: int):
-        super().__init__(f"stopped at step {step}, which is saved: the same command goes on from there")
-        self.step = step
+    def __init__(self, done: str):
+        super().__init__(f"stopped at {done}, which is saved: the same command goes on from there")
 
 
 @dataclass
@@ -51,6 +54,9 @@ class Watch:
     asked_to_stop: Callable[[], bool] = lambda: False
     saved: Callable[[], None] = lambda: None
     """Called when a checkpoint has been written."""
+    farewell: Callable[[], object] = lambda: None
+    """Leaves a terminal as it was, before the process ends in the middle of something."""
+    phase: Phase = Phase.NOTHING_NEW
     seconds_in_steps: float = 0.0
     """Time spent in steps until the last checkpoint, without the first step, which compiles."""
     steps_timed: int = 0
@@ -79,7 +85,7 @@ def train(
     """
     step_fn, rate = compile_step(spec), learning_rate(spec.optim, spec.schedule)
     first, last = int(state.step), spec.schedule.steps
-    clock = _Clock(spec, first)
+    clock, agreement = _Clock(spec, first), _Agreement(spec.hardware.log_every, first)
     pending: tuple[int, dict[str, jax.Array]] | None = None
     for step in range(first + 1, last + 1):
         tokens_BL = global_batch(mesh, rows.shape, functools.partial(rows.read, step - 1))
@@ -92,7 +98,8 @@ def train(
         if step == first + 1:
             jax.block_until_ready(state.step)
             clock.restart()
-        stop = _anyone(watch.asked_to_stop, step, spec)
+            watch.phase = Phase.TRAINING
+        stop = agreement.anyone(watch.asked_to_stop(), step)
         if step % spec.hardware.checkpoint_every == 0 or step == last or stop:
             if pending is not None:
                 _record(*pending, clock, metrics, watch)
@@ -105,7 +112,8 @@ def train(
             watch.saved()
             clock.resume()
         if stop and step < last:
-            raise Preempted(step)
+            raise Preempted(f"step {step}")
+    watch.phase = Phase.NOTHING_NEW
     return state
 
 
@@ -148,10 +156,22 @@ def _record(
     watch.report(row)
 
 
-def _anyone(asked: Callable[[], bool], step: int, spec: RunSpec) -> bool:
-    """Whether any process was asked to stop. Several processes agree on it at logging steps only: it costs time."""
-    if jax.process_count() == 1:
-        return asked()
-    if step % spec.hardware.log_every:
-        return False
-    return bool(np.any(multihost_utils.process_allgather(np.asarray(asked()))))
+class _Agreement:
+    """Whether any process was asked to stop. All agree on it, and meet for that every few steps only: it costs time."""
+
+    def __init__(self, log_every: int, first: int):
+        self._most, self._next, self._met = log_every, first, (first, time.monotonic())
+
+    def anyone(self, asked: bool, step: int) -> bool:
+        """The answer at this step, the same on every process; False between two meetings."""
+        if jax.process_count() == 1:
+            return asked
+        if step < self._next:
+            return False
+        met_step, met_time = self._met
+        seconds_a_step = (time.monotonic() - met_time) / (step - met_step)
+        answers_P2 = multihost_utils.process_allgather(np.asarray([float(asked), seconds_a_step], np.float32))
+        self._met = step, time.monotonic()
+        slowest = max(float(answers_P2[:, 1].max()), 1e-6)
+        self._next = step + max(1, min(self._most, int(MEET_SECONDS / slowest)))
+        return bool(answers_P2[:, 0].any())

@@ -1,0 +1,97 @@
+"""What a signal asks of a run: to save and end, or to end at once where nothing would be lost.
+
+Python answers a signal in the main thread between two bytecodes, which waits for a compilation or a device. So a
+thread hears of it through the signals' own file, gives the main thread the time that the phase deserves, and then ends
+the process itself.
+"""
+
+import enum
+import math
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+ASKING = (signal.SIGTERM, signal.SIGINT)
+LOOK_SECONDS = 0.1
+
+
+class Phase(enum.Enum):
+    """Where a run is; the value is how many seconds a signal waits for the main thread's own end."""
+
+    NOTHING_NEW = 0.0
+    """Data, compilation, initialisation, restoring: the newest checkpoint holds everything."""
+    EVALUATING = 4.0
+    """Trained and saved: the main thread keeps the losses it has as soon as the device answers."""
+    TRAINING = math.inf
+    """Steps since the newest checkpoint, or a checkpoint half written: the main thread saves first."""
+
+
+class Signals:
+    """The signals of a run. `number` is the first that asked it to stop, 0 while none has.
+
+    Args:
+        phase: where the run is now.
+        leave: ends the process with this exit code; called from another thread.
+    """
+
+    def __init__(self, phase: Callable[[], Phase], leave: Callable[[int], None]) -> None:
+        self._phase, self._leave = phase, leave
+        self.number = 0
+        self._since, self._interrupts = 0.0, 0
+
+    @property
+    def code(self) -> int:
+        """Exit code of a run that one of these signals has stopped: 130 or 143."""
+        return 128 + (self.number or signal.SIGTERM)
+
+    def asked(self) -> bool:
+        """Whether the run was asked to stop."""
+        return self.number != 0
+
+    @contextmanager
+    def answered(self) -> Iterator[None]:
+        """SIGTERM and SIGINT are answered inside, unless whoever started the process has them ignored.
+
+        A second SIGINT ends the process at once.
+        """
+        heard, noise = os.pipe()
+        os.set_blocking(noise, False)
+        before = {n: signal.getsignal(n) for n in ASKING if signal.getsignal(n) is not signal.SIG_IGN}
+        file_before = signal.set_wakeup_fd(noise, warn_on_full_buffer=False)
+        for number in before:
+            signal.signal(number, lambda number, frame: None)
+        thread = threading.Thread(target=self._listen, args=(heard,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            signal.set_wakeup_fd(file_before)
+            os.close(noise)
+            thread.join()
+            os.close(heard)
+
+    def _listen(self, heard: int) -> None:
+        while True:
+            ready, _, _ = select.select([heard], [], [], LOOK_SECONDS if self.number else None)
+            if ready:
+                number = os.read(heard, 1)
+                if not number:
+                    return
+                with suppress(ValueError):
+                    self._hear(signal.Signals(number[0]))
+            if self._interrupts > 1 or (self.number and time.monotonic() - self._since >= self._phase().value):
+                self._leave(self.code)
+                return
+
+    def _hear(self, number: signal.Signals) -> None:
+        if number not in ASKING:
+            return
+        self._interrupts += number is signal.SIGINT
+        if not self.number:
+            self.number, self._since = int(number), time.monotonic()
