@@ -17,7 +17,8 @@ from analysis.isoflop_fit import IsoFlopFit, fit_recipe
 from analysis.load import numbers, select, usable_runs
 from analysis.parametric import ParametricFit, fit_parametric, refit
 from analysis.parametric_bootstrap import bootstrap_parametric
-from analysis.power_law import PowerLaw, SaturatingPowerLaw, fit_saturating_power_law, t_quantile
+from analysis.power_law import PowerLaw, t_quantile
+from analysis.saturating import SaturatingPowerLaw, fit_saturating_power_law
 from analysis.wording import family_name, scientific
 
 QUANTITIES = ("loss_opt", "n_opt", "d_opt")

@@ -25,7 +25,7 @@ from analysis.parametric_frontier import (
     optimum_terms,
 )
 from analysis.parametric_solver import Criterion, Points, State, decrement, minimise, predict
-from analysis.power_law import SaturatingPowerLaw
+from analysis.saturating import SaturatingPowerLaw
 
 SPACES = ("log", "linear")
 LOSSES = ("huber", "asymmetric_mae", "squares")
