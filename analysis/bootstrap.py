@@ -33,6 +33,7 @@ from analysis.frontier import flop_column
 from analysis.isoflop_fit import IsoFlopFit
 from analysis.load import numbers
 from analysis.power_law import PowerLaw, fit_power_law
+from analysis.sampling import DRAWS, SEED, UNIT, UNITS
 
 BEYOND = 0.5
 """How far beyond the swept sizes, in units of their log range, a draw's vertex may lie and still be read."""
@@ -99,7 +100,7 @@ def lines(log_c: np.ndarray, log_y: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return my - slope * mx, slope
 
 
-def bootstrap(fit: IsoFlopFit, unit: str = "run", n: int = 4000, seed: int = 0) -> Bootstrap:
+def bootstrap(fit: IsoFlopFit, unit: str = UNIT, n: int = DRAWS, seed: int = SEED) -> Bootstrap:
     """Refits of every usable minimum, n times (residual bootstrap, Davison and Hinkley 1997, ch. 6).
 
     Runs are not resampled: of the resamples of seven sizes 44% hold at most four. The design stays, and errors are
@@ -115,7 +116,7 @@ def bootstrap(fit: IsoFlopFit, unit: str = "run", n: int = 4000, seed: int = 0) 
     Raises:
         ValueError: an unknown unit, or n or seed out of range.
     """
-    if unit not in ("run", "budget"):
+    if unit not in UNITS:
         raise ValueError(f"unit = {unit!r}: must be 'run' or 'budget'")
     if not 1 <= n <= MAX_DRAWS or seed < 0:
         raise ValueError(f"n = {n}, seed = {seed}: must be 1 to {MAX_DRAWS}, and at least 0")

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from analysis.options import add_bootstrap, add_recipe, answer, families_of, new_parser, recipe_of
+from analysis.sampling import DRAWS, LEVEL, SEED, UNIT
 
 if TYPE_CHECKING:
     from analysis.cells import Recipe
@@ -22,10 +23,10 @@ if TYPE_CHECKING:
 def write_report(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str] | None = None,
-    n: int = 4000,
-    seed: int = 0,
-    level: float = 0.95,
-    unit: str = "run",
+    n: int = DRAWS,
+    seed: int = SEED,
+    level: float = LEVEL,
+    unit: str = UNIT,
     columns: str | Mapping[str, str] | None = None,
     recipe: "Recipe | None" = None,
     where: Sequence[str] = (),
@@ -64,7 +65,7 @@ def write_report(
     write_atomic(folder / "fits.json", json.dumps(as_json(summary), indent=1, allow_nan=False) + "\n")
     write_atomic(folder / "run_table.csv", summary.runs.to_csv(index=False, lineterminator="\n"))
     command = f"python -m analysis.report {shlex.quote(root.name)} --bootstrap {n} --seed {seed} --level {level:g}"
-    command += f" --unit {unit}" if unit != "run" else ""
+    command += f" --unit {unit}" if unit != UNIT else ""
     command += recipe_arguments(summary.fit.recipe)
     command += f" --columns {shlex.quote(columns_text(columns))}" if columns else ""
     command += "".join(f" --{role} {shlex.quote(name)}" for role, name in (families or {}).items())
@@ -135,9 +136,8 @@ def parser() -> argparse.ArgumentParser:
         runs="DIR",
     )
     made.add_argument("--out", metavar="DIR", help="folder to write to (default: the sweep's own)")
-    made.add_argument("--unit", choices=("run", "budget"), default="run", help="what the bootstrap perturbs")
     add_recipe(made)
-    add_bootstrap(made, 4000)
+    add_bootstrap(made)
     return made
 
 

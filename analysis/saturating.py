@@ -13,16 +13,15 @@ from typing import Literal, overload
 
 import numpy as np
 
-from analysis.floor_solver import HIGHEST, fit_floors
+from analysis.floor_solver import HIGHEST, Saturated, fit_floors
 from analysis.power_law import SlopeTest, checked_logs
+from analysis.sampling import LEVEL
 
 EXACT = 1e-8
 """Scatter of log loss below which points lie on their law but for rounding, which tests nothing."""
 AT_ZERO, AT_LOWEST = 1e-3, 0.998
 """A floor below the one share of the lowest loss, or above the other, ran to an end of its range."""
-LEVEL = 0.95
-"""Of a floor's interval."""
-PROFILED, ZOOMS = 33, 3
+PROFILED, ZOOMS = 17, 4
 """Floors that each of so many passes tries for the ends of an interval; the ends are known to 1e-4 of the range."""
 
 
@@ -90,7 +89,7 @@ def fit_saturating_power_law(
         if sum(x.shape[1] for x in log_c) < 2 * len(groups) + 1:
             raise ValueError(f"floor = {floor!r}: needs at least {2 * len(groups) + 1} budgets in all")
         fitted = fit_floors(log_c, log_l)
-        interval = floor_interval(log_c, log_l)
+        interval = floor_interval(log_c, log_l, fitted)
         undetermined = reaches_bound(interval, float(fitted.floor[0]), lowest)
     else:
         if not 0 <= floor < lowest:
@@ -144,18 +143,20 @@ def reaches_bound(interval: tuple[float, float], floor: float, lowest: float) ->
     return floor_at_bound(floor, lowest) or any(floor_at_bound(end, lowest) for end in interval)
 
 
-def floor_interval(log_c: list[np.ndarray], log_l: list[np.ndarray], level: float = LEVEL) -> tuple[float, float]:
+def floor_interval(
+    log_c: list[np.ndarray], log_l: list[np.ndarray], best: Saturated, level: float = LEVEL
+) -> tuple[float, float]:
     """Ends of the floors, nats per token, that an F-test does not reject; 0 to the lowest loss without dof.
 
     Args:
         log_c: log FLOPs of the families' minima, [1, B] each.
         log_l: log losses, as log_c; the families share the floor.
+        best: their fitted laws.
         level: of the interval.
     """
     from scipy.special import fdtri
 
     highest = HIGHEST * _lowest(log_l)
-    best = fit_floors(log_c, log_l)
     points = sum(x.shape[1] for x in log_c)
     dof = points - 2 * len(log_c) - 1
     if dof < 1:
@@ -163,15 +164,15 @@ def floor_interval(log_c: list[np.ndarray], log_l: list[np.ndarray], level: floa
     rest = max(float(best.cost[0]), points * EXACT**2)
     most = rest * (1 + float(fdtri(1, dof, level)) / dof)
     floor = float(best.floor[0])
-    return tuple(_crossing(log_c, log_l, floor, end, most) for end in (0.0, highest))
+    return _crossing(log_c, log_l, floor, 0.0, most), _crossing(log_c, log_l, floor, highest, most)
 
 
 def _crossing(log_c: list[np.ndarray], log_l: list[np.ndarray], inner: float, outer: float, most: float) -> float:
     """Between a floor that costs less than `most` and an end of the range: the farthest floor that does."""
     for _ in range(ZOOMS):
         tried = np.linspace(inner, outer, PROFILED)
-        rows = [[np.broadcast_to(values, (PROFILED, values.shape[1])) for values in side] for side in (log_c, log_l)]
-        allowed = fit_floors(*rows, tried).cost <= most
+        rows, losses = ([np.broadcast_to(v, (PROFILED, v.shape[1])) for v in side] for side in (log_c, log_l))
+        allowed = fit_floors(rows, losses, tried).cost <= most
         allowed[0] = True
         last = int(np.flatnonzero(allowed)[-1])
         if last == PROFILED - 1:

@@ -63,17 +63,17 @@ def _laws(floor: np.ndarray | None, level: np.ndarray, slope: np.ndarray) -> Law
     return Laws(floor, level, np.where(slope < 0, slope, np.nan))
 
 
-_DRAWN: "weakref.WeakKeyDictionary[Bootstrap, dict[tuple[str, str, float | None], dict[str, Laws]]]"
-_DRAWN = weakref.WeakKeyDictionary()
+_DRAWN: "weakref.WeakKeyDictionary[Bootstrap, dict[tuple[object, ...], dict[str, Laws]]]" = weakref.WeakKeyDictionary()
 
 
 def drawn_laws(
-    draws: Bootstrap, convention: str, pairs: dict[str, Draws], law: str, given: float | None
+    draws: Bootstrap, families: tuple[str, str], convention: str, law: str, given: float | None
 ) -> dict[str, Laws]:
-    """`family_laws` of a bootstrap's draws, fitted once: a report reads them at several losses and FLOPs."""
+    """`family_laws` of two families' draws, fitted once: a report reads them at several losses and FLOPs."""
     known = _DRAWN.setdefault(draws, {})
-    key = convention, law, given
+    key = families, convention, law, given
     if key not in known:
+        pairs = {role: draws.frontier(family, convention) for role, family in zip(ROLES, families, strict=True)}
         known[key] = family_laws(pairs, law, given)
     return known[key]
 
@@ -102,11 +102,10 @@ def floors_known(pairs: dict[str, Draws], law: str, laws: dict[str, Laws] | None
     own = float(found[0][0]), float(found[1][0])
     if law == "given_floor":
         return Floors(own)
-    sides = [[pairs[role] for role in ROLES]] * 2 if law == "shared_floor" else [[pairs[role]] for role in ROLES]
-    lowest = [min(float(np.exp(log_l.min())) for _, log_l in side) for side in sides]
-    profiled = [
-        floor_interval(*map(list, zip(*side, strict=True))) for side in sides[: 1 if law == "shared_floor" else 2]
-    ]
-    intervals = profiled[0], profiled[-1]
+    together = [[*ROLES]] if law == "shared_floor" else [[role] for role in ROLES]
+    fitted = [([pairs[role][0] for role in roles], [pairs[role][1] for role in roles]) for roles in together]
+    lows = [min(float(np.exp(log_l.min())) for log_l in losses) for _, losses in fitted]
+    profiled = [floor_interval(*side, best=fit_floors(*side)) for side in fitted]
+    intervals, lowest = (profiled[0], profiled[-1]), (lows[0], lows[-1])
     bound = any(map(floor_at_bound, own, lowest))
     return Floors(own, intervals, bound, any(map(reaches_bound, intervals, own, lowest)))
