@@ -143,13 +143,14 @@ def _run_draws(fit: IsoFlopFit, family: str, cells: list[Cell], rng: np.random.G
     log_at: dict[str, list[np.ndarray]] = {name: [] for name in AT_VERTEX}
     for cell in cells:
         unit = rng.standard_normal((n, len(cell.y))) if pool is None else rng.choice(pool, (n, len(cell.y)))
-        coefficients = (cell.y + unit * factor * np.sqrt(cell.variance)) @ cell.smoother.T
+        redrawn = cell.y + unit * factor * np.sqrt(cell.variance)
+        coefficients = redrawn @ cell.smoother.T
         u, y = cell.curve.vertex(coefficients)
         low, high = cell.swept
         beyond = ~((u >= low) & (u <= high))
         reach = BEYOND * (high - low) if cell.curve.extrapolates else -1e-9
         good = (u >= low - reach) & (u <= high + reach) & (fit.log_loss | (y > 0))
-        good &= cell.curve.lowest_within(coefficients, low, high, y)
+        good &= cell.curve.lowest_within(coefficients, low, high, y) & (y >= cell.least_supported(redrawn))
         u = np.where(good, u, np.nan)
         y = np.where(good, y, np.nan)
         log_loss.append(y if fit.log_loss else np.log(y))

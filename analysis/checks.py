@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.bootstrap import Bootstrap
+from analysis.curves import ONE_SIZE
 from analysis.findings import Finding, Severity, in_order, plural
 from analysis.floor_findings import floor_findings
 from analysis.frontier import FLOP_COLUMNS, overlap
@@ -167,12 +168,15 @@ def _sizes(fit: IsoFlopFit, family: str) -> list[Finding]:
     """Sizes so close that they count as one."""
     out = []
     for cell in fit.cells_of(family):
-        steps = np.diff(np.unique(np.round(cell.u, 9)))
+        own = np.unique(np.round(np.log(numbers(fit.runs.iloc[cell.rows], fit.x)), 9))
+        steps = np.diff(own)
         close = steps[steps < np.log1p(NEAR_SIZES)]
         if len(close):
             where = f"{family_name(family)} at {scientific(cell.budget)} FLOPs"
             pairs = f"{len(close)} pair{'s' * (len(close) != 1)} of sizes differ{'s' * (len(close) == 1)}"
             message = f"{where}: {pairs} by less than {NEAR_SIZES:.0%}, the closest by {np.expm1(close.min()):.1%}"
+            if cell.sizes < len(own):
+                message += f"; sizes within {ONE_SIZE - 1:.0%} are read as one, {len(own)} as {cell.sizes}"
             remedy = "spread the sizes evenly in log N; near-equal ones only repeat a point"
             out.append(Finding(Severity.NOTE, "near_duplicate_sizes", message, float(np.expm1(close.min())), remedy))
     return out

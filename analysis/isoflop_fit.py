@@ -178,7 +178,7 @@ def _noise(cells: list[Cell], given: float | None) -> Noise:
     ])  # fmt: skip
 
 
-def _status(cell: Cell, noun: str) -> tuple[str, str]:
+def _status(cell: Cell, noun: str, log_loss: bool) -> tuple[str, str]:
     """Whether the minimum may be used, and why not; `noun` is what the abscissa counts."""
     if not cell.fitted:
         why = ": any three points lie on a parabola" if cell.sizes == 3 and cell.curve.name == "quadratic" else ""
@@ -199,12 +199,21 @@ def _status(cell: Cell, noun: str) -> tuple[str, str]:
         which, end = ("smallest", low) if y[0] < y[1] else ("largest", high)
         at, size = (count(math.exp(value + cell.center)) for value in (u, end))
         return "edge", f"the curve is lower at the {which} {noun}, {size}, than at its minimum, {at}"
-    return "ok", ""
+    return _support(cell, log_loss)
+
+
+def _support(cell: Cell, log_loss: bool) -> tuple[str, str]:
+    """Whether the loss at the minimum is one that the runs near it support, and why not."""
+    least, dip = float(cell.least_supported(cell.y)), float(cell.curve.vertex(cell.coefficients)[1])
+    if dip >= least and (log_loss or dip > 0):
+        return "ok", ""
+    said = [f"{math.exp(y) if log_loss else y:.4g}" for y in (dip, float(cell.y.min()))]
+    return "no_minimum", f"the curve dips to {said[0]}, further below the lowest loss, {said[1]}, than its runs support"
 
 
 def _minimum(cell: Cell, noise: Noise, recipe: Recipe) -> dict[str, object]:
     """One row of `minima`; standard errors are the curve's own."""
-    status, reason = _status(cell, NOUNS[recipe.x])
+    status, reason = _status(cell, NOUNS[recipe.x], recipe.log_loss)
     low, high = cell.swept
     row: dict[str, object] = {
         "family": cell.family, "budget": cell.budget, "status": status, "reason": reason,
