@@ -14,6 +14,7 @@ from analysis.frontier import FLOP_COLUMNS, overlap
 from analysis.gap import GapCurve
 from analysis.isoflop_fit import IsoFlopFit
 from analysis.load import numbers, records, select, usable_runs
+from analysis.raw_tables import as_runs
 from analysis.run_checks import ROLES, check_runs
 from analysis.wording import CONVENTIONS, family_name, scientific, significant
 
@@ -38,12 +39,13 @@ def check(
     """Findings, each with its number and its remedy; the gravest first.
 
     Args:
-        runs: from `read_runs`, or a fit's own `runs`, which say more of why a run is left out.
+        runs: from `read_runs`, any table with its needed columns, or a fit's own `runs`, which say more of why a run is
+            left out.
         fit: from `fit_isoflop`, for edge minima, few budgets, close sizes, ranges of loss that do not overlap.
         draws: its bootstrap, for budgets that draws lose.
         gaps: from `compute_gap`, for losses near a fitted floor.
     """
-    findings = check_runs(runs)
+    findings = check_runs(as_runs(runs))
     if fit is not None:
         for family in fit.families:
             findings += [*_minima(fit, family), *_budgets(fit, family), *_sizes(fit, family), *_noise(fit, family)]

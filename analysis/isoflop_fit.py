@@ -29,6 +29,7 @@ from analysis.frontier import Frontier, flop_column
 from analysis.groups import check_one_convention, check_one_group, check_one_loss
 from analysis.load import numbers, select, usable_runs
 from analysis.noise import Noise, Observed, estimate_noise
+from analysis.raw_tables import as_runs
 from analysis.wording import count
 
 EDGE_MARGIN = 0.05
@@ -127,7 +128,8 @@ def fit_isoflop(
     edge | no_minimum | too_few with its `reason`; only `ok` ones enter the laws.
 
     Args:
-        runs: from `read_runs`; rows with an `excluded_reason` are kept and not fitted.
+        runs: from `read_runs`, or any table with its needed columns; rows with an `excluded_reason` are kept and not
+            fitted.
         x: abscissa: params_non_embedding, params, tokens, or flops_per_token (exact FLOPs over tokens).
         curve: the curve's form in log x: quadratic, cubic or akima.
         log_loss: fit log loss in place of loss.
@@ -136,7 +138,8 @@ def fit_isoflop(
         weights: "errors" (inverse variances) or "equal" (ordinary least squares).
 
     Raises:
-        ValueError: an unknown option, no `budget` column, no usable run, or runs of several groups or conventions.
+        ValueError: an unknown option, a column that lacks, no `budget`, no usable run, or runs of several groups or
+            conventions.
     """
     return fit_recipe(runs, Recipe(x, curve, log_loss, window, noise_sd, weights))
 
@@ -147,6 +150,7 @@ def fit_recipe(runs: pd.DataFrame, recipe: Recipe) -> IsoFlopFit:
     Raises:
         ValueError: no `budget` column, no usable run, or runs of several groups, losses or conventions.
     """
+    runs = as_runs(runs)
     if np.isnan(numbers(runs, "budget")).all():
         raise ValueError("budget: every run lacks it, so there are no curves; map it with columns='budget=THEIRS'")
     runs = with_abscissa(runs, recipe.x)

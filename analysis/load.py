@@ -34,6 +34,8 @@ from mdm_jax.results import TABLE_VERSION, Status, result_of
 from mdm_jax.spec import from_json
 from mdm_jax.storage import Path, as_path
 
+LOSS_HEADER = "loss_header"
+"""Key in a run table's `attrs`: what the table itself calls the loss."""
 MISSING = "missing"
 """Status of a run that the plan names and that has left no result."""
 MAX_RESULT_BYTES = 1 << 20
@@ -91,6 +93,7 @@ def read_runs(
         raise ValueError(f"{source}: holds no runs")
     full = choose(_typed(renamed(table, mapping_of(columns), source), source, families), where)
     full["excluded_reason"] = best_lr_reasons(full)
+    full.attrs[LOSS_HEADER] = mapping_of(columns).get("loss", "loss")
     return full
 
 

@@ -10,6 +10,7 @@ from analysis.cells import OUTSIDE, REPLICATES
 from analysis.columns import DECISIVE, UNREAD, not_a_number
 from analysis.findings import Finding, Severity, plural, some
 from analysis.load import EVALUATED_AGAIN, OVERFLOWED, numbers, usable_runs
+from analysis.loss_units import loss_unit_findings
 from analysis.lr_sweep import DROPPED, lr_sweep_of
 from analysis.wording import CONVENTIONS, family_name, significant
 from mdm_jax.results import TRUNK_SEGMENT
@@ -24,7 +25,8 @@ def check_runs(runs: pd.DataFrame) -> list[Finding]:
     """Findings about a run table, in no order."""
     return [
         *_statuses(runs), *_unread(runs), *_off_budget(runs), *_families(runs), *_losses(runs), *_mixtures(runs),
-        *_errors(runs), *_repetitions(runs), *_training(runs), *_flops(runs), *_lr_sweep(runs),
+        *loss_unit_findings(runs), *_errors(runs), *_repetitions(runs), *_training(runs), *_flops(runs),
+        *_lr_sweep(runs),
     ]  # fmt: skip
 
 

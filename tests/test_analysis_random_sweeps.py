@@ -8,17 +8,18 @@ import pytest
 import synthetic_sweeps as sweeps
 
 from analysis import bootstrap, check, compute_gap, fit_isoflop, overlap, read_runs
+from analysis.cells import Recipe
 from analysis.curves import CURVES, Akima
 from analysis.isoflop_fit import IsoFlopFit
 from analysis.load import numbers
-from analysis.report import write_report
+from analysis.summary import summarise
 
 
-def random_sweep(rng: np.random.Generator) -> pd.DataFrame:
-    """A family each of 1 to 4 budgets with 1 to 12 runs: near-duplicate sizes, noise, outliers, losses that are nan."""
+def random_sweep(rng: np.random.Generator, budgets: int) -> pd.DataFrame:
+    """Families with so many budgets of 1 to 12 runs: near-duplicate sizes, noise, outliers, losses that are nan."""
     out = []
     for family, surface, first in (("arm", sweeps.ARM, 1e18), ("mdm", sweeps.MDM, 1e19)):
-        for budget in first * 4.0 ** np.arange(rng.integers(1, 5)):
+        for budget in first * 4.0 ** np.arange(budgets):
             n = float(surface.n_opt(budget)) * np.exp(rng.uniform(-2.5, 2.5, rng.integers(1, 13)))
             near = rng.random(len(n)) < 0.3
             n[near] = n[rng.integers(len(n), size=int(near.sum()))] * np.exp(
@@ -48,16 +49,17 @@ def unsupported(fit: IsoFlopFit) -> list[str]:
     return bad
 
 
-def survives(seed: int) -> list[str]:
+def survives(seed: int, budgets: int) -> list[str]:
     """Fits one random sweep by a curve of each kind in turn, with draws, gap and findings; what is not supported."""
     rng = np.random.default_rng([11, seed])
     curve = CURVES[seed % 3]
     noise = None if seed % 2 else 0.01
     try:
-        fit = fit_isoflop(read_runs(random_sweep(rng)), curve=curve, noise_sd=noise, log_loss=seed % 5 == 0)
+        fit = fit_isoflop(read_runs(random_sweep(rng, budgets)), curve=curve, noise_sd=noise, log_loss=seed % 5 == 0)
     except ValueError as refusal:
-        assert "no run can be fitted" in str(refusal) or "hold a single size" in str(refusal), seed
-        return []
+        if "no run can be fitted" in str(refusal) or "hold a single size" in str(refusal):
+            return []
+        raise
     draws = bootstrap(fit, n=200)
     gaps = []
     if set(fit.families) == {"arm", "mdm"}:
@@ -70,13 +72,14 @@ def survives(seed: int) -> list[str]:
 
 
 def test_random_sweeps_neither_crash_nor_have_minima_that_no_run_supports() -> None:
-    bad = [line for seed in range(120) for line in survives(seed)]
+    """320 curves in 20 tables; the slow test below has 2000 sweeps of one to four budgets a family."""
+    bad = [line for seed in range(20) for line in survives(seed, 8)]
     assert not bad, bad[:3]
 
 
 @pytest.mark.slow
 def test_two_thousand_random_sweeps() -> None:
-    bad = [line for seed in range(2000) for line in survives(seed)]
+    bad = [line for seed in range(2000) for line in survives(seed, 1 + seed % 4)]
     assert not bad, bad[:3]
 
 
@@ -109,24 +112,18 @@ def test_a_parabola_that_an_outlier_pulls_below_every_run_is_no_minimum() -> Non
     assert np.isnan(found["loss_opt"])
 
 
-def test_a_report_is_written_of_a_sweep_whose_sizes_nearly_coincide(tmp_path) -> None:
+def test_a_sweep_whose_sizes_nearly_coincide_has_its_gap() -> None:
     rows = sweeps.both(sd=0.01)
     rng = np.random.default_rng(0)
     for row in sweeps.both(sd=0.01, seed=1)[::3]:
         apart = float(rng.choice([1e-9, 1e-6, 1e-4]))
-        size = {
-            "params_non_embedding": row["params_non_embedding"] * (1 + apart),
-            "tokens": row["tokens"] / (1 + apart),
-        }
-        rows.append(row | size | {"run_id": row["run_id"] + "b", "seed": 1.0})
-    file = tmp_path / "near.csv"
-    pd.DataFrame(rows).to_csv(file, index=False)
-    from analysis.cells import Recipe
-
+        n, d = row["params_non_embedding"] * (1 + apart), row["tokens"] / (1 + apart)
+        rows.append(row | {"params_non_embedding": n, "tokens": d} | {"run_id": row["run_id"] + "b", "seed": 1.0})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        summary, _ = write_report(file, tmp_path / "out", n=200, recipe=Recipe(curve="akima"))
+        summary = summarise(read_runs(pd.DataFrame(rows)), n=200, recipe=Recipe(curve="akima"))
     gap = next(iter(summary.headline.values()))
-    assert 5 < float(gap.ratio[0]) < 40
+    loss = float(gap.loss[0])
+    assert float(gap.ratio[0]) == pytest.approx(sweeps.MDM.compute(loss) / sweeps.ARM.compute(loss), rel=0.3)
     assert summary.usable_budgets == 10
     assert "near_duplicate_sizes" in {finding.code for finding in summary.findings}
