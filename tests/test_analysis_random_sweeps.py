@@ -11,7 +11,7 @@ from analysis import bootstrap, check, compute_gap, fit_isoflop, overlap, read_r
 from analysis.cells import Recipe
 from analysis.curves import CURVES, Akima
 from analysis.isoflop_fit import IsoFlopFit
-from analysis.load import numbers
+from analysis.load import numbers, records
 from analysis.summary import summarise
 
 
@@ -36,7 +36,7 @@ def random_sweep(rng: np.random.Generator, budgets: int) -> pd.DataFrame:
 def unsupported(fit: IsoFlopFit) -> list[str]:
     """Minima that are ok and lie outside the sizes, or further below the lowest loss than the losses' own spread."""
     bad = []
-    for cell, (_, row) in zip(fit.cells, fit.minima.iterrows(), strict=True):
+    for cell, row in zip(fit.cells, records(fit.minima), strict=True):
         if row["status"] != "ok":
             continue
         losses = np.exp(cell.y) if fit.log_loss else cell.y

@@ -87,7 +87,7 @@ def test_losses_that_cannot_be_nats_per_token_are_findings(tmp_path: Path, capsy
     one = bytes_.copy()
     one.loc[5, "loss"] = 5.6  # log 257 is 5.549
     assert unit_findings(one) == [("warning", "impossible_loss")]
-    near = raw.assign(vocab_size=50257.0, loss=raw["loss"] - raw["loss"].min() + 8.6)
+    near = raw.assign(vocab_size=50257.0, loss=8.3 + 0.8 * (raw["loss"] - min(raw["loss"])))
     assert unit_findings(near) == [("warning", "nearly_uniform_loss")] * 2
     small = raw.assign(loss=raw["loss"] / math.log(2) / 4.2)  # bits per byte, at 4.2 bytes a token
     assert unit_findings(small) == [("warning", "low_loss")] * 2
