@@ -28,6 +28,8 @@ TEXT = tuple(name for name in COLUMNS if name not in NUMERIC)
 DECISIVE = ("params_non_embedding", "tokens", "budget", "flops_6nd", "loss", "loss_se_mc")
 """Numbers that decide a fit: a run in which one of them cannot be read is left out."""
 ROLES = tuple(family.value for family in Family)
+MOST_INTEGER = 10**308
+"""JSON holds integers of any length; those beyond float64 are read as infinite."""
 UNREAD = "unread"
 """Key in a run table's `attrs`: by column, how many cells hold no number, of how many, and the first of them."""
 
@@ -110,7 +112,8 @@ def _names(table: pd.DataFrame) -> str:
 
 def read_numbers(given: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     """A column as float64, [n], and which of its cells hold something that is no number, [n]."""
-    values = np.asarray(pd.to_numeric(given, errors="coerce"), np.float64)
+    finite = given.map(lambda cell: np.inf if isinstance(cell, int) and abs(cell) > MOST_INTEGER else cell)
+    values = np.asarray(pd.to_numeric(finite, errors="coerce"), np.float64)
     empty = np.asarray(given.isna()) | np.array([str(cell).strip().lower() in ("", "nan", "none") for cell in given])
     return values, np.isnan(values) & ~empty
 

@@ -4,7 +4,6 @@ No run vanishes: a run that diverged, failed, is still running or has no result 
 `excluded_reason` says why no fit uses it. Every number is float64, because 6 N D overflows int64.
 """
 
-import dataclasses
 import io
 import json
 import os
@@ -27,18 +26,17 @@ from analysis.columns import (
     rename_families,
     renamed,
 )
+from analysis.consistency import contradictions_within
 from analysis.groups import choose
 from analysis.lr_sweep import CELL, best_lr_reasons
+from analysis.sweep_folder import sweep_rows
 from mdm_jax.counting import chinchilla_forward_flops
-from mdm_jax.results import TABLE_VERSION, Status, result_of
-from mdm_jax.spec import from_json
+from mdm_jax.results import Status, unescaped
+from mdm_jax.sealed_json import numbered_lines
 from mdm_jax.storage import Path, as_path
 
 LOSS_HEADER = "loss_header"
 """Key in a run table's `attrs`: what the table itself calls the loss."""
-MISSING = "missing"
-"""Status of a run that the plan names and that has left no result."""
-MAX_RESULT_BYTES = 1 << 20
 MAX_TABLE_BYTES = 1 << 30
 OVERFLOWED = "FLOPs are not positive, as when 6 N D overflows 64-bit integers"
 EVALUATED_AGAIN = "the same run evaluated again"
@@ -99,61 +97,10 @@ def read_runs(
 
 def _read(where: Path) -> pd.DataFrame:
     if where.is_dir():
-        return pd.DataFrame(_sweep_rows(where))
+        return pd.DataFrame(sweep_rows(where))
     if not where.exists():
         raise ValueError(f"{where}: no such file or directory")
     return _read_table(where)
-
-
-def _sweep_rows(where: Path) -> list[dict[str, Any]]:
-    """Rows of the plan in its order, then those of results that the plan does not name."""
-    plan_file, runs = where / "plan.jsonl", where / "runs"
-    if not runs.is_dir():
-        runs = where
-    planned = _plan_rows(plan_file) if plan_file.exists() else {}
-    found = {p.name: p / "result.json" for p in sorted(runs.iterdir()) if (p / "result.json").exists()}
-    if not planned and not found:
-        raise ValueError(f"{where}: holds neither plan.jsonl nor <run_id>/result.json; give a sweep's directory")
-    rows = {name: dict(row) for name, row in planned.items()}
-    for name, file in found.items():
-        rows[name] = {**planned.get(name, {}), **_result_row(name, file)}
-    return list(rows.values())
-
-
-def _plan_rows(file: Path) -> dict[str, dict[str, Any]]:
-    """The plan's runs as rows with status `missing`; what a full RunSpec says is filled in."""
-    rows: dict[str, dict[str, Any]] = {}
-    for number, line in enumerate(file.read_text().splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            tree = json.loads(line)
-        except (ValueError, RecursionError):
-            raise ValueError(f"{file}: line {number} is not JSON: is the plan half written? Plan again") from None
-        if not isinstance(tree, dict) or not isinstance(tree.get("run_id"), str):
-            raise ValueError(f"{file}: line {number} is not a run (an object with run_id)")
-        try:
-            row = dataclasses.asdict(result_of(from_json(line), Status.RUNNING))
-        except ValueError:  # another version's spec still tells which runs there should be
-            row = {name: tree[name] for name in COLUMNS if isinstance(tree.get(name), str | int | float)}
-        rows[tree["run_id"]] = {**row, "run_id": tree["run_id"], "status": MISSING}
-    return rows
-
-
-def _result_row(name: str, file: Path) -> dict[str, Any]:
-    """One `result.json`; a file that cannot be read becomes a failed row that says so."""
-    raw = file.read_bytes() if file.stat().length <= MAX_RESULT_BYTES else b""
-    try:
-        tree = json.loads(raw)
-    except (ValueError, RecursionError):
-        tree = None
-    if not isinstance(tree, dict):
-        return {"run_id": name, "status": Status.FAILED.value, "excluded_reason": "result.json is not a JSON object"}
-    version = tree.get("schema_version", TABLE_VERSION)
-    if not isinstance(version, int) or version > TABLE_VERSION:
-        raise ValueError(f"{file}: schema_version {version!r}, known up to {TABLE_VERSION}: update mdm-jax")
-    plain = {key: value for key, value in tree.items() if value is None or isinstance(value, str | int | float)}
-    return {"run_id": name, **plain}
 
 
 def _read_table(file: Path) -> pd.DataFrame:
@@ -165,14 +112,32 @@ def _read_table(file: Path) -> pd.DataFrame:
     raw = file.read_bytes()
     try:
         if suffix == ".parquet":
-            return pd.read_parquet(io.BytesIO(raw))
+            from analysis.parquet_table import read_parquet
+
+            return read_parquet(raw)
         text = raw.decode("utf-8-sig")
         if suffix == ".jsonl":
-            return pd.DataFrame([json.loads(line) for line in text.splitlines() if line.strip()])
-        return _headed(pd.read_csv(io.StringIO(text), sep="," if suffix == ".csv" else "\t", dtype=str, header=None))
+            return pd.DataFrame([_object(number, line) for number, line in numbered_lines(text)])
+        rows = pd.read_csv(io.StringIO(text), sep="," if suffix == ".csv" else "\t", dtype=str, header=None)
+        return _headed(rows).map(unescaped, na_action="ignore")
     except (ValueError, TypeError, AttributeError, OSError, RecursionError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{file}: not a readable {suffix} table ({reason})") from None
+
+
+def _object(number: int, line: str) -> dict[str, Any]:
+    """The JSON object of a line.
+
+    Raises:
+        ValueError: the line, whose number is named, is none.
+    """
+    try:
+        tree = json.loads(line)
+    except (ValueError, RecursionError) as error:  # a number of more than 4300 digits is a ValueError
+        raise ValueError(f"line {number}: not JSON ({error})") from None
+    if not isinstance(tree, dict):
+        raise ValueError(f"line {number}: not a JSON object")
+    return tree
 
 
 def _headed(rows: pd.DataFrame) -> pd.DataFrame:
@@ -229,6 +194,7 @@ def _chinchilla(full: pd.DataFrame) -> list[float]:
 def _excluded_reasons(full: pd.DataFrame, named: bool) -> pd.Series:
     """Why each run is left out of the fits; empty for those that are used. `named`: the table gave the run ids."""
     reason = cast(pd.Series, full["excluded_reason"])
+    contradicts = pd.Series(contradictions_within(full), dtype=object)
     checks = [
         (full["status"] != Status.OK.value, "status " + full["status"].replace("", "unknown")),
         (full["family"] == "", "no family"),
@@ -239,6 +205,7 @@ def _excluded_reasons(full: pd.DataFrame, named: bool) -> pd.Series:
         ((full["budget"] <= 0) | (full["flops_6nd"] <= 0), OVERFLOWED),
         *((np.isinf(full[name]), f"{name} is infinite") for name in FINITE),
         (full["loss_se_mc"] < 0, "loss_se_mc is negative"),
+        (contradicts != "", contradicts),
         (full.duplicated("run_id"), "duplicate run_id"),
     ]
     for bad, why in checks:

@@ -59,6 +59,7 @@ def write_report(
     from analysis.load import read_runs
     from analysis.report_page import render
     from analysis.summary import as_json, summarise
+    from mdm_jax.results import escaped
     from mdm_jax.storage import as_path, write_atomic
 
     on_disk = isinstance(source, str | os.PathLike)
@@ -71,7 +72,8 @@ def write_report(
     summary = summarise(runs, n=n, seed=seed, level=level, unit=unit, source=name, recipe=recipe)
     figures = draw(summary, folder / "figures")
     write_atomic(folder / "fits.json", json.dumps(as_json(summary), indent=1, allow_nan=False) + "\n")
-    write_atomic(folder / TABLE, summary.runs.to_csv(index=False, lineterminator="\n"))
+    table = summary.runs.map(escaped)
+    write_atomic(folder / TABLE, table.to_csv(index=False, lineterminator="\n"))
     command = f"python -m analysis.report {shlex.quote(root.name)} --bootstrap {n} --seed {seed} --level {level:g}"
     command += f" --unit {unit}" if unit != UNIT else ""
     command += recipe_arguments(summary.fit.recipe)

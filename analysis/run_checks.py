@@ -8,10 +8,13 @@ import pandas as pd
 from analysis.budgets import OFF_BUDGET, spending
 from analysis.cells import OUTSIDE, REPLICATES
 from analysis.columns import DECISIVE, UNREAD, not_a_number
+from analysis.consistency import REMEDY as CORRECT_ROW
+from analysis.consistency import SELF_CONTRADICTION
 from analysis.findings import Finding, Severity, plural, some
 from analysis.load import EVALUATED_AGAIN, OVERFLOWED, numbers, usable_runs
 from analysis.loss_units import loss_unit_findings
 from analysis.lr_sweep import DROPPED, lr_sweep_of
+from analysis.sweep_folder import REMEDIES
 from analysis.wording import CONVENTIONS, family_name, significant
 from mdm_jax.results import TRUNK_SEGMENT
 
@@ -42,14 +45,17 @@ def _statuses(runs: pd.DataFrame) -> list[Finding]:
         TRUNK_SEGMENT: "nothing, the branches that start from them are in the fits",
         EVALUATED_AGAIN: "keep one evaluation of each run, or give repetitions their own seed",
         **{not_a_number(name): f"write {name} as a plain number" for name in DECISIVE},
+        **REMEDIES,
+        SELF_CONTRADICTION: CORRECT_ROW,
         OVERFLOWED: "leave FLOPs and budget to be computed from N and D in floating point, or correct them",
     }
     out = []
     left_out = ~runs["excluded_reason"].isin(("", DROPPED, OFF_BUDGET))
     for reason, group in runs[left_out].groupby("excluded_reason", sort=True):
-        code = str(reason).removeprefix("status ").replace(" ", "_") + "_runs"
+        kind, _, _ = str(reason).partition(":")  # what follows is the run's own
+        code = kind.removeprefix("status ").replace(" ", "_").replace(".", "_") + "_runs"
         message = f"{len(group)} of {len(runs)} runs left out ({reason}): {some(group['run_id'])}"
-        remedy = remedies.get(str(reason), "correct the row, or leave it out on purpose")
+        remedy = remedies.get(kind, "correct the row, or leave it out on purpose")
         weight = Severity.NOTE if reason in (OUTSIDE, TRUNK_SEGMENT) else Severity.WARNING
         out.append(Finding(weight, code, message, float(len(group)), remedy))
     return out

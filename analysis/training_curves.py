@@ -90,14 +90,14 @@ def _rows(part: Path) -> list[tuple[float, float, float]]:
     if part.stat().length > MAX_PART_BYTES:
         raise ValueError(f"{part}: larger than {MAX_PART_BYTES >> 20} MiB, which is no part of a training curve")
     rows = []
-    for number, line in enumerate(part.read_text().splitlines(keepends=True), 1):
+    for number, line in enumerate(part.read_bytes().decode(errors="replace").splitlines(keepends=True), 1):
         if not line.endswith("\n"):
             break
         try:
             row = json.loads(line)
             step, loss = float(row["step"]), float(row["loss"])
             rate = float(row.get("lr", math.nan))
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
             raise ValueError(f"{part}: line {number} is not a row with step and loss") from None
         if not (math.isfinite(loss) and loss > 0):
             raise ValueError(f"{part}: line {number} has loss {loss:g}, which no usable run has; must be above 0")

@@ -65,10 +65,11 @@ class Machine:
 
     def __post_init__(self) -> None:
         require(1 <= self.devices <= 1 << 20, "--hardware: devices", self.devices, "from 1 to 2^20, such as v5e:16")
-        require(self.peak_flops_per_second > 0, "--flops-per-second", self.peak_flops_per_second, "above 0")
-        require(0 < self.mfu <= 1, "--mfu", self.mfu, "above 0 and at most 1")
-        require(self.price_per_hour is None or self.price_per_hour >= 0, "--price", self.price_per_hour, "at least 0")
-        require(self.run_overhead_seconds >= 0, "--run-overhead", self.run_overhead_seconds, "at least 0 seconds")
+        speed, price, overhead = self.peak_flops_per_second, self.price_per_hour, self.run_overhead_seconds
+        require(1 <= speed <= 1e25, "--flops-per-second", speed, "from 1 to 1e25")
+        require(1e-6 <= self.mfu <= 1, "--mfu", self.mfu, "above 0 and at most 1 (1e-6 is the least)")
+        require(price is None or 0 <= price <= 1e9, "--price", price, "at least 0 and at most 1e9 dollars")
+        require(0 <= overhead <= 1e9, "--run-overhead", overhead, "at least 0 seconds and at most 1e9")
 
     def seconds(self, run: RunSpec) -> float:
         """Estimated wall time of training and the final evaluation on all devices, in seconds."""

@@ -12,6 +12,8 @@ from isoflop.sweep import CurveSpec, SweepSpec
 from mdm_jax.spec import CellSpec, HardwareSpec, RunSpec, pair
 from mdm_jax.tree import require
 
+MOST_CELLS = 10_000
+"""About ten seconds of planning, and far more runs than a sweep needs."""
 DECIDED = {
     "optim": ("lr_peak", "global_batch"),
     "schedule": ("steps", "warmup_steps", "cooldown_steps"),
@@ -37,12 +39,22 @@ def make_grid(template: RunSpec, sweep: SweepSpec, hardware: HardwareSpec) -> tu
         bool(sweep.curves), "sweep.curves", list(sweep.curves), "one or more curves (or give --budgets and --sizes)"
     )
     _check_template(template)
+    _check_count(sweep)
     runs: dict[str, RunSpec] = {}
     for run in _cells(dataclasses.replace(template, hardware=HardwareSpec()), sweep, hardware):
         same = runs.setdefault(run.run_id, run)
         if same is not run:
             raise ValueError(f"{_name(same)} and {_name(run)} are the same run {run.run_id}: remove one of them")
     return tuple(runs.values())
+
+
+def _check_count(sweep: SweepSpec) -> None:
+    """Refuses a grid that would take minutes to write and that nobody can run."""
+    cells = 0
+    for curve in sweep.curves:
+        multipliers, seeds = curve.lr_multipliers or sweep.lr_multipliers, curve.seeds or sweep.seeds
+        cells += len(curve.sizes) * len(multipliers) * len(seeds)
+    require(cells <= MOST_CELLS, "cells of the sweep", cells, f"at most {MOST_CELLS}: budgets, sizes, rates x seeds")
 
 
 def _cells(template: RunSpec, sweep: SweepSpec, hardware: HardwareSpec) -> Iterator[RunSpec]:

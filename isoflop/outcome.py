@@ -20,7 +20,7 @@ def run_folder(directory: Path, run: RunSpec) -> Path:
 
 
 def read_row(directory: Path, run: RunSpec) -> RunResult | None:
-    """The run's row; None where it has none yet, or one that cannot be read (the run is then done again)."""
+    """The run's row; None where it has none yet, or one that is damaged (see `set_aside_unusable`)."""
     path = run_folder(directory, run) / RESULT_FILE
     if not path.is_file():
         return None

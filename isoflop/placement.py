@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mdm_jax.kinds import Family
+from mdm_jax.spec import MOST_BUDGET
 from mdm_jax.tree import require
 
 FEWEST_SIZES = 7
@@ -85,7 +86,8 @@ class PlacementSpec:
 
 
 def _check_budgets(name: str, budgets: Sequence[float]) -> None:
-    require(all(budget > 0 for budget in budgets), name, list(budgets), "above 0 FLOPs")
+    spent = all(0 < budget <= MOST_BUDGET for budget in budgets)
+    require(spent, name, list(budgets), f"above 0 FLOPs and at most {MOST_BUDGET:g}")
     require(len(set(budgets)) == len(budgets), name, list(budgets), "different from one another")
 
 

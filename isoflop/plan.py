@@ -21,6 +21,7 @@ import ml_collections
 from isoflop.advice import Advice, advise
 from isoflop.allocate import check_bounds
 from isoflop.cli import EXIT_OK, Parser, comma_list, exit_code, numbers
+from isoflop.corpus import check_corpora, find_manifest
 from isoflop.cost import (
     DEFAULT_MFU,
     DEFAULT_MFU_HERE,
@@ -34,17 +35,19 @@ from isoflop.cost import (
 from isoflop.curves import expand
 from isoflop.grid import make_grid
 from isoflop.grid_table import show_cells, show_forecasts, show_totals, wrapped
-from isoflop.planfile import PLAN_FILE, write_plan
+from isoflop.planfile import PLAN_FILE, Written, write_plan
 from isoflop.recipe import RECIPES
 from isoflop.sweep import SweepSpec, default_sweep, recast
 from isoflop.wsd import savings, with_trunks
 from mdm_jax.config import default_run, load_config, override
-from mdm_jax.manifest import MANIFEST_FILE, Manifest, check_matches, read_manifest
+from mdm_jax.manifest import check_matches, read_manifest
 from mdm_jax.spec import BYTES_VOCAB_SIZE, Family, HardwareSpec, RunSpec, ScheduleKind, TokenizerKind
 from mdm_jax.storage import as_path
 from mdm_jax.tree import build, require, to_dict
 
 FAMILIES = tuple(family.value for family in Family)
+MOST_NAMED = 5
+SMDM_SEQ_LEN = 2048
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -104,10 +107,22 @@ def _plan(options: argparse.Namespace) -> int:
     for said in (*(f"note: {note}" for note in planned.advice.notes), *(f"warning: {w}" for w in warnings)):
         print(wrapped(said))
     if written.repaired:
-        print(f"{written.repaired} half-written line(s) of the older plan written anew")
+        print(f"{written.repaired} damaged line(s) of the older plan written anew")
+    if written.dropped:
+        print(wrapped(f"left the plan: {_dropped(written)}"))
     print(f"{as_path(options.out) / PLAN_FILE}: {len(written.runs)} runs, {written.added} of them new")
     print(f"next: python -m isoflop.run {options.out}")
     return EXIT_OK
+
+
+def _dropped(written: Written) -> str:
+    """Which runs a plan no longer has, and what becomes of their folders."""
+    names = ", ".join(written.dropped[:MOST_NAMED])
+    more = f" and {len(written.dropped) - MOST_NAMED} more" if len(written.dropped) > MOST_NAMED else ""
+    return (
+        f"{len(written.dropped)} run(s) that failed, or had neither result nor checkpoint: {names}{more};"
+        " their folders stay, and the report counts those that failed as left out"
+    )
 
 
 @dataclass(frozen=True)
@@ -131,13 +146,14 @@ def plan_config(config: ml_collections.ConfigDict) -> Planned:
     sections = config.to_dict()
     hardware = build(HardwareSpec, sections["run"].pop("hardware"), "run.hardware.")
     template, sweep = build(RunSpec, sections["run"], "run."), build(SweepSpec, sections["sweep"], "sweep.")
-    manifest = _manifest(template.data.directory)
+    manifest = find_manifest(template.data.directory)
     if manifest:
         check_matches(manifest, template.data)
         data = dataclasses.replace(template.data, data_hash=manifest.data_hash)
         template = dataclasses.replace(template, data=data)
     sweep = expand(template, sweep)
     runs = make_grid(template, sweep, hardware)
+    check_corpora(runs, prepared=False)
     unique = manifest.train.unique_tokens(template.data.seq_len) if manifest else None
     advice = advise(template, sweep)
     advice = dataclasses.replace(advice, warnings=(*advice.warnings, *check_bounds(runs, unique, sweep)))
@@ -158,11 +174,6 @@ def _machine(options: argparse.Namespace) -> Machine:
     return Machine(**{name: value for name, value in given.items() if value is not None})
 
 
-def _manifest(directory: str) -> Manifest | None:
-    """The corpus manifest, None where the corpus is not prepared yet."""
-    return read_manifest(directory) if (as_path(directory) / MANIFEST_FILE).is_file() else None
-
-
 def _config(options: argparse.Namespace) -> ml_collections.ConfigDict:
     """The experiment's config, or SMDM's setting, with the flags and then the --set settings applied."""
     if options.config:
@@ -172,7 +183,7 @@ def _config(options: argparse.Namespace) -> ml_collections.ConfigDict:
     else:
         if not options.budgets:
             raise ValueError("give --config FILE, or --budgets (--help lists the flags)")
-        config = _smdm_config()
+        config = _smdm_config(options.seq_len or SMDM_SEQ_LEN)
     settings = _curves(options, config)
     flags = {
         "run.data.seq_len": options.seq_len,
@@ -217,10 +228,10 @@ def _curves(options: argparse.Namespace, config: Any) -> dict[str, object]:
 
 
 def _vocabulary(options: argparse.Namespace) -> dict[str, object]:
-    """Settings of corpus, tokenizer and vocabulary: from the manifest of --data where there is one, or --vocab-size."""
-    manifest = _manifest(options.data) if options.data else None
+    """Settings of corpus, tokenizer and vocabulary: from the manifest of --data, or --vocab-size."""
     size = options.vocab_size
-    if manifest:
+    if options.data is not None:
+        manifest = read_manifest(options.data)
         require(size in (None, manifest.vocab_size), "--vocab-size", size, f"the manifest's {manifest.vocab_size}")
         return {
             "run.data.corpus": to_dict(manifest.corpus),
@@ -237,14 +248,19 @@ def _vocabulary(options: argparse.Namespace) -> dict[str, object]:
     }
 
 
-def _smdm_config() -> ml_collections.ConfigDict:
-    """Rows, vocabulary and recipe of SMDM, on a sentencepiece vocabulary of its size trained on the corpus at hand."""
+def _smdm_config(seq_len: int) -> ml_collections.ConfigDict:
+    """Rows, vocabulary and recipe of SMDM, on a sentencepiece vocabulary of its size trained on the corpus at hand.
+
+    Evaluation batches of long rows are as small as the tokens of the evaluation need to fill one.
+    """
     config: Any = ml_collections.ConfigDict({"run": default_run(), "sweep": default_sweep()})
-    config.run.data.seq_len = 2048
+    evaluation = config.run.evaluation
+    config.run.data.seq_len = seq_len
     config.run.data.tokenizer.kind = TokenizerKind.SENTENCEPIECE.value
     config.run.data.tokenizer.vocab_size = config.run.model.vocab_size = 32000
     config.run.data.directory = "data/pydoc-sentencepiece32000"
-    config.run.evaluation.mc_samples = 128
+    evaluation.mc_samples = 128
+    evaluation.batch = max(2, min(evaluation.batch, evaluation.eval_tokens // max(1, seq_len) // 2 * 2))
     config.sweep.recipe = "smdm_code"
     return config
 

@@ -1,65 +1,106 @@
-"""`plan.jsonl`: one RunSpec a line. Once runs exist it only grows: no result loses the line that explains it."""
+"""`plan.jsonl`: one sealed RunSpec a line. No run that has come to something loses the line that explains it."""
 
-import json
+import enum
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from isoflop.wsd import moved_warmup
-from mdm_jax.spec import SCHEMA_VERSION, RunSpec, from_json, to_json
+from mdm_jax.results import Status, read_result
+from mdm_jax.sealed_json import Damaged, numbered_lines, unseal
+from mdm_jax.spec import SCHEMA_VERSION, SEALED_SINCE, RunSpec, from_json, to_json
 from mdm_jax.storage import Path, as_path, write_atomic
 
 PLAN_FILE = "plan.jsonl"
 RUNS_FOLDER = "runs"
+AGAIN = "give the same python -m isoflop.plan command again to write it anew"
 
 
 @dataclass(frozen=True)
 class Written:
-    """What `write_plan` did: the cells of the plan, how many are new, and how many damaged lines were replaced."""
+    """What `write_plan` did."""
 
     runs: tuple[RunSpec, ...]
+    """The cells of the plan."""
     added: int
+    """How many of them the older plan did not have."""
     repaired: int
+    """Damaged lines of the older plan that were replaced."""
+    dropped: tuple[str, ...]
+    """Runs that the older plan had and this one has not; they had come to nothing."""
 
 
 def read_plan(directory: str | os.PathLike) -> tuple[RunSpec, ...]:
     """The runs of `directory/plan.jsonl`, in the order of its lines.
 
     Raises:
-        ValueError: there is no plan, or a line is half-written, edited, or of another schema; the line is named. A
-            plan of a newer schema is said to be one.
+        ValueError: there is no plan, a line is damaged, edited, or of another schema, or two lines are the same run;
+            the line is named. A plan of a newer schema is said to be one.
     """
     path = as_path(directory) / PLAN_FILE
     if not path.is_file():
         raise ValueError(f"{path}: no such file: write it with python -m isoflop.plan --out {directory}")
-    runs = {run.run_id: run for run in (_parse(path, i, line) for i, line in _lines(path))}
+    runs: dict[str, tuple[int, RunSpec]] = {}
+    for number, line in numbered_lines(path.read_bytes()):
+        run = _parse(path, number, line)
+        first, _ = runs.setdefault(run.run_id, (number, run))
+        if first != number:
+            raise ValueError(f"{path} line {number}: run {run.run_id} stands in line {first} too; {AGAIN}")
     if not runs:
         raise ValueError(f"{path}: empty: write it with python -m isoflop.plan --out {directory}")
-    return tuple(runs.values())
+    return tuple(run for _, run in runs.values())
 
 
 def write_plan(directory: str | os.PathLike, runs: Sequence[RunSpec]) -> Written:
-    """Writes the plan atomically: in place of an older one while there are no runs, below its lines once there are.
+    """Writes the plan atomically: in place of an older one while no run has a folder, else so that it grows.
 
-    Lines that a refinement appended (python -m isoflop.refine --accept) stay; no experiment file names them.
+    Then the older lines come first and as they were, and what has a result or a checkpoint must stay. What has neither,
+    or failed, may leave the plan, and a run that failed takes its new line (another mesh, say). Lines that a refinement
+    appended (python -m isoflop.refine --accept) stay; no experiment file names them.
 
     Raises:
-        ValueError: runs exist and a planned cell would vanish, or its corpus has changed; or the older plan is of a
-            newer schema than this version knows. What to do is said.
+        ValueError: a run with a result or a checkpoint would vanish, or its corpus has changed; or the older plan is of
+            a newer schema than this version knows. What to do is said.
         OSError: the folder is not writable or the disk is full; the older plan is untouched.
     """
     folder = as_path(directory)
     _refuse_newer(folder / PLAN_FILE)
-    started = sorted(p.name for p in (folder / RUNS_FOLDER).iterdir()) if (folder / RUNS_FOLDER).is_dir() else []
-    old, damaged = _read_older(folder) if started else ({}, 0)
+    home = folder / RUNS_FOLDER
+    states = {run.name: _state(run) for run in sorted(home.iterdir()) if run.is_dir()} if home.is_dir() else {}
+    old, damaged = _read_older(folder) if states else ({}, 0)
     refined = {run_id: run for run_id, run in old.items() if run.cell.refined}
     new = {**refined, **{run.run_id: run for run in runs}}
-    for run_id in (*old, *started):
-        _check_kept(folder, run_id, old, new)
-    merged = {**new, **old}
-    ordered = tuple(merged[run_id] for run_id in (*old, *(r for r in new if r not in old)))
-    write_atomic(folder / PLAN_FILE, "".join(to_json(run) + "\n" for run in ordered))
-    return Written(ordered, len(ordered) - len(old), damaged)
+    for run_id, state in states.items():
+        if state is _State.WORK:
+            _check_kept(folder, run_id, old, new)
+    kept = {
+        run_id: run if states.get(run_id) is not _State.FAILED and _same_corpus(run, new[run_id]) else new[run_id]
+        for run_id, run in old.items()
+        if run_id in new
+    }
+    merged = {**kept, **{run_id: run for run_id, run in new.items() if run_id not in kept}}
+    write_atomic(folder / PLAN_FILE, "".join(to_json(run) + "\n" for run in merged.values()))
+    dropped = tuple(run_id for run_id in old if run_id not in merged)
+    return Written(tuple(merged.values()), len(merged.keys() - old.keys()), damaged, dropped)
+
+
+class _State(enum.Enum):
+    """What a run's folder holds."""
+
+    WORK = "a checkpoint, or a result other than `failed`"
+    FAILED = "the result `failed`"
+    NOTHING = "neither result nor checkpoint"
+
+
+def _state(run: Path) -> _State:
+    result, checkpoints = run / "result.json", run / "checkpoints"
+    if result.is_file():
+        try:
+            return _State.FAILED if read_result(result).status is Status.FAILED else _State.WORK
+        except ValueError:  # damaged: what it said is not known
+            return _State.WORK
+    saved = checkpoints.is_dir() and any(step.name.isdigit() for step in checkpoints.iterdir())
+    return _State.WORK if saved else _State.NOTHING
 
 
 def _check_kept(folder: Path, run_id: str, old: Mapping[str, RunSpec], new: Mapping[str, RunSpec]) -> None:
@@ -67,39 +108,42 @@ def _check_kept(folder: Path, run_id: str, old: Mapping[str, RunSpec], new: Mapp
     if run is None:
         why = moved_warmup(was, old.values(), new.values()) if was else ""
         raise ValueError(
-            f"{folder}: run {run_id} of the existing plan is not in the new one, and runs exist:"
+            f"{folder}: run {run_id} of the existing plan is not in the new one, and it has a result or a checkpoint:"
             f" {why or 'keep its cell in the sweep'}, plan into another --out,"
             f" or delete {folder / RUNS_FOLDER} to start over"
         )
-    before, now = (was.data.data_hash if was else ""), run.data.data_hash
-    if before and now and before != now:
+    if was and not _same_corpus(was, run):
+        before, now = was.data.data_hash, run.data.data_hash
         raise ValueError(
             f"{folder}: the corpus in {run.data.directory} has changed since {run_id} was planned (data_hash"
-            f" {before[:12]}, now {now[:12]}), and runs exist: prepare the same corpus, or plan into another --out"
+            f" {before[:12]}, now {now[:12]}), and it has run: prepare the same corpus, or plan into another --out"
         )
 
 
+def _same_corpus(was: RunSpec, now: RunSpec) -> bool:
+    """Whether both name the same prepared corpus, or one of them was planned before it was prepared."""
+    before, after = was.data.data_hash, now.data.data_hash
+    return not before or not after or before == after
+
+
 def _read_older(folder: Path) -> tuple[dict[str, RunSpec], int]:
-    """Runs of the plan that is there, and the number of its half-written lines; those are written anew."""
+    """Runs of the plan that is there, and the number of lines that are damaged or repeated; those are written anew."""
     path, runs, damaged = folder / PLAN_FILE, {}, 0
-    for number, line in _lines(path) if path.is_file() else ():
-        if _is_json(line):
-            run = _parse(path, number, line)
-            runs[run.run_id] = run
-        else:
+    for number, line in numbered_lines(path.read_bytes()) if path.is_file() else ():
+        try:
+            unseal(line, SEALED_SINCE)
+        except Damaged:
             damaged += 1
+            continue
+        run = _parse(path, number, line)
+        damaged += run.run_id in runs
+        runs.setdefault(run.run_id, run)
     return runs, damaged
-
-
-def _lines(path: Path) -> list[tuple[int, str]]:
-    """Numbered lines that are not blank."""
-    text = path.read_bytes().decode(errors="replace")
-    return [(i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
 
 
 def _refuse_newer(path: Path) -> None:
     """Refuses to touch the plan of a newer version, whose fields this one would drop."""
-    for number, line in _lines(path) if path.is_file() else ():
+    for number, line in numbered_lines(path.read_bytes()) if path.is_file() else ():
         version = _schema(line)
         if version > SCHEMA_VERSION:
             raise ValueError(f"{path} line {number}: {_newer(version)}, or plan into another --out")
@@ -110,28 +154,20 @@ def _newer(version: int) -> str:
 
 
 def _schema(line: str) -> int:
-    """The line's schema version, 0 where it has none."""
+    """The schema version of a line, 0 where it is damaged or has none."""
     try:
-        version = json.loads(line).get("schema_version")
-    except (ValueError, RecursionError, AttributeError):
+        version = unseal(line, SEALED_SINCE).get("schema_version")
+    except Damaged:
         return 0
     return version if isinstance(version, int) else 0
-
-
-def _is_json(line: str) -> bool:
-    try:
-        json.loads(line)
-    except (ValueError, RecursionError):
-        return False
-    return True
 
 
 def _parse(path: Path, number: int, line: str) -> RunSpec:
     try:
         return from_json(line)
+    except Damaged as error:
+        raise ValueError(f"{path} line {number}: half-written or damaged ({error}); {AGAIN}") from None
     except ValueError as error:
         if _schema(line) > SCHEMA_VERSION:
             raise ValueError(f"{path} line {number}: {_newer(_schema(line))}") from None
-        what = f"{error}" if _is_json(line) else "half-written or damaged"
-        fix = "give the same python -m isoflop.plan command again to write it anew"
-        raise ValueError(f"{path} line {number}: {what}; {fix}") from None
+        raise ValueError(f"{path} line {number}: {error}; {AGAIN}") from None

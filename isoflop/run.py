@@ -17,14 +17,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from isoflop.cli import EXIT_BAD, EXIT_OK, Parser, exit_code
+from isoflop.corpus import check_corpora
 from isoflop.lock import hold
 from isoflop.outcome import TABLE_FILE, is_blocked, is_done, read_row, run_folder, write_table
 from isoflop.parents import check_parents
 from isoflop.planfile import PLAN_FILE, read_plan
 from isoflop.progress import cell_line, make_progress
 from isoflop.runner import Command, Policy, Stop, Sweep, is_pending
-from mdm_jax.manifest import check_matches, read_manifest
-from mdm_jax.results import RunResult, Status
+from mdm_jax.results import RunResult, Status, set_aside_unusable
 from mdm_jax.spec import RunSpec
 from mdm_jax.storage import as_path, is_local
 from mdm_jax.tree import require
@@ -65,7 +65,7 @@ def _run(options: argparse.Namespace, command: Command | None) -> int:
     if options.dry_run:
         return _dry_run(directory, options.retry_failed)
     policy = Policy(jobs=options.jobs, retry_failed=options.retry_failed)
-    check_corpora(directory, policy)
+    check_ready(directory, policy)
     with stop_signals() as stop:
         rows = run_sweep(directory, policy=policy, command=command, stop=stop)
     print(f"{directory / TABLE_FILE}: {summary(rows)}")
@@ -104,6 +104,8 @@ def run_sweep(
     progress = make_progress()
     try:
         with hold(directory) as lock:
+            for said in filter(None, (set_aside_unusable(run_folder(directory, run)) for run in runs)):
+                progress.line(said)
             sweep = Sweep(
                 directory=directory,
                 runs=runs,
@@ -129,16 +131,14 @@ def training_command(directory: Path) -> Callable[[RunSpec], list[str]]:
     return lambda run: [*start, run.run_id]
 
 
-def check_corpora(directory: Path, policy: Policy) -> None:
-    """Returns if the corpus of every run that is to be started is prepared and the planned one.
+def check_ready(directory: Path, policy: Policy) -> None:
+    """Returns if the corpus of every run that is to be started is prepared, the planned one, and large enough.
 
     Raises:
         ValueError: it is not; one line, before any run is started.
     """
     runs = check_parents(read_plan(directory))
-    todo = [run for run in runs if is_pending(read_row(directory, run), policy.retry_failed)]
-    for data in {run.data: None for run in todo}:
-        check_matches(read_manifest(data.directory), data)
+    check_corpora((r for r in runs if is_pending(read_row(directory, r), policy.retry_failed)), prepared=True)
 
 
 def summary(rows: Sequence[RunResult]) -> str:

@@ -16,7 +16,7 @@ import ml_collections
 
 from isoflop.ladder import Size
 from isoflop.placement import PlacementSpec
-from mdm_jax.spec import Family, FlopConvention, ObjectiveSpec
+from mdm_jax.spec import MOST_BUDGET, Family, FlopConvention, ObjectiveSpec
 from mdm_jax.tree import require, to_dict
 
 
@@ -38,7 +38,8 @@ class CurveSpec:
     """Training loss in place of the template's, of the curve's own family."""
 
     def __post_init__(self) -> None:
-        require(self.budget > 0, "budget", self.budget, "above 0 FLOPs")
+        spent = 0 < self.budget <= MOST_BUDGET
+        require(spent, "budget", self.budget, f"above 0 FLOPs and at most {MOST_BUDGET:g}")
         require(bool(self.sizes), f"sizes of {self.family.value} at {self.budget:g}", list(self.sizes), "one or more")
         _check_multipliers("lr_multipliers of a curve", self.lr_multipliers)
         loss = self.objective

@@ -69,11 +69,20 @@ def override(config: ml_collections.ConfigDict, settings: Iterable[str]) -> ml_c
         key, equals, text = setting.partition("=")
         require(bool(equals), "--set", setting, "of the form section.key=value")
         try:
-            value = json.loads(text)
-        except json.JSONDecodeError:
-            value = text
-        _assign(config, key, value)
+            _assign(config, key, _setting(key, text))
+        except (OverflowError, RecursionError) as error:  # an integer beyond every float, or a deep nest
+            raise ValueError(f"--set {key}: not a value ({error})") from None
     return config
+
+
+def _setting(key: str, text: str) -> Any:
+    """The JSON value of a setting, or its text where it is none."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+    except ValueError as error:  # a number of more digits than Python reads
+        raise ValueError(f"--set {key}: not a value ({error})") from None
 
 
 def _assign(config: ml_collections.ConfigDict, key: str, value: Any) -> None:

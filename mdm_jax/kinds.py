@@ -79,6 +79,18 @@ class ComputeDtype(enum.StrEnum):
     BFLOAT16 = "bfloat16"
 
 
+class Float32Precision(enum.StrEnum):
+    """How exactly products of float32 numbers are computed; it changes nothing for bfloat16, or on a CPU.
+
+    `highest` is float32 throughout: six passes of a TPU's bfloat16 units. `default` is the device's fastest: one pass
+    over operands rounded to bfloat16 on a TPU, TensorFloat-32 on NVIDIA GPUs from Ampere on. XLA's precision between
+    them is not offered: the TPU's attention kernel does not take it.
+    """
+
+    HIGHEST = "highest"
+    DEFAULT = "default"
+
+
 class CorpusSource(enum.StrEnum):
     """Where text comes from; `pydoc` is the documentation that every installation has."""
 

@@ -14,7 +14,8 @@ from contextlib import suppress
 from typing import NoReturn
 
 from mdm_jax.config import load_config, override, run_section, to_spec
-from mdm_jax.results import Status, read_result
+from mdm_jax.results import Status, read_result, set_aside_unusable
+from mdm_jax.sealed_json import Newer, numbered_lines
 from mdm_jax.spec import RunSpec, from_json
 from mdm_jax.storage import Path, as_path
 from mdm_jax.tree import require
@@ -62,7 +63,7 @@ def spec_of_plan(path: Path, run_id: str) -> RunSpec:
     """
     if not path.is_file():
         raise ValueError(f"--plan {path}: no such file; `python -m isoflop.plan` writes one")
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    for number, line in numbered_lines(path.read_bytes()):
         if run_id in line:
             try:
                 spec = from_json(line)
@@ -97,7 +98,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         spec, folder = requested(flags)
     except (ValueError, OSError) as error:
         return _say(error, BAD)
-    status = _status(folder)
+    try:
+        status = _status(folder)
+    except Newer as error:
+        return _say(error, BAD)
     if status in (Status.OK, Status.DIVERGED):
         print(f"{folder} is finished: see result.json there", file=sys.stderr)
         return DONE if status is Status.OK else DIVERGED
@@ -141,9 +145,18 @@ def run(spec: RunSpec, folder: Path, flags: argparse.Namespace) -> int:
 
 
 def _status(folder: Path) -> Status | None:
-    """How the run stands; None where it has no result yet, or one that a crash cut off, which is written anew."""
+    """How the run stands; None where it has no result yet, or a damaged one, which is kept aside and written anew.
+
+    Raises:
+        Newer: a newer version of mdm-jax wrote the result.
+    """
     try:
+        said = set_aside_unusable(folder)
+        if said:
+            _say(said, DONE)
         return read_result(folder / "result.json").status
+    except Newer:
+        raise
     except (OSError, ValueError):
         return None
 

@@ -2,6 +2,9 @@
 
 It is a fact of floor 0, so that the planner counts epochs and a run checks its data without opening a shard.
 `data_hash` depends on the content (shards and tokenizer) and never on where the folder lies.
+
+Version 2 has the hashes of each shard's blocks in a file beside the shard. Version 1 is read too: its shards are
+verified whole when they are first read.
 """
 
 import dataclasses
@@ -11,16 +14,28 @@ import os
 import re
 from dataclasses import dataclass
 
-from mdm_jax.spec import CorpusSpec, DataSpec, TokenizerSpec
+from mdm_jax.spec import CorpusSource, CorpusSpec, DataSpec, TokenizerSpec
 from mdm_jax.storage import as_path, inside, write_atomic
 from mdm_jax.tree import build, require, to_dict
 
-MANIFEST_VERSION = 1
+MANIFEST_VERSION = 2
+READABLE_VERSIONS = (1, 2)
+PYDOC_VERSION = 2
+"""How the source `pydoc` is made: 1 was split by document; 2 is split by package, without near-duplicates."""
 MANIFEST_FILE = "manifest.json"
 TOKENIZER_FILE = "tokenizer.model"
 SPLITS = ("train", "validation")
 ITEM_BYTES = {"uint16": 2, "uint32": 4}
 MOST_MANIFEST_BYTES = 64 << 20
+BLOCK_BYTES = 64 << 10
+"""Bytes of a shard under one hash: what the first read of a row reads and verifies."""
+SUM_BYTES = 32
+HEX_DIGITS = re.compile("[0-9a-f]{64}")
+
+
+def sums_file(shard_file: str) -> str:
+    """The name of the file that holds the SHA-256 of each block of a shard."""
+    return f"{shard_file}.sums"
 
 
 @dataclass(frozen=True)
@@ -31,11 +46,15 @@ class Shard:
     tokens: int
     bytes: int
     sha256: str
+    sums_sha256: str = ""
+    """SHA-256 of the file with the hashes of the blocks; empty in version 1."""
 
     def __post_init__(self) -> None:
         inside("the data folder", self.file)
         require(self.tokens >= 1, f"{self.file}: tokens", self.tokens, "at least 1")
-        require(bool(re.fullmatch("[0-9a-f]{64}", self.sha256)), f"{self.file}: sha256", self.sha256, "64 hex digits")
+        require(bool(HEX_DIGITS.fullmatch(self.sha256)), f"{self.file}: sha256", self.sha256, "64 hex digits")
+        sums = self.sums_sha256
+        require(not sums or bool(HEX_DIGITS.fullmatch(sums)), f"{self.file}: sums_sha256", sums, "64 hex digits")
 
 
 @dataclass(frozen=True)
@@ -78,6 +97,10 @@ class Manifest:
     train: Split
     validation: Split
     schema_version: int = MANIFEST_VERSION
+    pydoc_version: int = PYDOC_VERSION
+    """How the source `pydoc` was made; of no meaning for other sources."""
+    skipped: int = 0
+    """Bad lines and files that were passed over because the user asked for it."""
 
     def __post_init__(self) -> None:
         require(self.dtype in ITEM_BYTES, "dtype", self.dtype, f"one of {', '.join(ITEM_BYTES)}")
@@ -120,8 +143,9 @@ def read_manifest(directory: str | os.PathLike) -> Manifest:
         require(path.stat().length <= MOST_MANIFEST_BYTES, "size", path.stat().length, "at most 64 MiB")
         tree = json.loads(path.read_text())
         require(isinstance(tree, dict), "manifest", type(tree).__name__, "a JSON object")
-        require(tree.get("schema_version") == MANIFEST_VERSION, "schema_version", tree.get("schema_version"), "1")
-        return build(Manifest, tree)
+        version = tree.get("schema_version")
+        require(version in READABLE_VERSIONS, "schema_version", version, " or ".join(map(str, READABLE_VERSIONS)))
+        return build(Manifest, {"pydoc_version": 1, **tree} if version == 1 else tree)
     except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}: not a manifest ({error})") from None
 
@@ -134,6 +158,8 @@ def write_manifest(directory: str | os.PathLike, manifest: Manifest) -> None:
 def check_matches(manifest: Manifest, data: DataSpec) -> None:
     """Returns if the prepared shards are what a run asks for.
 
+    A run that was planned with these very shards may use them although the corpus `pydoc` is made otherwise now.
+
     Raises:
         ValueError: one line that names the first field in which they differ.
     """
@@ -141,11 +167,18 @@ def check_matches(manifest: Manifest, data: DataSpec) -> None:
         have, want = getattr(manifest, name), getattr(data, name)
         if have != want:
             raise ValueError(f"{data.directory}: prepared with another data.{_difference(name, have, want)}")
+    planned = data.data_hash == manifest.data_hash
+    if data.corpus.source is CorpusSource.PYDOC and manifest.pydoc_version != PYDOC_VERSION and not planned:
+        raise ValueError(
+            f"{data.directory}: prepared as version {manifest.pydoc_version} of the corpus pydoc, now {PYDOC_VERSION},"
+            " which has other validation text: prepare again with --force, or into another directory; runs of the two"
+            " versions cannot be compared"
+        )
     vocab = data.tokenizer.vocab_size
     if manifest.vocab_size != vocab:
         held = f"{data.directory}: the shards' vocabulary has {manifest.vocab_size} ids"
         raise ValueError(f"{held}: set data.tokenizer.vocab_size and model.vocab_size (now {vocab}) to that")
-    if data.data_hash and data.data_hash != manifest.data_hash:
+    if data.data_hash and not planned:
         raise ValueError(
             f"{data.directory}: data_hash {manifest.data_hash[:12]} is not the planned {data.data_hash[:12]}:"
             " the corpus changed since; plan again, or prepare the same files"

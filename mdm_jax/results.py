@@ -1,21 +1,29 @@
-"""The run table: one typed row a run, as `result.json` in its directory and as CSV for a whole sweep."""
+"""The run table: one typed row a run, as a sealed `result.json` in its directory and as CSV for a whole sweep."""
 
+import contextlib
 import csv
 import dataclasses
 import enum
 import io
+import itertools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mdm_jax.counting import count_parameters, train_flops
+from mdm_jax.sealed_json import Newer, seal, unseal
 from mdm_jax.spec import Family, FlopConvention, RunSpec, ScheduleKind
 from mdm_jax.storage import as_path, write_atomic
 from mdm_jax.tree import build, require
 
-TABLE_VERSION = 2
+TABLE_VERSION = 3
 """2 added `group`, `budget_convention` and `flops_chinchilla`, which are unknown in a row of version 1."""
+SEALED_SINCE = 3
+"""A `result.json` of an earlier version carries no `sha256`; it is read as it is."""
+
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "'", "＝", "＋", "－", "＠")
+"""What makes a cell a formula (OWASP, "CSV Injection"), and the apostrophe that keeps it from being one."""
 
 TRUNK_SEGMENT = "undecayed trunk segment"
 """Why a segment, which is in the table as every run is, enters no fit."""
@@ -104,76 +112,139 @@ class RunResult:
         return tuple(f.name for f in dataclasses.fields(cls))
 
 
-def result_of(spec: RunSpec, status: Status, **measured: Any) -> RunResult:
-    """The row of a run: what its spec says, and what was measured."""
+def implied_by(spec: RunSpec) -> dict[str, Any]:
+    """The columns of a run's row that follow from its spec, whatever came of the run."""
     count = count_parameters(spec.model)
     model, optim, schedule = spec.model, spec.optim, spec.schedule
     constant = schedule.kind is ScheduleKind.WSD and not schedule.cooldown_steps
+    return {
+        "run_id": spec.run_id,
+        "family": spec.family,
+        "params": float(count.total),
+        "params_non_embedding": float(count.non_embedding),
+        "n_layers": model.n_layers,
+        "d_model": model.d_model,
+        "n_heads": model.n_heads,
+        "ffn": model.d_ffn,
+        "seq_len": spec.data.seq_len,
+        "vocab_size": model.vocab_size,
+        "tokens": float(spec.train_tokens),
+        "budget": spec.cell.budget,
+        "budget_convention": spec.cell.convention.value if spec.cell.budget is not None else "",
+        "group": spec.cell.group,
+        "flops_6nd": float(train_flops(spec, FlopConvention.SMDM_6ND)),
+        "flops_with_head": float(train_flops(spec, FlopConvention.WITH_HEAD)),
+        "flops_exact": float(train_flops(spec, FlopConvention.EXACT)),
+        "flops_chinchilla": float(train_flops(spec, FlopConvention.CHINCHILLA)),
+        "loss_kind": LossKind.NLL if spec.family is Family.ARM else LossKind.NELBO,
+        "mc_samples": 1 if spec.family is Family.ARM else spec.evaluation.mc_samples,
+        "objective_variant": spec.objective.label,
+        "lr": optim.lr_peak,
+        "lr_final_fraction": 1.0 if constant else schedule.lr_final_fraction,
+        "batch_size": optim.global_batch,
+        "warmup_steps": schedule.warmup_steps,
+        "steps": schedule.steps,
+        "seed": spec.seed,
+        "schedule": schedule.kind.value,
+        "parent_run_id": spec.cell.parent_run_id,
+        "spec_hash": spec.spec_hash,
+    }
+
+
+def result_of(spec: RunSpec, status: Status, **measured: Any) -> RunResult:
+    """The row of a run: what its spec says, and what was measured."""
     if spec.cell.segment and status is Status.OK:
         measured["excluded_reason"] = TRUNK_SEGMENT
-    return RunResult(
-        run_id=spec.run_id,
-        family=spec.family,
-        params=float(count.total),
-        params_non_embedding=float(count.non_embedding),
-        n_layers=model.n_layers,
-        d_model=model.d_model,
-        n_heads=model.n_heads,
-        ffn=model.d_ffn,
-        seq_len=spec.data.seq_len,
-        vocab_size=model.vocab_size,
-        tokens=float(spec.train_tokens),
-        budget=spec.cell.budget,
-        budget_convention=spec.cell.convention.value if spec.cell.budget is not None else "",
-        group=spec.cell.group,
-        flops_6nd=float(train_flops(spec, FlopConvention.SMDM_6ND)),
-        flops_with_head=float(train_flops(spec, FlopConvention.WITH_HEAD)),
-        flops_exact=float(train_flops(spec, FlopConvention.EXACT)),
-        flops_chinchilla=float(train_flops(spec, FlopConvention.CHINCHILLA)),
-        loss_kind=LossKind.NLL if spec.family is Family.ARM else LossKind.NELBO,
-        mc_samples=1 if spec.family is Family.ARM else spec.evaluation.mc_samples,
-        eval_tokens=spec.evaluation.eval_tokens,
-        objective_variant=spec.objective.label,
-        lr=optim.lr_peak,
-        lr_final_fraction=1.0 if constant else schedule.lr_final_fraction,
-        batch_size=optim.global_batch,
-        warmup_steps=schedule.warmup_steps,
-        steps=schedule.steps,
-        seed=spec.seed,
-        schedule=schedule.kind.value,
-        parent_run_id=spec.cell.parent_run_id,
-        spec_hash=spec.spec_hash,
-        status=status,
-        **measured,
-    )
+    return RunResult(**implied_by(spec), eval_tokens=spec.evaluation.eval_tokens, status=status, **measured)
+
+
+def contradictions(row: Mapping[str, Any], spec: RunSpec) -> tuple[str, ...]:
+    """Names of the columns in which a row is not what its spec implies; a column that the row lacks is none."""
+    wrong = [name for name, value in implied_by(spec).items() if name in row and row[name] != value]
+    read, planned = row.get("eval_tokens", 0), spec.data.data_hash
+    if not (isinstance(read, int | float) and 0 <= read <= spec.evaluation.eval_tokens):
+        wrong.append("eval_tokens")
+    if planned and row.get("data_hash", "") not in ("", planned):
+        wrong.append("data_hash")
+    if spec.cell.segment and row.get("status") == Status.OK and row.get("excluded_reason") != TRUNK_SEGMENT:
+        wrong.append("excluded_reason")
+    return tuple(wrong)
 
 
 def write_result(path: Any, row: RunResult) -> None:
-    """Writes `result.json` atomically."""
-    write_atomic(path, json.dumps(dataclasses.asdict(row), indent=1, allow_nan=False) + "\n")
+    """Writes `result.json` atomically, sealed and of the newest version."""
+    tree = dataclasses.asdict(dataclasses.replace(row, schema_version=TABLE_VERSION))
+    write_atomic(path, json.dumps(seal(tree), indent=1, allow_nan=False) + "\n")
 
 
 def read_result(path: Any) -> RunResult:
     """The row of a `result.json`.
 
     Raises:
-        ValueError: the file (named) is not one, or is of another schema version.
+        Newer: a newer version of mdm-jax wrote the file (named).
+        ValueError: the file (named) is not one, or is damaged.
     """
     try:
-        tree = json.loads(as_path(path).read_text())
-        require(isinstance(tree, dict), "result", tree, "a JSON object")
+        tree = unseal(as_path(path).read_bytes(), SEALED_SINCE)
         version = tree.get("schema_version")
-        known = range(1, TABLE_VERSION + 1)
-        require(version in known, "schema_version", version, f"1 to {TABLE_VERSION}: made by a newer mdm-jax")
+        if isinstance(version, int) and version > TABLE_VERSION:
+            raise Newer(f"{path}: schema_version = {version}, and this mdm-jax knows {TABLE_VERSION}: update it")
+        require(version in range(1, TABLE_VERSION + 1), "schema_version", version, f"1 to {TABLE_VERSION}")
         return build(RunResult, tree)
-    except (ValueError, TypeError, RecursionError) as error:
+    except Newer:
+        raise
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: not a run's result ({error})") from None
+
+
+def set_aside_unusable(folder: Any) -> str:
+    """What was done with a run's `result.json` that cannot be used: it is renamed, so that the run is done again.
+
+    Returns:
+        One line for people; empty where the file is usable or absent.
+
+    Raises:
+        Newer: a newer version of mdm-jax wrote it.
+        OSError: it cannot be read or renamed now.
+    """
+    path = as_path(folder) / "result.json"
+    if not path.is_file():
+        return ""
+    try:
+        run_id = read_result(path).run_id
+        wrong = f"{path}: the result of another run, {run_id}" if run_id != path.parent.name else ""
+    except Newer:
+        raise
+    except ValueError as error:
+        wrong = str(error)
+    if not wrong:
+        return ""
+    kept = next(p for n in itertools.count(1) if not (p := path.with_name(f"{path.name}.damaged-{n}")).exists())
+    with contextlib.suppress(FileNotFoundError):  # another process of the same run was quicker
+        path.rename(kept)
+    return f"{wrong}: kept as {kept.name}; the run goes on from its newest checkpoint, or begins again"
 
 
 def to_csv(rows: Iterable[RunResult]) -> str:
     """The run table as CSV: a header and one line a run; an unknown number is an empty field."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, RunResult.columns(), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(dataclasses.asdict(row) for row in rows)
-    return text.getvalue()
+    lines = [RunResult.columns(), *(map(escaped, dataclasses.asdict(row).values()) for row in rows)]
+    return "".join(map(_csv_line, lines))
+
+
+def _csv_line(cells: Iterable[Any]) -> str:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\r\n").writerow(cells)  # quotes cells that hold either; Python 3.13 always does
+    return text.getvalue().removesuffix("\r\n") + "\n"
+
+
+def escaped(value: Any) -> Any:
+    """A cell for CSV: text that a spreadsheet would run as a formula gets an apostrophe in front.
+
+    Text that begins with an apostrophe gets one more, so that `unescaped` gives back every text as it was.
+    """
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
+
+
+def unescaped(text: str) -> str:
+    """The text of a CSV cell that `escaped` wrote, and any other text as it is."""
+    return text[1:] if text[:1] == "'" and text[1:].startswith(FORMULA_STARTS) else text

@@ -18,10 +18,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import jax
-import numpy as np
 
 from mdm_jax.checkpoint import Checkpoints, read_step, steps_in
-from mdm_jax.data.pipeline import evaluation_rows, open_manifest, train_batches, unique_tokens
+from mdm_jax.data.pipeline import TrainingRows, evaluation_rows, open_manifest, training_rows, unique_tokens
 from mdm_jax.evaluate.nelbo import Evaluation, evaluate, usable_rows
 from mdm_jax.lineage import read_parent
 from mdm_jax.manifest import Manifest
@@ -90,7 +89,7 @@ def execute(spec: RunSpec, folder: Path, record: Record, watch: Watch) -> RunRes
     _check_same_data(record.data_hash_before, manifest)
     eval_SL = evaluation_rows(spec.data, spec.evaluation.eval_tokens)
     usable_rows(spec, len(eval_SL))
-    _local_batches(spec, 0, verify=True)
+    rows = training_rows(spec.data, spec.optim.global_batch, spec.seed)
     if spec.cell.parent_run_id and not steps_in(folder / "checkpoints"):
         read_parent(spec, folder, manifest.data_hash)
     mesh = make_mesh(spec.hardware.mesh_data, spec.hardware.mesh_model)
@@ -101,7 +100,7 @@ def execute(spec: RunSpec, folder: Path, record: Record, watch: Watch) -> RunRes
     record.write(Status.RUNNING)
     with jax.set_mesh(mesh):
         try:
-            state = _train(spec, folder, manifest.data_hash, mesh, watch)
+            state = _train(spec, folder, manifest.data_hash, mesh, rows, watch)
         except Diverged as error:
             record.write(Status.DIVERGED, str(error))
             raise
@@ -114,12 +113,14 @@ def execute(spec: RunSpec, folder: Path, record: Record, watch: Watch) -> RunRes
     return record.write(Status.OK)
 
 
-def _train(spec: RunSpec, folder: Path, data_hash: str, mesh: jax.sharding.Mesh, watch: Watch) -> TrainState:
+def _train(
+    spec: RunSpec, folder: Path, data_hash: str, mesh: jax.sharding.Mesh, rows: TrainingRows, watch: Watch
+) -> TrainState:
     checkpoints = Checkpoints(folder / "checkpoints")
     state, step = _begin(spec, folder, checkpoints, data_hash, watch)
     metrics = MetricsWriter(folder / "metrics", step) if jax.process_index() == 0 else None
     try:
-        return train(state, spec, mesh, _local_batches(spec, step, verify=False), checkpoints, metrics, watch)
+        return train(state, spec, mesh, rows, checkpoints, metrics, watch)
     finally:
         if metrics is not None:
             metrics.close()
@@ -153,12 +154,6 @@ def _naming(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise OSError(f"{path} not written: {error.strerror}") from error
-
-
-def _local_batches(spec: RunSpec, step: int, verify: bool) -> Iterator[np.ndarray]:
-    """This process's batches from `step` on."""
-    this, all_of_them = jax.process_index(), jax.process_count()
-    return train_batches(spec.data, spec.optim.global_batch, spec.seed, step, this, all_of_them, verify)
 
 
 def _check_same_data(before: str, manifest: Manifest) -> None:

@@ -5,6 +5,7 @@ and vocabulary. On one device both have size 1 and the same program runs. Layout
 B batch, L length, D model, H heads, K head dim, F ffn, V vocabulary, N layers.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -86,9 +87,22 @@ def rows_spec(rank: int) -> PartitionSpec:
     return PartitionSpec(DATA, *[None] * (rank - 1))
 
 
-def global_batch(mesh: Mesh, local_BL: np.ndarray) -> jax.Array:
-    """The global `[B, L]` batch of which this process holds a contiguous block of rows."""
-    return jax.make_array_from_process_local_data(NamedSharding(mesh, BATCH_L), local_BL)
+def global_batch(mesh: Mesh, shape: tuple[int, int], read: Callable[[int, int], np.ndarray]) -> jax.Array:
+    """The global `[B, L]` batch, the same on every mesh, order of devices and number of processes.
+
+    Args:
+        mesh: over which the rows are split; its devices may belong to several processes, in any order.
+        shape: `(B, L)`, over all processes.
+        read: `read(first, last)` gives rows `first … last - 1` of the batch. Each process asks for the rows of its own
+            devices, and once for those that several of them hold.
+    """
+    read_once = functools.cache(read)
+
+    def shard(index: Any) -> np.ndarray:
+        first, last, _ = index[0].indices(shape[0])
+        return read_once(first, last)
+
+    return jax.make_array_from_callback(shape, NamedSharding(mesh, BATCH_L), shard)
 
 
 def stack_batches(mesh: Mesh, tokens_NBL: np.ndarray) -> jax.Array:

@@ -14,6 +14,7 @@ from mdm_jax.kinds import (
     ComputeDtype,
     CorpusSource,
     Family,
+    Float32Precision,
     FlopConvention,
     LayerLoop,
     LevelSampler,
@@ -24,13 +25,18 @@ from mdm_jax.kinds import (
     Variant,
     Weighting,
 )
+from mdm_jax.sealed_json import seal, unseal
 from mdm_jax.tree import UNLESS_DEFAULT, build, require, to_dict
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+SEALED_SINCE = 2
+"""Plan lines and spec.json of version 1 carry no `sha256`; they are read as they are."""
 RECORDED = {"hashed": False}
 LATER = {"hashed": UNLESS_DEFAULT}
 """Of a field that came after the first release: it hashes only when it is set, so that older runs keep their ids."""
 BYTES_VOCAB_SIZE = 257
+MOST_BUDGET = 1e30
+"""FLOPs; the largest runs so far took less than 1e27."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,8 @@ class ModelSpec:
     vocab_size: int = BYTES_VOCAB_SIZE
     attention: Attention = Attention.BIDIRECTIONAL
     compute_dtype: ComputeDtype = ComputeDtype.FLOAT32
+    float32_precision: Float32Precision = field(default=Float32Precision.HIGHEST, metadata=LATER)
+    """Of products where `compute_dtype` is float32; those of bfloat16 numbers have one precision."""
 
     def __post_init__(self) -> None:
         for name, most in (("n_layers", 1024), ("d_model", 1 << 16), ("n_heads", 1024), ("d_ffn", 1 << 18)):
@@ -54,6 +62,9 @@ class ModelSpec:
         require(
             whole, "model.d_model", self.d_model, f"a multiple of 2 * n_heads = {2 * self.n_heads} (RoPE turns pairs)"
         )
+        fits = self.compute_dtype is ComputeDtype.FLOAT32 or self.float32_precision is Float32Precision.HIGHEST
+        bound = f"highest (the default) unless compute_dtype is float32: it is {self.compute_dtype.value}"
+        require(fits, "model.float32_precision", self.float32_precision.value, bound)
 
     @property
     def d_head(self) -> int:
@@ -242,6 +253,8 @@ class CellSpec:
     """Appended by a refinement: the experiment file does not name it, and planning again keeps it."""
 
     def __post_init__(self) -> None:
+        spent = self.budget is None or 0 < self.budget <= MOST_BUDGET
+        require(spent, "cell.budget", self.budget, f"above 0 and at most {MOST_BUDGET:g} FLOPs")
         fits = self.parent_steps == 0 or (self.parent_steps > 0 and bool(self.parent_run_id))
         require(fits, "cell.parent_steps", self.parent_steps, "0, or above 0 and given with cell.parent_run_id")
 
@@ -319,26 +332,21 @@ def pair(spec: RunSpec, family: Family) -> RunSpec:
 
 
 def to_json(spec: RunSpec) -> str:
-    """One line of JSON, with its schema version and run_id first."""
-    return json.dumps({"schema_version": SCHEMA_VERSION, "run_id": spec.run_id, **to_dict(spec)})
+    """One line of JSON, with its schema version and run_id first and its seal last."""
+    return json.dumps(seal({"schema_version": SCHEMA_VERSION, "run_id": spec.run_id, **to_dict(spec)}))
 
 
 def from_json(text: str) -> RunSpec:
     """RunSpec of one line of JSON.
 
     Raises:
-        ValueError: malformed JSON, another schema, an unknown or ill-typed field, a run_id that is not the content's.
+        Damaged: the line is no JSON object, or its seal is absent or not that of its content.
+        ValueError: another schema, an unknown or ill-typed field, a run_id that is not the content's.
     """
-    try:
-        tree = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"not a JSON object ({error})") from None
-    if not isinstance(tree, dict):
-        raise ValueError("not a JSON object")
+    tree = unseal(text, SEALED_SINCE)
     version, run_id = tree.pop("schema_version", None), tree.pop("run_id", None)
-    require(
-        version == SCHEMA_VERSION, "schema_version", version, f"{SCHEMA_VERSION}: made by another version of mdm-jax"
-    )
+    known = type(version) is int and 1 <= version <= SCHEMA_VERSION
+    require(known, "schema_version", version, f"1 to {SCHEMA_VERSION}: made by another version of mdm-jax")
     spec = build(RunSpec, tree)
     require(run_id == spec.run_id, "run_id", run_id, f"{spec.run_id}, the hash of the content: was the line edited?")
     return spec

@@ -1,7 +1,9 @@
 """Files on a disk or in a bucket: every path is an `etils.epath` path, so a plan or a run may lie at `gs://…`."""
 
+import contextlib
 import os
 import tempfile
+from collections.abc import Iterator
 
 from etils import epath
 
@@ -22,7 +24,7 @@ def write_atomic(path: str | os.PathLike[str], content: str | bytes) -> None:
     """Writes the whole file or leaves what was there: a rename on a disk, one upload in an object store.
 
     Raises:
-        OSError: the disk is full or not writable; the old file, if any, is untouched.
+        OSError: the disk is full or not writable (the file is named); the old file, if any, is untouched.
     """
     target, raw = as_path(path), content.encode() if isinstance(content, str) else content
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -31,7 +33,7 @@ def write_atomic(path: str | os.PathLike[str], content: str | bytes) -> None:
         return
     handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
-        with os.fdopen(handle, "wb") as file:
+        with named(target), os.fdopen(handle, "wb") as file:
             file.write(raw)
             file.flush()
             os.fsync(file.fileno())
@@ -40,6 +42,17 @@ def write_atomic(path: str | os.PathLike[str], content: str | bytes) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+@contextlib.contextmanager
+def named(path: epath.Path) -> Iterator[None]:
+    """Puts the file's name into an error of writing, such as a full disk; the system names only files that it opens."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def inside(root: str | os.PathLike[str], name: str) -> epath.Path:

@@ -74,6 +74,7 @@ def _value(kind: Any, value: Any, name: str) -> Any:
         require(value in known, name, value, f"one of {', '.join(map(str, known))}")
         return kind(value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        require(abs(value) < 10**308, name, f"an integer of {value.bit_length()} bits", "below 1e308")
         value = float(value)
     right = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
     require(right, name, value, f"of type {kind.__name__}")

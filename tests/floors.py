@@ -22,7 +22,9 @@ ADDED = {
     "kinds": "facts",
     "tree": "facts",
     "manifest": "facts",
+    "sealed_json": "facts",
     "lineage": "facts",
+    "products": "sharding",
     "run": "doors",
     "progress": "doors",
 }
@@ -31,7 +33,7 @@ ADDED = {
 OTHER_PACKAGES = {
     "facts": {"numpy"},
     "isoflop": {"numpy", "ml_collections"},
-    "analysis": {"numpy", "scipy", "pandas", "matplotlib"},
+    "analysis": {"numpy", "scipy", "pandas", "matplotlib", "pyarrow"},
 }
 """What a room may import besides the standard library; a room that is not named here may import what it needs."""
 OF_ONE_FILE = {"mdm_jax/config.py": {"ml_collections"}, "mdm_jax/storage.py": {"etils"}}

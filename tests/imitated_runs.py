@@ -56,7 +56,7 @@ def set_modes(directory: Path, runs: Sequence[RunSpec], modes: Sequence[str]) ->
 
 
 def manifest() -> Manifest:
-    train, validation = (Split(500, 10, 500, (Shard(f"{n}.bin", 500, 1000, "ab" * 32),)) for n in ("t", "v"))
+    train, validation = (Split(10**5, 10, 500, (Shard(f"{n}.bin", 10**5, 2 * 10**5, "ab" * 32),)) for n in "tv")
     digest = data_hash("cd" * 32, train, validation)
     return Manifest(CorpusSpec(), TokenizerSpec(), 0.02, 257, 256, "uint16", "cd" * 32, digest, train, validation)
 

@@ -4,6 +4,7 @@ import dataclasses
 import fcntl
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -126,6 +127,13 @@ class Workshop:
                 end = self.run(spec, runs)
                 assert end.code == 0, end.said
         return runs
+
+
+def free_address() -> str:
+    """Where a coordinator can listen: a port that was free a moment ago."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
 
 
 def workshop(factory: pytest.TempPathFactory, as_for_users: bool = False) -> Workshop:

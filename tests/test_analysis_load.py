@@ -8,7 +8,8 @@ import synthetic_sweeps as sweeps
 
 from analysis import read_runs
 from analysis.columns import NUMERIC, TEXT
-from mdm_jax.results import RunResult, Status, result_of, write_result
+from mdm_jax.results import RunResult, Status, escaped, result_of, to_csv, write_result
+from mdm_jax.sealed_json import seal
 from mdm_jax.spec import Family, RunSpec, pair, to_json
 
 
@@ -46,7 +47,8 @@ def test_a_planned_run_without_result_is_a_row_that_says_so(sweep: Path) -> None
 
 def test_a_plan_of_another_version_still_names_its_runs(sweep: Path) -> None:
     with (sweep / "plan.jsonl").open("a") as file:
-        file.write('{"run_id": "later", "family": "mdm", "budget": 1e12, "schema_version": 99, "model": {"x": 1}}\n')
+        later = {"run_id": "later", "family": "mdm", "budget": 1e12, "schema_version": 99, "model": {"x": 1}}
+        file.write(json.dumps(seal(later)) + "\n")
     late = read_runs(sweep).iloc[2]
     assert (late["run_id"], late["family"], late["budget"], late["status"]) == ("later", "mdm", 1e12, "missing")
 
@@ -63,11 +65,12 @@ def test_a_result_that_no_plan_names_is_kept(sweep: Path) -> None:
 def test_an_unreadable_result_is_a_failed_row(sweep: Path, content: str) -> None:
     write_run(sweep, "broken", content)
     broken = read_runs(sweep).iloc[2]
-    assert (broken["status"], broken["excluded_reason"]) == ("failed", "result.json is not a JSON object")
+    assert broken["status"] == "failed"
+    assert broken["excluded_reason"].startswith("result.json is damaged: not a JSON object")
 
 
 def test_a_half_written_plan_and_a_newer_result_are_named(sweep: Path) -> None:
-    write_run(sweep, "new", '{"schema_version": 99}')
+    write_run(sweep, "new", json.dumps(seal({"schema_version": 99})))
     with pytest.raises(ValueError, match=r"new/result.json: schema_version 99.*update"):
         read_runs(sweep)
     (sweep / "plan.jsonl").write_text((sweep / "plan.jsonl").read_text()[:-40])
@@ -156,3 +159,30 @@ def test_nothing_to_read_is_said(tmp_path: Path) -> None:
     (tmp_path / "runs.xlsx").write_text("x")
     with pytest.raises(ValueError, match=r"ends in .xlsx; readable are .csv"):
         read_runs(tmp_path / "runs.xlsx")
+
+
+@pytest.mark.parametrize("text", ["=HYPERLINK(1)", "+1", "-x", "@A", "'=1", "plain"])
+def test_a_formula_in_a_run_table_goes_round_as_text(tmp_path: Path, text: str) -> None:
+    row = result_of(pair(RunSpec(), Family.ARM), Status.FAILED, excluded_reason=text, device=text)
+    (tmp_path / "runs.csv").write_text(to_csv([row]))
+    read = read_runs(tmp_path / "runs.csv")
+    assert (read["excluded_reason"].item(), read["device"].item()) == (text, text)
+    (tmp_path / "again.csv").write_text(read.map(escaped).to_csv(index=False))  # as the report does
+    pd.testing.assert_frame_equal(read_runs(tmp_path / "again.csv"), read)
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [("9" * 5000, r"n\.jsonl: .*line 2: not JSON \(Exceeds the limit"), ("[" * 10**5, r"n\.jsonl: .*line 2: not JSON")],
+)
+def test_a_line_that_cannot_be_read_is_named(tmp_path: Path, number: str, said: str) -> None:
+    line = json.dumps({"family": "arm", "params_non_embedding": 1e6, "tokens": 1e8, "loss": 3})
+    (tmp_path / "n.jsonl").write_text(line + "\n" + line.replace("3}", number + "}") + "\n")
+    with pytest.raises(ValueError, match=said):
+        read_runs(tmp_path / "n.jsonl")
+
+
+def test_an_integer_beyond_every_float_is_infinite_and_left_out(tmp_path: Path) -> None:
+    line = json.dumps({"family": "arm", "params_non_embedding": 1e6, "tokens": 1e8, "loss": 3, "seed": 1})
+    (tmp_path / "n.jsonl").write_text(line + "\n" + line.replace("3,", "9" * 400 + ",") + "\n")
+    assert list(read_runs(tmp_path / "n.jsonl")["excluded_reason"]) == ["", "loss is not a finite number"]

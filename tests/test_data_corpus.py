@@ -1,6 +1,7 @@
 """Every source gives its documents once, in a fixed order, and names the file and line that is wrong."""
 
 import gzip
+import itertools
 import json
 import os
 import re
@@ -14,9 +15,10 @@ import pytest
 import zstandard
 from small_corpus import texts, write_jsonl
 
-from mdm_jax.data.corpus import documents
+from mdm_jax.data.corpus import cut, documents, labelled, read_piece
+from mdm_jax.data.holdout import WINDOW_BYTES, shared_windows
 from mdm_jax.data.pydoc import pydoc_documents
-from mdm_jax.spec import CorpusSource, CorpusSpec
+from mdm_jax.spec import CorpusSource, CorpusSpec, DataSpec, EvaluationSpec
 
 TEXTS = texts(50)
 
@@ -180,6 +182,15 @@ def test_tfds_gives_every_record_without_tensorflow(tfds_directory):
     assert sorted(json.loads(out.stdout)) == sorted(TEXTS)
 
 
+def test_tfds_in_pieces_gives_every_record_once(tfds_directory):
+    corpus = CorpusSpec(CorpusSource.TFDS, tfds_directory)
+    pieces = cut(corpus, piece_records=7)
+    assert len(pieces) == 8
+    assert sum(piece.weight for piece in pieces) == len(TEXTS)
+    found = [document.text for piece in pieces for document in read_piece(corpus, piece, 0.1)]
+    assert found == list(documents(corpus))
+
+
 def test_tfds_refuses_what_it_cannot_read_whole(tfds_directory, tmp_path):
     with pytest.raises(ValueError, match="no feature 'body'; it has n, text"):
         read("tfds", tfds_directory, text_field="body")
@@ -225,12 +236,25 @@ def test_the_documentation_corpus_does_not_depend_on_the_process():
 
 def test_a_larger_documentation_corpus_begins_with_the_smaller_one():
     small, large = (list(documents(CorpusSpec(max_bytes=size))) for size in (50_000, 100_000))
-    assert large[: len(small)] == small
-    first = next(pydoc_documents())
-    assert small[0] == first
+    everything = [document.text for document in itertools.islice(pydoc_documents(), 2 * len(large))]
+    for some in (small, large):
+        places = [everything.index(text) for text in some]
+        assert places == sorted(places)
+        dropped = places[-1] + 1 - len(some)
+        assert dropped <= 0.1 * len(some), "what is left out repeats another document, or training text"
 
 
 @pytest.mark.slow
-def test_the_documentation_corpus_is_ten_to_twenty_megabytes():
-    size = sum(len(text.encode()) for text in documents(CorpusSpec()))
+def test_the_whole_documentation_corpus_measures_generalisation():
+    """Ten to twenty megabytes, enough validation text for any tokenizer, and none of it in the training text."""
+    validation, training = [], []
+    for document in labelled(CorpusSpec(), DataSpec.validation_fraction):
+        (validation if document.validation else training).append(document.content)
+    size = sum(map(len, validation + training))
     assert 10e6 < size < 20e6
+    held = sum(map(len, validation))
+    assert held > 4 * EvaluationSpec.eval_tokens
+    assert 0.9 < held / size / DataSpec.validation_fraction < 1.1
+    counts = np.maximum(0, np.array([len(content) for content in validation]) - WINDOW_BYTES + 1)
+    shared = np.array(shared_windows(validation, training)) @ counts / counts.sum()
+    assert shared < 0.001, "27% with a split by document"

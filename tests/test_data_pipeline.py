@@ -1,7 +1,6 @@
-"""Batches are a pure function of (seed, step), the same for any number of processes, and epochs are permutations."""
+"""Rows of batches are a pure function of (seed, step, row), and epochs are permutations."""
 
 import dataclasses
-import itertools
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ from small_corpus import prepared
 from mdm_jax.data.pipeline import (
     evaluation_rows,
     stream_row,
-    train_batches,
+    training_rows,
     unique_tokens,
     validation_bytes_per_token,
 )
@@ -26,9 +25,10 @@ def data(tmp_path_factory) -> DataSpec:
     return prepared(tmp_path_factory.mktemp("corpus"))
 
 
-def take(data, steps, **arguments):
-    batches = train_batches(data, BATCH, **{"seed": 3, **arguments})
-    return np.stack(list(itertools.islice(batches, steps)))
+def take(data, steps, start=0):
+    """The batches of steps `start` to `steps - 1`, read from the beginning of a new process's reader."""
+    rows = training_rows(data, BATCH, seed=3)
+    return np.stack([rows.read(step, 0, BATCH) for step in range(start, steps)])
 
 
 def steps_of_an_epoch(data):
@@ -39,15 +39,16 @@ def test_a_batch_does_not_depend_on_where_reading_started(data):
     steps = int(2.5 * steps_of_an_epoch(data))
     whole = take(data, steps)
     for start in (1, 7, steps - 3):
-        np.testing.assert_array_equal(take(data, steps - start, start_step=start), whole[start:])
+        np.testing.assert_array_equal(take(data, steps, start), whole[start:])
 
 
-@pytest.mark.parametrize("processes", [2, 4, 8])
-def test_processes_hold_contiguous_rows_of_the_same_global_batch(data, processes):
+def test_rows_read_apart_are_those_of_the_batch(data):
     steps = int(1.5 * steps_of_an_epoch(data))
-    parts = [take(data, steps, process_index=p, process_count=processes) for p in range(processes)]
-    assert parts[0].shape == (steps, BATCH // processes, data.seq_len)
-    np.testing.assert_array_equal(np.concatenate(parts, axis=1), take(data, steps))
+    rows, whole = training_rows(data, BATCH, seed=3), take(data, steps)
+    assert rows.shape == (BATCH, data.seq_len)
+    for step in reversed(range(steps)):
+        for first, last in ((5, 8), (0, 1), (1, 5)):
+            np.testing.assert_array_equal(rows.read(step, first, last), whole[step, first:last])
 
 
 def test_every_epoch_gives_each_row_once_in_another_order(data):
@@ -103,7 +104,7 @@ def test_batches_hold_int32_tokens_below_the_vocabulary(data):
 def test_a_batch_larger_than_the_corpus_runs_over_several_epochs(data):
     rows = unique_tokens(data) // data.seq_len
     size = 2 * rows + 2
-    batch = next(train_batches(data, size, seed=0))
+    batch = training_rows(data, size, seed=0).read(0, 0, size)
     counts = np.unique(batch, axis=0, return_counts=True)[1]
     assert batch.shape[0] == size
     assert counts.min() >= 2
@@ -143,29 +144,16 @@ def test_too_few_validation_tokens_are_counted_out(data):
         evaluation_rows(data, 15)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"process_count": 3}, "multiple of the 3 processes"),
-        ({"process_index": 1}, "process_index = 1: must be below 1"),
-        ({"start_step": -1}, "start_step"),
-    ],
-)
-def test_wrong_arguments_are_named_by_the_call(data, change, message):
-    with pytest.raises(ValueError, match=message):
-        train_batches(data, BATCH, 0, **change)
-
-
 def test_rows_longer_than_the_corpus_are_refused(data):
     long = dataclasses.replace(data, seq_len=1 << 20)
     with pytest.raises(ValueError, match=r"data\.seq_len = 1048576: must be at most the \d+ tokens"):
-        train_batches(long, BATCH, 0)
+        training_rows(long, BATCH, 0)
 
 
 def test_a_run_refuses_other_data_than_it_was_planned_for(data):
     planned = dataclasses.replace(data, data_hash=read_manifest(data.directory).data_hash)
-    next(train_batches(planned, BATCH, 0))
+    training_rows(planned, BATCH, 0)
     other = dataclasses.replace(data, data_hash="0" * 64)
-    for read in (lambda: train_batches(other, BATCH, 0), lambda: evaluation_rows(other, 64)):
+    for read in (lambda: training_rows(other, BATCH, 0), lambda: evaluation_rows(other, 64)):
         with pytest.raises(ValueError, match="is not the planned 000000000000"):
             read()

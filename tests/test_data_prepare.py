@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from small_corpus import data_spec, flags, prepared, texts, write_jsonl
 
-from mdm_jax.data.build import in_validation
+from mdm_jax.data.holdout import in_validation
 from mdm_jax.data.prepare import main, prepare
 from mdm_jax.data.store import open_split
 from mdm_jax.manifest import read_manifest
@@ -88,6 +88,7 @@ def test_an_experiment_file_says_what_to_prepare(tmp_path, capsys):
         (["--corpus", "pydoc", "--vocab-size", "300", "--out", "x"], "must be 257 for bytes"),
         (["--corpus", "pydoc", "--validation-fraction", "1", "--out", "x"], "between 0 and 1"),
         (["--corpus", "pydoc", "--max-bytes", "1", "--out", "x"], "the validation split has no document"),
+        (["--corpus", "pydoc", "--jobs", "0", "--out", "x"], "--jobs = 0: must be at least 1 process"),
         (["--config", "absent.py"], "must be an experiment file"),
     ],
 )

@@ -12,8 +12,9 @@ import pytest
 from bucket import in_memory
 from small_corpus import data_spec, flags, prepared
 
-from mdm_jax.data.build import ShardWriter, build_shards
+from mdm_jax.data.build import build_shards
 from mdm_jax.data.prepare import main
+from mdm_jax.data.shards import ShardWriter
 from mdm_jax.data.store import open_split
 from mdm_jax.manifest import check_matches, read_manifest
 from mdm_jax.spec import CorpusSpec, TokenizerKind, TokenizerSpec
@@ -35,7 +36,7 @@ def test_tokens_run_over_many_shards_as_over_one(tmp_path):
     folders = {size: tmp_path / f"shards-{size}" for size in (1 << 20, 100, 7)}
     for size, folder in folders.items():
         folder.mkdir()
-        build_shards(data, as_path(folder), lambda documents, text_bytes: None, shard_tokens=size)
+        build_shards(data, as_path(folder), shard_tokens=size)
     whole = open_split(folders[1 << 20], "validation")
     expected = whole.tokens(0, len(whole))
     for size in (100, 7):
@@ -79,15 +80,17 @@ def test_a_damaged_shard_is_named(tmp_path, capsys, split, change):
     file = f"{split}-00000.bin"
     damage(data, file, change)
     with pytest.raises(ValueError, match=rf"{file}: shard "):
-        open_split(data.directory, split)
+        open_split(data.directory, split, verify=True)
     assert main(flags(data, "--verify")) == 1
     assert f"{file}: shard " in capsys.readouterr().err
     if change == "flipped":
-        assert len(open_split(data.directory, split, verify=False))
+        store = open_split(data.directory, split, verify=False)
+        with pytest.raises(ValueError, match=rf"{file}: shard is corrupt"):
+            store.tokens(0, len(store))
     else:
         assert main(flags(data)) == 1, "sizes are checked without --verify too"
     assert main(flags(data, "--force")) == 0
-    open_split(data.directory, split)
+    open_split(data.directory, split, verify=True)
 
 
 def edit(data, change):
@@ -115,7 +118,8 @@ def shard_of(tree):
         (lambda t: t.update(dtype="float64"), "dtype = 'float64': must be one of uint16, uint32"),
         (lambda t: t.update(vocab_size=1 << 20), "at most 65536 for uint16"),
         (lambda t: t.update(eos_id=257), "eos_id = 257: must be below vocab_size"),
-        (lambda t: t.update(schema_version=2), "schema_version = 2: must be 1"),
+        (lambda t: t.update(schema_version=3), "schema_version = 3: must be 1 or 2"),
+        (lambda t: shard_of(t).update(sums_sha256="abc"), "64 hex digits"),
         (lambda t: t.update(vocab=3), "unknown key vocab: did you mean vocab_size"),
         (lambda t: t.pop("eos_id"), "eos_id"),
         (lambda t: t["train"].update(shards=[]), "tokens"),
@@ -153,10 +157,10 @@ def test_ids_beyond_the_vocabulary_are_found(tmp_path):
     data = data_spec(tmp_path)
     folder = tmp_path / "built"
     folder.mkdir()
-    manifest = build_shards(data, as_path(folder), lambda documents, text_bytes: None)
+    manifest = build_shards(data, as_path(folder))
     small = dataclasses.replace(manifest, vocab_size=200, eos_id=0)
     with pytest.raises(ValueError, match=r"train-00000\.bin: token id 256: must be below the vocabulary's 200"):
-        open_split(folder, "train", manifest=small)
+        open_split(folder, "train", manifest=small).tokens(0, 1)
 
 
 @pytest.mark.parametrize(
@@ -205,11 +209,11 @@ def test_shards_in_an_object_store_are_copied_once_and_verified(tmp_path, monkey
         there, here = open_split(data.directory, split), open_split(local.directory, split)
         np.testing.assert_array_equal(there.tokens(0, len(there)), here.tokens(0, len(here)))
     bucket.rm("/bucket/prepared/train-00000.bin")
-    assert len(open_split(data.directory, "train")), "the copy is used"
+    assert open_split(data.directory, "train").tokens(0, 10) is not None, "the copy is used"
     (copy,) = [file for file in (tmp_path / "cache").iterdir() if file.stat().st_size > 20_000]
     copy.write_bytes(copy.read_bytes()[::-1])
-    with pytest.raises(ValueError, match="shard is corrupt"):
-        open_split(data.directory, "train")
+    with pytest.raises(ValueError, match="shard absent"):
+        open_split(data.directory, "train").tokens(0, 10)
     copy.unlink()
     with pytest.raises(ValueError, match="shard absent"):
         open_split(data.directory, "train")

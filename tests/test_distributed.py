@@ -1,23 +1,19 @@
-"""Two `jax.distributed` processes on CPU read the batches of one, train to its loss, and hand their checkpoints on."""
+"""Two `jax.distributed` processes on CPU train to the loss of one and hand their checkpoints on."""
 
 import dataclasses
-import hashlib
-import itertools
-import json
 import signal
-import socket
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 from running import (
-    ROOT,
     Ended,
     Workshop,
     assert_same,
     checkpoints,
     ended,
+    free_address,
     killed_at,
     leaves,
     outcome,
@@ -27,11 +23,9 @@ from running import (
     workshop,
 )
 
-from mdm_jax.data.pipeline import train_batches
 from mdm_jax.results import Status
 from mdm_jax.spec import Family, RunSpec
 
-BATCHES = (str(ROOT / "tests/programs/global_batches.py"),)
 TOLERANCE = 1e-5
 
 
@@ -46,10 +40,7 @@ def spec_of(shop: Workshop, family: Family, steps: int = 12, **hardware: int) ->
 
 def start_two(shop: Workshop, spec: RunSpec, runs: Path, **options) -> list[subprocess.Popen]:
     """Two processes with one device each."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    flags = ["--coordinator", address, "--processes", "2", "--process-index"]
+    flags = ["--coordinator", free_address(), "--processes", "2", "--process-index"]
     one_device = {"JAX_NUM_CPU_DEVICES": "1"}
     return [shop.start(spec, runs, *flags, str(i), environment=one_device, **options) for i in range(2)]
 
@@ -71,21 +62,13 @@ def assert_close(first: Path, second: Path, spec: RunSpec) -> None:
     assert result(first, spec).loss_se_mc == pytest.approx(result(second, spec).loss_se_mc, rel=1e-3)
 
 
-def test_two_processes_read_the_global_batches_of_one(shop, tmp_path) -> None:
-    spec = spec_of(shop, Family.ARM)
-    ends = run_two(shop, spec, tmp_path, program=BATCHES)
-    assert [end.code for end in ends] == [0, 0], [end.said for end in ends]
-    batches = itertools.islice(train_batches(spec.data, spec.optim.global_batch, spec.seed), 5)
-    digests = [hashlib.sha256(batch_BL.tobytes()).hexdigest() for batch_BL in batches]
-    assert len(set(digests)) == 5
-    assert [json.loads(end.out.splitlines()[-1]) for end in ends] == [digests, digests]
-
-
-def test_two_processes_train_as_one_does(shop, tmp_path) -> None:
-    spec = spec_of(shop, Family.ARM)
+@pytest.mark.parametrize(("data", "model"), [(1, 2), pytest.param(2, 1, marks=pytest.mark.slow)], ids=["model", "data"])
+def test_two_processes_train_as_one_does(shop, tmp_path, data, model) -> None:
+    """Also where the model axis spans both: each then holds all rows of the batch, and half of the weights."""
+    spec = shop.spec(Family.ARM, mesh_data=data, mesh_model=model)
     ends = run_two(shop, spec, tmp_path)
     assert [end.code for end in ends] == [0, 0], [end.said for end in ends]
-    assert result(tmp_path, spec).topology == "2x1 cpu, 2 processes"
+    assert result(tmp_path, spec).topology == f"{data}x{model} cpu, 2 processes"
     assert_close(shop.undisturbed(spec), tmp_path, spec)
 
 

@@ -16,6 +16,8 @@ from isoflop.sweep import CurveSpec, SweepSpec
 from mdm_jax.config import default_run
 from mdm_jax.counting import count_parameters, train_flops
 from mdm_jax.manifest import Manifest, Shard, Split, data_hash, write_manifest
+from mdm_jax.results import Status, result_of, write_result
+from mdm_jax.sealed_json import seal, unseal
 from mdm_jax.spec import (
     ComputeDtype,
     CorpusSpec,
@@ -39,6 +41,15 @@ def two_runs() -> tuple[RunSpec, ...]:
     return make_grid(RunSpec(), SweepSpec(curves=curves), HardwareSpec())
 
 
+def give_result(directory: Path, run: RunSpec, status: Status = Status.OK) -> None:
+    write_result(directory / "runs" / run.run_id / "result.json", result_of(run, status))
+
+
+def edited(run: RunSpec, **changes: object) -> str:
+    """The run's line with other content, under a seal that fits it."""
+    return json.dumps(seal(unseal(to_json(run), 1) | changes)) + "\n"
+
+
 def test_plan_is_replaced_while_nothing_has_run(tmp_path) -> None:
     first, second = two_runs()
     assert write_plan(tmp_path, [first]).added == 1
@@ -50,7 +61,7 @@ def test_plan_only_grows_once_runs_exist(tmp_path) -> None:
     first, second = two_runs()
     write_plan(tmp_path, [first])
     before = (tmp_path / "plan.jsonl").read_bytes()
-    (tmp_path / "runs" / first.run_id).mkdir(parents=True)
+    give_result(tmp_path, first)
     with pytest.raises(ValueError, match=rf"{first.run_id} of the existing plan is not in the new one.*--out"):
         write_plan(tmp_path, [second])
     assert (tmp_path / "plan.jsonl").read_bytes() == before
@@ -64,7 +75,7 @@ def test_changed_corpus_is_refused_once_runs_exist(tmp_path) -> None:
         return dataclasses.replace(RunSpec(), data=dataclasses.replace(RunSpec().data, data_hash=digest))
 
     write_plan(tmp_path, [planned("a" * 64)])
-    (tmp_path / "runs" / RunSpec().run_id).mkdir(parents=True)
+    give_result(tmp_path, RunSpec())
     with pytest.raises(ValueError, match=r"the corpus in .* has changed"):
         write_plan(tmp_path, [planned("b" * 64)])
 
@@ -75,7 +86,7 @@ def test_half_written_plan_is_named_and_repaired(tmp_path, keep: int) -> None:
     path = tmp_path / "plan.jsonl"
     write_plan(tmp_path, [first, second])
     whole = path.read_text()
-    (tmp_path / "runs" / first.run_id).mkdir(parents=True)
+    give_result(tmp_path, first)
     path.write_text(whole.split("\n")[0] + "\n" + (whole.split("\n")[1][:keep] or "{"))
     with pytest.raises(ValueError, match=r"plan\.jsonl line 2: half-written or damaged.*isoflop\.plan"):
         read_plan(tmp_path)
@@ -87,21 +98,21 @@ def test_half_written_plan_is_named_and_repaired(tmp_path, keep: int) -> None:
     ("edit", "said"), [({"schema_version": 99}, "line 1: schema_version = 99"), ({"seed": 9}, "line 1: run_id")]
 )
 def test_newer_or_edited_plan_is_refused(tmp_path, edit: dict, said: str) -> None:
-    (tmp_path / "plan.jsonl").write_text(json.dumps(json.loads(to_json(RunSpec())) | edit) + "\n")
+    (tmp_path / "plan.jsonl").write_text(edited(RunSpec(), **edit))
     with pytest.raises(ValueError, match=said):
         read_plan(tmp_path)
 
 
 @pytest.mark.parametrize("started", [False, True])
 def test_plan_of_a_newer_version_is_never_replaced(tmp_path, capsys, started: bool) -> None:
-    newer = json.dumps(json.loads(to_json(RunSpec())) | {"schema_version": 2, "invented_later": 1}) + "\n"
+    newer = edited(RunSpec(), schema_version=3, invented_later=1)
     (tmp_path / "plan.jsonl").write_text(newer)
     if started:
-        (tmp_path / "runs" / RunSpec().run_id).mkdir(parents=True)
+        give_result(tmp_path, RunSpec())
     assert main(["--config", QUICKSTART, "--out", str(tmp_path)]) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "line 1: schema_version = 2, and this mdm-jax knows 1" in error
+    assert "line 1: schema_version = 3, and this mdm-jax knows 2" in error
     assert (tmp_path / "plan.jsonl").read_text() == newer
     with pytest.raises(ValueError, match="a newer one wrote the plan; update it"):
         read_plan(tmp_path)
@@ -241,11 +252,11 @@ def test_bad_input_is_one_line(tmp_path, capsys, arguments: str, said: str) -> N
     assert not (tmp_path / "plan.jsonl").exists()
 
 
-def manifest(vocab_size: int = 257, tokens: int = 1_000_000) -> Manifest:
+def manifest(vocab_size: int = 257, tokens: int = 1_000_000, validation: int = 100_000) -> Manifest:
     kind = TokenizerKind.BYTES if vocab_size == 257 else TokenizerKind.SENTENCEPIECE
-    train, validation = (
+    train, held_out = (
         Split(n, 10, n, (Shard(f"{name}.bin", n, 2 * n, "ab" * 32),))
-        for name, n in (("train", tokens), ("validation", 20_000))
+        for name, n in (("train", tokens), ("validation", validation))
     )
     return Manifest(
         corpus=CorpusSpec(),
@@ -255,9 +266,9 @@ def manifest(vocab_size: int = 257, tokens: int = 1_000_000) -> Manifest:
         eos_id=vocab_size - 1,
         dtype="uint16",
         tokenizer_hash="cd" * 32,
-        data_hash=data_hash("cd" * 32, train, validation),
+        data_hash=data_hash("cd" * 32, train, held_out),
         train=train,
-        validation=validation,
+        validation=held_out,
     )
 
 
@@ -322,11 +333,11 @@ def test_placed_plan_only_grows(tmp_path, capsys) -> None:
     arguments = ["--budgets", "1e19,3e19", "--out", str(tmp_path)]
     assert main(arguments) == 0
     before = (tmp_path / "plan.jsonl").read_text()
-    (tmp_path / "runs" / read_plan(tmp_path)[0].run_id).mkdir(parents=True)
+    give_result(tmp_path, read_plan(tmp_path)[0])
     assert main([*arguments, "--holdout", "1e20"]) == 0
     assert (tmp_path / "plan.jsonl").read_text().startswith(before)
     assert main(["--budgets", "3e19", "--out", str(tmp_path)]) == 1
-    assert "runs exist" in capsys.readouterr().err
+    assert "it has a result or a checkpoint" in capsys.readouterr().err
 
 
 def test_corpus_too_small_is_said_with_its_epochs(tmp_path, capsys) -> None:

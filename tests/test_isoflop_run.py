@@ -18,6 +18,7 @@ from isoflop.planfile import write_plan
 from isoflop.run import main, training_command
 from isoflop.runner import Stop
 from mdm_jax.results import Status, read_result, result_of, write_result
+from mdm_jax.sealed_json import seal, unseal
 from mdm_jax.spec import Family, RunSpec, pair
 
 
@@ -88,7 +89,7 @@ def test_a_stale_failure_is_not_taken_for_the_retry(tmp_path) -> None:
     assert row.attempts == 2
 
 
-def test_a_running_or_unreadable_row_is_run_again(tmp_path) -> None:
+def test_a_running_or_unreadable_row_is_run_again(tmp_path, capsys) -> None:
     runs = make_sweep(tmp_path, ["ok", "ok"])
     for run in runs:
         (tmp_path / "runs" / run.run_id).mkdir(parents=True)
@@ -97,6 +98,40 @@ def test_a_running_or_unreadable_row_is_run_again(tmp_path) -> None:
     rows = sweep(tmp_path)
     assert [row.status for row in rows] == [Status.OK, Status.OK]
     assert [row.attempts for row in rows] == [5, 1]
+    kept = tmp_path / "runs" / runs[1].run_id / "result.json.damaged-1"
+    assert kept.read_text() == '{"run_id": "mdm'
+    said = next(line for line in capsys.readouterr().out.splitlines() if "damaged" in line)
+    assert said.startswith(f"{kept.with_name('result.json')}: not a run's result (not a JSON object")
+    assert said.endswith("kept as result.json.damaged-1; the run goes on from its newest checkpoint, or begins again")
+
+
+def test_a_result_that_was_changed_or_is_anothers_is_kept_aside_and_run_again(tmp_path, capsys) -> None:
+    runs = make_sweep(tmp_path, ["ok", "ok", "ok"])
+    sweep(tmp_path)
+    changed, whole, copied = (tmp_path / "runs" / run.run_id / "result.json" for run in runs)
+    changed.write_text(changed.read_text().replace('"loss": 2.5', '"loss": 2.4'))
+    copied.write_bytes(whole.read_bytes())
+    capsys.readouterr()
+    for time_ in (1, 2):
+        rows = sweep(tmp_path)
+        assert [row.loss for row in rows] == [2.5, 2.5, 2.5]
+        assert sorted(path.name for path in changed.parent.glob("*.damaged-*")) == ["result.json.damaged-1"]
+        assert len(started(tmp_path)) == 5, time_
+    said = capsys.readouterr().out
+    assert f"{changed}: not a run's result (sha256 is not that of the content" in said
+    assert f"{copied}: the result of another run, {runs[1].run_id}: kept as result.json.damaged-1" in said
+
+
+def test_a_newer_versions_result_is_not_run_over(tmp_path, capsys) -> None:
+    (run,) = make_sweep(tmp_path, ["ok"])
+    sweep(tmp_path)
+    path = tmp_path / "runs" / run.run_id / "result.json"
+    tree = unseal(path.read_text(), since=3) | {"schema_version": 9}
+    path.write_text(json.dumps(seal(tree)))
+    assert main([str(tmp_path)], command=imitation(tmp_path)) == 1
+    assert "result.json: schema_version = 9, and this mdm-jax knows 3: update it" in capsys.readouterr().err
+    assert unseal(path.read_text(), since=3) == tree
+    assert len(started(tmp_path)) == 1
 
 
 @pytest.mark.skipif(

@@ -20,7 +20,7 @@ from isoflop.planfile import read_plan, write_plan
 from isoflop.sweep import CurveSpec, SweepSpec
 from isoflop.wsd import savings, with_trunks
 from mdm_jax.counting import count_parameters, train_flops
-from mdm_jax.results import TRUNK_SEGMENT, Status, result_of
+from mdm_jax.results import TRUNK_SEGMENT, Status, result_of, write_result
 from mdm_jax.spec import (
     CellSpec,
     DataSpec,
@@ -248,7 +248,7 @@ def test_a_budget_below_the_others_would_change_their_warm_up(tmp_path) -> None:
     write_plan(tmp_path, old)
     write_plan(tmp_path, plan([1e10, 1e11], sizes=["1x16"]))  # nothing has run
     write_plan(tmp_path, old)
-    (tmp_path / "runs" / old[0].run_id).mkdir(parents=True)
+    write_result(tmp_path / "runs" / old[0].run_id / "result.json", result_of(old[0], Status.RUNNING))
     with pytest.raises(ValueError, match="is not in the new one") as refused:
         write_plan(tmp_path, plan([1e10, 3e10, 1e11], sizes=["1x16"]))
     assert "set sweep.trunk_warmup_budget=3e+10 to keep it" in str(refused.value)

@@ -1,6 +1,7 @@
 """The command line of a run: bad input, divergence, full disks and lost terminals each end with one line and a code."""
 
 import dataclasses
+import json
 import os
 import pty
 import shutil
@@ -15,6 +16,7 @@ from mdm_jax.data.prepare import prepare
 from mdm_jax.main import main
 from mdm_jax.manifest import MANIFEST_FILE
 from mdm_jax.results import Status
+from mdm_jax.sealed_json import seal, unseal
 from mdm_jax.spec import DataSpec, Family, RunSpec, to_json
 
 ARM = Family.ARM
@@ -90,12 +92,13 @@ def test_flags_that_do_not_fit_are_refused(tmp_path, capfd) -> None:
 def test_a_run_that_the_plan_does_not_hold_whole_is_refused(shop, refused) -> None:
     spec = shop.spec(ARM)
     line = to_json(spec)
+    misspelt = json.dumps(seal(unseal(line, since=2) | {"optim": {"lr_paek": 1e-3}}))
     assert "not in " in refused(spec, run_id="arm-1x16-000000000000")
     assert "line 2: not a JSON object" in refused(f"\n{line[:300]}", run_id=spec.run_id)
-    assert "was the line edited?" in refused(line.replace('"seed": 0', '"seed": 1'), run_id=spec.run_id)
-    assert "unknown key optim.lr_paek: did you mean optim.lr_peak?" in refused(
-        line.replace('"lr_peak"', '"lr_paek"'), run_id=spec.run_id
+    assert "sha256 is not that of the content: was it edited?" in refused(
+        line.replace('"seed": 0', '"seed": 1'), run_id=spec.run_id
     )
+    assert "unknown key optim.lr_paek: did you mean optim.lr_peak?" in refused(misspelt, run_id=spec.run_id)
 
 
 @pytest.mark.parametrize(

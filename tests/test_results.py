@@ -7,7 +7,8 @@ import json
 
 import pytest
 
-from mdm_jax.results import LossKind, RunResult, Status, read_result, result_of, to_csv, write_result
+from mdm_jax.results import LossKind, RunResult, Status, read_result, result_of, to_csv, unescaped, write_result
+from mdm_jax.sealed_json import seal
 from mdm_jax.spec import CellSpec, Family, FlopConvention, RunSpec, ScheduleSpec, pair
 from mdm_jax.storage import inside, write_atomic
 
@@ -74,6 +75,19 @@ def test_csv_holds_every_row_and_leaves_the_unknown_empty(row: RunResult) -> Non
     assert tuple(rows[0]) == RunResult.columns()
 
 
+FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "'", "'=1", "''", "＝1", "plain", "", " =1", "a=1", "a'"]
+
+
+def test_no_cell_of_a_csv_is_a_formula_and_every_text_is_read_back(row: RunResult) -> None:
+    rows = [dataclasses.replace(row, excluded_reason=text, group=text) for text in FORMULAS]
+    table = list(csv.DictReader(io.StringIO(to_csv(rows), newline="")))
+    assert [unescaped(cells["excluded_reason"]) for cells in table] == FORMULAS
+    assert [unescaped(cells["group"]) for cells in table] == FORMULAS
+    for cells in table:
+        assert not cells["excluded_reason"].startswith(("=", "+", "-", "@", "\t", "\r", "＝"))
+    assert all(float(cells["loss"]) == 2.5 for cells in table)
+
+
 @pytest.mark.parametrize(
     "text", ["", "[]", "{", '{"schema_version": 99}', '{"schema_version": 1, "loss": NaN}', "[" * 100_000]
 )
@@ -86,8 +100,7 @@ def test_a_broken_result_is_named(tmp_path, text: str) -> None:
 
 def test_a_result_with_a_foreign_column_is_refused(tmp_path, row: RunResult) -> None:
     path = tmp_path / "result.json"
-    write_result(path, row)
-    path.write_text(json.dumps({**json.loads(path.read_text()), "los": 1.0}))
+    path.write_text(json.dumps(seal({**dataclasses.asdict(row), "los": 1.0})))
     with pytest.raises(ValueError, match="unknown key los: did you mean loss"):
         read_result(path)
 

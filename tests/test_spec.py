@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from mdm_jax.config import default_run, load_config, override, to_spec
+from mdm_jax.sealed_json import seal, unseal
 from mdm_jax.spec import (
     LATER,
     CellSpec,
@@ -138,7 +139,7 @@ def test_pair_differs_in_objective_and_attention_alone(name: str, family: Family
     [
         ({"seed": 1}, "was the line edited"),
         ({"run_id": "mdm-2x64-000000000000"}, "was the line edited"),
-        ({"schema_version": 2}, "schema_version = 2"),
+        ({"schema_version": 3}, "schema_version = 3"),
         ({"schema_version": None}, "schema_version"),
         ({"sead": 1}, "did you mean seed"),
         ({"seed": "1"}, "of type int"),
@@ -150,7 +151,7 @@ def test_pair_differs_in_objective_and_attention_alone(name: str, family: Family
 )
 def test_from_json_refuses(edit: dict, said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        from_json(json.dumps(json.loads(to_json(RunSpec())) | edit))
+        from_json(json.dumps(seal(unseal(to_json(RunSpec()), 2) | edit)))
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"schema_version": 1', "[" * 100_000, "\0"])

@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import reshard
-from tiny_runs import on_mesh, quick_compilation, run_spec, tokens
+from tiny_runs import on_mesh, put, quick_compilation, run_spec, tokens
 
 from mdm_jax.model.transformer import hidden
 from mdm_jax.objectives.loss import draw
 from mdm_jax.objectives.vocab_loss import CHUNK_ROWS, token_nats, token_nats_reference, vocab_loss
 from mdm_jax.optim import learning_rate
-from mdm_jax.sharding import BATCH, BATCH_L, HEAD_DV, global_batch, make_mesh
+from mdm_jax.sharding import BATCH, BATCH_L, HEAD_DV, make_mesh
 from mdm_jax.spec import Family, ModelSpec, OptimSpec, RunSpec
 from mdm_jax.train.state import init_state
 from mdm_jax.train.step import compile_step
@@ -133,7 +133,7 @@ def compiled(function, *arrays) -> str:
 
 
 def program_of_step(spec: RunSpec) -> str:
-    batch_BL = global_batch(make_mesh(1, 1, jax.devices()[:1]), tokens((BATCH_ROWS, LENGTH), WORDS))
+    batch_BL = put(make_mesh(1, 1, jax.devices()[:1]), tokens((BATCH_ROWS, LENGTH), WORDS))
     return compiled(compile_step(spec), init_state(spec), batch_BL, learning_rate(spec.optim, spec.schedule))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mdm_jax.model.transformer import Transformer
-from mdm_jax.sharding import make_mesh
+from mdm_jax.sharding import global_batch, make_mesh
 from mdm_jax.spec import (
     BYTES_VOCAB_SIZE,
     DataSpec,
@@ -42,6 +42,11 @@ def run_spec(family: Family, model: ModelSpec, seq_len: int, **changes) -> RunSp
     kind = TokenizerKind.BYTES if model.vocab_size == BYTES_VOCAB_SIZE else TokenizerKind.SENTENCEPIECE
     data = DataSpec(tokenizer=TokenizerSpec(kind, model.vocab_size), seq_len=seq_len)
     return pair(RunSpec(model=model, data=data, **changes), family)
+
+
+def put(mesh: Mesh, x_BL: np.ndarray) -> jax.Array:
+    """A batch held whole here, as the training loop puts it on a mesh."""
+    return global_batch(mesh, (x_BL.shape[0], x_BL.shape[1]), lambda first, last: x_BL[first:last])
 
 
 def tokens(shape: tuple[int, ...], vocab_size: int, seed: int = 0) -> np.ndarray:

@@ -139,7 +139,7 @@ def read_evidence(
             which no gap can be read; one line says what to do.
     """
     from analysis import read_runs
-    from analysis.load import MISSING
+    from analysis.sweep_folder import MISSING
 
     plan = read_plan(directory)
     table = read_runs(directory, where=tuple(where))

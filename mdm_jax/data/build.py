@@ -1,107 +1,92 @@
-"""Builds the shards of a corpus: documents to ids, split by the hash of their content, into flat little-endian files.
+"""Builds the shards of a corpus: pieces become sealed parts in any number of processes, and parts become shards.
 
-A document's split depends on its own text alone, so adding documents moves no other. EOS ends each document.
+The shards hold the documents in the corpus' order, each once, whatever the number of processes. A document's split
+depends on its own text alone (on its package for `pydoc`), so adding documents moves no other. EOS ends each document.
 """
 
+import contextlib
 import hashlib
-import itertools
-from collections.abc import Callable, Iterable, Iterator
-from typing import IO
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int32
 
-from mdm_jax.data.corpus import documents
-from mdm_jax.data.tokenizer import TRAINING_BYTES, Tokenizer, make_tokenizer
-from mdm_jax.manifest import SPLITS, TOKENIZER_FILE, Manifest, Shard, Split, data_hash, write_manifest
+from mdm_jax.data.corpus import PIECE_BYTES, Piece, cut, labelled, no_text
+from mdm_jax.data.duplicates import first_of_each
+from mdm_jax.data.parts import Part, Task, make_part
+from mdm_jax.data.shards import SHARD_TOKENS, ShardWriter
+from mdm_jax.data.tokenizer import TRAINING_BYTES, make_tokenizer, open_tokenizer
+from mdm_jax.data.workers import in_order
+from mdm_jax.manifest import SPLITS, TOKENIZER_FILE, Manifest, Split, data_hash, write_manifest
 from mdm_jax.spec import DataSpec, TokenizerKind
-from mdm_jax.storage import Path
+from mdm_jax.storage import Path, as_path, write_atomic
+from mdm_jax.tree import to_dict
 
-SHARD_TOKENS = 1 << 26
-REPORT_EVERY = 500
-
-
-def in_validation(text: str, fraction: float) -> bool:
-    """Whether a document belongs to the validation split."""
-    first = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
-    return first < fraction * 2.0**64
+PARTS = "parts"
+CHUNK_TOKENS = 1 << 21
 
 
-class ShardWriter:
-    """Writes one split: `train-00000.bin`, `train-00001.bin`, …, each of at most `shard_tokens` ids."""
+@dataclass(frozen=True)
+class Progress:
+    """How far the preparation is; `done` and `total` in bytes of the files (records of TFDS)."""
 
-    def __init__(self, folder: Path, split: str, dtype: str, shard_tokens: int = SHARD_TOKENS) -> None:
-        self._folder, self._name, self._most = folder, split, shard_tokens
-        self._dtype = np.dtype(dtype).newbyteorder("<")
-        self._shards: list[Shard] = []
-        self._file: IO[bytes] | None = None
-        self._held, self._digest = 0, hashlib.sha256()
-        self._documents = self._text_bytes = 0
+    done: int
+    total: int
+    documents: int
+    skipped: tuple[str, ...] = ()
+    """What the latest piece made the reader pass over, at most 20 lines of it."""
 
-    def add(self, ids: Int32[np.ndarray, "tokens"], text_bytes: int) -> None:
-        """Appends one document's ids; a document may go on in the next shard."""
-        self._documents += 1
-        self._text_bytes += text_bytes
-        stored = ids.astype(self._dtype)
-        while len(stored):
-            room = self._most - self._held
-            self._write(stored[:room].tobytes(), len(stored[:room]))
-            stored = stored[room:]
 
-    def _write(self, raw: bytes, tokens: int) -> None:
-        if self._file is None:
-            self._file = (self._folder / self._file_name()).open("wb")
-        self._file.write(raw)
-        self._digest.update(raw)
-        self._held += tokens
-        if self._held == self._most:
-            self._close()
-
-    def _file_name(self) -> str:
-        return f"{self._name}-{len(self._shards):05d}.bin"
-
-    def _close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            size = self._held * self._dtype.itemsize
-            self._shards.append(Shard(self._file_name(), self._held, size, self._digest.hexdigest()))
-        self._file, self._held, self._digest = None, 0, hashlib.sha256()
-
-    def finish(self) -> Split:
-        """The counts and shards of the split.
-
-        Raises:
-            ValueError: no document fell into it.
-        """
-        self._close()
-        if not self._shards:
-            raise ValueError(f"the {self._name} split has no document: give more text or change validation_fraction")
-        return Split(sum(s.tokens for s in self._shards), self._documents, self._text_bytes, tuple(self._shards))
+Report = Callable[[Progress], None]
+Writers = Mapping[str, ShardWriter]
 
 
 def build_shards(
-    data: DataSpec, folder: Path, report: Callable[[int, int], None], shard_tokens: int = SHARD_TOKENS
+    data: DataSpec,
+    folder: Path,
+    report: Report = lambda progress: None,
+    shard_tokens: int = SHARD_TOKENS,
+    jobs: int = 1,
+    skip_bad: bool = False,
+    piece_bytes: int = PIECE_BYTES,
 ) -> Manifest:
-    """Writes shards, tokenizer and, last, the manifest into an empty folder.
+    """Writes shards, tokenizer and, last, the manifest into a folder, and goes on from the parts that lie there.
+
+    Args:
+        data: corpus, tokenizer and split.
+        folder: empty, or what an interrupted call with the same `data` left.
+        report: called after each piece.
+        shard_tokens: most ids of a shard.
+        jobs: most processes at a time; the result is the same for any number.
+        skip_bad: passes over bad lines of JSONL and bad files.
+        piece_bytes: bytes of plain JSONL that one process reads at a time.
 
     Raises:
         ValueError: the corpus is absent, corrupt or too small for its splits, or the tokenizer is bad.
+        OSError: the disk is full or not writable; finished parts remain.
     """
-    texts, fraction = documents(data.corpus), data.validation_fraction
-    sample: list[str] = []
-    if data.tokenizer.kind is TokenizerKind.SENTENCEPIECE:
-        sample = _sample(texts)
-    tokenizer = make_tokenizer(data.tokenizer, (text for text in sample if not in_validation(text, fraction)))
+    work = folder / PARTS
+    work.mkdir(parents=True, exist_ok=True)
+    pieces = cut(data.corpus, piece_bytes)
+    model = _model_file(data, pieces, work, skip_bad)
+    tokenizer = open_tokenizer(model)
     dtype = "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32"
-    writers = {name: ShardWriter(folder, name, dtype, shard_tokens) for name in SPLITS}
-    _write_all(itertools.chain(sample, texts), fraction, tokenizer, writers, report)
-    train, validation = (writers[name].finish() for name in SPLITS)
+    tasks = [Task(piece, data, str(work), dtype, tokenizer.hash, model, skip_bad) for piece in pieces]
+    parts = _enough_parts(tasks, jobs, data.corpus.max_bytes, report)
+    try:
+        train, validation = _write_splits(parts, data, folder, dtype, shard_tokens)
+    except ValueError:
+        shutil.rmtree(work)
+        raise
     if tokenizer.model:
         (folder / TOKENIZER_FILE).write_bytes(tokenizer.model)
     manifest = Manifest(
         corpus=data.corpus,
         tokenizer=data.tokenizer,
-        validation_fraction=fraction,
+        validation_fraction=data.validation_fraction,
         vocab_size=tokenizer.vocab_size,
         eos_id=tokenizer.eos_id,
         dtype=dtype,
@@ -109,34 +94,107 @@ def build_shards(
         data_hash=data_hash(tokenizer.hash, train, validation),
         train=train,
         validation=validation,
+        skipped=sum(part.skipped_count for part in parts),
     )
+    shutil.rmtree(work)
     write_manifest(folder, manifest)
     return manifest
 
 
-def _write_all(
-    texts: Iterable[str],
-    fraction: float,
-    tokenizer: Tokenizer,
-    writers: dict[str, ShardWriter],
-    report: Callable[[int, int], None],
-) -> None:
-    total = 0
-    for count, text in enumerate(texts, 1):
-        size = len(text.encode())
-        total += size
-        ids = np.append(tokenizer.encode(text), np.int32(tokenizer.eos_id))
-        writers["validation" if in_validation(text, fraction) else "train"].add(ids, size)
-        if count % REPORT_EVERY == 0:
-            report(count, total)
+def _write_splits(parts: Sequence[Part], data: DataSpec, folder: Path, dtype: str, shard_tokens: int) -> list[Split]:
+    """The training and the validation split, written.
+
+    Raises:
+        ValueError: there is no text, or none for one of them.
+    """
+    if not any(part.documents for part in parts):
+        raise ValueError(no_text(data.corpus))
+    with contextlib.ExitStack() as stack:
+        writers = {name: ShardWriter(folder, name, dtype, shard_tokens) for name in SPLITS}
+        for writer in writers.values():
+            stack.callback(writer.close)
+        _write_parts(parts, str(folder / PARTS), dtype, data.corpus.max_bytes, writers)
+        return [writers[name].finish() for name in SPLITS]
 
 
-def _sample(texts: Iterator[str]) -> list[str]:
-    """The first documents, as many as a tokenizer is trained on; they are taken off the iterator."""
-    taken, size = [], 0
-    for text in texts:
-        taken.append(text)
-        size += len(text.encode())
+def _enough_parts(tasks: Sequence[Task], jobs: int, max_bytes: int, report: Report) -> list[Part]:
+    """Parts in order, as many as hold `max_bytes` of different texts; all of them if it is 0."""
+    parts, held, documents, done = [], 0, 0, 0
+    total, next_check = sum(task.piece.weight for task in tasks), max_bytes
+    report(Progress(0, total, 0))
+    for task, part in zip(tasks, results := in_order(make_part, tasks, jobs), strict=True):
+        parts.append(part)
+        held, documents, done = held + part.text_bytes, documents + part.documents, done + task.piece.weight
+        report(Progress(done, total, documents, part.skipped))
+        if held >= next_check > 0:
+            different = sum(int(index["text_bytes"][first].sum()) for index, first in _first(parts, task.folder))
+            if different >= max_bytes:
+                break
+            next_check = held + max(max_bytes - different, held // 8)
+    results.close()
+    return parts
+
+
+def _first(parts: Sequence[Part], folder: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Of each part the index, and which of its documents equal no earlier one."""
+    total = sum(part.documents for part in parts)
+    first = first_of_each((part.index(folder) for part in parts), total, as_path(folder))
+    start = 0
+    for part in parts:
+        yield part.index(folder), first[start : start + part.documents]
+        start += part.documents
+
+
+def _write_parts(parts: Sequence[Part], folder: str, dtype: str, max_bytes: int, writers: Writers) -> None:
+    """Writes each document once to its split, in order, until `max_bytes` of text are reached."""
+    room = max_bytes or sys.maxsize
+    for part, (index, first) in zip(parts, _first(parts, folder), strict=True):
+        held = np.cumsum(index["text_bytes"] * first.astype(np.int64))
+        count = min(int(np.searchsorted(held, room)) + 1, len(index))
+        _write_documents(part.ids(folder, dtype), index[:count], first[:count], writers)
+        room -= int(held[count - 1]) if count else 0
+        if room <= 0:
+            return
+
+
+def _write_documents(ids: np.ndarray, index: np.ndarray, first: np.ndarray, writers: Writers) -> None:
+    """Writes the documents of one part that `first` marks, some million ids at a time."""
+    ends = np.cumsum(index["tokens"], dtype=np.int64)
+    begun = 0
+    while begun < len(index):
+        token = int(ends[begun - 1]) if begun else 0
+        stop = max(begun + 1, int(np.searchsorted(ends, token + CHUNK_TOKENS, "right")))
+        rows, chunk = index[begun:stop], ids[token : int(ends[stop - 1])]
+        for name, validation in (("train", False), ("validation", True)):
+            mine = first[begun:stop] & (rows["validation"] == validation)
+            if mine.any():
+                own = chunk if mine.all() else chunk[np.repeat(mine, rows["tokens"])]
+                writers[name].add(own, int(rows["text_bytes"][mine].sum(dtype=np.int64)), int(mine.sum()))
+        begun = stop
+
+
+def _model_file(data: DataSpec, pieces: Sequence[Piece], work: Path, skip_bad: bool) -> str:
+    """The path of the tokenizer's model, trained now if no earlier attempt did it; empty for bytes."""
+    if data.tokenizer.kind is TokenizerKind.BYTES:
+        return ""
+    decides = [to_dict(data.corpus), to_dict(data.tokenizer), data.validation_fraction, skip_bad, to_dict(pieces)]
+    name = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]
+    path, seal = work / f"{name}.model", work / f"{name}.model.sha256"
+    trained = data.tokenizer.kind is TokenizerKind.SENTENCEPIECE and path.is_file() and seal.is_file()
+    if trained and seal.read_text() == hashlib.sha256(path.read_bytes()).hexdigest():
+        return str(path)
+    model = make_tokenizer(data.tokenizer, _sample(data, skip_bad)).model
+    write_atomic(path, model)
+    write_atomic(seal, hashlib.sha256(model).hexdigest())
+    return str(path)
+
+
+def _sample(data: DataSpec, skip_bad: bool) -> Iterator[str]:
+    """Training texts from the start of the corpus, out of as much text as a tokenizer is trained on."""
+    size = 0
+    for document in labelled(data.corpus, data.validation_fraction, (lambda said: None) if skip_bad else None):
+        if not document.validation:
+            yield document.text
+        size += len(document.content)
         if size >= TRAINING_BYTES:
-            break
-    return taken
+            return

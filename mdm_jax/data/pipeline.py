@@ -2,15 +2,17 @@
 
 The corpus is cut into rows of L tokens. Row g of the endless stream that training reads is row `shuffle(epoch, g mod
 rows)` of the corpus, where the shuffle is a keyed permutation computed point by point; the batch at step s holds
-stream rows s B to (s + 1) B. It is thus a pure function of (seed, step): resuming needs no iterator state, and P
-processes that each take contiguous rows read together exactly what one would.
+stream rows s B to (s + 1) B. Every row of a batch is thus a pure function of (seed, step, row): resuming needs no
+iterator state, and each process reads the rows that its own devices hold, whichever these are.
+
+Grain gives the permutation. Its datasets and readers are not used: a batch of 16 rows takes 70 us from memory, and the
+asynchronous dispatch of steps hides that already.
 """
 
 import functools
 import hashlib
-from collections.abc import Iterator
+from dataclasses import dataclass
 
-import grain
 import numpy as np
 from grain.experimental import index_shuffle
 from jaxtyping import Int32
@@ -20,12 +22,8 @@ from mdm_jax.manifest import Manifest, check_matches, read_manifest
 from mdm_jax.spec import DataSpec
 from mdm_jax.tree import require
 
-MOST_STEPS = 1 << 31
 MOST_ROWS = (1 << 32) - 1
 ROUNDS = 4
-INLINE = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
-"""A batch of 16 rows takes 70 us from memory; handing it over from a reader thread takes 30 us more and hides nothing
-that asynchronous dispatch does not."""
 
 
 @functools.lru_cache(maxsize=64)
@@ -40,31 +38,27 @@ def stream_row(position: int, rows: int, seed: int) -> int:
     return index_shuffle(index, max_index=rows - 1, seed=_epoch_key(seed, epoch), rounds=ROUNDS)
 
 
-class BatchSource:
-    """A grain `RandomAccessDataSource` whose element s is this process's rows of the global batch at step s.
+@dataclass(frozen=True)
+class TrainingRows:
+    """The rows of every training batch, addressed by step and row."""
 
-    Elements are whole batches because grain's cost is per element: rows as elements took longer than a small model's
-    step.
-    """
+    store: TokenStore
+    seq_len: int
+    global_batch: int
+    seed: int
 
-    def __init__(
-        self, store: TokenStore, seq_len: int, global_batch: int, seed: int, process_index: int, process_count: int
-    ) -> None:
-        self._store, self._seq_len, self._seed = store, seq_len, seed
-        self._rows, self._global_batch = len(store) // seq_len, global_batch
-        self._count = global_batch // process_count
-        self._first = process_index * self._count
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of a global batch: `(B, L)`."""
+        return self.global_batch, self.seq_len
 
-    def __len__(self) -> int:
-        return MOST_STEPS
-
-    def __getitem__(self, index: int) -> Int32[np.ndarray, "b L"]:
-        """Tokens at step `index`, shape [global_batch / process_count, L]."""
-        batch = np.empty((self._count, self._seq_len), np.int32)
-        first = int(index) * self._global_batch + self._first
-        for i in range(self._count):
-            row = stream_row(first + i, self._rows, self._seed)
-            batch[i] = self._store.tokens(row * self._seq_len, self._seq_len)
+    def read(self, step: int, first: int, last: int) -> Int32[np.ndarray, "b L"]:
+        """Tokens of rows `first … last - 1` of the global batch at the 0-based `step`, shape [last - first, L]."""
+        rows = len(self.store) // self.seq_len
+        batch = np.empty((last - first, self.seq_len), np.int32)
+        for i in range(last - first):
+            row = stream_row(step * self.global_batch + first + i, rows, self.seed)
+            batch[i] = self.store.tokens(row * self.seq_len, self.seq_len)
         return batch
 
 
@@ -79,43 +73,27 @@ def open_manifest(data: DataSpec) -> Manifest:
     return manifest
 
 
-def train_batches(
-    data: DataSpec,
-    global_batch: int,
-    seed: int,
-    start_step: int = 0,
-    process_index: int = 0,
-    process_count: int = 1,
-    verify: bool = True,
-) -> Iterator[Int32[np.ndarray, "b L"]]:
-    """Batches of steps `start_step`, `start_step + 1`, …: rows `p b` to `(p + 1) b` of each global batch, b = B / P.
+def training_rows(data: DataSpec, global_batch: int, seed: int, verify: bool | None = None) -> TrainingRows:
+    """The rows of the batches that a run trains on.
 
     Args:
         data: what to read; `data.directory` holds the shards.
         global_batch: B, sequences over all processes.
         seed: of the row order.
-        start_step: the first step given.
-        process_index: p.
-        process_count: P, which divides B.
-        verify: checks the shards' contents first, see `open_split`.
+        verify: when contents are checked, see `open_split`.
 
     Raises:
-        ValueError: the shards are absent, corrupt, not the spec's, or hold no whole row. Raised by the call, not by
-            `next`.
+        ValueError: the shards are absent, corrupt, not the spec's, or hold no whole row. A block that is checked when
+            it is first read is refused by `TrainingRows.read`.
     """
-    even = global_batch >= 1 and process_count >= 1 and global_batch % process_count == 0
-    require(even, "global_batch", global_batch, f"a multiple of the {process_count} processes")
-    require(0 <= process_index < process_count, "process_index", process_index, f"below {process_count}")
-    require(0 <= start_step < MOST_STEPS, "start_step", start_step, f"from 0 to {MOST_STEPS - 1}")
+    require(global_batch >= 1, "global_batch", global_batch, "at least 1")
     store = open_split(data.directory, "train", verify, open_manifest(data))
     rows = len(store) // data.seq_len
     require(1 <= rows <= MOST_ROWS, "data.seq_len", data.seq_len, f"at most the {len(store)} tokens of the train split")
-    source = BatchSource(store, data.seq_len, global_batch, seed, process_index, process_count)
-    batches = grain.MapDataset.source(source)[start_step:]
-    return iter(batches.to_iter_dataset(INLINE))
+    return TrainingRows(store, data.seq_len, global_batch, seed)
 
 
-def evaluation_rows(data: DataSpec, eval_tokens: int, verify: bool = True) -> Int32[np.ndarray, "S L"]:
+def evaluation_rows(data: DataSpec, eval_tokens: int, verify: bool | None = None) -> Int32[np.ndarray, "S L"]:
     """The first `eval_tokens` of the validation split as S = eval_tokens // L rows: the same for every run of a sweep.
 
     Raises:

@@ -4,24 +4,35 @@
     python -m mdm_jax.data.prepare --corpus jsonl --path 'text/*.jsonl.zst' --out data/mine
 
 A folder that holds the same corpus already is left as it is. Everything is written to a folder beside it and renamed
-at the end, so an interrupted preparation leaves nothing that could be taken for a whole one.
+at the end, so an interrupted preparation leaves nothing that could be taken for a whole one. The same command goes on
+from the parts that were finished.
 """
 
 import argparse
 import contextlib
 import dataclasses
 import fcntl
+import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NoReturn
 
 import rich.console
+import rich.progress
 
 from mdm_jax.config import load_config, override, run_section, to_spec
-from mdm_jax.data.build import build_shards
+from mdm_jax.data.build import PARTS, Progress, Report, build_shards
 from mdm_jax.data.store import verify_folder
-from mdm_jax.manifest import MANIFEST_FILE, SPLITS, TOKENIZER_FILE, Manifest, check_matches, read_manifest
+from mdm_jax.manifest import (
+    MANIFEST_FILE,
+    SPLITS,
+    TOKENIZER_FILE,
+    Manifest,
+    check_matches,
+    read_manifest,
+    sums_file,
+)
 from mdm_jax.spec import (
     BYTES_VOCAB_SIZE,
     CorpusSource,
@@ -32,12 +43,16 @@ from mdm_jax.spec import (
     TokenizerSpec,
 )
 from mdm_jax.storage import Path, as_path, is_local
-
-Report = Callable[[int, int], None]
+from mdm_jax.tree import require
 
 
 def prepare(
-    data: DataSpec, force: bool = False, verify: bool = False, report: Report = lambda documents, text_bytes: None
+    data: DataSpec,
+    force: bool = False,
+    verify: bool = False,
+    report: Report = lambda progress: None,
+    jobs: int = 1,
+    skip_bad: bool = False,
 ) -> tuple[Manifest, bool]:
     """The manifest of `data.directory`, and whether the shards were made just now (and not there before).
 
@@ -45,11 +60,13 @@ def prepare(
         data: corpus, tokenizer, split and folder.
         force: prepares again what is there.
         verify: checks the SHA-256 of every shard that is there, not only the sizes.
-        report: called now and then with the documents and the bytes of text done.
+        report: called after each piece of the corpus.
+        jobs: most processes at a time; the shards are the same for any number.
+        skip_bad: passes over bad lines of JSONL and bad files.
 
     Raises:
         ValueError: the corpus or the tokenizer is bad, or the folder holds something else.
-        OSError: the disk is full or not writable; what was there is untouched.
+        OSError: the disk is full or not writable; what was there is untouched, and finished parts remain.
     """
     target = as_path(data.directory)
     with _alone(target):
@@ -60,14 +77,24 @@ def prepare(
             return manifest, False
         _refuse_strangers(target)
         work = _work_folder(target)
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
+        _keep_parts_alone(work)
         try:
-            manifest = build_shards(data, work, report)
-            _publish(work, target)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+            manifest = build_shards(data, work, report, jobs=jobs, skip_bad=skip_bad)
+        except ValueError:
+            if not any((work / PARTS).glob("*.json")):
+                shutil.rmtree(work, ignore_errors=True)
+            raise
+        _publish(work, target)
+        shutil.rmtree(work, ignore_errors=True)
     return manifest, True
+
+
+def _keep_parts_alone(work: Path) -> None:
+    """Removes the shards that an interrupted attempt left in its folder; its parts are used again if they are whole."""
+    work.mkdir(parents=True, exist_ok=True)
+    for file in work.iterdir():
+        if file.name != PARTS:
+            file.unlink()
 
 
 @contextlib.contextmanager
@@ -101,7 +128,7 @@ def _refuse_strangers(target: Path) -> None:
 
 
 def _is_shard(name: str) -> bool:
-    return name.endswith(".bin") and name.startswith(SPLITS)
+    return name.endswith((".bin", sums_file(".bin"))) and name.startswith(SPLITS)
 
 
 def _publish(work: Path, target: Path) -> None:
@@ -161,24 +188,42 @@ def _parser() -> argparse.ArgumentParser:
     add("--tokenizer", choices=[kind.value for kind in TokenizerKind], default="bytes")
     add("--vocab-size", type=int, default=BYTES_VOCAB_SIZE, help="ids with EOS (257 for bytes)")
     add("--tokenizer-path", default="", help="model of sentencepiece_file")
-    add("--validation-fraction", type=float, default=DataSpec.validation_fraction, help="share of the documents")
+    add(
+        "--validation-fraction",
+        type=float,
+        default=DataSpec.validation_fraction,
+        help="share of the documents; of the text for pydoc, by package",
+    )
     add("--out", help="folder of the shards (the experiment's data.directory)")
+    add("--jobs", type=int, default=_processors(), help="processes at a time; the shards are the same for any number")
+    add("--skip-bad", action="store_true", help="pass over lines and files that are corrupt or not UTF-8, and say so")
     add("--force", action="store_true", help="prepare again, replacing what is there")
     add("--verify", action="store_true", help="check the SHA-256 of the shards that are there, not only their sizes")
     return parser
 
 
+def _processors() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @contextlib.contextmanager
 def _progress(what: str) -> Iterator[Report]:
-    """A line that counts documents on a terminal, and nothing elsewhere."""
+    """A bar with the time left on a terminal; elsewhere only what was passed over is said."""
     console = rich.console.Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda documents, text_bytes: None
-        return
-    with console.status(what) as status:
-        yield lambda documents, text_bytes: status.update(
-            f"{what}: {documents:,} documents, {text_bytes / 1e6:.1f} MB of text"
-        )
+    columns = [
+        *rich.progress.Progress.get_default_columns(),
+        rich.progress.TextColumn("{task.fields[documents]:,} documents"),
+    ]
+    with rich.progress.Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None, documents=0)
+
+        def report(progress: Progress) -> None:
+            bar.update(task, completed=progress.done, total=progress.total, documents=progress.documents)
+            for said in progress.skipped:
+                print(f"passed over: {said}", file=sys.stderr)
+
+        yield report
 
 
 def _summary(manifest: Manifest, folder: str, made: bool) -> str:
@@ -189,6 +234,8 @@ def _summary(manifest: Manifest, folder: str, made: bool) -> str:
             f"{name}: {split.documents:,} documents, {split.tokens:,} tokens, {split.text_bytes / 1e6:.2f} MB of text,"
             f" {split.bytes_per_token:.2f} bytes a token, {len(split.shards)} shards"
         )
+    if manifest.skipped:
+        lines.append(f"passed over: {manifest.skipped:,} bad lines and files")
     tokenizer = f"{manifest.tokenizer.kind.value}, {manifest.vocab_size} ids, EOS {manifest.eos_id}"
     return "\n".join([*lines, f"tokenizer: {tokenizer}", f"folder: {folder}, data_hash {manifest.data_hash[:12]}"])
 
@@ -198,13 +245,14 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         data = _data_spec(args)
+        require(args.jobs >= 1, "--jobs", args.jobs, "at least 1 process")
         with _progress(f"preparing {data.corpus.source.value} into {data.directory}") as report:
-            manifest, made = prepare(data, args.force, args.verify, report)
+            manifest, made = prepare(data, args.force, args.verify, report, args.jobs, args.skip_bad)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted: nothing was left behind", file=sys.stderr)
+        print("interrupted: the same command goes on from the finished parts", file=sys.stderr)
         return 130
     print(_summary(manifest, data.directory, made))
     return 0

@@ -2,17 +2,22 @@
 
 Docstrings are read with `ast` (nothing is imported or run), READMEs from the packages' metadata. A file is parsed
 only if a fifth of it looks like docstrings: that keeps nine tenths of the text and halves the time. Which text it is
-depends on the versions installed, and `data_hash` says which.
+depends on the versions installed, and `data_hash` says which. A text's group is its package, or its top-level module
+in the standard library: the validation text comes from packages and modules that the training text does not have.
 """
 
 import ast
+import contextlib
 import hashlib
 import importlib.metadata
 import os
+import platform
 import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from mdm_jax.data.holdout import Grouped
 
 PACKAGES = (
     "etils",
@@ -50,16 +55,26 @@ class _Source:
 
     key: str
     path: Path
+    group: str
 
 
-def pydoc_documents() -> Iterator[str]:
+def pydoc_versions() -> str:
+    """The versions of Python and of the packages whose text the corpus has: what decides the text."""
+    versions = [f"python {platform.python_version()}"]
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions.append(f"{name} {importlib.metadata.version(name)}")
+    return ", ".join(versions)
+
+
+def pydoc_documents() -> Iterator[Grouped]:
     """Docstrings and documentation files, each one document, file after file in the order of a hash of its name.
 
     The order mixes the packages, so the first tokens of the corpus are a fair sample of it.
     """
     sources = [*_standard_library(), *(source for name in PACKAGES for source in _package(name))]
     for source in sorted(sources, key=lambda s: hashlib.sha256(s.key.encode()).digest()):
-        yield from filter(_is_prose_or_code, _texts(source))
+        yield from (Grouped(source.group, text) for text in _texts(source) if _is_prose_or_code(text))
 
 
 def _standard_library() -> Iterator[_Source]:
@@ -69,7 +84,14 @@ def _standard_library() -> Iterator[_Source]:
         for name in files:
             if name.endswith(".py") and not _skipped(name):
                 path = Path(folder, name)
-                yield _Source(path.relative_to(root).as_posix(), path)
+                key = path.relative_to(root).as_posix()
+                yield _Source(key, path, _module_family(key))
+
+
+def _module_family(key: str) -> str:
+    """The top-level module, and `io` for its Python twin `_pyio.py`."""
+    top = key.partition("/")[0].removesuffix(".py")
+    return top.removeprefix("_py").lstrip("_") or top
 
 
 def _package(name: str) -> Iterator[_Source]:
@@ -82,7 +104,7 @@ def _package(name: str) -> Iterator[_Source]:
             continue
         if not any(map(_skipped, file.parts)) and not file.stem.endswith("_test"):
             key = f"{name}/METADATA" if file.name == "METADATA" else file.as_posix()
-            yield _Source(key, Path(str(distribution.locate_file(file))))
+            yield _Source(key, Path(str(distribution.locate_file(file))), name)
 
 
 def _skipped(part: str) -> bool:

@@ -1,40 +1,63 @@
 """Documents of a TensorFlow Datasets builder directory, read without TensorFlow."""
 
+import functools
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 from mdm_jax.storage import as_path
 
 READABLE = "array_record"
 
 
-def tfds_documents(directory: str, text_field: str) -> Iterator[str]:
+def tfds_documents(directory: str, text_field: str, start: int = 0, stop: int = sys.maxsize) -> Iterator[str]:
     """The text feature `text_field` of the split `train` of a prepared TFDS builder, in the order of its records.
+
+    Args:
+        directory: the builder's, …/name/config/1.0.0.
+        text_field: name of the feature.
+        start: the first record.
+        stop: the record before which reading ends.
 
     Raises:
         ValueError: no builder there, its files are not ArrayRecord (the Parquet reader silently drops rows), it has no
             such feature or no split `train`, or a file is absent, corrupt or cut short.
     """
-    _check_format(directory)
-    import tensorflow_datasets  # here: it takes a second and only this source needs it
-
-    builder = tensorflow_datasets.builder_from_directory(directory)
+    builder = _builder(directory)
     features = sorted(cast(Mapping[str, object], builder.info.features or {}))
     if text_field not in features:
         raise ValueError(f"{directory}: no feature {text_field!r}; it has {', '.join(features)}")
-    splits = builder.info.splits
-    if "train" not in splits:
-        raise ValueError(f"{directory}: no split 'train'; it has {', '.join(splits)}")
+    count = tfds_records(directory)
     try:
         records: Sequence = builder.as_data_source(split="train")  # pyright: ignore[reportCallIssue] (its decorator)
-        if len(records) != splits["train"].num_examples:
-            raise ValueError(f"{directory}: {len(records)} records, not {splits['train'].num_examples}: cut short")
-        for record in records:
-            text = record[text_field]
+        if len(records) != count:
+            raise ValueError(f"{directory}: {len(records)} records, not {count}: cut short")
+        for i in range(start, min(stop, count)):
+            text = records[i][text_field]
             yield text.decode() if isinstance(text, bytes) else str(text)
     except RuntimeError as error:
         raise ValueError(f"{directory}: a file of the split 'train' is absent or corrupt ({error})") from None
+
+
+def tfds_records(directory: str) -> int:
+    """The number of records of the split `train`.
+
+    Raises:
+        ValueError: the directory is no builder's, or it has no such split.
+    """
+    splits = _builder(directory).info.splits
+    if "train" not in splits:
+        raise ValueError(f"{directory}: no split 'train'; it has {', '.join(splits)}")
+    return splits["train"].num_examples
+
+
+@functools.lru_cache(maxsize=1)
+def _builder(directory: str) -> Any:
+    _check_format(directory)
+    import tensorflow_datasets  # here: it takes a second and only this source needs it
+
+    return tensorflow_datasets.builder_from_directory(directory)
 
 
 def _check_format(directory: str) -> None:

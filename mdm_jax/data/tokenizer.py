@@ -6,13 +6,14 @@ a pure function of the documents: one thread, no sampling, and no normalisation,
 
 import hashlib
 import io
+import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import sentencepiece
-from jaxtyping import Int32, Integer
+from jaxtyping import Int32, Int64, Integer
 
 from mdm_jax.manifest import TOKENIZER_FILE, Manifest, read_manifest
 from mdm_jax.spec import BYTES_VOCAB_SIZE, TokenizerKind, TokenizerSpec
@@ -39,6 +40,10 @@ class Tokenizer(Protocol):
         """The ids of a text, without EOS."""
         ...
 
+    def encode_batch(self, texts: Sequence[str]) -> tuple[Int32[np.ndarray, "tokens"], Int64[np.ndarray, "texts"]]:
+        """The ids of the texts end to end, EOS after each, and how many ids each text has with its EOS."""
+        ...
+
     def decode(self, ids: Integer[np.ndarray, "tokens"]) -> str:
         """The text of ids, EOS left out."""
         ...
@@ -55,6 +60,13 @@ class ByteTokenizer:
     def encode(self, text: str) -> Int32[np.ndarray, "tokens"]:
         """The UTF-8 bytes."""
         return np.frombuffer(text.encode(), np.uint8).astype(np.int32)
+
+    def encode_batch(self, texts: Sequence[str]) -> tuple[Int32[np.ndarray, "tokens"], Int64[np.ndarray, "texts"]]:
+        """The UTF-8 bytes of all texts at once; 0xff occurs in no UTF-8 and marks the ends."""
+        contents = [text.encode() for text in texts]
+        ids = np.frombuffer(b"".join(content + b"\xff" for content in contents), np.uint8).astype(np.int32)
+        ids[ids == 0xFF] = BYTES_EOS
+        return ids, np.array([len(content) + 1 for content in contents], np.int64)
 
     def decode(self, ids: Integer[np.ndarray, "tokens"]) -> str:
         """The text; bytes that are not UTF-8 (a row cuts characters) become the replacement character."""
@@ -79,6 +91,12 @@ class SentencePieceTokenizer:
     def encode(self, text: str) -> Int32[np.ndarray, "tokens"]:
         """Ids of the pieces."""
         return np.asarray(self._processor.encode(text), np.int32)
+
+    def encode_batch(self, texts: Sequence[str]) -> tuple[Int32[np.ndarray, "tokens"], Int64[np.ndarray, "texts"]]:
+        """Ids of the pieces of each text, one text after the other."""
+        parts = [[*self._processor.encode(text), self.eos_id] for text in texts]
+        ids = np.fromiter(itertools.chain.from_iterable(parts), np.int32)
+        return ids, np.array([len(part) for part in parts], np.int64)
 
     def decode(self, ids: Integer[np.ndarray, "tokens"]) -> str:
         """The text of the pieces."""
@@ -139,6 +157,15 @@ def make_tokenizer(spec: TokenizerSpec, texts: Iterable[str] = ()) -> Tokenizer:
         bound = f"must be {tokenizer.vocab_size}, the pieces of {spec.path} and EOS"
         raise ValueError(f"data.tokenizer.vocab_size = {spec.vocab_size}: {bound}")
     return tokenizer
+
+
+def open_tokenizer(model: str) -> Tokenizer:
+    """The tokenizer of a model file; bytes where no path is given.
+
+    Raises:
+        ValueError: the file is absent or no model.
+    """
+    return _read_model(as_path(model)) if model else ByteTokenizer()
 
 
 def load_tokenizer(directory: str | os.PathLike, manifest: Manifest | None = None) -> Tokenizer:

@@ -14,6 +14,7 @@ from jaxtyping import Array, Int
 
 from mdm_jax.model.transformer import Transformer, hidden
 from mdm_jax.objectives.loss import draw, row_losses
+from mdm_jax.products import product_precision
 from mdm_jax.sharding import replicate, stack_batches
 from mdm_jax.spec import Family, ObjectiveSpec, RunSpec
 from mdm_jax.tree import require
@@ -87,4 +88,5 @@ def _draw_losses(params: Transformer, tokens_NBL: Array, key: Array, spec: RunSp
         return row_losses(drawn, forward, params.head[...], objective, vocab_size)
 
     index_N = jax.numpy.arange(tokens_NBL.shape[0])
-    return replicate(jax.lax.map(one, (index_N, tokens_NBL)))
+    with product_precision(spec.model):
+        return replicate(jax.lax.map(one, (index_N, tokens_NBL)))

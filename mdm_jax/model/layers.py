@@ -9,6 +9,7 @@ from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
+from mdm_jax.products import sum_in_float32
 from mdm_jax.sharding import BATCH_L, BATCH_LD, DATA, MODEL, gather, layout, over_shards, reshard
 
 NORM_EPS = 1e-5
@@ -65,8 +66,8 @@ def _product_backward(equation: str, out: PartitionSpec, saved: tuple[Array, Arr
     x_tx, weight = saved
     x, w, y = re.split(",|->", equation)
     dx_tx = jnp.einsum(f"{y},{w}->{x}", g_ty, gather(weight.astype(x_tx.dtype)), out_sharding=layout(x_tx))
-    dweight = jnp.einsum(f"{x},{y}->{w}", x_tx, g_ty, out_sharding=layout(weight), preferred_element_type=weight.dtype)
-    return dx_tx, dweight
+    dweight = sum_in_float32(f"{x},{y}->{w}", x_tx, g_ty, layout(weight))
+    return dx_tx, dweight.astype(weight.dtype)
 
 
 _product = jax.custom_vjp(_multiply, nondiff_argnums=(2, 3))

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from mdm_jax.products import sum_in_float32
 from mdm_jax.sharding import BATCH, BATCH_L, DATA, HEAD_DV, MODEL, REPLICATED, over_shards
 
 CHUNK_ROWS = 1024
@@ -32,7 +33,7 @@ def _softmax_parts(h_nD: Array, head_Dv: Array, target_n: Array, vocab_size: int
     """One chunk against this device's columns: nats, exp(logits - top), its sum over the vocabulary, target columns."""
     columns = head_Dv.shape[1]
     first = jax.lax.axis_index(MODEL) * columns
-    logits_nv = jnp.dot(h_nD, head_Dv, preferred_element_type=jnp.float32)
+    logits_nv = sum_in_float32("nd,dv->nv", h_nD, head_Dv)
     if columns * jax.lax.axis_size(MODEL) != vocab_size:
         logits_nv = jnp.where(first + jnp.arange(columns) < vocab_size, logits_nv, -jnp.inf)
     top_n = jax.lax.pmax(logits_nv.max(-1), MODEL)
@@ -87,8 +88,8 @@ def _loss_and_grads(h_nD: Array, target_n: Array, weight_n: Array, head_dv: Arra
         nats_c, e_cv, z_c, column_c = _softmax_parts(h_cD, head_Dv, target_c, vocab_size)
         hit_cv = jnp.arange(head_Dv.shape[1]) == column_c[:, None]
         d_cv = (e_cv * (weight_c / z_c)[:, None] - jnp.where(hit_cv, weight_c[:, None], 0.0)).astype(h_cD.dtype)
-        dh_cD = jax.lax.psum(jnp.dot(d_cv, head_Dv.T, preferred_element_type=jnp.float32), MODEL)
-        dhead_Dv += jnp.dot(h_cD.T, d_cv, preferred_element_type=jnp.float32)
+        dh_cD = jax.lax.psum(sum_in_float32("cv,dv->cd", d_cv, head_Dv), MODEL)
+        dhead_Dv += sum_in_float32("cd,cv->dv", h_cD, d_cv)
         return (total + (weight_c * nats_c).sum(), dhead_Dv), dh_cD.astype(h_cD.dtype)
 
     start = (jnp.zeros(()), jnp.zeros(head_Dv.shape, jnp.float32))

@@ -3,9 +3,10 @@
 Metrics of a step are read after the next step has been dispatched, so that the device never waits for the host.
 """
 
+import functools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -14,6 +15,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from mdm_jax.checkpoint import Checkpoints
+from mdm_jax.data.pipeline import TrainingRows
 from mdm_jax.metrics import MetricsWriter
 from mdm_jax.optim import learning_rate
 from mdm_jax.sharding import global_batch
@@ -55,7 +57,7 @@ def train(
     state: TrainState,
     spec: RunSpec,
     mesh: Mesh,
-    batches: Iterator[np.ndarray],
+    rows: TrainingRows,
     checkpoints: Checkpoints,
     metrics: MetricsWriter | None,
     watch: Watch,
@@ -64,7 +66,7 @@ def train(
 
     Args:
         state: of `state.step` steps done.
-        batches: this process's rows of the batches from `state.step` on.
+        rows: of the batches of all steps.
         metrics: None on processes that write none.
 
     Raises:
@@ -76,7 +78,8 @@ def train(
     clock = _Clock(spec, first)
     pending: tuple[int, dict[str, jax.Array]] | None = None
     for step in range(first + 1, last + 1):
-        state, scalars = step_fn(state, global_batch(mesh, next(batches)), rate)
+        tokens_BL = global_batch(mesh, rows.shape, functools.partial(rows.read, step - 1))
+        state, scalars = step_fn(state, tokens_BL, rate)
         if pending is not None:
             _record(*pending, clock, metrics, watch)
             pending = None

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 from mdm_jax.model.transformer import Transformer, hidden
 from mdm_jax.objectives.loss import Draw, draw, loss
 from mdm_jax.optim import LearningRate, adamw
+from mdm_jax.products import product_precision
 from mdm_jax.sharding import place, split_microbatches
 from mdm_jax.spec import RunSpec
 from mdm_jax.train.state import TrainState
@@ -50,7 +51,8 @@ def train_step(
 ) -> tuple[TrainState, dict[str, Array]]:
     """One optimiser step on a global batch: the new state, and the scalars loss, grad_norm and lr of this step."""
     drawn = draw(noise_key(spec.seed, state.step), tokens_BL, spec.objective, spec.model.vocab_size)
-    value, grads = loss_and_grads(state.params, drawn, spec)
+    with product_precision(spec.model):
+        value, grads = loss_and_grads(state.params, drawn, spec)
     direction, opt_state = adamw(spec.optim).update(grads, state.opt_state, state.params)  # type: ignore[arg-type]  # a pytree
     lr = rate.at(state.step)
     params = jax.tree.map(lambda p, d: p - lr * d, state.params, direction)

@@ -1,0 +1,57 @@
+"""Rows of a table that contradict themselves, where the row says by its `spec_hash` that this project wrote it.
+
+A table carries no seal, because it is made to be edited by hand. But some of its columns follow from others, and a row
+in which they do not was damaged, or edited in one place and not in the other. Other people's tables have other models
+and other units, so nothing is asked of them here.
+"""
+
+import numpy as np
+import pandas as pd
+
+from mdm_jax.counting import count_parameters
+from mdm_jax.spec import ModelSpec
+
+SELF_CONTRADICTION = "the row contradicts itself"
+REMEDY = "correct the columns that are named, or take the row from runs/<run_id>/result.json again"
+HEX_DIGITS = 64
+ROUNDING = 1e-6
+"""Largest relative difference that a spreadsheet's rounding explains."""
+SHAPE = ("n_layers", "d_model", "n_heads", "ffn", "vocab_size")
+
+
+def contradictions_within(full: pd.DataFrame) -> list[str]:
+    """For each row the reason to leave it out, empty where its columns agree; unknown columns are not asked."""
+    ours = [len(str(digest)) == HEX_DIGITS for digest in full["spec_hash"]]
+    counts = np.array([_counted(row) for row in full[list(SHAPE)].to_numpy(np.float64)]).reshape(len(full), 2)
+    with np.errstate(all="ignore"):  # zeros and overflows of a row that other checks leave out
+        implied = _implied(full, counts)
+        wrong = {name: np.abs(_product(full, name) / value - 1) > ROUNDING for name, value in implied.items()}
+    named = (", ".join(name for name in implied if wrong[name][i]) for i in range(len(full)))
+    return [f"{SELF_CONTRADICTION}: {names}" if own and names else "" for own, names in zip(ours, named, strict=True)]
+
+
+def _implied(full: pd.DataFrame, counts: np.ndarray) -> dict[str, np.ndarray]:
+    """What other columns of a row say of these, [n] each; `counts`: parameters by shape, [n, 2]."""
+    return {
+        "params": counts[:, 0],
+        "params_non_embedding": counts[:, 1],
+        "tokens": _product(full, "steps", "batch_size", "seq_len"),
+        "flops_6nd": 6 * _product(full, "params_non_embedding", "tokens"),
+        "epochs": _product(full, "tokens") / _product(full, "unique_tokens"),
+    }
+
+
+def _product(full: pd.DataFrame, *names: str) -> np.ndarray:
+    return np.prod([np.asarray(full[name], np.float64) for name in names], axis=0)
+
+
+def _counted(shape: np.ndarray) -> tuple[float, float]:
+    """Parameters of a model of this shape, all of them and those without embedding and head; nan where unknown."""
+    if not np.isfinite(shape).all():
+        return np.nan, np.nan
+    try:
+        layers, width, heads, ffn, vocabulary = (int(value) for value in shape)
+        count = count_parameters(ModelSpec(layers, width, heads, ffn, vocabulary))
+    except ValueError:
+        return np.nan, np.nan
+    return float(count.total), float(count.non_embedding)

@@ -1,0 +1,181 @@
+"""Sealed parts: what one piece of a corpus became, ids and an index of its documents, written by one worker.
+
+A part's name is a hash of everything that decides its content (the piece and its stamp, the corpus, the tokenizer), and
+its seal is written last. An interrupted preparation therefore goes on from the parts that have a seal, and a file that
+has changed since gives a part of another name.
+"""
+
+import functools
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import numpy as np
+
+from mdm_jax.data.corpus import Document, Piece, SourceChanged, read_piece
+from mdm_jax.data.tokenizer import Tokenizer, open_tokenizer
+from mdm_jax.spec import DataSpec
+from mdm_jax.storage import Path, as_path, write_atomic
+from mdm_jax.tree import build, to_dict
+
+PART_VERSION = 1
+BATCH_DOCUMENTS = 512
+MOST_TOLD = 20
+MOST_REMEMBERED_BYTES = 1 << 30
+INDEX = np.dtype([("high", "<u8"), ("low", "<u8"), ("tokens", "<u4"), ("text_bytes", "<u4"), ("validation", "?")])
+"""A row for each document, 25 bytes: the first 128 bits of the text's SHA-256, its ids with EOS, its UTF-8 bytes."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A piece to be made into a part."""
+
+    piece: Piece
+    data: DataSpec
+    folder: str
+    dtype: str
+    tokenizer_hash: str
+    model: str
+    """Path of the tokenizer's model; empty for bytes."""
+    skip_bad: bool = False
+
+    @property
+    def name(self) -> str:
+        """The part's name: equal for equal content."""
+        data = self.data
+        decides = [PART_VERSION, to_dict(self.piece), to_dict(data.corpus), data.validation_fraction, self.dtype]
+        decides += [self.tokenizer_hash, self.skip_bad]
+        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class Part:
+    """The seal of a part; `skipped` says what was passed over, and `skipped_count` how often."""
+
+    name: str
+    documents: int
+    text_bytes: int
+    sha256: tuple[str, ...]
+    skipped: tuple[str, ...] = ()
+    skipped_count: int = 0
+
+    def files(self, folder: str) -> tuple[Path, Path]:
+        """The ids and the index."""
+        return as_path(folder) / f"{self.name}.ids", as_path(folder) / f"{self.name}.index"
+
+    def ids(self, folder: str, dtype: str) -> np.ndarray:
+        """All ids, mapped into memory."""
+        return _mapped(self.files(folder)[0], np.dtype(dtype).newbyteorder("<"))
+
+    def index(self, folder: str) -> np.ndarray:
+        """A row of `INDEX` for each document, mapped into memory."""
+        return _mapped(self.files(folder)[1], INDEX)
+
+
+def _mapped(path: Path, dtype: np.dtype) -> np.ndarray:
+    """The file as an array; numpy cannot map an empty one."""
+    return np.memmap(str(path), dtype, "r") if path.stat().length else np.zeros(0, dtype)
+
+
+def make_part(task: Task) -> Part:
+    """The part of a piece, from its seal if it is there whole, or made now.
+
+    Raises:
+        ValueError: the piece's file is bad or has changed, unless bad files are skipped.
+        OSError: the disk is full or not writable.
+    """
+    return _sealed(task) or _written(task)
+
+
+def _sealed(task: Task) -> Part | None:
+    seal = as_path(task.folder) / f"{task.name}.json"
+    if not seal.is_file():
+        return None
+    try:
+        part = build(Part, json.loads(seal.read_text()))
+    except (ValueError, TypeError):
+        return None
+    files = part.files(task.folder)
+    whole = part.name == task.name and all(file.is_file() for file in files)
+    return part if whole and tuple(map(_sha256, files)) == part.sha256 else None
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class _Skipped:
+    """What was passed over: the first few, and how often."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.count = 0
+
+    def __call__(self, said: str) -> None:
+        self.count += 1
+        self.told += [said] if self.count <= MOST_TOLD else []
+
+
+def _written(task: Task) -> Part:
+    skipped = _Skipped()
+    corpus, skip = task.data.corpus, skipped if task.skip_bad else None
+    try:
+        documents = read_piece(corpus, task.piece, task.data.validation_fraction, skip)
+        part = _write(task, _enough(documents, corpus.max_bytes))
+    except ValueError as error:
+        if skip is None or isinstance(error, SourceChanged):
+            raise
+        skip(str(error))
+        part = _write(task, iter(()))
+    part = replace(part, skipped=tuple(skipped.told), skipped_count=skipped.count)
+    write_atomic(as_path(task.folder) / f"{task.name}.json", json.dumps(to_dict(part)) + "\n")
+    return part
+
+
+def _enough(documents: Iterator[Document], max_bytes: int) -> Iterator[Document]:
+    """Documents until they alone, each counted once, fill the corpus; all of them where that would take much memory."""
+    if not 0 < max_bytes <= MOST_REMEMBERED_BYTES:
+        yield from documents
+        return
+    seen, held = set[bytes](), 0
+    for document in documents:
+        yield document
+        if document.digest not in seen:
+            seen.add(document.digest)
+            held += len(document.content)
+            if held >= max_bytes:
+                return
+
+
+def _write(task: Task, documents: Iterator[Document]) -> Part:
+    """Ids and index, a batch of documents at a time, so that memory does not grow with the piece."""
+    tokenizer, stored = _tokenizer(task.model), np.dtype(task.dtype).newbyteorder("<")
+    count = text_bytes = 0
+    part = Part(task.name, 0, 0, ())
+    files = part.files(task.folder)
+    with files[0].open("wb") as ids_file, files[1].open("wb") as index_file:
+        while batch := list(islice(documents, BATCH_DOCUMENTS)):
+            ids, lengths = tokenizer.encode_batch([document.text for document in batch])
+            ids_file.write(ids.astype(stored).data)
+            index_file.write(_rows(batch, lengths).data)
+            count += len(batch)
+            text_bytes += sum(len(document.content) for document in batch)
+    return Part(task.name, count, text_bytes, tuple(map(_sha256, files)))
+
+
+def _rows(batch: list[Document], lengths: np.ndarray) -> np.ndarray:
+    rows = np.empty(len(batch), INDEX)
+    halves = np.frombuffer(b"".join(document.digest[:16] for document in batch), ">u8").reshape(-1, 2)
+    rows["high"], rows["low"], rows["tokens"] = halves[:, 0], halves[:, 1], lengths
+    rows["text_bytes"] = [len(document.content) for document in batch]
+    rows["validation"] = [document.validation for document in batch]
+    return rows
+
+
+@functools.lru_cache(maxsize=1)
+def _tokenizer(model: str) -> Tokenizer:
+    """The tokenizer, opened once in each process."""
+    return open_tokenizer(model)

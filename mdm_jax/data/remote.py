@@ -1,0 +1,81 @@
+"""A shard in an object store: what is read of it is kept in a local file of the same size, block by block.
+
+Nothing records which blocks lie there: a block is there if it has its hash. So processes of one host share the file
+without a lock, a copy that was cut short goes on, and a damaged one is brought again.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+from mdm_jax.data.blocks import Blocks, check_size
+from mdm_jax.manifest import BLOCK_BYTES, Manifest, Shard
+from mdm_jax.storage import Path, write_atomic
+
+COPY_BYTES = 16 << 20
+FETCH_BLOCKS = 64
+"""Blocks that are brought at a time: 4 MiB, because an object store hardly answers sooner for less."""
+
+
+class RemoteBlocks(Blocks):
+    """The tokens of a shard that lies in an object store."""
+
+    def __init__(self, path: Path, shard: Shard, manifest: Manifest, cache: Path) -> None:
+        """Opens the shard `path`, of which the local folder `cache` keeps what is read."""
+        super().__init__(path, shard, manifest)
+        self._copy = cache / f"{shard.sha256}.{manifest.dtype}"
+        self._sums_copy = cache / f"{shard.sums_sha256}.sums"
+        if not self._copy.is_file():
+            check_size(path, shard)
+
+    def _local_file(self) -> Path:
+        """The copy: at first without content, whole for a shard that has no hashes of blocks."""
+        if not self._copy.is_file() or self._copy.stat().length != self._shard.bytes:
+            self._copy.parent.mkdir(parents=True, exist_ok=True)
+            if not self._shard.sums_sha256:
+                self._copy_whole()
+            else:
+                with self._naming_the_cache(), self._copy.open("ab") as file:
+                    os.truncate(file.fileno(), self._shard.bytes)
+        return self._copy
+
+    def _copy_whole(self) -> None:
+        partial = self._copy.parent / f"{self._copy.name}.{os.getpid()}.partial"
+        try:
+            with self._path.open("rb") as source, self._naming_the_cache(), partial.open("wb") as target:
+                while chunk := source.read(COPY_BYTES):
+                    target.write(chunk)
+            check_size(partial, self._shard)
+            partial.replace(self._copy)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def _sums_content(self) -> bytes:
+        if self._sums_copy.is_file():
+            return self._sums_copy.read_bytes()
+        content = super()._sums_content()
+        with self._naming_the_cache():
+            write_atomic(self._sums_copy, content)
+        return content
+
+    def _bring(self, block: int) -> None:
+        """Copies the block and its neighbours, those of them that have their hash."""
+        check_size(self._path, self._shard)
+        first = block // FETCH_BLOCKS * FETCH_BLOCKS
+        with self._path.open("rb") as source:
+            source.seek(first * BLOCK_BYTES)
+            content = source.read(FETCH_BLOCKS * BLOCK_BYTES)
+        with self._naming_the_cache(), open(self._copy, "r+b") as target:
+            for start in range(0, len(content), BLOCK_BYTES):
+                raw = content[start : start + BLOCK_BYTES]
+                if self._is_whole(first + start // BLOCK_BYTES, raw):
+                    os.pwrite(target.fileno(), raw, first * BLOCK_BYTES + start)
+
+    @contextlib.contextmanager
+    def _naming_the_cache(self) -> Iterator[None]:
+        """Says where the room is missing; the system does not."""
+        try:
+            yield
+        except OSError as error:
+            where = f"{self._copy.parent}: no copy of {self._path.name} ({error.strerror})"
+            raise OSError(f"{where}: free space or set MDM_JAX_CACHE to a folder on another disk") from error

@@ -1,0 +1,92 @@
+"""Writes the shards of a split: flat little-endian ids, and the SHA-256 of each block beside them.
+
+`train-00000.bin.sums` holds 32 bytes for each 64 KiB of `train-00000.bin`, so that a run verifies the blocks that it
+reads and no others.
+"""
+
+import hashlib
+from typing import IO
+
+import numpy as np
+from jaxtyping import Integer
+
+from mdm_jax.manifest import BLOCK_BYTES, Shard, Split, sums_file
+from mdm_jax.storage import Path
+
+SHARD_TOKENS = 1 << 26
+
+
+class ShardWriter:
+    """Writes one split: `train-00000.bin`, `train-00001.bin`, …, each of at most `shard_tokens` ids."""
+
+    def __init__(self, folder: Path, split: str, dtype: str, shard_tokens: int = SHARD_TOKENS) -> None:
+        self._folder, self._name, self._most = folder, split, shard_tokens
+        self._dtype = np.dtype(dtype).newbyteorder("<")
+        self._shards: list[Shard] = []
+        self._file: IO[bytes] | None = None
+        self._begin()
+        self._documents = self._text_bytes = 0
+
+    def _begin(self) -> None:
+        self._held, self._digest, self._sums, self._rest = 0, hashlib.sha256(), bytearray(), bytearray()
+
+    def add(self, ids: Integer[np.ndarray, "tokens"], text_bytes: int, documents: int = 1) -> None:
+        """Appends the ids of whole documents; a document may go on in the next shard."""
+        self._documents += documents
+        self._text_bytes += text_bytes
+        stored = ids.astype(self._dtype, copy=False)
+        while len(stored):
+            room = self._most - self._held
+            self._write(stored[:room].tobytes(), len(stored[:room]))
+            stored = stored[room:]
+
+    def _write(self, raw: bytes, tokens: int) -> None:
+        if self._file is None:
+            self._file = (self._folder / self._file_name()).open("wb")
+        self._file.write(raw)
+        self._digest.update(raw)
+        self._rest += raw
+        self._sum_blocks(len(self._rest) // BLOCK_BYTES * BLOCK_BYTES)
+        self._held += tokens
+        if self._held == self._most:
+            self._close()
+
+    def _sum_blocks(self, stop: int) -> None:
+        """Hashes the first `stop` of the bytes that no hash covers yet."""
+        with memoryview(self._rest) as rest:
+            for start in range(0, stop, BLOCK_BYTES):
+                self._sums += hashlib.sha256(rest[start : min(start + BLOCK_BYTES, stop)]).digest()
+        del self._rest[:stop]
+
+    def _file_name(self) -> str:
+        return f"{self._name}-{len(self._shards):05d}.bin"
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._sum_blocks(len(self._rest))
+            name, size = self._file_name(), self._held * self._dtype.itemsize
+            (self._folder / sums_file(name)).write_bytes(bytes(self._sums))
+            sums = hashlib.sha256(self._sums).hexdigest()
+            self._shards.append(Shard(name, self._held, size, self._digest.hexdigest(), sums))
+        self._file = None
+        self._begin()
+
+    def close(self) -> None:
+        """Closes the file of an unfinished shard after an error."""
+        if self._file is not None:
+            self._file.close()
+
+    def finish(self) -> Split:
+        """The counts and shards of the split.
+
+        Raises:
+            ValueError: no document fell into it.
+        """
+        self._close()
+        if not self._shards:
+            raise ValueError(
+                f"the {self._name} split has no document: give more text or change validation_fraction; a text file is"
+                " cut into documents at blank lines"
+            )
+        return Split(sum(s.tokens for s in self._shards), self._documents, self._text_bytes, tuple(self._shards))
