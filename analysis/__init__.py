@@ -32,15 +32,8 @@ from analysis.load import read_runs
 from analysis.parametric import ParametricFit, fit_parametric
 from analysis.parametric_bootstrap import ParametricDraws, bootstrap_parametric
 from analysis.parametric_gap import parametric_gap
-from analysis.power_law import (
-    PowerLaw,
-    SaturatingPowerLaw,
-    SlopeTest,
-    compare_saturating_slopes,
-    compare_slopes,
-    fit_power_law,
-    fit_saturating_power_law,
-)
+from analysis.power_law import PowerLaw, SlopeTest, compare_slopes, fit_power_law
+from analysis.saturating import SaturatingPowerLaw, compare_saturating_slopes, fit_saturating_power_law
 
 if TYPE_CHECKING:
     from analysis.diagnostics import plot_clouds, plot_residuals

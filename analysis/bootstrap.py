@@ -33,6 +33,7 @@ from analysis.frontier import flop_column
 from analysis.isoflop_fit import IsoFlopFit
 from analysis.load import numbers
 from analysis.power_law import PowerLaw, fit_power_law
+from analysis.sampling import DRAWS, SEED, UNIT, UNITS
 
 BEYOND = 0.5
 """How far beyond the swept sizes, in units of their log range, a draw's vertex may lie and still be read."""
@@ -99,7 +100,7 @@ def lines(log_c: np.ndarray, log_y: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return my - slope * mx, slope
 
 
-def bootstrap(fit: IsoFlopFit, unit: str = "run", n: int = 4000, seed: int = 0) -> Bootstrap:
+def bootstrap(fit: IsoFlopFit, unit: str = UNIT, n: int = DRAWS, seed: int = SEED) -> Bootstrap:
     """Refits of every usable minimum, n times (residual bootstrap, Davison and Hinkley 1997, ch. 6).
 
     Runs are not resampled: of the resamples of seven sizes 44% hold at most four. The design stays, and errors are
@@ -115,7 +116,7 @@ def bootstrap(fit: IsoFlopFit, unit: str = "run", n: int = 4000, seed: int = 0) 
     Raises:
         ValueError: an unknown unit, or n or seed out of range.
     """
-    if unit not in ("run", "budget"):
+    if unit not in UNITS:
         raise ValueError(f"unit = {unit!r}: must be 'run' or 'budget'")
     if not 1 <= n <= MAX_DRAWS or seed < 0:
         raise ValueError(f"n = {n}, seed = {seed}: must be 1 to {MAX_DRAWS}, and at least 0")
@@ -142,13 +143,14 @@ def _run_draws(fit: IsoFlopFit, family: str, cells: list[Cell], rng: np.random.G
     log_at: dict[str, list[np.ndarray]] = {name: [] for name in AT_VERTEX}
     for cell in cells:
         unit = rng.standard_normal((n, len(cell.y))) if pool is None else rng.choice(pool, (n, len(cell.y)))
-        coefficients = (cell.y + unit * factor * np.sqrt(cell.variance)) @ cell.smoother.T
+        redrawn = cell.y + unit * factor * np.sqrt(cell.variance)
+        coefficients = redrawn @ cell.smoother.T
         u, y = cell.curve.vertex(coefficients)
         low, high = cell.swept
         beyond = ~((u >= low) & (u <= high))
         reach = BEYOND * (high - low) if cell.curve.extrapolates else -1e-9
         good = (u >= low - reach) & (u <= high + reach) & (fit.log_loss | (y > 0))
-        good &= cell.curve.lowest_within(coefficients, low, high, y)
+        good &= cell.curve.lowest_within(coefficients, low, high, y) & (y >= cell.least_supported(redrawn))
         u = np.where(good, u, np.nan)
         y = np.where(good, y, np.nan)
         log_loss.append(y if fit.log_loss else np.log(y))

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.budgets import OFF_BUDGET, same_budgets, spending
-from analysis.curves import CURVES, Curve, distinct, make_curve, powers, smoother
+from analysis.curves import CURVES, Curve, distinct, make_curve, merged, powers, smoother
 from analysis.frontier import FLOP_COLUMNS
 from analysis.load import numbers, usable_runs
 
@@ -62,7 +62,7 @@ class Cell:
     budget: float
     center: float
     u: np.ndarray
-    """log abscissa minus `center`, [m]."""
+    """log abscissa minus `center`, [m]; sizes that count as one have their mean."""
     y: np.ndarray
     """loss, or log loss, [m]."""
     known: np.ndarray
@@ -88,6 +88,20 @@ class Cell:
     def fitted(self) -> bool:
         """Whether the cell has its curve."""
         return len(self.coefficients) > 0
+
+    def least_supported(self, y: np.ndarray) -> np.ndarray:
+        """The least y [...] of a minimum that these runs support.
+
+        It lies as far below the lowest size's mean loss as the middle one of all sizes lies above it. A parabola
+        through evenly spaced sizes dips by an eighth of that at most. A curve that dips further owes its minimum to an
+        outlier, or to a gap between sizes. Less than half of the runs, however wrong, cannot widen this range.
+
+        Args:
+            y: [..., m] of the cell's runs, measured or redrawn.
+        """
+        of_size = np.round(self.u, 9)[:, None] == distinct(self.u)
+        ranked = np.sort(y @ (of_size / of_size.sum(0)), axis=-1)
+        return np.asarray(2 * ranked[..., 0] - ranked[..., ranked.shape[-1] // 2])
 
     @property
     def swept(self) -> tuple[float, float]:
@@ -175,10 +189,11 @@ def make_cells(runs: pd.DataFrame, recipe: Recipe) -> list[Cell]:
 def _cell(family: str, budget: float, runs: pd.DataFrame, rows: np.ndarray, recipe: Recipe) -> Cell:
     log_x = np.log(numbers(runs, recipe.x))
     center = float(log_x.mean())
-    u, loss = log_x - center, numbers(runs, "loss")
+    own, loss = log_x - center, numbers(runs, "loss")
+    u = merged(own)
     known = np.hypot(np.nan_to_num(numbers(runs, "loss_se_mc")), recipe.known_noise(family) or 0.0)
     sizes = len(distinct(u))
-    design = powers(u, 2)[:, : min(3, sizes)]
+    design = powers(own, 2)[:, : min(3, sizes)]
     along = {}
     for name, column in AT_VERTEX.items():
         values = numbers(runs, column)

@@ -7,13 +7,16 @@ import numpy as np
 import pandas as pd
 
 from analysis.bootstrap import Bootstrap
-from analysis.findings import Finding, Severity, plural
+from analysis.curves import ONE_SIZE
+from analysis.findings import Finding, Severity, in_order, plural
+from analysis.floor_findings import floor_findings
 from analysis.frontier import FLOP_COLUMNS, overlap
 from analysis.gap import GapCurve
 from analysis.isoflop_fit import IsoFlopFit
 from analysis.load import numbers, records, select, usable_runs
+from analysis.raw_tables import as_runs
 from analysis.run_checks import ROLES, check_runs
-from analysis.wording import CONVENTIONS, LAWS, family_name, scientific, significant
+from analysis.wording import CONVENTIONS, family_name, scientific, significant
 
 FEWEST_BUDGETS = 4
 OFF_CENTRE = 0.5
@@ -21,8 +24,6 @@ NEAR_SIZES = 0.05
 LOST_DRAWS = 0.025
 WIDE_STEP = 5.5
 """Between budgets closer than this factor the interpolation errs by .2% at most."""
-NEAR_FLOOR = 0.1
-"""A loss less than this share of itself above a fitted floor is near it."""
 ONE_BUDGET = 1e-5
 """Budgets that differ by a smaller share are one by rounding."""
 
@@ -38,22 +39,21 @@ def check(
     """Findings, each with its number and its remedy; the gravest first.
 
     Args:
-        runs: from `read_runs`, or a fit's own `runs`, which say more of why a run is left out.
+        runs: from `read_runs`, any table with its needed columns, or a fit's own `runs`, which say more of why a run is
+            left out.
         fit: from `fit_isoflop`, for edge minima, few budgets, close sizes, ranges of loss that do not overlap.
         draws: its bootstrap, for budgets that draws lose.
         gaps: from `compute_gap`, for losses near a fitted floor.
     """
-    findings = check_runs(runs)
+    findings = check_runs(as_runs(runs))
     if fit is not None:
         for family in fit.families:
             findings += [*_minima(fit, family), *_budgets(fit, family), *_sizes(fit, family), *_noise(fit, family)]
         findings += [*_overlaps(fit), *_merged(fit), *_partial_flops(fit)]
     if draws is not None:
         findings += _lost_draws(draws)
-    findings += [finding for gap in gaps for finding in _near_floor(gap)]
-    findings = list(dict.fromkeys(findings))
-    order = list(Severity)
-    return sorted(findings, key=lambda finding: order.index(finding.severity))
+    findings += [finding for gap in gaps for finding in floor_findings(gap)]
+    return in_order(findings)
 
 
 def _merged(fit: IsoFlopFit) -> list[Finding]:
@@ -99,30 +99,6 @@ def _noise(fit: IsoFlopFit, family: str) -> list[Finding]:
     message = f"{name}: the {fit.curve} curve leaves no residuals, so nothing tells the noise and there is no interval"
     remedy = "repeat some runs with other seeds, give noise_sd, or fit a quadratic or cubic"
     return [Finding(Severity.WARNING, "unknown_noise", message, 0.0, remedy)]
-
-
-def _near_floor(gap: GapCurve) -> list[Finding]:
-    """Losses where a floor's error decides the ratio, and floors that the data do not determine."""
-    out = []
-    for role, floor in zip(ROLES, gap.floors, strict=True):
-        above = np.asarray(gap.loss - floor)
-        near = np.isfinite(above) & (above < NEAR_FLOOR * gap.loss)
-        if near.any():
-            least = float(above[near].min())
-            loss = float(gap.loss[near][above[near].argmin()])
-            message = (
-                f"a loss of {loss:.4g} is {'below' if least <= 0 else f'only {least:.2g} nats above'} "
-                f"the {family_name(role)}'s floor of {floor:.4g} ({LAWS[gap.law]})"
-            )
-            remedy = "compare at a higher loss: so near a floor, its error decides the ratio"
-            out.append(Finding(Severity.WARNING, "near_floor", message, least, remedy))
-    if gap.floor_at_bound:
-        least = float(np.nanmin([*gap.floors, np.inf]))
-        said = f"the fitted floor ran to {significant(least)} nats, an end of its range"
-        message = f"{LAWS[gap.law]}: {said}: the data do not determine it"
-        remedy = "read the power law beside it, or add budgets a factor 10 further"
-        out.append(Finding(Severity.NOTE, "floor_undetermined", message, least, remedy))
-    return out
 
 
 def _minima(fit: IsoFlopFit, family: str) -> list[Finding]:
@@ -194,12 +170,15 @@ def _sizes(fit: IsoFlopFit, family: str) -> list[Finding]:
     """Sizes so close that they count as one."""
     out = []
     for cell in fit.cells_of(family):
-        steps = np.diff(np.unique(np.round(cell.u, 9)))
+        own = np.unique(np.round(np.log(numbers(fit.runs.iloc[cell.rows], fit.x)), 9))
+        steps = np.diff(own)
         close = steps[steps < np.log1p(NEAR_SIZES)]
         if len(close):
             where = f"{family_name(family)} at {scientific(cell.budget)} FLOPs"
             pairs = f"{len(close)} pair{'s' * (len(close) != 1)} of sizes differ{'s' * (len(close) == 1)}"
             message = f"{where}: {pairs} by less than {NEAR_SIZES:.0%}, the closest by {np.expm1(close.min()):.1%}"
+            if cell.sizes < len(own):
+                message += f"; sizes within {ONE_SIZE - 1:.0%} are read as one, {len(own)} as {cell.sizes}"
             remedy = "spread the sizes evenly in log N; near-equal ones only repeat a point"
             out.append(Finding(Severity.NOTE, "near_duplicate_sizes", message, float(np.expm1(close.min())), remedy))
     return out

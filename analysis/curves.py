@@ -24,9 +24,34 @@ AKIMA_RESOLUTION = 1 / 3
 """The least standard error of an Akima minimum, in units of the sizes' mean log spacing (as Porian et al. take it)."""
 
 
+ONE_SIZE = 1.03
+"""Sizes within this factor of the smallest of them are one, as budgets are.
+
+Two sizes that stand close together tell one point of the curve, not its slope: the slope between them is their noise
+over their distance. Akima's interpolant takes slopes at face value and carries them across the next gap: two sizes a
+ten-thousandth apart, .01 nats apart in loss, gave a minimum of -684 nats. At a distance of 3% and gaps of a factor 1.6,
+as of seven sizes from N*/4 to 4 N*, it strays by three standard deviations of a run at worst. The narrowest steps of
+planned grids are wider than 10%.
+"""
+
+
 def distinct(u: np.ndarray) -> np.ndarray:
     """The different abscissae, rising."""
     return np.unique(np.round(u, 9))
+
+
+def merged(u: np.ndarray) -> np.ndarray:
+    """The log abscissae [m] with sizes within `ONE_SIZE` of the smallest of them at the mean of their runs."""
+    order = np.argsort(u, kind="stable")
+    out = np.array(u, np.float64)
+    start = 0
+    for end in range(1, len(order) + 1):
+        if end == len(order) or u[order[end]] - u[order[start]] > np.log(ONE_SIZE):
+            group = order[start:end]
+            if np.ptp(u[group]) > 0:
+                out[group] = u[group].mean()
+            start = end
+    return out
 
 
 def powers(u: np.ndarray, degree: int) -> np.ndarray:

@@ -21,7 +21,8 @@ from analysis.plot_style import (
     padded,
     styled,
 )  # fmt: skip
-from analysis.power_law import PowerLaw, SlopeTest, compare_saturating_slopes, compare_slopes
+from analysis.power_law import PowerLaw, SlopeTest, compare_slopes
+from analysis.saturating import compare_saturating_slopes
 from analysis.wording import family_name, scientific, significant
 
 CLOUD = 1500

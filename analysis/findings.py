@@ -24,6 +24,11 @@ class Finding:
     remedy: str
 
 
+def in_order(findings: Iterable[Finding]) -> list[Finding]:
+    """Each finding once, the gravest first."""
+    return sorted(dict.fromkeys(findings), key=lambda finding: list(Severity).index(finding.severity))
+
+
 def some(names: Iterable[str], most: int = 4) -> str:
     """The first names, and how many there are besides."""
     names = list(names)

@@ -17,7 +17,8 @@ from analysis.isoflop_fit import IsoFlopFit, fit_recipe
 from analysis.load import numbers, select, usable_runs
 from analysis.parametric import ParametricFit, fit_parametric, refit
 from analysis.parametric_bootstrap import bootstrap_parametric
-from analysis.power_law import PowerLaw, SaturatingPowerLaw, fit_saturating_power_law, t_quantile
+from analysis.power_law import PowerLaw, t_quantile
+from analysis.saturating import SaturatingPowerLaw, fit_saturating_power_law
 from analysis.wording import family_name, scientific
 
 QUANTITIES = ("loss_opt", "n_opt", "d_opt")
@@ -39,7 +40,8 @@ def holdout(
 
     Of an IsoFLOP fit a row a minimum, quantity and law; of a parametric fit a row a run. Columns: family, budget,
     quantity (loss_opt, n_opt, d_opt; run_loss), law (power_law; for the loss also saturating, with the family's own
-    floor, from four budgets on; parametric), predicted, observed, error (predicted / observed - 1), error_nats (for
+    floor, from four budgets on; parametric), floor (nats per token; nan for laws without one), floor_undetermined,
+    predicted, observed, error (predicted / observed - 1), error_nats (for
     losses), lower and upper (prediction interval of a new minimum, Student's t, or of a new run, from bootstrapped
     surfaces and their residuals; nan where too few budgets lie below), inside (None without interval).
 
@@ -163,7 +165,10 @@ def _family(
             half = _half_width(fitted, c_below, c_above, level)
             ends = predicted * np.exp(-half), predicted * np.exp(half)
             where = family, quantity, name
-            rows += _rows(where, numbers(above, "budget"), predicted, numbers(above, quantity), ends)
+            known = {"floor": math.nan, "floor_undetermined": False}
+            if isinstance(fitted, SaturatingPowerLaw):
+                known = {"floor": fitted.floor, "floor_undetermined": fitted.floor_undetermined}
+            rows += _rows(where, numbers(above, "budget"), predicted, numbers(above, quantity), ends, known)
     return rows
 
 
@@ -191,18 +196,19 @@ def _surface(fit: ParametricFit, budget_max: float | Mapping[str, float], level:
     draws = bootstrap_parametric(below, "run", DRAWS, 0, "numpy")
     ends = draws.predict_interval(below, fit.n[above], fit.d[above], level)
     where = fit.family, RUN_LOSS, "parametric"
-    return _rows(where, compute[above], below.predict(fit.n[above], fit.d[above]), fit.losses[above], ends)
+    known = {"floor": below.E, "floor_undetermined": below.floor_vanished}
+    return _rows(where, compute[above], below.predict(fit.n[above], fit.d[above]), fit.losses[above], ends, known)
 
 
 def _rows(
     where: tuple[str, str, str], budgets: np.ndarray, predicted: np.ndarray, observed: np.ndarray,
-    ends: tuple[np.ndarray, np.ndarray],
+    ends: tuple[np.ndarray, np.ndarray], known: dict[str, Any],
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """One row a prediction; `where` is (family, quantity, law)."""
+    """One row a prediction; `where` is (family, quantity, law), `known` what is known of the law's floor."""
     rows = []
     for budget, said, seen, low, high in zip(budgets, predicted, observed, *ends, strict=True):
         rows.append({
-            "family": where[0], "budget": float(budget), "quantity": where[1], "law": where[2],
+            "family": where[0], "budget": float(budget), "quantity": where[1], "law": where[2], **known,
             "predicted": float(said), "observed": float(seen), "error": float(said / seen - 1),
             "error_nats": float(said - seen) if "loss" in where[1] else math.nan,
             "lower": float(low), "upper": float(high),

@@ -29,6 +29,7 @@ from analysis.frontier import Frontier, flop_column
 from analysis.groups import check_one_convention, check_one_group, check_one_loss
 from analysis.load import numbers, select, usable_runs
 from analysis.noise import Noise, Observed, estimate_noise
+from analysis.raw_tables import as_runs
 from analysis.wording import count
 
 EDGE_MARGIN = 0.05
@@ -127,7 +128,8 @@ def fit_isoflop(
     edge | no_minimum | too_few with its `reason`; only `ok` ones enter the laws.
 
     Args:
-        runs: from `read_runs`; rows with an `excluded_reason` are kept and not fitted.
+        runs: from `read_runs`, or any table with its needed columns; rows with an `excluded_reason` are kept and not
+            fitted.
         x: abscissa: params_non_embedding, params, tokens, or flops_per_token (exact FLOPs over tokens).
         curve: the curve's form in log x: quadratic, cubic or akima.
         log_loss: fit log loss in place of loss.
@@ -136,7 +138,8 @@ def fit_isoflop(
         weights: "errors" (inverse variances) or "equal" (ordinary least squares).
 
     Raises:
-        ValueError: an unknown option, no `budget` column, no usable run, or runs of several groups or conventions.
+        ValueError: an unknown option, a column that lacks, no `budget`, no usable run, or runs of several groups or
+            conventions.
     """
     return fit_recipe(runs, Recipe(x, curve, log_loss, window, noise_sd, weights))
 
@@ -147,6 +150,7 @@ def fit_recipe(runs: pd.DataFrame, recipe: Recipe) -> IsoFlopFit:
     Raises:
         ValueError: no `budget` column, no usable run, or runs of several groups, losses or conventions.
     """
+    runs = as_runs(runs)
     if np.isnan(numbers(runs, "budget")).all():
         raise ValueError("budget: every run lacks it, so there are no curves; map it with columns='budget=THEIRS'")
     runs = with_abscissa(runs, recipe.x)
@@ -178,7 +182,7 @@ def _noise(cells: list[Cell], given: float | None) -> Noise:
     ])  # fmt: skip
 
 
-def _status(cell: Cell, noun: str) -> tuple[str, str]:
+def _status(cell: Cell, noun: str, log_loss: bool) -> tuple[str, str]:
     """Whether the minimum may be used, and why not; `noun` is what the abscissa counts."""
     if not cell.fitted:
         why = ": any three points lie on a parabola" if cell.sizes == 3 and cell.curve.name == "quadratic" else ""
@@ -199,12 +203,21 @@ def _status(cell: Cell, noun: str) -> tuple[str, str]:
         which, end = ("smallest", low) if y[0] < y[1] else ("largest", high)
         at, size = (count(math.exp(value + cell.center)) for value in (u, end))
         return "edge", f"the curve is lower at the {which} {noun}, {size}, than at its minimum, {at}"
-    return "ok", ""
+    return _support(cell, log_loss)
+
+
+def _support(cell: Cell, log_loss: bool) -> tuple[str, str]:
+    """Whether the loss at the minimum is one that the runs near it support, and why not."""
+    least, dip = float(cell.least_supported(cell.y)), float(cell.curve.vertex(cell.coefficients)[1])
+    if dip >= least and (log_loss or dip > 0):
+        return "ok", ""
+    said = [f"{math.exp(y) if log_loss else y:.4g}" for y in (dip, float(cell.y.min()))]
+    return "no_minimum", f"the curve dips to {said[0]}, further below the lowest loss, {said[1]}, than its runs support"
 
 
 def _minimum(cell: Cell, noise: Noise, recipe: Recipe) -> dict[str, object]:
     """One row of `minima`; standard errors are the curve's own."""
-    status, reason = _status(cell, NOUNS[recipe.x])
+    status, reason = _status(cell, NOUNS[recipe.x], recipe.log_loss)
     low, high = cell.swept
     row: dict[str, object] = {
         "family": cell.family, "budget": cell.budget, "status": status, "reason": reason,

@@ -35,6 +35,8 @@ from mdm_jax.results import Status, unescaped
 from mdm_jax.sealed_json import numbered_lines
 from mdm_jax.storage import Path, as_path
 
+LOSS_HEADER = "loss_header"
+"""Key in a run table's `attrs`: what the table itself calls the loss."""
 MAX_TABLE_BYTES = 1 << 30
 OVERFLOWED = "FLOPs are not positive, as when 6 N D overflows 64-bit integers"
 EVALUATED_AGAIN = "the same run evaluated again"
@@ -89,6 +91,7 @@ def read_runs(
         raise ValueError(f"{source}: holds no runs")
     full = choose(_typed(renamed(table, mapping_of(columns), source), source, families), where)
     full["excluded_reason"] = best_lr_reasons(full)
+    full.attrs[LOSS_HEADER] = mapping_of(columns).get("loss", "loss")
     return full
 
 

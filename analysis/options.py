@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+from analysis.sampling import DRAWS, LEVEL, SEED, UNIT, UNITS
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -107,16 +109,17 @@ def refuse_recipe(given: argparse.Namespace, approach: str) -> None:
         raise ValueError(f"--{flag}: goes with IsoFLOP curves, and --approach {approach} has none; leave it out")
 
 
-def add_bootstrap(made: argparse.ArgumentParser, draws: int) -> None:
+def add_bootstrap(made: argparse.ArgumentParser) -> None:
     """Options of the bootstrap, and the level of all intervals."""
-    made.add_argument("--bootstrap", type=int, default=draws, metavar="N", help="draws (default: %(default)s)")
-    made.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: %(default)s)")
+    made.add_argument("--bootstrap", type=int, default=DRAWS, metavar="N", help="draws (default: %(default)s)")
+    made.add_argument("--seed", type=int, default=SEED, help="of the bootstrap (default: %(default)s)")
+    made.add_argument("--unit", choices=UNITS, default=UNIT, help="what the bootstrap perturbs (default: %(default)s)")
     add_level(made)
 
 
 def add_level(made: argparse.ArgumentParser) -> None:
     """The level of all intervals."""
-    made.add_argument("--level", type=float, default=0.95, help="of the intervals (default: %(default)s)")
+    made.add_argument("--level", type=float, default=LEVEL, help="of the intervals (default: %(default)s)")
 
 
 def add_json(made: argparse.ArgumentParser) -> None:

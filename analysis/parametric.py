@@ -25,7 +25,8 @@ from analysis.parametric_frontier import (
     optimum_terms,
 )
 from analysis.parametric_solver import Criterion, Points, State, decrement, minimise, predict
-from analysis.power_law import SaturatingPowerLaw
+from analysis.raw_tables import as_runs
+from analysis.saturating import SaturatingPowerLaw
 
 SPACES = ("log", "linear")
 LOSSES = ("huber", "asymmetric_mae", "squares")
@@ -156,7 +157,7 @@ def fit_parametric(
     log residuals. Look at `converged` and `reason` before anything else; `optimum` has the best N and D at 6 N D FLOPs.
 
     Args:
-        runs: from `read_runs`.
+        runs: from `read_runs`, or any table with its needed columns.
         form: "chinchilla", E + A/N^alpha + B/D^beta; N is params_non_embedding, D is tokens.
         space: residuals of "log" loss or of the loss itself ("linear").
         loss: of a residual: "huber"; "asymmetric_mae", absolute errors with weight `over` where the prediction lies
@@ -168,8 +169,7 @@ def fit_parametric(
     Raises:
         ValueError: an unknown option, no or several families, several groups, or runs that `fit_surface` refuses.
     """
-    if "excluded_reason" not in runs:
-        raise ValueError("runs: pass the table through read_runs first, which maps its columns and types them")
+    runs = as_runs(runs)
     used = usable_runs(runs)
     present = sorted(set(used["family"]))
     if family is None and len(present) > 1:

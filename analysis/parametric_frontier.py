@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.power_law import SaturatingPowerLaw
+from analysis.saturating import SaturatingPowerLaw
 
 LEAST_SLOPE = 0.05
 """Where F hardly rises with N, or falls, larger models are free: there is no best size, and g is held here."""

@@ -14,10 +14,12 @@ import numpy as np
 import pandas as pd
 
 from analysis.frontier import Frontier, overlap
-from analysis.gap import EXTRAPOLATED, GRID_POINTS, INTERPOLATED, GapCurve, percentile_interval
+from analysis.gap import EXTRAPOLATED, GRID_POINTS, INTERPOLATED, NO_FLOOR, GapCurve, percentile_interval
 from analysis.parametric import ParametricFit, fit_parametric
 from analysis.parametric_bootstrap import ParametricDraws, bootstrap_parametric
 from analysis.parametric_frontier import SurfaceFrontier
+from analysis.sampling import LEVEL, PARAMETRIC_DRAWS
+from analysis.saturating import reaches_bound
 from analysis.wording import family_name
 
 LAW = "parametric"
@@ -53,7 +55,7 @@ class Surfaces:
 
 
 def fit_surfaces(runs: pd.DataFrame, draws: int, seed: int) -> tuple[Surfaces | None, str]:
-    """Both families' surfaces with so many draws (unit="run"), or None and why one of them has none."""
+    """Both families' surfaces with draws (unit="run", at most PARAMETRIC_DRAWS), or None and why one has none."""
     fits, doubts = fit_families(runs, ROLES)
     if doubts:
         family, doubt = next(iter(doubts.items()))
@@ -61,7 +63,7 @@ def fit_surfaces(runs: pd.DataFrame, draws: int, seed: int) -> tuple[Surfaces | 
     pair = fits["arm"], fits["mdm"]
     if not draws:
         return Surfaces(pair, None), ""
-    arm, mdm = (bootstrap_parametric(fit, "run", draws, seed, backend="numpy") for fit in pair)
+    arm, mdm = (bootstrap_parametric(fit, "run", min(draws, PARAMETRIC_DRAWS), seed, backend="numpy") for fit in pair)
     return Surfaces(pair, (arm, mdm)), ""
 
 
@@ -72,7 +74,7 @@ def parametric_gap(
     at: str = "loss",
     grid: np.ndarray | None = None,
     draws: tuple[ParametricDraws, ParametricDraws] | None = None,
-    level: float = 0.95,
+    level: float = LEVEL,
 ) -> GapCurve:
     """Ratio of compute, C_MDM / C_ARM, at equal loss; nan at or below a floor.
 
@@ -106,11 +108,14 @@ def parametric_gap(
         else:  # the ARM's compute is held, and each draw reaches a loss of its own there
             log_ratio = drawn[1].log_flops(np.log(drawn[0].loss(log_arm))) - log_arm
         lower, upper, unknown = percentile_interval(log_ratio, level)
-    bound = any(fit.floor_vanished for fit in fits)
+    floors, bound = (fits[0].E, fits[1].E), any(fit.floor_vanished for fit in fits)
+    intervals = (NO_FLOOR, NO_FLOOR) if draws is None else (draws[0].intervals()["E"], draws[1].intervals()["E"])
+    lowest = arm.loss_range[0], mdm.loss_range[0]
+    undetermined = bound or any(map(reaches_bound, intervals, floors, lowest))
     return GapCurve(
         at, LAW, arm.convention, level, np.exp(log_l), np.exp(log_arm), np.exp(log_mdm), np.exp(log_mdm - log_arm),
         lower, upper, np.where(inside, INTERPOLATED, EXTRAPOLATED), unknown, shared, float("nan"), bound,
-        (fits[0].E, fits[1].E),
+        floors, intervals, undetermined,
     )  # fmt: skip
 
 

@@ -29,7 +29,8 @@ from analysis.plot_style import (
     padded,
     styled,
 )  # fmt: skip
-from analysis.power_law import fit_saturating_power_law, t_quantile
+from analysis.power_law import t_quantile
+from analysis.saturating import fit_saturating_power_law
 from analysis.wording import CONVENTIONS, LAWS, family_name, scientific, significant, with_interval
 
 X_LABELS = {

@@ -12,20 +12,26 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from analysis.options import add_bootstrap, add_recipe, answer, families_of, new_parser, recipe_of
+from analysis.sampling import DRAWS, LEVEL, SEED, UNIT
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from analysis.cells import Recipe
     from analysis.summary import Summary
     from mdm_jax.storage import Path
 
+TABLE = "run_table.csv"
+"""The run table beside a report; it names the source of a table that was loaded."""
+
 
 def write_report(
-    source: str | os.PathLike[str],
+    source: "str | os.PathLike[str] | pd.DataFrame",
     out: str | os.PathLike[str] | None = None,
-    n: int = 4000,
-    seed: int = 0,
-    level: float = 0.95,
-    unit: str = "run",
+    n: int = DRAWS,
+    seed: int = SEED,
+    level: float = LEVEL,
+    unit: str = UNIT,
     columns: str | Mapping[str, str] | None = None,
     recipe: "Recipe | None" = None,
     where: Sequence[str] = (),
@@ -34,7 +40,7 @@ def write_report(
     """The report's numbers and the path of its `report.html`.
 
     Args:
-        source: a sweep's directory, or a run table (CSV, TSV, JSONL, Parquet).
+        source: a sweep's directory, a run table (CSV, TSV, JSONL, Parquet), or a table that is loaded, with `out`.
         out: folder to write to; by default the sweep's directory, or `<table>-report` beside a table.
         n: bootstrap draws.
         seed: of the bootstrap.
@@ -56,17 +62,20 @@ def write_report(
     from mdm_jax.results import escaped
     from mdm_jax.storage import as_path, write_atomic
 
-    root = as_path(source)
-    runs = read_runs(root, columns, where, families)
+    on_disk = isinstance(source, str | os.PathLike)
+    if not on_disk and out is None:
+        raise ValueError("out: must name a folder, because a table that is loaded has no place of its own")
+    root = as_path(source if on_disk else TABLE)
+    runs = read_runs(root if on_disk else source, columns, where, families)
     folder = as_path(out) if out is not None else root if root.is_dir() else root.parent / f"{root.stem}-report"
     name = " ".join([root.name or str(root), *where])
     summary = summarise(runs, n=n, seed=seed, level=level, unit=unit, source=name, recipe=recipe)
     figures = draw(summary, folder / "figures")
     write_atomic(folder / "fits.json", json.dumps(as_json(summary), indent=1, allow_nan=False) + "\n")
     table = summary.runs.map(escaped)
-    write_atomic(folder / "run_table.csv", table.to_csv(index=False, lineterminator="\n"))
+    write_atomic(folder / TABLE, table.to_csv(index=False, lineterminator="\n"))
     command = f"python -m analysis.report {shlex.quote(root.name)} --bootstrap {n} --seed {seed} --level {level:g}"
-    command += f" --unit {unit}" if unit != "run" else ""
+    command += f" --unit {unit}" if unit != UNIT else ""
     command += recipe_arguments(summary.fit.recipe)
     command += f" --columns {shlex.quote(columns_text(columns))}" if columns else ""
     command += "".join(f" --{role} {shlex.quote(name)}" for role, name in (families or {}).items())
@@ -137,9 +146,8 @@ def parser() -> argparse.ArgumentParser:
         runs="DIR",
     )
     made.add_argument("--out", metavar="DIR", help="folder to write to (default: the sweep's own)")
-    made.add_argument("--unit", choices=("run", "budget"), default="run", help="what the bootstrap perturbs")
     add_recipe(made)
-    add_bootstrap(made, 4000)
+    add_bootstrap(made)
     return made
 
 

@@ -3,11 +3,21 @@
 import math
 from html import escape
 
+from analysis.gap.sensitivity import UNDETERMINED
 from analysis.holdout import summarise_runs
 from analysis.load import records
 from analysis.report_style import pill, table
 from analysis.summary import Summary
-from analysis.wording import CONVENTIONS, LAWS, MODEL_ERRORS, family_name, scientific, significant, with_interval
+from analysis.wording import (
+    CONVENTIONS,
+    LAWS,
+    MODEL_ERRORS,
+    family_name,
+    floors_text,
+    scientific,
+    significant,
+    with_interval,
+)
 
 
 def model_error(summary: Summary) -> str:
@@ -23,6 +33,9 @@ def model_error(summary: Summary) -> str:
             f"{CONVENTIONS[summary.conventions[0]]}: model error is at least that "
             f"spread, a factor {significant(high / low, 2)}; what all these laws have wrong alike is not in it. "
         )
+    loose = dict.fromkeys(LAWS[law] for (_, law), gap in summary.gaps.items() if gap.floor_undetermined)
+    if loose:
+        said += f"The minima do not determine the floor of these laws: {', '.join(loose)}. "
     for reason in dict.fromkeys(summary.no_parametric.values()):
         where = [CONVENTIONS[name] for name, why in summary.no_parametric.items() if why == reason]
         said += f"There is no parametric row under {', '.join(where)}: {reason}. "
@@ -81,8 +94,11 @@ def heldout(summary: Summary) -> str:
 def _prediction(row: dict) -> list[str]:
     inside = {None: "–", True: "yes", False: "no"}[row["inside"]]
     ends = "–" if math.isnan(row["lower"]) else f"{row['lower']:.4f} to {row['upper']:.4f}"
+    law = LAWS[row["law"]]
+    if not math.isnan(row["floor"]):
+        law += f" of {floors_text((row['floor'], row['floor']), row['floor_undetermined'])}"
     return [
-        escape(family_name(row["family"])), escape(LAWS[row["law"]]), scientific(row["budget"]),
+        escape(family_name(row["family"])), escape(law), scientific(row["budget"]),
         f"{row['predicted']:.4f}", f"{row['observed']:.4f}", _signed(row["error_nats"]), ends, inside,
     ]  # fmt: skip
 
@@ -103,4 +119,6 @@ def _cell(row: dict) -> str:
     if not math.isfinite(row["ratio"]):
         return "–"
     mark = f" {pill('extrap.', 'extrapolated')}" if row["support"] == "extrapolated" else ""
-    return escape(with_interval(row["ratio"], row["lower"], row["upper"])) + mark
+    floors = floors_text((row["floor_arm"], row["floor_mdm"]), row["floor_status"] == UNDETERMINED)
+    below = "" if floors == "–" else f"<br><small>floor {escape(floors)}</small>"
+    return escape(with_interval(row["ratio"], row["lower"], row["upper"])) + mark + below

@@ -18,6 +18,7 @@ from analysis.wording import (
     LAWS,
     count,
     family_name,
+    floors_text,
     scientific,
     significant,
     with_error,
@@ -81,9 +82,15 @@ def headline(summary: Summary) -> str:
 
 def _others(summary: Summary) -> str:
     """What the other laws say of an extrapolated headline."""
-    ratios = [float(gap.ratio[0]) for (_, law), gap in summary.gaps.items() if law != "power_law"]
-    known = [ratio for ratio in ratios if math.isfinite(ratio)]
-    return f"; by laws with a floor {significant(min(known))} to {significant(max(known))} times" if known else ""
+    gaps = [gap for (_, law), gap in summary.gaps.items() if law != "power_law" and math.isfinite(gap.ratio[0])]
+    if not gaps:
+        return ""
+    ratios = [float(gap.ratio[0]) for gap in gaps]
+    floors = dict.fromkeys(floors_text(gap.floors, gap.floor_undetermined) for gap in gaps)
+    return (
+        f"; by laws with a floor {significant(min(ratios))} to {significant(max(ratios))} times "
+        f"(floors: {'; '.join(floors)} nats)"
+    )
 
 
 def _usable(summary: Summary) -> str:
@@ -224,7 +231,9 @@ def _gaps(summary: Summary, figures: dict[str, str]) -> str:
                      _supported(beyond, 1), _floor(gap)])  # fmt: skip
     caption = (
         "Compute ratio MDM / ARM at equal loss. Ratios without a mark lie where both families were measured; laws that "
-        "agree there may part outside. Floors are nats per token."
+        "agree there may part outside. Floors are nats per token, with 95% intervals from the scatter of the minima "
+        "(of the surface: of its draws); undet.: the interval reaches 0 or the lowest loss, so that another floor "
+        "would do as well, and the ratio beside it would be another."
     )
     parts.append(table(head, rows, text_columns=2, caption=caption))
     parts.append(f"<p>{escape(model_error(summary))}</p>" + left_out(summary))
@@ -277,11 +286,12 @@ def _laws(summary: Summary, figures: dict[str, str]) -> str:
 
 
 def _floor(gap: GapCurve) -> str:
-    """The floor that a law was given or found: one, or the ARM's and the MDM's."""
+    """The floor that a law was given or found, with its interval: one, or the ARM's and the MDM's."""
     if math.isnan(gap.floors[0]):
         return "–"
-    known = [significant(gap.floor)] if not math.isnan(gap.floor) else [significant(floor) for floor in gap.floors]
-    return ", ".join(known) + (f" {pill('undet.', 'note')}" if gap.floor_at_bound else "")
+    both = zip(gap.floors, gap.floor_intervals, strict=True)
+    known = [with_interval(floor, *interval) for floor, interval in both]
+    return ", ".join(dict.fromkeys(known)) + (f" {pill('undet.', 'note')}" if gap.floor_undetermined else "")
 
 
 def _interval(ends: tuple[float, float]) -> str:

@@ -12,6 +12,7 @@ from analysis.consistency import REMEDY as CORRECT_ROW
 from analysis.consistency import SELF_CONTRADICTION
 from analysis.findings import Finding, Severity, plural, some
 from analysis.load import EVALUATED_AGAIN, OVERFLOWED, numbers, usable_runs
+from analysis.loss_units import loss_unit_findings
 from analysis.lr_sweep import DROPPED, lr_sweep_of
 from analysis.sweep_folder import REMEDIES
 from analysis.wording import CONVENTIONS, family_name, significant
@@ -27,7 +28,8 @@ def check_runs(runs: pd.DataFrame) -> list[Finding]:
     """Findings about a run table, in no order."""
     return [
         *_statuses(runs), *_unread(runs), *_off_budget(runs), *_families(runs), *_losses(runs), *_mixtures(runs),
-        *_errors(runs), *_repetitions(runs), *_training(runs), *_flops(runs), *_lr_sweep(runs),
+        *loss_unit_findings(runs), *_errors(runs), *_repetitions(runs), *_training(runs), *_flops(runs),
+        *_lr_sweep(runs),
     ]  # fmt: skip
 
 

@@ -20,10 +20,9 @@ from analysis.isoflop_fit import IsoFlopFit, fit_recipe
 from analysis.load import numbers, records, usable_runs
 from analysis.parametric_gap import LAW as PARAMETRIC
 from analysis.parametric_gap import fit_surfaces
+from analysis.sampling import DRAWS, LEVEL, SEED, UNIT
 
 SCHEMA_VERSION = 1
-SENSITIVITY_DRAWS = 400
-PARAMETRIC_DRAWS = 1000
 LAWS = ("interpolated", "power_law", "shared_floor")
 QUANTITIES = {"loss_opt": "loss", "n_opt": "N*", "d_opt": "D*"}
 HEADLINE_CONVENTIONS = ("smdm_6nd", "exact")
@@ -108,10 +107,10 @@ class Summary:
 
 def summarise(
     runs: pd.DataFrame,
-    n: int = 4000,
-    seed: int = 0,
-    level: float = 0.95,
-    unit: str = "run",
+    n: int = DRAWS,
+    seed: int = SEED,
+    level: float = LEVEL,
+    unit: str = UNIT,
     source: str = "",
     recipe: Recipe | None = None,
 ) -> Summary:
@@ -141,7 +140,7 @@ def summarise(
     gaps: dict[tuple[str, str], GapCurve] = {}
     curves, at_arm = dict(gaps), dict(gaps)
     refusals: dict[str, str] = {}
-    surfaces, refusal = fit_surfaces(without_window(fit.runs), min(n, PARAMETRIC_DRAWS), seed) if usable else (None, "")
+    surfaces, refusal = fit_surfaces(without_window(fit.runs), n, seed) if usable else (None, "")
     for convention, (arm, mdm) in usable.items():
         assert target is not None
         reach = arm.flops.max() * np.array([1.0, 10.0])
@@ -164,9 +163,8 @@ def summarise(
     rows = _laws(fit, draws, level)
     table = pd.DataFrame()
     if target is not None:
-        sampling = {"draws": min(n, SENSITIVITY_DRAWS), "seed": seed, "level": level}
         laws = [law for law in DEFAULT_LAWS if law != PARAMETRIC]
-        table = gap_sensitivity(fit, "loss", target, laws, conventions=tuple(usable), **sampling)
+        table = gap_sensitivity(fit, "loss", target, laws, conventions=tuple(usable), draws=draws, level=level)
         both = parametric_rows(fit, (surfaces, refusal), tuple(usable), "loss", target, level)
         table = pd.concat([table, pd.DataFrame(both)], ignore_index=True)
     known = {surface.family: surface for surface in surfaces.fits} if surfaces is not None else {}

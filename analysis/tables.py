@@ -2,7 +2,17 @@
 
 from typing import Any
 
-from analysis.wording import CONVENTIONS, LAWS, count, family_name, scientific, significant, with_error, with_interval
+from analysis.wording import (
+    CONVENTIONS,
+    LAWS,
+    count,
+    family_name,
+    floors_text,
+    scientific,
+    significant,
+    with_error,
+    with_interval,
+)
 
 QUANTITIES = {
     "loss_opt": "loss", "n_opt": "N*", "d_opt": "D*", "loss": "loss", "n": "N*", "d": "D*", "run_loss": "runs' losses",
@@ -66,7 +76,8 @@ def prediction_row(row: dict[str, Any]) -> dict[str, str]:
     inside = {None: "–", True: "yes", False: "no"}[row["inside"]]
     return {
         "family": family_name(row["family"]), "budget": scientific(row["budget"]),
-        "quantity": QUANTITIES[row["quantity"]], "law": LAWS[row["law"]], "predicted": predicted,
+        "quantity": QUANTITIES[row["quantity"]], "law": LAWS[row["law"]],
+        "floor": floors_text((row["floor"], row["floor"]), row["floor_undetermined"]), "predicted": predicted,
         "observed": observed, "error %": significant(100 * row["error"], 2), "in interval": inside,
     }  # fmt: skip
 
@@ -84,7 +95,8 @@ def gap_row(row: dict[str, Any]) -> dict[str, str]:
     """A row of `gap_sensitivity`."""
     return {
         "curve": row["curve"], "FLOPs": CONVENTIONS[row["convention"]], "law": LAWS[row["law"]],
-        "floor": significant(row["floor"]), "loss": significant(row["loss"], 4),
+        "floor": floors_text((row["floor_arm"], row["floor_mdm"]), row["floor_status"] == "undetermined"),
+        "loss": significant(row["loss"], 4),
         "MDM / ARM": with_interval(row["ratio"], row["lower"], row["upper"]), "support": row["support"] or "none",
     }  # fmt: skip
 

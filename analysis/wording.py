@@ -105,6 +105,14 @@ def _end(end: float, places: int, digits: int) -> str:
     return significant(end, digits if places >= _places(rounded, digits) else 2)
 
 
+def floors_text(floors: tuple[float, float], undetermined: bool) -> str:
+    """The floor of both families, or the ARM's and the MDM's, as 1.82 or 1.82, 2.05; – for a law without one."""
+    if math.isnan(floors[0]):
+        return "–"
+    said = ", ".join(dict.fromkeys(significant(floor) for floor in floors))
+    return f"{said} undet." if undetermined else said
+
+
 def with_error(value: float, error: float) -> str:
     """2.4317 ± 0.0021, to the error's second digit."""
     if math.isnan(value):

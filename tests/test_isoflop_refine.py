@@ -59,7 +59,8 @@ def test_greedy_beats_random_runs_for_the_same_flops() -> None:
         added = [(r.family.value, r.cell.budget or 0.0, float(non_embedding(size_of(r)))) for r in runs]
         return gap_variance([*base, *added], evidence.loss, on_surface, 400)
 
-    proposals, known = sharper_gap(Candidates(evidence, further), evidence.knowledge, Limits(spend, 1000))
+    limits = Limits(spend, 1000)
+    proposals, known = sharper_gap(Candidates(evidence, further), evidence.knowledge, limits, evidence.gap_factor)
     assert known.gap_variance < evidence.knowledge.gap_variance
     greedy = [run for proposal in proposals for run in proposal.runs]
     assert flops_of(greedy) <= spend

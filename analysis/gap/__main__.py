@@ -22,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--convention", action="append", help="smdm_6nd, with_head, …; may be repeated")
     made.add_argument("--sensitivity", action="store_true", help="every curve and convention, not only the chosen ones")
     add_recipe(made)
-    add_bootstrap(made, 1000)
+    add_bootstrap(made)
     add_json(made)
     return made
 
@@ -47,6 +47,8 @@ def tree_of(given: argparse.Namespace) -> dict[str, Any]:
     from analysis.bootstrap import bootstrap, check_draws
     from analysis.checks import check
     from analysis.curves import CURVES
+    from analysis.findings import in_order
+    from analysis.floor_findings import undetermined_floors
     from analysis.frontier import flop_column
     from analysis.gap.sensitivity import DEFAULT_LAWS, check_floors, check_place, gap_sensitivity
     from analysis.isoflop_fit import fit_recipe
@@ -71,13 +73,15 @@ def tree_of(given: argparse.Namespace) -> dict[str, Any]:
     check_floors(fit, given.floor)
     laws = (PRESETS[given.preset].law,) if given.preset else (*DEFAULT_LAWS, "own_floors")
     curves = CURVES if given.sensitivity else (fit.curve,)
-    sampling = {"draws": given.bootstrap, "seed": given.seed, "level": given.level}
-    rows = records(gap_sensitivity(fit, at, where, laws, given.floor, conventions, curves, **sampling))
+    drawn = bootstrap(fit, given.unit, given.bootstrap, given.seed) if given.bootstrap else None
+    rows = records(
+        gap_sensitivity(fit, at, where, laws, given.floor, conventions, curves, drawn or 0, level=given.level)
+    )
     if not any(row["ratio"] > 0 for row in rows):
         reasons = "; ".join(dict.fromkeys(row["reason"] for row in rows if row["reason"])) or "it lies beyond every law"
         raise ValueError(f"--at {at}{'' if where is None else f'={where:g}'}: no law gives a gap there: {reasons}")
-    drawn = bootstrap(fit, n=given.bootstrap, seed=given.seed) if given.bootstrap else None
-    return {"gaps": rows, "findings": [vars(finding) for finding in check(fit.runs, fit, drawn)]}
+    findings = in_order([*check(fit.runs, fit, drawn), *undetermined_floors(rows)])
+    return {"gaps": rows, "findings": [vars(finding) for finding in findings]}
 
 
 def text(tree: dict[str, Any]) -> str:

@@ -13,19 +13,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.bootstrap import Bootstrap, check_draws, lines
+from analysis.bootstrap import Bootstrap, check_draws
 from analysis.frontier import Frontier, overlap
+from analysis.gap.laws import Draws, Laws, drawn_laws, family_laws, floors_known
 from analysis.interpolate import CUBIC, LINEAR, evaluate, invert
-from analysis.power_law import floor_at_bound, floor_line, profile_floor
+from analysis.sampling import LEVEL
 
 LAWS = ("interpolated", "piecewise_linear", "power_law", "shared_floor", "own_floors", "given_floor")
 INTERPOLATING = {"interpolated": CUBIC, "piecewise_linear": LINEAR}
 INTERPOLATED, EXTRAPOLATED = "interpolated", "extrapolated"
 GRID_POINTS = 61
-Draws = tuple[np.ndarray, np.ndarray]
-"""(log FLOPs, log loss), [n, B] each."""
-Floors = tuple[np.ndarray, np.ndarray] | None
-"""The ARM's and the MDM's floor of every draw, nats per token, [n] each; None for laws without one."""
+NO_FLOOR = (float("nan"), float("nan"))
 ROLES = ("arm", "mdm")
 
 
@@ -56,6 +54,10 @@ class GapCurve:
     """A fitted floor ran to an end of its range: the data do not determine it."""
     floors: tuple[float, float] = (float("nan"), float("nan"))
     """The ARM's and the MDM's."""
+    floor_intervals: tuple[tuple[float, float], tuple[float, float]] = (NO_FLOOR, NO_FLOOR)
+    """95% interval of the ARM's and of the MDM's fitted floor, nats per token; nan for laws without one."""
+    floor_undetermined: bool = False
+    """A fitted floor is at an end of its range, or its interval reaches one: the ratio rests on it all the same."""
 
 
 def compute_gap(
@@ -65,7 +67,7 @@ def compute_gap(
     law: str = "interpolated",
     grid: np.ndarray | None = None,
     draws: Bootstrap | None = None,
-    level: float = 0.95,
+    level: float = LEVEL,
     floor: float | None = None,
 ) -> GapCurve:
     """Ratio of compute, C_MDM / C_ARM, at equal loss, with its interval and its support.
@@ -100,23 +102,22 @@ def compute_gap(
             "add larger MDM or smaller ARM budgets, or read an extrapolation with law='power_law'"
         )
     pairs = {"arm": _rows(arm), "mdm": _rows(mdm)}
-    floors = _floors(pairs, law, floor)
-    log_l, log_c = _grid(at, law, grid, (arm, mdm), shared, pairs, floors)
-    log_arm, log_mdm = _log_flops(pairs, log_l, law, floors)
+    laws = None if law in INTERPOLATING else family_laws(pairs, law, floor)
+    log_l, log_c = _grid(at, law, grid, (arm, mdm), shared, pairs, laws)
+    log_arm, log_mdm = (_log_flops(role, pairs, log_l, law, laws) for role in ROLES)
     inside = np.zeros(len(log_l), bool)
     if shared is not None:
         inside = (log_l >= np.log(shared[0]) - 1e-12) & (log_l <= np.log(shared[1]) + 1e-12)
     hidden = ~inside if law in INTERPOLATING else np.zeros(len(log_l), bool)
     log_arm, log_mdm = np.where(hidden, np.nan, log_arm[0]), np.where(hidden, np.nan, log_mdm[0])
     lower, upper, unknown = _interval(draws, (arm, mdm), log_l, log_c, law, level, floor)
-    own = (float("nan"), float("nan")) if floors is None else (float(floors[0][0]), float(floors[1][0]))
-    lowest = _lowest(arm, mdm, law)
-    bound = floor is None and any(floor_at_bound(f, low) for f, low in zip(own, lowest, strict=True))
+    known = floors_known(pairs, law, laws)
     return GapCurve(
         at, law, arm.convention, level, np.exp(log_l), np.exp(log_arm), np.exp(log_mdm), np.exp(log_mdm - log_arm),
         np.where(hidden, np.nan, lower), np.where(hidden, np.nan, upper),
         np.where(inside, INTERPOLATED, EXTRAPOLATED), unknown, shared,
-        own[0] if own[0] == own[1] else float("nan"), bool(bound), own,
+        known.floors[0] if known.floors[0] == known.floors[1] else float("nan"), known.at_bound, known.floors,
+        known.intervals, known.undetermined,
     )  # fmt: skip
 
 
@@ -167,12 +168,6 @@ def _check_floor(arm: Frontier, mdm: Frontier, law: str, floor: float | None) ->
         raise ValueError(f"floor = {floor}: must be from 0 to below the lowest loss, {lowest:.4g}")
 
 
-def _lowest(arm: Frontier, mdm: Frontier, law: str) -> tuple[float, float]:
-    """The loss that bounds each family's floor from above."""
-    lows = arm.loss_range[0], mdm.loss_range[0]
-    return lows if law == "own_floors" else (min(lows), min(lows))
-
-
 def _span(side: Frontier) -> str:
     return f"{side.loss_range[0]:.4g} to {side.loss_range[1]:.4g}"
 
@@ -181,23 +176,9 @@ def _rows(side: Frontier) -> Draws:
     return np.log(side.flops)[None], np.log(side.loss)[None]
 
 
-def _floors(pairs: dict[str, Draws], law: str, given: float | None, zooms: int = 6) -> Floors:
-    if law == "given_floor":
-        assert given is not None
-        return np.full(len(pairs["arm"][0]), given), np.full(len(pairs["mdm"][0]), given)
-    if law == "own_floors":
-        arm, mdm = (profile_floor([pairs[role][0]], [pairs[role][1]], zooms=zooms) for role in ROLES)
-        return arm, mdm
-    if law == "shared_floor":
-        log_c, log_l = ([pairs[role][i] for role in ROLES] for i in (0, 1))
-        shared = profile_floor(log_c, log_l, zooms=zooms)
-        return shared, shared
-    return None
-
-
 def _grid(
     at: str, law: str, grid: np.ndarray | None, sides: tuple[Frontier, Frontier], shared: tuple[float, float] | None,
-    pairs: dict[str, Draws], floors: Floors,
+    pairs: dict[str, Draws], laws: dict[str, Laws] | None,
 ) -> tuple[np.ndarray, np.ndarray | None]:  # fmt: skip
     """Log losses [G] of the grid, and with at="flops" the ARM's log FLOPs [G]."""
     if grid is not None:
@@ -212,46 +193,21 @@ def _grid(
             low, high = (pick(side.loss_range[i] for side in sides) for i, pick in enumerate((min, max)))
         ends = np.log([low, high])
         if at == "flops":
-            ends = _log_flops(pairs, ends[::-1], law, floors)[0][0]
+            ends = _log_flops("arm", pairs, ends[::-1], law, laws)[0]
         values = np.linspace(ends[0], ends[1], GRID_POINTS)
-    return (values, None) if at == "loss" else (_log_loss(pairs["arm"], values, law, _of(floors, 0))[0], values)
+    return (values, None) if at == "loss" else (_log_loss(pairs, values, law, laws)[0], values)
 
 
-def _of(floors: Floors, role: int) -> np.ndarray | None:
-    return None if floors is None else floors[role]
+def _log_loss(pairs: dict[str, Draws], log_c: np.ndarray, law: str, laws: dict[str, Laws] | None) -> np.ndarray:
+    """Log loss [n, G] that the ARM's draws reach at log FLOPs [G] under a law."""
+    return evaluate(*pairs["arm"], log_c, INTERPOLATING[law]) if laws is None else laws["arm"].log_loss(log_c)
 
 
-def _line(pair: Draws, floor: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Intercept and slope, [n, 1] each, of log (loss - floor) against log FLOPs; nan where it does not fall."""
-    level, slope = lines(*pair) if floor is None else floor_line(*pair, floor)[:2]
-    return level[:, None], np.where(slope < 0, slope, np.nan)[:, None]
-
-
-def _log_loss(pair: Draws, log_c: np.ndarray, law: str, floor: np.ndarray | None) -> np.ndarray:
-    """Log loss [n, G] that a family's draws reach at log FLOPs [G] under a law."""
-    if law in INTERPOLATING:
-        return evaluate(*pair, log_c, INTERPOLATING[law])
-    level, slope = _line(pair, floor)
-    above = level + slope * log_c
-    return above if floor is None else np.log(floor[:, None] + np.exp(above))
-
-
-def _log_flops_of(pair: Draws, log_l: np.ndarray, law: str, floor: np.ndarray | None) -> np.ndarray:
+def _log_flops(
+    role: str, pairs: dict[str, Draws], log_l: np.ndarray, law: str, laws: dict[str, Laws] | None
+) -> np.ndarray:
     """Log FLOPs [n, G] of a family's draws at log losses [G], or [n, G], under a law."""
-    if law in INTERPOLATING:
-        return invert(*pair, log_l, INTERPOLATING[law])
-    level, slope = _line(pair, floor)
-    above = log_l
-    if floor is not None:
-        rest = np.exp(log_l) - floor[:, None]
-        above = np.log(np.where(rest > 0, rest, np.nan))
-    return (above - level) / slope
-
-
-def _log_flops(pairs: dict[str, Draws], log_l: np.ndarray, law: str, floors: Floors) -> tuple[np.ndarray, np.ndarray]:
-    """Log FLOPs [n, G] of (ARM, MDM) at log losses [G]."""
-    arm, mdm = (_log_flops_of(pairs[role], log_l, law, _of(floors, i)) for i, role in enumerate(ROLES))
-    return arm, mdm
+    return invert(*pairs[role], log_l, INTERPOLATING[law]) if laws is None else laws[role].log_flops(log_l)
 
 
 def _interval(
@@ -263,18 +219,17 @@ def _interval(
     At the ARM's FLOPs every draw reaches a loss of its own. Holding the loss there instead, intervals were 6 to 7% too
     narrow under power laws, and covered 179 of 200 simulated truths where these covered 184.
     """
-    families = [side.family for side in sides]
+    families = sides[0].family, sides[1].family
     if draws is None or any(family not in draws.families for family in families):
         nothing = np.full(len(log_l), np.nan)
         return nothing, nothing, nothing
     convention = sides[0].convention
     pairs = {role: draws.frontier(family, convention) for role, family in zip(ROLES, families, strict=True)}
-    floors = _floors(pairs, law, floor, zooms=3)
+    laws = None if law in INTERPOLATING else drawn_laws(draws, families, convention, law, floor)
     if log_c is None:
-        log_arm, log_mdm = _log_flops(pairs, log_l, law, floors)
+        log_arm, log_mdm = (_log_flops(role, pairs, log_l, law, laws) for role in ROLES)
     else:
-        reached = _log_loss(pairs["arm"], log_c, law, _of(floors, 0))
-        log_arm, log_mdm = log_c, _log_flops_of(pairs["mdm"], reached, law, _of(floors, 1))
+        log_arm, log_mdm = log_c, _log_flops("mdm", pairs, _log_loss(pairs, log_c, law, laws), law, laws)
     return percentile_interval(log_mdm - log_arm, level)
 
 

@@ -22,9 +22,11 @@ from analysis.isoflop_fit import IsoFlopFit, fit_recipe
 from analysis.load import numbers, select
 from analysis.parametric_gap import LAW as PARAMETRIC
 from analysis.parametric_gap import Surfaces, fit_surfaces
+from analysis.sampling import DRAWS, LEVEL, SEED
 from analysis.wording import MODEL_ERRORS
 
 DEFAULT_LAWS = ("interpolated", "power_law", "shared_floor", PARAMETRIC)
+GIVEN, DETERMINED, UNDETERMINED = "given", "determined", "undetermined"
 SURFACE = "surface"
 """What stands for the curve in a parametric row: it goes through all runs and has no IsoFLOP curves."""
 
@@ -37,11 +39,14 @@ def gap_sensitivity(
     floors: Sequence[float] = (),
     conventions: Sequence[str] | None = None,
     curves: Sequence[str] = CURVES,
-    draws: int = 400,
-    seed: int = 0,
-    level: float = 0.95,
+    draws: int | Bootstrap = DRAWS,
+    seed: int = SEED,
+    level: float = LEVEL,
 ) -> pd.DataFrame:
-    """One row a choice: curve, convention, law, floor, loss, flops_arm, ratio, lower, upper, support, beside, reason.
+    """One row a choice: curve, convention, law, floors, loss, flops_arm, ratio, lower, upper, support, beside, reason.
+
+    `floor` is the floor of both families, `floor_arm` and `floor_mdm` are each one's (nan for laws without), and
+    `floor_status` says whether the floor was "given", or fitted and "determined" or "undetermined" by the minima.
 
     Args:
         fit: the sweep; its runs are fitted again with every curve, the rest of its recipe as it is.
@@ -51,16 +56,18 @@ def gap_sensitivity(
         floors: nats per token; each adds a row with the law given_floor.
         conventions: FLOP conventions; by default all whose FLOPs the runs hold.
         curves: IsoFLOP curves. Akima, which has no residuals, takes the noise of the fit.
-        draws: of the bootstrap behind the intervals; 0 for none.
-        seed: of the bootstrap.
+        draws: how many the bootstrap behind the intervals has, 0 for none; or a bootstrap of the fit, whose unit,
+            number of draws and seed the other curves' bootstraps share.
+        seed: of the bootstrap, where it is not given.
         level: of the intervals.
 
     Raises:
         ValueError: no default for `where`, because the families share no loss, or an argument out of range, such as
             too few draws for the level.
     """
-    if draws:
-        check_draws(draws, level)
+    own = draws if isinstance(draws, Bootstrap) else bootstrap(fit, n=draws, seed=seed) if draws else None
+    if own is not None:
+        check_draws(own.n, level)
     where = _where(fit, at) if where is None else where
     if conventions is None:
         conventions = [c for c, column in FLOP_COLUMNS.items() if np.isfinite(numbers(fit.runs, column)).any()]
@@ -68,14 +75,15 @@ def gap_sensitivity(
     drawn_laws = [law for law in laws if law != PARAMETRIC]
     for curve in curves:
         other = fit if curve == fit.curve else fit_recipe(without_window(fit.runs), _with_curve(fit, curve))
-        sampled = bootstrap(other, n=draws, seed=seed) if draws else None
+        sampled = own if other is fit or own is None else bootstrap(other, own.unit, own.n, own.seed)
         for convention in conventions:
             choices = [(law, None) for law in drawn_laws] + [("given_floor", floor) for floor in floors]
             for law, floor in choices:
                 said = {"curve": curve, "convention": convention, "law": law, "floor": _number(floor)}
                 rows.append(said | _row(other, convention, law, floor, at, where, sampled, level))
     if PARAMETRIC in laws:
-        rows += parametric_rows(fit, fit_surfaces(without_window(fit.runs), draws, seed), conventions, at, where, level)
+        n, start = (own.n, own.seed) if own is not None else (0, seed)
+        rows += parametric_rows(fit, fit_surfaces(without_window(fit.runs), n, start), conventions, at, where, level)
     return pd.DataFrame(rows)
 
 
@@ -103,8 +111,8 @@ def parametric_rows(
 
 def _nothing(law: str, reason: str) -> dict[str, Any]:
     """A row without a ratio."""
-    blank = dict.fromkeys(("loss", "flops_arm", "ratio", "lower", "upper"), math.nan)
-    return blank | {"support": "", "beside": MODEL_ERRORS[law], "reason": reason}
+    blank = dict.fromkeys(("floor_arm", "floor_mdm", "loss", "flops_arm", "ratio", "lower", "upper"), math.nan)
+    return blank | {"floor_status": "", "support": "", "beside": MODEL_ERRORS[law], "reason": reason}
 
 
 def check_place(fit: IsoFlopFit, at: str, where: float | None) -> None:
@@ -181,10 +189,19 @@ def _row(
 def sensitivity_row(gap: GapCurve, floor: float | None = None) -> dict[str, Any]:
     """A gap at one place as a row; `beside` names the error that its interval does not hold."""
     return {
-        "floor": _number(floor) if floor is not None else gap.floor, "loss": float(gap.loss[0]),
+        "floor": _number(floor) if floor is not None else gap.floor, "floor_arm": gap.floors[0],
+        "floor_mdm": gap.floors[1], "floor_status": _floor_status(gap), "loss": float(gap.loss[0]),
         "flops_arm": float(gap.flops_arm[0]), "ratio": float(gap.ratio[0]), "lower": float(gap.lower[0]),
         "upper": float(gap.upper[0]), "support": str(gap.support[0]), "beside": MODEL_ERRORS[gap.law], "reason": "",
     }  # fmt: skip
+
+
+def _floor_status(gap: GapCurve) -> str:
+    if math.isnan(gap.floors[0]):
+        return ""
+    if gap.law == "given_floor":
+        return GIVEN
+    return UNDETERMINED if gap.floor_undetermined else DETERMINED
 
 
 def _number(floor: float | None) -> float:

@@ -71,7 +71,7 @@ plot_isoflop(fit)
 # What a referee would ask, each doubt with its number and its remedy:
 
 # %%
-draws = bootstrap(fit, n=1000, seed=0)
+draws = bootstrap(fit)
 for finding in check(fit.runs, fit, draws):
     print(f"{finding.severity}: {finding.message}. Remedy: {finding.remedy}.")
 
@@ -98,7 +98,7 @@ _ = axes.legend(frameon=False)
 # What other choices would have given, at the same loss. Their spread is model error, and no interval holds it.
 
 # %%
-table = gap_sensitivity(fit, conventions=("smdm_6nd",), draws=200)
+table = gap_sensitivity(fit, conventions=("smdm_6nd",), draws=draws)
 print(table[["curve", "law", "ratio", "lower", "upper", "beside"]].round(1).to_string(index=False))
 
 # %% [markdown]

@@ -112,8 +112,8 @@ def _text(directory: str, found: Refinement, machine: Machine, stated: str, adde
     evidence = found.evidence
     yield f"{directory}: {len(evidence.plan)} planned runs, {len(evidence.usable)} of them in the fits"
     if math.isfinite(evidence.loss):
-        low, high = evidence.ratio / found.gap_factor, evidence.ratio * found.gap_factor
-        interval = "" if math.isnan(found.gap_factor) else f", 95% interval {low:.3g} to {high:.3g}"
+        low, high = evidence.interval
+        interval = "" if math.isnan(low) else f", 95% interval {low:.3g} to {high:.3g}"
         yield f"gap at {evidence.loss:.4g} nats: {evidence.ratio:.3g}{interval} ({evidence.convention.value})"
     number = 0
     for kind in Kind:
@@ -151,7 +151,8 @@ def _tree(found: Refinement, machine: Machine, stated: str, added: int | None) -
 
     evidence = found.evidence
     gap = {
-        "loss": number(evidence.loss), "ratio": number(evidence.ratio), "interval_factor": number(found.gap_factor),
+        "loss": number(evidence.loss), "ratio": number(evidence.ratio), "lower": number(evidence.interval[0]),
+        "upper": number(evidence.interval[1]), "interval_factor": number(found.gap_factor),
         "interval_factor_after": number(found.gap_factor_after), "convention": evidence.convention.value,
     }  # fmt: skip
     proposals = [

@@ -104,7 +104,19 @@ class Evidence:
     """Nats per token at which the gap is read; nan where there is none."""
     ratio: float
     """The gap there."""
+    interval: tuple[float, float]
+    """Its 95% bootstrap interval, as a report of these runs prints it; nan where nothing tells the noise."""
     knowledge: Knowledge
+
+    def gap_factor(self, known: Knowledge) -> float:
+        """Half width of the gap's interval, as a factor, once `known` is known.
+
+        The interval of the runs so far is bootstrapped; what further runs take off it is linearised.
+        """
+        now = math.log(self.knowledge.gap_factor())
+        drawn = math.log(self.interval[1] / self.interval[0]) / 2 if self.interval[0] > 0 else math.nan
+        scale = drawn / now if math.isfinite(drawn) and now > 0 else 1.0
+        return math.exp(scale * math.log(known.gap_factor()))
 
     def usable_minima(self, family: Family) -> list[Minimum]:
         """Those that enter laws and the gap, by rising budget."""
@@ -179,8 +191,22 @@ def evidence_of(plan: Sequence[RunSpec], table: Any, curve: str = "quadratic", l
         laws=_laws(fit, convention.value),
         loss=known.loss,
         ratio=known.ratio,
+        interval=_interval(fit, convention.value, known.loss),
         knowledge=known,
     )
+
+
+def _interval(fit: Any, convention: str, loss: float) -> tuple[float, float]:
+    """The bootstrap interval of the gap at a loss (nats per token), by the method and the draws of every report."""
+    import numpy as np
+
+    from analysis import bootstrap, compute_gap
+
+    if math.isnan(loss):
+        return math.nan, math.nan
+    sides = fit.frontier("arm", convention), fit.frontier("mdm", convention)
+    gap = compute_gap(*sides, grid=np.array([loss]), draws=bootstrap(fit))
+    return float(gap.lower[0]), float(gap.upper[0])
 
 
 def _convention(plan: Sequence[RunSpec]) -> FlopConvention:

@@ -50,13 +50,13 @@ def refine(evidence: Evidence, budget_flops: float = math.inf, max_runs: int = M
     for found in (common_losses(evidence, further), missing, retries(evidence)):
         chosen += [p for p in sorted(found, key=lambda p: -p.value) if limits.take(p)]
     known = with_unfinished(evidence)
-    now = known.gap_factor() if known.gap_variance > 0 else math.nan
+    now = evidence.gap_factor(known) if known.gap_variance > 0 else math.nan
     candidates = Candidates(evidence, further)
     kept = min(FOR_SIZES, limits.runs // 2)
     limits.runs -= kept
-    sharper, known = sharper_gap(candidates, known, limits)
+    sharper, known = sharper_gap(candidates, known, limits, evidence.gap_factor)
     chosen += sharper
-    after = known.gap_factor() if sharper else now
+    after = evidence.gap_factor(known) if sharper else now
     limits.runs += kept
     chosen += [p for p in sharper_sizes(candidates, known, limits) if limits.take(p)]
     notes = (*_standing(evidence, missing), *(f"left out by the limits: {line}" for line in limits.left_out))

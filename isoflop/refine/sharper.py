@@ -8,7 +8,7 @@ back with every seed. Runs that are planned and unfinished count as if they were
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from isoflop.ladder import Size
@@ -108,7 +108,9 @@ def with_unfinished(evidence: Evidence) -> Knowledge:
     return known
 
 
-def sharper_gap(candidates: Candidates, known: Knowledge, limits: Limits) -> tuple[list[Proposal], Knowledge]:
+def sharper_gap(
+    candidates: Candidates, known: Knowledge, limits: Limits, factor: Callable[[Knowledge], float]
+) -> tuple[list[Proposal], Knowledge]:
     """Runs for the gap's interval until the limits or the gains are exhausted, and what is known after them.
 
     Those on one curve are one proposal. What curves take off the variance adds up, so that their order is free: those
@@ -129,7 +131,7 @@ def sharper_gap(candidates: Candidates, known: Knowledge, limits: Limits) -> tup
     ranked = sorted(curves.values(), key=lambda curve: -_gain(start, curve) / flops_of([c.run for c in curve]))
     proposals, known = [], start
     for curve in ranked:
-        proposals.append(_for_gap(curve, known, _with(known, curve)))
+        proposals.append(_for_gap(curve, known, _with(known, curve), factor))
         known = _with(known, curve)
     return proposals, known
 
@@ -143,8 +145,10 @@ def _gain(known: Knowledge, curve: Sequence[Candidate]) -> float:
     return known.gap_variance - _with(known, curve).gap_variance
 
 
-def _for_gap(curve: Sequence[Candidate], before: Knowledge, after: Knowledge) -> Proposal:
-    """The proposal of these runs on one curve."""
+def _for_gap(
+    curve: Sequence[Candidate], before: Knowledge, after: Knowledge, factor: Callable[[Knowledge], float]
+) -> Proposal:
+    """The proposal of these runs on one curve; `factor` is the half width of the gap's interval with what is known."""
     runs = tuple(candidate.run for candidate in curve)
     gain = before.gap_variance - after.gap_variance
     these = "this run takes" if len(runs) == 1 else "these runs take"
@@ -152,7 +156,7 @@ def _for_gap(curve: Sequence[Candidate], before: Knowledge, after: Knowledge) ->
         f"its minimum holds {before.gap_share(*curve[0].key):.0%} of the variance of the log gap;"
         f" {these} {gain / before.gap_variance:.0%} off the whole"
     )
-    effect = f"the gap's 95% interval from a factor of {before.gap_factor():.3f} to {after.gap_factor():.3f}"
+    effect = f"the gap's 95% interval from a factor of {factor(before):.3f} to {factor(after):.3f}"
     return Proposal(Kind.GAP, runs, why, effect, gain / flops_of(runs))
 
 

@@ -1,0 +1,16 @@
+"""How every interval of a gap is drawn: one number of draws, one seed, one unit and one level, wherever it is printed.
+
+A report's headline and its tables, `python -m analysis.gap`, `python -m isoflop.refine` and the defaults of the
+functions take them from here, so that they print the same interval for the same loss on the same sweep.
+"""
+
+DRAWS = 4000
+"""Bootstrap draws: the ends of a 95% interval then move by a thirtieth of its half width from seed to seed."""
+PARAMETRIC_DRAWS = 1000
+"""At most so many for the parametric surfaces, each of which is a search of its own."""
+SEED = 0
+UNITS = ("run", "budget")
+UNIT = "run"
+"""What the bootstrap perturbs."""
+LEVEL = 0.95
+"""Of intervals."""
