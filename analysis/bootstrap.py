@@ -6,10 +6,11 @@ five sizes 58% hold at most three, through which a parabola passes exactly. In p
 
 * unit="run": a run's error is a residual of its family, drawn with replacement from all budgets. Residuals are
   divided by sqrt(1 - leverage) and their own standard deviation, so that they have unit variance, and multiplied by
-  the run's standard deviation, sqrt(noise_sd^2 + loss_se_mc^2).
+  the run's standard deviation, sqrt(noise_sd^2 + loss_se_mc^2). All runs of a budget move together besides, by the
+  scatter between budgets where the minima show one (`analysis.scatter`).
 * unit="budget": a budget's minimum moves by a residual of log loss, log N and log D (drawn together) around the
-  family's power laws, with the same correction. This carries what parabolas cannot see: scatter from budget to
-  budget, and the law's own lack of fit.
+  family's power laws, with the same correction. This carries the law's own lack of fit, and scatter from budget to
+  budget by it, so that none is added.
 
 Each draw is also divided by sqrt(chi2 / dof), one factor a family: the noise is itself estimated, from few degrees of
 freedom, and without this factor intervals are those of a normal where Student's t is due. How often the resulting
@@ -24,7 +25,7 @@ sweeps; at N*/3 to 3 N* (7% lost) in 93 to 97% of 150. Counting every such draw 
 """
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -34,6 +35,7 @@ from analysis.isoflop_fit import IsoFlopFit
 from analysis.load import numbers
 from analysis.power_law import PowerLaw, fit_power_law
 from analysis.sampling import DRAWS, SEED, UNIT, UNITS
+from analysis.scatter import UNTOLD, Scatter, scatter_of, student_factors
 
 BEYOND = 0.5
 """How far beyond the swept sizes, in units of their log range, a draw's vertex may lie and still be read."""
@@ -66,12 +68,17 @@ class FamilyDraws:
 
 @dataclass(frozen=True, eq=False)
 class Bootstrap:
-    """Draws of every family's minima; the same seed gives the same draws, whatever other families there are."""
+    """Draws of every family's minima; the same seed gives the same draws.
+
+    Other families of the fit enter a family's draws only by the degrees of freedom of the scatter between budgets.
+    """
 
     unit: str
     n: int
     seed: int
     families: dict[str, FamilyDraws]
+    scatter: dict[str, Scatter] = field(default_factory=dict)
+    """By family, the scatter between budgets that the draws add; empty where they add none."""
 
     def frontier(self, family: str, convention: str = "smdm_6nd") -> tuple[np.ndarray, np.ndarray]:
         """Draws of (log FLOPs, log loss), [n, B] each, in the order and with the budgets of `IsoFlopFit.frontier`."""
@@ -104,7 +111,8 @@ def bootstrap(fit: IsoFlopFit, unit: str = UNIT, n: int = DRAWS, seed: int = SEE
     """Refits of every usable minimum, n times (residual bootstrap, Davison and Hinkley 1997, ch. 6).
 
     Runs are not resampled: of the resamples of seven sizes 44% hold at most four. The design stays, and errors are
-    drawn around the fitted curves (unit="run": of each run, from its family's residuals and `loss_se_mc`) or around the
+    drawn around the fitted curves (unit="run": of each run, from its family's residuals and `loss_se_mc`, and of each
+    budget, from the scatter of the minima around smooth laws unless the fit's recipe ignores it) or around the power
     laws through the minima (unit="budget", which carries scatter from budget to budget and the law's lack of fit).
 
     Args:
@@ -121,14 +129,20 @@ def bootstrap(fit: IsoFlopFit, unit: str = UNIT, n: int = DRAWS, seed: int = SEE
     if not 1 <= n <= MAX_DRAWS or seed < 0:
         raise ValueError(f"n = {n}, seed = {seed}: must be 1 to {MAX_DRAWS}, and at least 0")
     families = {}
+    scatter = scatter_of(fit) if unit == "run" and fit.recipe.scatter == "add" else {}
+    factors = student_factors(scatter, np.random.default_rng([seed, 2]), n)[:, None]
     for family in fit.families:
         cells = fit.cells_of(family, "ok")
-        rng = np.random.default_rng([seed, zlib.crc32(family.encode())])
+        name = zlib.crc32(family.encode())
+        rng = np.random.default_rng([seed, name])
         if unit == "run" and cells and np.isfinite(fit.noise[family].sd):
-            families[family] = _run_draws(fit, family, cells, rng, n)
+            # a stream of its own, so that runs' errors are the same with scatter and without
+            unit_moves = np.random.default_rng([seed, name, 1]).standard_normal((n, len(cells)))
+            sd = scatter.get(family, UNTOLD).sd
+            families[family] = _run_draws(fit, family, cells, rng, sd * factors * unit_moves)
         elif unit == "budget" and len(cells) >= 3:
             families[family] = _budget_draws(fit, family, cells, rng, n)
-    return Bootstrap(unit, n, seed, families)
+    return Bootstrap(unit, n, seed, families, scatter)
 
 
 def _student_factor(rng: np.random.Generator, dof: float | int, n: int) -> np.ndarray:
@@ -136,21 +150,26 @@ def _student_factor(rng: np.random.Generator, dof: float | int, n: int) -> np.nd
     return np.sqrt(dof / rng.chisquare(dof, n)) if np.isfinite(dof) else np.ones(n)
 
 
-def _run_draws(fit: IsoFlopFit, family: str, cells: list[Cell], rng: np.random.Generator, n: int) -> FamilyDraws:
+def _run_draws(
+    fit: IsoFlopFit, family: str, cells: list[Cell], rng: np.random.Generator, moves: np.ndarray
+) -> FamilyDraws:
+    """Draws of a family's minima from its runs' errors; `moves` [n, B] shifts each budget's losses, in nats."""
+    n = len(moves)
     pool = _unit_residuals(fit, family)
     factor = _student_factor(rng, fit.noise[family].dof, n)[:, None]
     log_loss, outside, lost = [], [], []
     log_at: dict[str, list[np.ndarray]] = {name: [] for name in AT_VERTEX}
-    for cell in cells:
+    for cell, move in zip(cells, moves.T, strict=True):
         unit = rng.standard_normal((n, len(cell.y))) if pool is None else rng.choice(pool, (n, len(cell.y)))
         redrawn = cell.y + unit * factor * np.sqrt(cell.variance)
         coefficients = redrawn @ cell.smoother.T
-        u, y = cell.curve.vertex(coefficients)
+        u, own = cell.curve.vertex(coefficients)
+        y = own + (move / np.exp(own) if fit.log_loss else move)
         low, high = cell.swept
         beyond = ~((u >= low) & (u <= high))
         reach = BEYOND * (high - low) if cell.curve.extrapolates else -1e-9
         good = (u >= low - reach) & (u <= high + reach) & (fit.log_loss | (y > 0))
-        good &= cell.curve.lowest_within(coefficients, low, high, y) & (y >= cell.least_supported(redrawn))
+        good &= cell.curve.lowest_within(coefficients, low, high, own) & (own >= cell.least_supported(redrawn))
         u = np.where(good, u, np.nan)
         y = np.where(good, y, np.nan)
         log_loss.append(y if fit.log_loss else np.log(y))

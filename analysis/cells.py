@@ -14,6 +14,7 @@ from analysis.load import numbers, usable_runs
 
 ABSCISSAE = ("params_non_embedding", "params", "tokens", "flops_per_token")
 WEIGHTS = ("errors", "equal")
+SCATTER = ("add", "ignore")
 AT_VERTEX = {"n_opt": "params_non_embedding", "d_opt": "tokens", **{name: name for name in FLOP_COLUMNS.values()}}
 REPLICATES = ("params_non_embedding", "params", "tokens", "lr", "batch_size", "warmup_steps", "objective_variant")
 """Runs of a budget that agree in these, and whose seeds are not known to be the same, are repetitions."""
@@ -37,10 +38,12 @@ class Recipe:
     """Run-to-run sd of a loss, nats per token, where it is known, of all families or by family; None estimates it."""
     weights: str = "errors"
     """errors: by the inverse variance of each run; equal: ordinary least squares."""
+    scatter: str = "add"
+    """add: intervals include what the minima scatter around smooth laws beyond their errors; ignore: they do not."""
 
     def __post_init__(self) -> None:
         for name, value, known in (("x", self.x, ABSCISSAE), ("curve", self.curve, CURVES),
-                                   ("weights", self.weights, WEIGHTS)):  # fmt: skip
+                                   ("weights", self.weights, WEIGHTS), ("scatter", self.scatter, SCATTER)):  # fmt: skip
             if value not in known:
                 raise ValueError(f"{name} = {value!r}: must be one of {', '.join(known)}")
         if self.window is not None and not (math.isfinite(self.window) and self.window > 1):

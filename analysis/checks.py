@@ -8,6 +8,7 @@ import pandas as pd
 
 from analysis.bootstrap import Bootstrap
 from analysis.curves import ONE_SIZE
+from analysis.disagreement import disagreements, law_rows
 from analysis.findings import Finding, Severity, in_order, plural
 from analysis.floor_findings import floor_findings
 from analysis.frontier import FLOP_COLUMNS, overlap
@@ -16,6 +17,8 @@ from analysis.isoflop_fit import IsoFlopFit
 from analysis.load import numbers, records, select, usable_runs
 from analysis.raw_tables import as_runs
 from analysis.run_checks import ROLES, check_runs
+from analysis.scatter import scatter_findings
+from analysis.single_runs import single_run_findings
 from analysis.wording import CONVENTIONS, family_name, scientific, significant
 
 FEWEST_BUDGETS = 4
@@ -41,18 +44,21 @@ def check(
     Args:
         runs: from `read_runs`, any table with its needed columns, or a fit's own `runs`, which say more of why a run is
             left out.
-        fit: from `fit_isoflop`, for edge minima, few budgets, close sizes, ranges of loss that do not overlap.
+        fit: from `fit_isoflop`, for edge minima, few budgets, close sizes, ranges of loss that do not overlap, scatter
+            between budgets, and single runs that lie off their curve or decide the gap.
         draws: its bootstrap, for budgets that draws lose.
-        gaps: from `compute_gap`, for losses near a fitted floor.
+        gaps: from `compute_gap`, for losses near a fitted floor, and laws that exclude each other.
     """
     findings = check_runs(as_runs(runs))
     if fit is not None:
         for family in fit.families:
             findings += [*_minima(fit, family), *_budgets(fit, family), *_sizes(fit, family), *_noise(fit, family)]
-        findings += [*_overlaps(fit), *_merged(fit), *_partial_flops(fit)]
+        findings += [*_overlaps(fit), *_merged(fit), *_partial_flops(fit), *scatter_findings(fit)]
+        findings += single_run_findings(fit)
     if draws is not None:
         findings += _lost_draws(draws)
     findings += [finding for gap in gaps for finding in floor_findings(gap)]
+    findings += disagreements(law_rows(gaps))
     return in_order(findings)
 
 

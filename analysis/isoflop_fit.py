@@ -119,6 +119,7 @@ def fit_isoflop(
     window: float | None = None,
     noise_sd: float | Mapping[str, float] | None = None,
     weights: str = "errors",
+    scatter: str = "add",
 ) -> IsoFlopFit:
     """Minima of all budgets by a curve each in log x (Hoffmann et al. 2022, approach 2).
 
@@ -136,12 +137,13 @@ def fit_isoflop(
         window: fit only the runs within this factor of each budget's minimum; None fits all.
         noise_sd: run-to-run sd of a loss (nats) where it is known, of all families or by family; None estimates it.
         weights: "errors" (inverse variances) or "equal" (ordinary least squares).
+        scatter: "add" lets intervals include the scatter between budgets (`analysis.scatter`), "ignore" does not.
 
     Raises:
         ValueError: an unknown option, a column that lacks, no `budget`, no usable run, or runs of several groups or
             conventions.
     """
-    return fit_recipe(runs, Recipe(x, curve, log_loss, window, noise_sd, weights))
+    return fit_recipe(runs, Recipe(x, curve, log_loss, window, noise_sd, weights, scatter))
 
 
 def fit_recipe(runs: pd.DataFrame, recipe: Recipe) -> IsoFlopFit:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from analysis.cells import Recipe
 
 Answer = TypeVar("Answer")
-RECIPE = ("curve", "x", "log_loss", "window", "noise_sd", "weights", "preset")
+RECIPE = ("curve", "x", "log_loss", "window", "noise_sd", "weights", "scatter", "preset")
 
 
 class Parser(argparse.ArgumentParser):
@@ -68,6 +68,8 @@ def add_recipe(made: argparse.ArgumentParser) -> None:
     made.add_argument("--noise-sd", type=_noise, metavar="NATS", help="run-to-run sd of a loss, where it is known: "
                       "0.004, or arm=0.003,mdm=0.006")  # fmt: skip
     made.add_argument("--weights", choices=("errors", "equal"), help="of the runs (default: by their errors)")
+    made.add_argument("--scatter", choices=("add", "ignore"), help="scatter of the minima around smooth laws beyond "
+                      "their errors: whether intervals include it (default: add)")  # fmt: skip
     made.add_argument("--preset", choices=("smdm",), help="a paper's own recipe, exactly")
 
 

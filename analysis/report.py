@@ -93,7 +93,7 @@ def recipe_arguments(recipe: "Recipe") -> str:
         if recipe == preset.recipe:
             return f" --preset {name}"
     usual, said = Recipe(), ""
-    for field in ("curve", "x", "window", "weights"):
+    for field in ("curve", "x", "window", "weights", "scatter"):
         value = getattr(recipe, field)
         said += f" --{field} {value}" if value != getattr(usual, field) else ""
     if isinstance(recipe.noise_sd, Mapping):
@@ -124,6 +124,7 @@ def draw(summary: "Summary", folder: str | os.PathLike[str]) -> dict[str, str]:
 
 def text_summary(summary: "Summary") -> str:
     """What the command line prints: the gap under each convention, usable budgets, findings."""
+    from analysis.report_doubts import scatter_said
     from analysis.report_page import headline, ratio_text
 
     lines = []
@@ -132,6 +133,7 @@ def text_summary(summary: "Summary") -> str:
     if not summary.overlap:
         lines.append(headline(summary))
     lines.append(f"budgets with a usable minimum: {summary.usable_budgets} of {len(summary.fit.cells)}")
+    lines += scatter_said(summary)
     for finding in summary.findings:
         if finding.severity.value != "note":
             lines.append(f"{finding.severity.value}: {finding.message}")

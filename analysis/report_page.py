@@ -9,7 +9,7 @@ import numpy as np
 
 from analysis.gap import EXTRAPOLATED, GapCurve
 from analysis.load import records
-from analysis.report_doubts import heldout, left_out, model_error, sensitivity
+from analysis.report_doubts import heldout, left_out, model_error, scatter_said, sensitivity
 from analysis.report_losses import loss_kind, losses_text
 from analysis.report_style import page, pill, table
 from analysis.summary import HEADLINE_CONVENTIONS, QUANTITIES, Summary, versions
@@ -35,7 +35,7 @@ RUN_COLUMNS = {
 
 RESIDUALS_CAPTION = (
     "Residuals around the IsoFLOP curves; grey: two standard deviations. A shape that the budgets share is lack of "
-    "fit, and moves the minima; scatter without one is noise, and is what the intervals hold."
+    "fit, and moves the minima; scatter without one is noise, and is what the intervals include."
 )
 CLOUDS_CAPTION = (
     "Bootstrapped exponents of the power laws, with their 95% ellipse. p is of Welch's t-test that both families have "
@@ -159,8 +159,8 @@ def _method(summary: Summary) -> str:
         "They are statistical only: what another recipe, tokenizer or corpus would change is not in them, and a law's "
         "interval does not contain the error of the law's form."
     )
-    losses = losses_text(summary.runs)
-    return f'<p class="muted">{escape(losses)}</p><p class="muted">{escape(text)}</p>'
+    said = [losses_text(summary.runs), text, ". ".join([*scatter_said(summary), ""]).strip()]
+    return "".join(f'<p class="muted">{escape(part)}</p>' for part in said if part)
 
 
 def _findings(summary: Summary) -> str:

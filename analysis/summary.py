@@ -21,6 +21,7 @@ from analysis.load import numbers, records, usable_runs
 from analysis.parametric_gap import LAW as PARAMETRIC
 from analysis.parametric_gap import fit_surfaces
 from analysis.sampling import DRAWS, LEVEL, SEED, UNIT
+from analysis.scatter import scatter_of
 
 SCHEMA_VERSION = 1
 LAWS = ("interpolated", "power_law", "shared_floor")
@@ -238,6 +239,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
         "sensitivity": records(summary.sensitivity),
         "minima": records(summary.fit.minima),
         "coefficients": records(summary.fit.coefficients),
+        "scatter": {family: vars(side) | {"p": side.p} for family, side in scatter_of(summary.fit).items()},
         "noise": {family: vars(noise) for family, noise in summary.fit.noise.items()},
         "laws": [vars(row) for row in summary.laws],
         "lost_draws": {f: {"lost": d.lost, "outside": d.outside} for f, d in draws.families.items()},

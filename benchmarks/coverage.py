@@ -1,6 +1,6 @@
 """How often a 95% interval of the compute gap covers the truth, in simulated sweeps whose truth is known.
 
-    python -m benchmarks.coverage [--curve quadratic] [--sweeps 200] [--draws 500]
+    python -m benchmarks.coverage [--curves quadratic cubic] [--sweeps 200] [--draws 500] [--cells scatter]
 
 Losses come from Chinchilla-like surfaces L = E + A/N^alpha + B/D^beta, five budgets by seven sizes. In the base cells
 both families have the same exponents and the same floor of 1.82 nats, so that "shared floor" is the truth there; sizes
@@ -11,13 +11,16 @@ stand a factor 4 and 10 apart. Further cells change one thing each:
   overlap of budgets a factor 10 apart the gap falls from 600 to 170;
 * Monte Carlo: the MDM's losses have errors of .002 and .008 nats besides, which `loss_se_mc` tells;
 * narrow: sizes from N*/2.2 to 2.2 N* at a noise of .02, where draws lose budgets;
-* akima: that curve in place of the chosen one, told its noise.
+* akima: that curve in place of the chosen one, told its noise;
+* scatter: every budget's losses move together by normals of an sd of .003 or .01 nats, with 4, 5 or 8 budgets, or those
+  of the MDM alone.
 
 Each sweep is fitted and bootstrapped as `analysis.report` does it. The interpolated gap is read at 5, 25, 50, 75 and
 95% of the measured overlap; the laws' in the middle, and the power law's also at ten times the ARM's largest budget.
+The middle is also read from draws that ignore the scatter between budgets.
 
-Five minutes of one idle core for each curve. It prints the table that docs/analysis.md quotes and writes it to
-results/coverage.json, beside those of the other curves.
+Eight minutes of one idle core for each curve. It prints the tables, and writes them into results/coverage.json and
+docs/analysis.md.
 """
 
 import argparse
@@ -33,14 +36,18 @@ from analysis import bootstrap, compute_gap, fit_isoflop, overlap, read_runs
 
 FAMILIES = ("arm", "mdm")
 FIRST_BUDGET = {"arm": 1e18, "mdm": 1e19}
-BUDGETS, SIZES = 5, 7
+SIZES = 7
 POSITIONS = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
 """Of the overlap of log losses, from the lowest loss."""
 MIDDLE = 2
 LAWS = ("shared_floor", "power_law")
 BEYOND = 10.0
 MONTE_CARLO = np.array([0.002, 0.008])
+CURVES = ("quadratic", "cubic")
+HEAD = ("budgets", "noise sd", "cell", "sweeps", "middle, scatter ignored", "interpolated, middle",
+        "least of five places", "shared floor", "power law", "power law, 10 × beyond")  # fmt: skip
 RESULTS = Path(__file__).parent / "results" / "coverage.json"
+DOCS = Path(__file__).parents[1] / "docs" / "analysis.md"
 
 
 @dataclass(frozen=True)
@@ -91,6 +98,10 @@ class Cell:
     span: float = 4.0
     monte_carlo: bool = False
     curve: str = ""
+    budgets: int = 5
+    scatter: float = 0.0
+    """Sd of what moves all losses of a budget, nats."""
+    scattering: tuple[str, ...] = FAMILIES
 
     @property
     def title(self) -> str:
@@ -109,6 +120,12 @@ CELLS = (
     Cell(4.0, 0.003, name="Monte Carlo", monte_carlo=True),
     Cell(4.0, 0.02, name="narrow", span=2.2),
     Cell(4.0, 0.01, name="akima", curve="akima"),
+    Cell(4.0, 0.003, name="scatter .003", scatter=0.003),
+    Cell(4.0, 0.003, name="scatter .01", scatter=0.01),
+    Cell(4.0, 0.003, name="scatter .01 of the MDM", scatter=0.01, scattering=("mdm",)),
+    Cell(4.0, 0.003, name="4 budgets", budgets=4),
+    Cell(4.0, 0.003, name="4 budgets, scatter .01", budgets=4, scatter=0.01),
+    Cell(4.0, 0.003, name="8 budgets, scatter .01", budgets=8, scatter=0.01),
 )
 
 
@@ -116,8 +133,8 @@ def design(cell: Cell) -> pd.DataFrame:
     """The cell's runs with their true losses."""
     tables = []
     for family, surface in zip(FAMILIES, (ARM, cell.mdm), strict=True):
-        budget = np.repeat(FIRST_BUDGET[family] * cell.step ** np.arange(BUDGETS), SIZES)
-        spread = np.tile(cell.span ** np.linspace(-1, 1, SIZES), BUDGETS)
+        budget = np.repeat(FIRST_BUDGET[family] * cell.step ** np.arange(cell.budgets), SIZES)
+        spread = np.tile(cell.span ** np.linspace(-1, 1, SIZES), cell.budgets)
         n = surface.best_size(budget) * np.exp(cell.off_centre) * spread
         known = np.resize(MONTE_CARLO, len(n)) if cell.monte_carlo and family == "mdm" else np.zeros(len(n))
         tables.append(pd.DataFrame({
@@ -130,7 +147,12 @@ def design(cell: Cell) -> pd.DataFrame:
 def sweep(cell: Cell, runs: pd.DataFrame, seed: int) -> pd.DataFrame:
     rng = np.random.default_rng([seed, int(1e4 * cell.noise_sd), int(10 * cell.off_centre), int(cell.step)])
     sd = np.hypot(cell.noise_sd, runs["loss_se_mc"].to_numpy(np.float64))
-    return runs.assign(loss=runs["loss"] + sd * rng.standard_normal(len(runs)))
+    losses = runs["loss"] + sd * rng.standard_normal(len(runs))
+    moves = cell.scatter * rng.standard_normal((len(FAMILIES), cell.budgets))
+    for family, own in zip(FAMILIES, moves, strict=True):
+        if family in cell.scattering:
+            losses[runs["family"] == family] += np.repeat(own, SIZES)
+    return runs.assign(loss=losses)
 
 
 def covered(cell: Cell, runs: pd.DataFrame, curve: str, seed: int, draws: int) -> dict[str, tuple[bool, float]]:
@@ -145,11 +167,13 @@ def covered(cell: Cell, runs: pd.DataFrame, curve: str, seed: int, draws: int) -
     low, high = np.log(shared)
     losses = np.exp(low + (high - low) * POSITIONS)
     beyond = ARM.best_loss(np.array([BEYOND * arm.flops.max()]))
-    places = [("interpolated", "interpolated", losses), ("power_law_beyond", "power_law", beyond)]
-    places += [(law, law, losses[[MIDDLE]]) for law in LAWS]
+    ignoring = bootstrap(replace(fit, recipe=replace(fit.recipe, scatter="ignore")), n=draws, seed=seed)
+    places = [("interpolated", "interpolated", losses, sampled), ("power_law_beyond", "power_law", beyond, sampled)]
+    places += [(law, law, losses[[MIDDLE]], sampled) for law in LAWS]
+    places += [("ignoring_scatter", "interpolated", losses[[MIDDLE]], ignoring)]
     out = {}
-    for name, law, at in places:
-        gap = compute_gap(arm, mdm, law=law, grid=at, draws=sampled)
+    for name, law, at, drawn in places:
+        gap = compute_gap(arm, mdm, law=law, grid=at, draws=drawn)
         held = (gap.lower <= cell.true_gap(at)) & (cell.true_gap(at) <= gap.upper)
         with np.errstate(divide="ignore"):
             width = np.log(gap.upper) - np.log(gap.lower)
@@ -173,33 +197,51 @@ def measure(cell: Cell, curve: str, sweeps: int, draws: int) -> dict[str, float 
 
 def line(row: dict[str, float | str]) -> str:
     """One row of the table: coverage, and in brackets the interval's median half width as a factor."""
-    shown = [f"×{row['step']:g}", f"{row['noise_sd']:g}", str(row["cell"])]
-    for name in ("interpolated_50%", *LAWS, "power_law_beyond"):
-        shown.append(f"{row[name]:.1%} (×{np.exp(float(row[f'{name}_width']) / 2):.2f})")
+    shown = [f"×{row['step']:g}", f"{row['noise_sd']:g}", str(row["cell"]), str(row["sweeps"])]
+    for name in ("ignoring_scatter", "interpolated_50%", *LAWS, "power_law_beyond"):
+        known = name in row
+        shown.append(f"{row[name]:.1%} (×{np.exp(float(row[f'{name}_width']) / 2):.2f})" if known else "–")
     places = {f"{position:.0%}": float(row[f"interpolated_{position:.0%}"]) for position in POSITIONS}
     least = min(places, key=lambda place: places[place])
-    shown.insert(4, f"{places[least]:.1%} at {least}")
+    shown.insert(6, f"{places[least]:.1%} at {least}")
     return "| " + " | ".join(shown) + " |"
+
+
+def _key(row: dict[str, float | str]) -> tuple[float | str, ...]:
+    return row["step"], row["noise_sd"], row["cell"]
+
+
+def table(cells: list[dict[str, float | str]]) -> list[str]:
+    """The lines of a curve's table in docs/analysis.md."""
+    return ["| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD), *(line(row) for row in cells)]
+
+
+def with_table(page: str, curve: str, lines: list[str]) -> str:
+    """The page with these lines in place of the table below "Curves: <curve>"."""
+    before, heading, after = page.partition(f"Curves: {curve}")
+    start = after.index("\n|") + 1
+    return before + heading + after[:start] + "\n".join(lines) + after[after.index("\n\n", start) :]
 
 
 def main() -> None:
     made = argparse.ArgumentParser(prog="python -m benchmarks.coverage", description="Coverage of the gap's intervals.")
-    made.add_argument("--curve", choices=("quadratic", "cubic"), default="quadratic", help="default: %(default)s")
+    made.add_argument("--curves", choices=CURVES, nargs="+", default=CURVES, help="default: both")
     made.add_argument("--sweeps", type=int, default=200, help="a cell (default: %(default)s)")
     made.add_argument("--draws", type=int, default=500, help="of each bootstrap (default: %(default)s)")
+    made.add_argument("--cells", default="", metavar="TEXT", help="only those with this in their name")
     given = made.parse_args()
-    head = ["budgets", "noise sd", "cell", "interpolated, middle", "least of five places", "shared floor", "power law",
-            "power law, 10 × beyond"]  # fmt: skip
-    print("| " + " | ".join(head) + " |\n|" + "---|" * len(head))
-    began, rows = time.process_time(), []
-    for cell in CELLS:
-        rows.append(measure(cell, given.curve, given.sweeps, given.draws))
-        print(line(rows[-1]), flush=True)
-    found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    found[given.curve] = {"sweeps": given.sweeps, "draws": given.draws, "level": 0.95, "cells": rows}
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
-    print(f"{time.process_time() - began:.0f} s of one core, written to {RESULTS.name}")
+    began = time.process_time()
+    for curve in given.curves:
+        found = json.loads(RESULTS.read_text())
+        rows = {_key(row): row for row in found[curve]["cells"]}
+        for cell in (cell for cell in CELLS if given.cells in cell.title):
+            row = measure(cell, curve, given.sweeps, given.draws)
+            rows[_key(row)] = row
+            print(f"{curve} {line(row)}", flush=True)
+        found[curve] = {"draws": given.draws, "level": 0.95, "cells": list(rows.values())}
+        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+        DOCS.write_text(with_table(DOCS.read_text(), curve, table(found[curve]["cells"])))
+    print(f"{time.process_time() - began:.0f} s of one core, written to {RESULTS.name} and {DOCS.name}")
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def _place(text: str) -> tuple[str, float | None]:
 
 
 def tree_of(given: argparse.Namespace) -> dict[str, Any]:
-    """`gaps`, one row a choice, see `gap_sensitivity`; and `findings`.
+    """`gaps`, one row a choice, see `gap_sensitivity`; `scatter`, what intervals add; and `findings`.
 
     Raises:
         ValueError: nothing to read or to fit, no gap, or an argument out of range.
@@ -47,6 +47,7 @@ def tree_of(given: argparse.Namespace) -> dict[str, Any]:
     from analysis.bootstrap import bootstrap, check_draws
     from analysis.checks import check
     from analysis.curves import CURVES
+    from analysis.disagreement import disagreements
     from analysis.findings import in_order
     from analysis.floor_findings import undetermined_floors
     from analysis.frontier import flop_column
@@ -54,6 +55,7 @@ def tree_of(given: argparse.Namespace) -> dict[str, Any]:
     from analysis.isoflop_fit import fit_recipe
     from analysis.load import records
     from analysis.presets import PRESETS
+    from analysis.scatter import scatter_lines, scatter_of
 
     at, where = given.at
     conventions = given.convention or (None if given.sensitivity else ["smdm_6nd"])
@@ -80,8 +82,9 @@ def tree_of(given: argparse.Namespace) -> dict[str, Any]:
     if not any(row["ratio"] > 0 for row in rows):
         reasons = "; ".join(dict.fromkeys(row["reason"] for row in rows if row["reason"])) or "it lies beyond every law"
         raise ValueError(f"--at {at}{'' if where is None else f'={where:g}'}: no law gives a gap there: {reasons}")
-    findings = in_order([*check(fit.runs, fit, drawn), *undetermined_floors(rows)])
-    return {"gaps": rows, "findings": [vars(finding) for finding in findings]}
+    said = scatter_lines(scatter_of(fit), fit.recipe.scatter == "add") if drawn else []
+    findings = in_order([*check(fit.runs, fit, drawn), *undetermined_floors(rows), *disagreements(rows)])
+    return {"gaps": rows, "scatter": said, "findings": [vars(finding) for finding in findings]}
 
 
 def text(tree: dict[str, Any]) -> str:
@@ -92,7 +95,9 @@ def text(tree: dict[str, Any]) -> str:
     rows = tree["gaps"]
     reasons = sorted({f"{LAWS[row['law']]}: {row['reason']}" for row in rows if row["reason"]})
     held = "Intervals are statistical only: a law's own error is in none of them; the rows' spread shows its size."
-    return "\n".join([aligned([gap_row(row) for row in rows]), "", held, *reasons, *grave_lines(tree["findings"])])
+    return "\n".join(
+        [aligned([gap_row(row) for row in rows]), "", held, *tree["scatter"], *reasons, *grave_lines(tree["findings"])]
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
