@@ -35,7 +35,7 @@ from analysis.isoflop_fit import IsoFlopFit
 from analysis.load import numbers
 from analysis.power_law import PowerLaw, fit_power_law
 from analysis.sampling import DRAWS, SEED, UNIT, UNITS
-from analysis.scatter import UNTOLD, Scatter, scatter_of, student_factors
+from analysis.scatter import UNTOLD, Scatter, scatter_added, student_factors
 
 BEYOND = 0.5
 """How far beyond the swept sizes, in units of their log range, a draw's vertex may lie and still be read."""
@@ -129,7 +129,7 @@ def bootstrap(fit: IsoFlopFit, unit: str = UNIT, n: int = DRAWS, seed: int = SEE
     if not 1 <= n <= MAX_DRAWS or seed < 0:
         raise ValueError(f"n = {n}, seed = {seed}: must be 1 to {MAX_DRAWS}, and at least 0")
     families = {}
-    scatter = scatter_of(fit) if unit == "run" and fit.recipe.scatter == "add" else {}
+    scatter = scatter_added(fit) if unit == "run" else {}
     factors = student_factors(scatter, np.random.default_rng([seed, 2]), n)[:, None]
     for family in fit.families:
         cells = fit.cells_of(family, "ok")

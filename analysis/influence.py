@@ -18,12 +18,12 @@ from analysis.interpolate import invert
 from analysis.isoflop_fit import IsoFlopFit
 from analysis.load import numbers
 from analysis.power_law import t_quantile
-from analysis.scatter import scatter_of
+from analysis.scatter import UNTOLD, scatter_added, scatter_dof
 
 LEVEL = 0.95
-"""Of the interval whose half width is the unit."""
+"""Level of the interval whose half width is the unit."""
 AT_LEAST = 3
-"""Minima of a family, so that a budget that is lost without a run leaves two."""
+"""Fewest minima of a family. A budget that is lost without a run then leaves two."""
 
 
 @dataclass(frozen=True)
@@ -72,18 +72,21 @@ def _log_flops(side: Frontier, log_loss: np.ndarray, loss: float) -> np.ndarray:
 
 def _half_width(fit: IsoFlopFit, sides: dict[str, Frontier], loss: float) -> float:
     """Half width of the log gap's interval; nan where a family's noise is unknown."""
-    scatter = scatter_of(fit) if fit.recipe.scatter == "add" else {}
-    parts = {}
+    scatter = scatter_added(fit)
+    parts = []
     for family, side in sides.items():
         rows = fit.minima_of(family).sort_values("flops_6nd", kind="stable")
-        sd = scatter[family].sd if scatter else 0.0
-        step = np.diag(np.hypot(numbers(rows, "loss_opt_se"), sd) / side.loss)
-        up, down = (_log_flops(side, np.log(side.loss) + way * step, loss) for way in (1, -1))
-        parts[family] = float((((up - down) / 2) ** 2).sum())
-    total = sum(parts.values())
-    spread = sum(part**2 / fit.noise[family].dof for family, part in parts.items())
+        sd = np.full(len(rows), scatter.get(family, UNTOLD).sd)
+        for errors, dof in ((numbers(rows, "loss_opt_se"), fit.noise[family].dof), (sd, scatter_dof(scatter))):
+            step = np.diag(errors / side.loss)
+            up, down = (_log_flops(side, np.log(side.loss) + way * step, loss) for way in (1, -1))
+            parts.append((float((((up - down) / 2) ** 2).sum()), float(dof)))
+    total = sum(part for part, _ in parts)
+    if not math.isfinite(total):
+        return math.nan
+    spread = sum(part**2 / dof for part, dof in parts if part > 0)
     dof = total**2 / spread if spread > 0 else math.inf  # Welch and Satterthwaite's
-    return t_quantile(LEVEL, dof) * math.sqrt(total) if math.isfinite(total) else math.nan
+    return t_quantile(LEVEL, dof) * math.sqrt(total)
 
 
 def _deleted(fit: IsoFlopFit, family: str) -> tuple[list[tuple[float, int]], np.ndarray, np.ndarray]:
@@ -103,7 +106,7 @@ def _deleted(fit: IsoFlopFit, family: str) -> tuple[list[tuple[float, int]], np.
 def _without(cell: Cell, run: int, log_loss: bool) -> tuple[float, float]:
     """Log FLOPs and log loss of a cell's minimum without one of its runs; nan where it then has none among its sizes.
 
-    As many sizes as coefficients are enough here: a fit would want one more, but the others still say where they point.
+    A fit would need one size more. Here it is enough that the curve through the remaining sizes has a minimum.
     """
     keep = np.arange(len(cell.y)) != run
     u, lost = cell.u[keep], (math.nan, math.nan)

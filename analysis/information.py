@@ -20,6 +20,7 @@ from analysis.interpolate import invert
 from analysis.isoflop_fit import IsoFlopFit
 from analysis.load import numbers
 from analysis.power_law import t_quantile
+from analysis.scatter import UNTOLD, scatter_added, scatter_dof
 
 STEP = 1e-4
 """Of numeric derivatives, in standard errors of a coefficient, or in log FLOPs."""
@@ -38,6 +39,14 @@ class KnownCurve:
     """Derivative of log abscissa of the minimum by the coefficients, [k]."""
     d_gap: np.ndarray
     """Derivative of the log gap by the coefficients, [k]; zeros where no gap is read."""
+
+    scatter: float = 0.0
+    """What scatter between budgets adds to the variance of the log gap; no further run takes it off."""
+
+    @property
+    def gap_variance(self) -> float:
+        """This minimum's part of the variance of the log gap."""
+        return self.variance(self.d_gap) + self.scatter
 
     def variance(self, gradient: np.ndarray) -> float:
         """Variance of a quantity with this gradient."""
@@ -75,19 +84,22 @@ class Knowledge:
     """The gap there."""
     dof: dict[str, float]
     """Degrees of freedom of each family's noise."""
+    scatter_dof: float = np.inf
+    """Degrees of freedom of the scatter between budgets."""
 
     @property
     def gap_variance(self) -> float:
         """Variance of the log gap."""
-        return sum(curve.variance(curve.d_gap) for curve in self.curves.values())
+        return sum(curve.gap_variance for curve in self.curves.values())
 
     def gap_factor(self, level: float = 0.95) -> float:
         """Half width of the gap's interval as a factor: it runs from ratio / factor to ratio * factor."""
         parts: dict[str, float] = {}
         for (family, _), curve in self.curves.items():
             parts[family] = parts.get(family, 0.0) + curve.variance(curve.d_gap)
-        total = sum(parts.values())
-        spread = sum(part**2 / self.dof[family] for family, part in parts.items())
+        added = sum(curve.scatter for curve in self.curves.values())
+        total = sum(parts.values()) + added
+        spread = sum(part**2 / self.dof[family] for family, part in parts.items()) + added**2 / self.scatter_dof
         dof = total**2 / spread if spread > 0 else np.inf  # Welch and Satterthwaite's
         return float(np.exp(t_quantile(level, dof) * np.sqrt(total))) if total > 0 else 1.0
 
@@ -96,10 +108,16 @@ class Knowledge:
         curve = self.curves[family, budget]
         return curve.gain(curve.d_gap, x)
 
+    @property
+    def scatter_share(self) -> float:
+        """Share of the variance of the log gap that comes from scatter between budgets; 0 without a gap."""
+        added = sum(curve.scatter for curve in self.curves.values())
+        return added / self.gap_variance if added > 0 else 0.0
+
     def gap_share(self, family: str, budget: float) -> float:
         """Share of the variance of the log gap that comes from one budget's minimum."""
         curve = self.curves[family, budget]
-        return curve.variance(curve.d_gap) / self.gap_variance
+        return curve.gap_variance / self.gap_variance
 
     def size_sd(self, family: str, budget: float) -> float:
         """Standard error of the log of a budget's optimal size."""
@@ -134,16 +152,17 @@ def knowledge(fit: IsoFlopFit, loss: float | None = None, convention: str = "smd
     covariances = [(cell.smoother * cell.variance) @ cell.smoother.T for cell in cells]
     slopes = [_vertex_slopes(cell, v, fit.log_loss, convention) for cell, v in zip(cells, covariances, strict=True)]
     gap = _Gap(fit, convention, loss) if loss is not None else None
-    curves = {}
+    curves, scatter = {}, scatter_added(fit)
     for cell, covariance, (d_size, d_loss, d_flops) in zip(cells, covariances, slopes, strict=True):
-        by_loss, by_flops = (0.0, 0.0) if gap is None else gap.slopes(cell, _sd(d_loss, covariance))
-        known = KnownCurve(
-            cell, covariance, float(np.median(cell.variance)), d_size, by_loss * d_loss + by_flops * d_flops
-        )
+        y = float(cell.curve.vertex(cell.coefficients)[1])
+        share = scatter.get(cell.family, UNTOLD).sd / (float(np.exp(y)) if fit.log_loss else y)
+        by_loss, by_flops = (0.0, 0.0) if gap is None else gap.slopes(cell, np.hypot(_sd(d_loss, covariance), share))
+        d_gap, run_variance = by_loss * d_loss + by_flops * d_flops, float(np.median(cell.variance))
+        known = KnownCurve(cell, covariance, run_variance, d_size, d_gap, (by_loss * share) ** 2)
         curves[cell.family, cell.budget] = known
     dof = {family: float(fit.noise[family].dof) for family in fit.families}
     ratio = float("nan") if gap is None else float(np.exp(gap.log_ratio()))
-    return Knowledge(curves, float("nan") if loss is None else loss, ratio, dof)
+    return Knowledge(curves, float("nan") if loss is None else loss, ratio, dof, float(scatter_dof(scatter)))
 
 
 def _sd(gradient: np.ndarray, covariance: np.ndarray) -> float:

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from analysis.sampling import DRAWS, LEVEL, SEED, UNIT, UNITS
@@ -94,9 +95,13 @@ def recipe_of(given: argparse.Namespace) -> "Recipe":
 
     asked: dict[str, Any] = {name: getattr(given, name) for name in RECIPE if name != "preset"}
     asked = {name: value for name, value in asked.items() if value not in (None, False)}
-    if given.preset and asked:
+    if not given.preset:
+        return Recipe(**asked)
+    scatter = asked.pop("scatter", None)  # no part of the published fits, and so free
+    if asked:
         raise ValueError(f"--preset {given.preset}: fixes the recipe, so leave out {', '.join(sorted(asked))}")
-    return PRESETS[given.preset].recipe if given.preset else Recipe(**asked)
+    recipe = PRESETS[given.preset].recipe
+    return replace(recipe, scatter=scatter) if scatter else recipe
 
 
 def refuse_recipe(given: argparse.Namespace, approach: str) -> None:

@@ -124,8 +124,8 @@ def draw(summary: "Summary", folder: str | os.PathLike[str]) -> dict[str, str]:
 
 def text_summary(summary: "Summary") -> str:
     """What the command line prints: the gap under each convention, usable budgets, findings."""
-    from analysis.report_doubts import scatter_said
     from analysis.report_page import headline, ratio_text
+    from analysis.scatter import scatter_said
 
     lines = []
     for convention, gap in summary.headline.items():
@@ -133,7 +133,7 @@ def text_summary(summary: "Summary") -> str:
     if not summary.overlap:
         lines.append(headline(summary))
     lines.append(f"budgets with a usable minimum: {summary.usable_budgets} of {len(summary.fit.cells)}")
-    lines += scatter_said(summary)
+    lines += scatter_said(summary.fit, summary.draws.unit)
     for finding in summary.findings:
         if finding.severity.value != "note":
             lines.append(f"{finding.severity.value}: {finding.message}")

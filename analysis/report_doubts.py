@@ -7,7 +7,6 @@ from analysis.gap.sensitivity import UNDETERMINED
 from analysis.holdout import summarise_runs
 from analysis.load import records
 from analysis.report_style import pill, table
-from analysis.scatter import scatter_lines, scatter_of
 from analysis.summary import Summary
 from analysis.wording import (
     CONVENTIONS,
@@ -41,13 +40,6 @@ def model_error(summary: Summary) -> str:
         where = [CONVENTIONS[name] for name, why in summary.no_parametric.items() if why == reason]
         said += f"There is no parametric row under {', '.join(where)}: {reason}. "
     return said.strip()
-
-
-def scatter_said(summary: Summary) -> list[str]:
-    """A sentence a family on its scatter between budgets; none where the draws redraw the minima by their scatter."""
-    if summary.draws.unit == "budget":
-        return []
-    return scatter_lines(scatter_of(summary.fit), summary.fit.recipe.scatter == "add")
 
 
 def left_out(summary: Summary) -> str:

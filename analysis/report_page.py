@@ -9,9 +9,10 @@ import numpy as np
 
 from analysis.gap import EXTRAPOLATED, GapCurve
 from analysis.load import records
-from analysis.report_doubts import heldout, left_out, model_error, scatter_said, sensitivity
+from analysis.report_doubts import heldout, left_out, model_error, sensitivity
 from analysis.report_losses import loss_kind, losses_text
 from analysis.report_style import page, pill, table
+from analysis.scatter import scatter_said
 from analysis.summary import HEADLINE_CONVENTIONS, QUANTITIES, Summary, versions
 from analysis.wording import (
     CONVENTIONS,
@@ -159,7 +160,7 @@ def _method(summary: Summary) -> str:
         "They are statistical only: what another recipe, tokenizer or corpus would change is not in them, and a law's "
         "interval does not contain the error of the law's form."
     )
-    said = [losses_text(summary.runs), text, ". ".join([*scatter_said(summary), ""]).strip()]
+    said = [losses_text(summary.runs), text, ". ".join([*scatter_said(summary.fit, summary.draws.unit), ""]).strip()]
     return "".join(f'<p class="muted">{escape(part)}</p>' for part in said if part)
 
 

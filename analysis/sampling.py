@@ -7,10 +7,10 @@ functions take them from here, so that they print the same interval for the same
 DRAWS = 4000
 """Bootstrap draws: the ends of a 95% interval then move by a thirtieth of its half width from seed to seed."""
 PARAMETRIC_DRAWS = 1000
-"""At most so many for the parametric surfaces, each of which is a search of its own."""
+"""The parametric surfaces have at most so many draws, because each draw is a search of its own."""
 SEED = 0
 UNITS = ("run", "budget")
 UNIT = "run"
 """What the bootstrap perturbs."""
 LEVEL = 0.95
-"""Of intervals."""
+"""Level of all intervals."""

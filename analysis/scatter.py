@@ -4,8 +4,8 @@ Runs of one budget share what no curve through them can see: a learning rate tha
 an unlucky order of the data. It moves the whole curve, so residuals around the curve do not know of it.
 
 The smooth law is loss = a + b (C^s - 1) / s with free a, b and s (Box and Cox 1964). It has every law with a floor in
-it, a straight line in log C (s = 0), and bends of the other sign, so that it takes no side in what the laws argue
-about. Its three parameters leave one degree of freedom to a family of four budgets. The residuals are weighted by the
+it, a straight line in log C (s = 0), and bends of the other sign, so it favours neither laws with a floor nor those
+without. Its three parameters leave one degree of freedom to a family of four budgets. The residuals are weighted by the
 minima's standard errors.
 
 Scatter that exceeds the errors becomes an error of its own: a variance common to the family's minima, by the estimator
@@ -40,7 +40,7 @@ from analysis.load import numbers
 from analysis.wording import family_name, significant
 
 PARAMETERS = 3
-"""Of the smooth law."""
+"""Number of parameters of the smooth law."""
 FEWEST = PARAMETERS + 1
 """Budgets of a family that can disagree with a smooth law."""
 STEEPEST = 3.0
@@ -50,7 +50,7 @@ EXACT = 1e-6
 CERTAIN = 0.01
 """A probability below this makes the scatter a warning: one clean family in a hundred has it."""
 ZOOMS, POINTS = 7, 41
-"""Of the search for s: each zoom narrows it twentyfold."""
+"""How often the search for s zooms, and how many values each zoom tries. A zoom narrows the range twentyfold."""
 FEWEST_DOF = 2
 """Student's factor of one degree of freedom would draw losses below zero."""
 
@@ -68,7 +68,7 @@ class Scatter:
     sd: float
     """Scatter between budgets beyond the minima's errors, nats per token; 0 where the errors explain the scatter."""
     widening: float
-    """By how much adding it multiplies the error of a minimum's loss, in the median; 1 where nothing is added."""
+    """Factor by which adding `sd` multiplies the error of a minimum's loss (median); 1 where nothing is added."""
 
     @property
     def p(self) -> float:
@@ -114,9 +114,19 @@ def measure_scatter(budget: np.ndarray, loss: np.ndarray, se: np.ndarray, noise_
     return Scatter(chi2, dof, noise_dof, sd, float(np.median(np.hypot(1, sd / errors))))
 
 
+def scatter_added(fit: IsoFlopFit) -> dict[str, Scatter]:
+    """The scatter that intervals include, by family; empty where the recipe ignores it."""
+    return scatter_of(fit) if fit.recipe.scatter == "add" else {}
+
+
+def scatter_dof(scatter: dict[str, Scatter]) -> int:
+    """Degrees of freedom of Student's factor, which all families share."""
+    return max(sum(side.dof for side in scatter.values()), FEWEST_DOF)
+
+
 def student_factors(scatter: dict[str, Scatter], rng: np.random.Generator, n: int) -> np.ndarray:
     """[n] factors of the families' `sd`, one a draw, that make them as uncertain as their degrees of freedom do."""
-    dof = max(sum(side.dof for side in scatter.values()), FEWEST_DOF)
+    dof = scatter_dof(scatter)
     return np.sqrt(dof / rng.chisquare(dof, n))
 
 
@@ -180,6 +190,11 @@ def _said(scatter: Scatter, added: bool) -> str:
         f"{said}; intervals include {size}, which makes a minimum's error {significant(scatter.widening)} times as "
         "large (--scatter ignore leaves it out)"
     )
+
+
+def scatter_said(fit: IsoFlopFit, unit: str) -> list[str]:
+    """A sentence a family; empty where the draws redraw the minima by their own scatter (unit="budget")."""
+    return scatter_lines(scatter_of(fit), fit.recipe.scatter == "add") if unit == "run" else []
 
 
 def scatter_findings(fit: IsoFlopFit) -> list[Finding]:

@@ -18,7 +18,8 @@ def single_run_findings(fit: IsoFlopFit) -> list[Finding]:
     """Outliers, and runs without which the gap would leave its own interval."""
     off, moves = outliers(fit), {influence.row: influence for influence in influences(fit)}
     named = {outlier.row for outlier in off}
-    heavy = [move for move in moves.values() if move.half_widths > MOST_INFLUENCE and move.row not in named]
+    decisive = (m for m in moves.values() if m.half_widths > MOST_INFLUENCE or math.isnan(m.without))
+    heavy = [move for move in decisive if move.row not in named]
     return [_off_curve(fit, run, moves.get(run.row)) for run in off] + [_heavy(fit, move) for move in heavy]
 
 
@@ -39,10 +40,9 @@ def _off_curve(fit: IsoFlopFit, run: Outlier, move: Influence | None) -> Finding
 
 
 def _heavy(fit: IsoFlopFit, move: Influence) -> Finding:
-    message = (
-        f"{_name(fit, move.family, move.budget, move.row)} decides the gap: {_moved(move)}, "
-        f"{significant(move.half_widths, 2)} half widths of its interval"
-    )
+    message = f"{_name(fit, move.family, move.budget, move.row)} decides the gap: {_moved(move)}"
+    if not math.isnan(move.half_widths):
+        message += f", {significant(move.half_widths, 2)} half widths of its interval"
     remedy = f"repeat it with another seed, or run sizes next to it; if something went wrong with it, {EXCLUDE}"
     return Finding(Severity.WARNING, "influential_run", message, move.half_widths, remedy)
 

@@ -55,7 +55,7 @@ def tree_of(given: argparse.Namespace) -> dict[str, Any]:
     from analysis.isoflop_fit import fit_recipe
     from analysis.load import records
     from analysis.presets import PRESETS
-    from analysis.scatter import scatter_lines, scatter_of
+    from analysis.scatter import scatter_said
 
     at, where = given.at
     conventions = given.convention or (None if given.sensitivity else ["smdm_6nd"])
@@ -82,8 +82,8 @@ def tree_of(given: argparse.Namespace) -> dict[str, Any]:
     if not any(row["ratio"] > 0 for row in rows):
         reasons = "; ".join(dict.fromkeys(row["reason"] for row in rows if row["reason"])) or "it lies beyond every law"
         raise ValueError(f"--at {at}{'' if where is None else f'={where:g}'}: no law gives a gap there: {reasons}")
-    said = scatter_lines(scatter_of(fit), fit.recipe.scatter == "add") if drawn else []
-    findings = in_order([*check(fit.runs, fit, drawn), *undetermined_floors(rows), *disagreements(rows)])
+    said = scatter_said(fit, given.unit) if drawn else []
+    findings = in_order([*check(fit.runs, fit, drawn), *undetermined_floors(rows), *disagreements(rows, at)])
     return {"gaps": rows, "scatter": said, "findings": [vars(finding) for finding in findings]}
 
 

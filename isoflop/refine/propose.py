@@ -14,6 +14,8 @@ from mdm_jax.kinds import Family
 from mdm_jax.spec import RunSpec
 
 MOST_RUNS = 12
+MOST_SCATTER = 0.5
+"""Share of the gap's variance above which scatter between budgets is said: no run of these budgets takes it off."""
 FOR_SIZES = 2
 """Runs kept back from the gap for the optimal sizes: one a family."""
 
@@ -80,6 +82,9 @@ def _standing(evidence: Evidence, missing: Sequence[Proposal]) -> Iterator[str]:
         yield f"only the {present[0].value} has results: there is no gap to sharpen"
     elif not math.isfinite(evidence.loss):
         yield "no gap yet: it needs two usable minima of each family and a loss that both reach"
+    elif evidence.knowledge.scatter_share > MOST_SCATTER:
+        share = f"{evidence.knowledge.scatter_share:.0%} of the gap's variance"
+        yield f"scatter between budgets is {share}, and further runs of these budgets leave it: add budgets"
     elif not evidence.knowledge.gap_variance > 0:
         yield "the noise from run to run is unknown or zero: nothing tells what a run is worth; repeat some seeds"
 
