@@ -68,14 +68,14 @@ def count_attempts(directory: Path, run: RunSpec, row: RunResult, attempts: int)
 
 
 def count_seconds(directory: Path, run: RunSpec, seconds: float) -> None:
-    """Sees to it that the run's row, if there is one, has at least that many wall seconds, before the next attempt."""
+    """Raises the wall seconds in the run's row, if there is one, to at least `seconds`."""
     row = read_row(directory, run)
-    if row is not None:
+    if row is not None and (row.wall_seconds or 0.0) < seconds:
         write_result(run_folder(directory, run) / RESULT_FILE, _lasting(row, seconds))
 
 
 def _lasting(row: RunResult, seconds: float) -> RunResult:
-    """The row with at least that many wall seconds; what is added were none in steps that count for `goodput`."""
+    """The row with at least that many wall seconds; the added ones count as time outside steps, so `goodput` falls."""
     before = row.wall_seconds or 0.0
     if before >= seconds:
         return row

@@ -107,7 +107,8 @@ def _plan(options: argparse.Namespace) -> int:
     for said in (*(f"note: {note}" for note in planned.advice.notes), *(f"warning: {w}" for w in warnings)):
         print(wrapped(said))
     if written.repaired:
-        print(f"{written.repaired} damaged line(s) of the older plan written anew")
+        again = "written anew; one that a refinement appended, and whose run has not started, is left out: refine again"
+        print(wrapped(f"{written.repaired} damaged line(s) of the older plan {again}"))
     if written.dropped:
         print(wrapped(f"left the plan: {_dropped(written)}"))
     print(f"{as_path(options.out) / PLAN_FILE}: {len(written.runs)} runs, {written.added} of them new")

@@ -2,14 +2,15 @@
 
 import enum
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from isoflop.wsd import moved_warmup
 from mdm_jax.results import Status, read_result
 from mdm_jax.sealed_json import Damaged, numbered_lines, unseal
 from mdm_jax.spec import SCHEMA_VERSION, SEALED_SINCE, RunSpec, from_json, to_json
-from mdm_jax.storage import Path, as_path, is_file, write_atomic
+from mdm_jax.step_folders import steps_in
+from mdm_jax.storage import Kind, Path, as_path, entries, is_file, kind, write_atomic
 
 PLAN_FILE = "plan.jsonl"
 RUNS_FOLDER = "runs"
@@ -66,9 +67,10 @@ def write_plan(directory: str | os.PathLike, runs: Sequence[RunSpec]) -> Written
     folder = as_path(directory)
     _refuse_newer(folder / PLAN_FILE)
     home = folder / RUNS_FOLDER
-    states = {run.name: _state(run) for run in sorted(home.iterdir()) if run.is_dir()} if home.is_dir() else {}
+    states = {run.name: _state(run) for run in sorted(entries(home)) if kind(run, follow=True) is Kind.FOLDER}
     old, damaged = _read_older(folder) if states else ({}, 0)
-    refined = {run_id: run for run_id, run in old.items() if run.cell.refined}
+    lost = _recovered(home, states.keys() - old.keys()) if damaged else {}
+    refined = {run_id: run for run_id, run in {**old, **lost}.items() if run.cell.refined}
     new = {**refined, **{run.run_id: run for run in runs}}
     for run_id, state in states.items():
         if state is _State.WORK:
@@ -93,14 +95,26 @@ class _State(enum.Enum):
 
 
 def _state(run: Path) -> _State:
-    result, checkpoints = run / "result.json", run / "checkpoints"
+    result = run / "result.json"
     if is_file(result):
         try:
             return _State.FAILED if read_result(result).status is Status.FAILED else _State.WORK
         except ValueError:  # damaged: what it said is not known
             return _State.WORK
-    saved = checkpoints.is_dir() and any(step.name.isdigit() for step in checkpoints.iterdir())
-    return _State.WORK if saved else _State.NOTHING
+    return _State.WORK if steps_in(run / "checkpoints") else _State.NOTHING
+
+
+def _recovered(home: Path, run_ids: Iterable[str]) -> dict[str, RunSpec]:
+    """Runs that no whole line of the plan names, by run_id, as the `spec.json` in their folders says."""
+    found = {}
+    for run_id in sorted(run_ids):
+        try:
+            run = from_json((home / run_id / "spec.json").read_text())
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            continue
+        if run.run_id == run_id:
+            found[run_id] = run
+    return found
 
 
 def _check_kept(folder: Path, run_id: str, old: Mapping[str, RunSpec], new: Mapping[str, RunSpec]) -> None:

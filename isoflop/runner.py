@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from isoflop.child import Child, Launcher, describe_exit
-from isoflop.cli import EXIT_PREEMPTED, EXIT_RETRYABLE
+from isoflop.cli import EXIT_INTERRUPTED, EXIT_OK, EXIT_PREEMPTED, EXIT_RETRYABLE
 from isoflop.cost import work_flops
 from isoflop.grid_table import duration
 from isoflop.outcome import count_attempts, count_seconds, is_blocked, is_done, read_row, run_folder, write_failure
@@ -34,7 +34,7 @@ class Policy:
     jobs: int = 1
     retry_failed: bool = False
     retries_after: tuple[float, ...] = (5.0, 30.0)
-    """Seconds to wait before each further attempt after a retryable exit (42, 143, a signal)."""
+    """Seconds to wait before each further attempt after a retryable exit (42, 130, 143, a signal)."""
     held_seconds: float = 30.0
     """Seconds to wait before a run is tried again that a process outside the sweep trains; no attempt is counted."""
     stop_seconds: float = 300.0
@@ -158,7 +158,7 @@ class Sweep:
         attempts, seconds = waiting.earlier + waiting.tries, waiting.seconds + child.seconds
         if row is not None and row.status in ENDED:
             return count_attempts(self.directory, child.spec, row, attempts)
-        if code == EXIT_RETRYABLE and is_held(child.log.parent, RUN_LOCK):
+        if code != EXIT_OK and is_held(child.log.parent, RUN_LOCK):
             return self._wait_for_holder(child, waiting)
         said = child.last_words()
         reason = f"{describe_exit(code)}: {said or 'nothing was logged'}"
@@ -210,7 +210,7 @@ class Sweep:
             row = read_row(self.directory, child.spec)
             if row is not None and row.status in ENDED:
                 self._finish(child.spec, row, child.seconds)
-            else:
+            elif not is_held(child.log.parent, RUN_LOCK):  # by a process outside the sweep, whose row it is
                 count_seconds(self.directory, child.spec, waiting.seconds + child.seconds)
 
 
@@ -221,7 +221,7 @@ def is_pending(row: RunResult | None, retry_failed: bool) -> bool:
 
 def is_retryable(code: int) -> bool:
     """Whether a process ended for a reason that may pass: it said so, was preempted, or was killed by a signal."""
-    return code in (EXIT_RETRYABLE, EXIT_PREEMPTED) or code < 0
+    return code in (EXIT_RETRYABLE, EXIT_PREEMPTED, EXIT_INTERRUPTED) or code < 0
 
 
 def _kill_all(children: Iterable[Child]) -> None:

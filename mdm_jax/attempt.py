@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 LINGER_SECONDS = 0.5
 """Process 0 ends that much later than the others, since its end aborts those that still talk to it."""
-LEFT_AT_ONCE = "asked to stop, with nothing new to save: the same command goes on from there"
+LEFT_AT_ONCE = "asked to stop: the same command goes on from what was saved last"
 
 
 def code_if_finished(folder: Path) -> int | None:
@@ -97,6 +97,9 @@ class Attempt:
         with self._peers.heard(self._told):
             if self._peers.is_first and not alone:
                 held.enter_context(hold_run(self._folder, self._say))
+                ended = code_if_finished(self._folder)  # by the job that held it until now
+                if ended is not None:
+                    self._leave(ended, f"{self._folder} is finished")
             self._peers.wait_for_all()
             self._record = Record(self._spec, self._folder)
             with shown(self._watch, self._spec.run_id, self._spec.schedule.steps):
@@ -129,7 +132,8 @@ class Attempt:
         self._note(Status.FAILED, f"{type(error).__name__}: {error}")
         if isinstance(error, ValueError):
             return self._end(BAD, error)
-        traceback.print_exception(error)
+        with suppress(OSError):  # standard error may lie on the disk that is full
+            traceback.print_exception(error)
         return self._end(BAD, f"{type(error).__name__}: {error}")
 
     def _note(self, status: Status, reason: str) -> None:

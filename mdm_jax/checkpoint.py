@@ -18,6 +18,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
+from mdm_jax.faults import PASSING_STATUS
 from mdm_jax.seal import Identity, fault, seal
 from mdm_jax.step_folders import NONE, newest_whole, remove_unfinished, set_aside
 from mdm_jax.storage import Path, is_local, make_folder, refuse_link
@@ -29,8 +30,10 @@ UNREADABLE, REFUSED = -2, -3
 """What the first process sends the others in place of a number when it has failed."""
 STATUS = re.compile(r"[A-Z_]+: ")
 """How an error of tensorstore, which writes and reads for orbax, begins; its Python type says little."""
-MAY_PASS = re.compile(r"(UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED): |os_error_code=")
+MAY_PASS = re.compile(rf"{PASSING_STATUS}|os_error_code=")
+"""What the text of a tensorstore error holds if the disk or the network failed: the same read may succeed later."""
 PATTERN_SIGNS = set("*?[")
+"""Signs in a path that orbax takes for a pattern."""
 
 
 def _leaves(tree: Any) -> dict[str, Any]:

@@ -9,7 +9,8 @@ import re
 STORES = {"aiohttp", "gcsfs", "s3fs", "adlfs", "botocore", "google", "requests", "urllib3", "http", "fsspec"}
 """Packages whose exceptions are those of a network or of a service on it."""
 OF_JAX = {"JaxRuntimeError", "XlaRuntimeError"}
-MAY_PASS = re.compile(r"(UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|CANCELLED)\b")
+PASSING_STATUS = r"(UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|CANCELLED)\b"
+MAY_PASS = re.compile(PASSING_STATUS)
 UNCLEAR = re.compile(r"(INTERNAL|UNKNOWN|FAILED_PRECONDITION)\b")
 """Statuses that mean a lost process only where the words say so."""
 LOST_PEER = re.compile(

@@ -14,6 +14,7 @@ from typing import NoReturn
 from mdm_jax.attempt import Attempt, code_if_finished
 from mdm_jax.command import BAD, INTERRUPTED, RETRY, say
 from mdm_jax.config import load_config, override, run_section, to_spec
+from mdm_jax.faults import may_pass
 from mdm_jax.sealed_json import numbered_lines
 from mdm_jax.spec import RunSpec, from_json
 from mdm_jax.storage import Path, as_path, is_file
@@ -96,10 +97,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         spec, folder = requested(flags)
         ended = code_if_finished(folder)
-    except ValueError as error:
-        return say(error, BAD)
-    except OSError as error:
-        return say(error, RETRY)
+    except Exception as error:
+        if may_pass(error):
+            return say(error, RETRY)
+        if isinstance(error, ValueError):
+            return say(error, BAD)
+        raise
     if ended is not None:
         return ended
     if (flags.distributed or flags.coordinator) and not is_supervised():

@@ -93,7 +93,7 @@ class Record:
         return row
 
     def close(self) -> None:
-        """Nothing is written any more: whoever tries it waits. For a thread that ends the process."""
+        """Ends all writing: a later `write` waits for ever. Only a thread that ends the process may call it."""
         self._writing.acquire()
 
 

@@ -5,7 +5,6 @@ import csv
 import dataclasses
 import enum
 import io
-import itertools
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any
 from mdm_jax.counting import count_parameters, evaluated_tokens, train_flops
 from mdm_jax.sealed_json import Newer, seal, unseal
 from mdm_jax.spec import Family, FlopConvention, RunSpec, ScheduleKind
-from mdm_jax.storage import as_path, is_file, write_atomic
+from mdm_jax.storage import as_path, free_name, is_file, write_atomic
 from mdm_jax.tree import build, require
 
 TABLE_VERSION = 3
@@ -211,10 +210,10 @@ def read_result(path: Any) -> RunResult:
 
 
 def set_aside_unusable(folder: Any) -> str:
-    """What was done with a run's `result.json` that cannot be used: it is renamed, so that the run is done again.
+    """Renames a run's `result.json` that is damaged or another run's, so that the run is done again.
 
     Returns:
-        One line for people; empty where the file is usable or absent.
+        What was done, in one line; empty where the file is usable or absent.
 
     Raises:
         Newer: a newer version of mdm-jax wrote it.
@@ -232,7 +231,7 @@ def set_aside_unusable(folder: Any) -> str:
         wrong = str(error)
     if not wrong:
         return ""
-    kept = next(p for n in itertools.count(1) if not (p := path.with_name(f"{path.name}.damaged-{n}")).exists())
+    kept = free_name(path, "damaged")
     with contextlib.suppress(FileNotFoundError):  # another process of the same run was quicker
         path.rename(kept)
     return f"{wrong}: kept as {kept.name}; the run goes on from its newest checkpoint, or begins again"

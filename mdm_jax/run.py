@@ -115,6 +115,7 @@ class _Work:
             (self.folder / KEPT_FILE).unlink(missing_ok=True)
 
     def _train(self) -> TrainState:
+        self.watch.phase = Phase.NOTHING_NEW  # an earlier try may have left another
         checkpoints = Checkpoints(self.folder / "checkpoints", Identity(self.spec.spec_hash, self.data_hash))
         state, step = _begin(self.spec, self.folder, checkpoints, self.data_hash, self.watch)
         metrics = MetricsWriter(self.folder / "metrics", step) if jax.process_index() == 0 else None

@@ -15,6 +15,7 @@ from typing import Any
 
 from mdm_jax.storage import Kind, Path, inside, is_local, kind, sync_folder, write_atomic
 
+READ_BYTES = 16 << 20
 SEAL = "sha256.json"
 FORMAT = 2
 CHANGED = "files are missing or unexpected"
@@ -139,10 +140,11 @@ def _check_files(folder: Path, hashes: dict[str, Any]) -> None:
 
 
 def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        if is_local(path):
-            return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
-        return hashlib.sha256(file.read()).hexdigest()
+        while chunk := file.read(READ_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _hash_of(content: dict[str, Any]) -> str:

@@ -12,19 +12,22 @@ from typing import TypeVar
 
 import jax
 
+from mdm_jax.evaluate.kept import KEPT_FILE
+from mdm_jax.faults import may_pass
 from mdm_jax.program_cache import program_cache
-from mdm_jax.step_folders import steps_in
-from mdm_jax.storage import Path, is_local
+from mdm_jax.step_folders import set_aside, steps_in
+from mdm_jax.storage import Path, is_file, is_local, open_no_link
 from mdm_jax.train.loop import Diverged
 
 T = TypeVar("T")
 CRASH_FILE = "crash.txt"
+OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
 
 
 def confirmed(attempt: Callable[[], T], folder: Path, attempts: int, say: Callable[[str], None]) -> T:
     """What the attempt returns; if it fails with programs from the cache, what it returns or raises without them.
 
-    Checkpoints that the failed attempt has saved are removed, for the same programs have computed them.
+    Checkpoints that the failed attempt has saved are renamed, because the same programs have computed them.
 
     Args:
         attempt: may be called twice.
@@ -39,18 +42,35 @@ def confirmed(attempt: Callable[[], T], folder: Path, attempts: int, say: Callab
         if crashed and programs is not None:
             say("an earlier attempt crashed: all programs are compiled anew")
             programs.compile_anew()
+            _forget_losses_before_crash(folder)
         before = set(steps_in(folder / "checkpoints"))
         try:
             return attempt()
         except (Diverged, jax.errors.JaxRuntimeError) as error:
-            if programs is None or not programs.read:
+            if programs is None or not programs.read or may_pass(error) or OUT_OF_MEMORY in str(error):
                 raise
             reason = str(error).partition("\n")[0]
         say(f"{reason}; {programs.read} programs came from the cache: once more, with all of them compiled anew")
         programs.compile_anew()
-        for step in set(steps_in(folder / "checkpoints")) - before:
-            (folder / "checkpoints" / str(step)).rmtree()
+        _distrust(folder, set(steps_in(folder / "checkpoints")) - before, say)
         return attempt()
+
+
+def _distrust(folder: Path, steps: set[int], say: Callable[[str], None]) -> None:
+    """Sets aside what doubtful programs have computed: checkpoints, and the kept losses of an evaluation."""
+    if jax.process_index() != 0:
+        return
+    for step in sorted(steps):
+        aside = set_aside(folder / "checkpoints" / str(step))
+        say(f"checkpoint {step} was computed by the same programs: it is {aside.name} now")
+    (folder / KEPT_FILE).unlink(missing_ok=True)
+
+
+def _forget_losses_before_crash(folder: Path) -> None:
+    """Removes kept losses that are older than the crash; a bucket has no `crash.txt` to compare them with."""
+    kept, crash = folder / KEPT_FILE, folder / CRASH_FILE
+    if is_local(folder) and is_file(kept) and kept.stat().mtime <= crash.stat().mtime:
+        kept.unlink()
 
 
 @contextmanager
@@ -69,7 +89,7 @@ def crash_file(folder: Path, attempts: int) -> Iterator[bool]:
         return
     path = folder / CRASH_FILE
     try:
-        with path.open("a") as file:
+        with open_no_link(path, "a") as file:
             # jax has its devices by now: libtpu has set handlers of its own, which get the signal after this one.
             faulthandler.enable(file)
             try:

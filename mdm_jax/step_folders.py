@@ -10,7 +10,7 @@ import re
 import shutil
 
 from mdm_jax.seal import Identity, fault, seal_fault
-from mdm_jax.storage import Kind, Path, entries, is_local, kind, refuse_link, sync_folder
+from mdm_jax.storage import Path, entries, free_name, is_local, refuse_link, sync_folder
 
 NONE = -1
 UNFINISHED = re.compile(r"\d+\.orbax-checkpoint-tmp(-\d+)?", re.ASCII)
@@ -57,9 +57,7 @@ def set_aside(path: Path) -> Path:
     Raises:
         OSError: it cannot be renamed now. A bucket copies first and deletes then, so nothing is lost half-way.
     """
-    number = 1
-    while kind(aside := path.parent / f"{path.name}.bad-{number}") is not Kind.ABSENT:
-        number += 1
+    aside = free_name(path, "bad")
     if is_local(path):
         os.rename(path, aside)
         sync_folder(path.parent)

@@ -17,6 +17,8 @@ from contextlib import contextmanager, suppress
 
 ASKING = (signal.SIGTERM, signal.SIGINT)
 LOOK_SECONDS = 0.1
+ONE_INTERRUPT_SECONDS = 0.3
+"""SIGINTs so close are one: a scheduler sends it to a process, and its supervisor sends the same on."""
 
 
 class Phase(enum.Enum):
@@ -41,7 +43,7 @@ class Signals:
     def __init__(self, phase: Callable[[], Phase], leave: Callable[[int], None]) -> None:
         self._phase, self._leave = phase, leave
         self.number = 0
-        self._since, self._interrupts = 0.0, 0
+        self._since, self._interrupts, self._interrupted = 0.0, 0, -math.inf
 
     @property
     def code(self) -> int:
@@ -92,6 +94,8 @@ class Signals:
     def _hear(self, number: signal.Signals) -> None:
         if number not in ASKING:
             return
-        self._interrupts += number is signal.SIGINT
+        now = time.monotonic()
+        if number is signal.SIGINT and now - self._interrupted > ONE_INTERRUPT_SECONDS:
+            self._interrupts, self._interrupted = self._interrupts + 1, now
         if not self.number:
-            self.number, self._since = int(number), time.monotonic()
+            self.number, self._since = int(number), now

@@ -8,6 +8,7 @@ link, because the link may lead to a folder that somebody needs.
 import contextlib
 import enum
 import errno
+import itertools
 import os
 import secrets
 import stat
@@ -91,6 +92,16 @@ def refuse_link(path: str | os.PathLike[str]) -> None:
     if kind(path) is Kind.LINK:
         fix = "put a file or folder in its place (the sweep's folder and its `runs` may be links, what they hold not)"
         raise ValueError(f"{path} is a link to {os.readlink(path)}: {fix}")
+
+
+def free_name(path: Path, word: str) -> Path:
+    """The first of `PATH.word-1`, `PATH.word-2`, … at which nothing lies, not even a link.
+
+    Raises:
+        OSError: the disk cannot say now.
+    """
+    beside = (path.parent / f"{path.name}.{word}-{n}" for n in itertools.count(1))
+    return next(name for name in beside if kind(name) is Kind.ABSENT)
 
 
 def make_folder(folder: str | os.PathLike[str]) -> None:

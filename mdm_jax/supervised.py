@@ -28,17 +28,18 @@ def supervise(arguments: Sequence[str]) -> tuple[int | None, str]:
         Its exit code and an empty string; None and the signal's name where a signal has killed it.
     """
     ours, theirs = os.pipe()
-    ignored = [n for n in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(n) is signal.SIG_IGN]
+    ignored = [n for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) if signal.getsignal(n) is signal.SIG_IGN]
     child: subprocess.Popen | None = None
     early: list[int] = []
 
     def forward(number: int, _: object) -> None:
+        asked = signal.SIGTERM if number == signal.SIGHUP else number  # a closed terminal asks it to save and end
         if child is None:
-            early.append(number)
+            early.append(asked)
         else:
-            child.send_signal(number)
+            child.send_signal(asked)
 
-    for number in {signal.SIGTERM, signal.SIGINT} - set(ignored):
+    for number in {signal.SIGTERM, signal.SIGINT, signal.SIGHUP} - set(ignored):
         signal.signal(number, forward)
     child = subprocess.Popen(
         [sys.executable, "-m", "mdm_jax.main", *arguments],

@@ -31,7 +31,12 @@ def private_folder(path: str | os.PathLike[str]) -> pathlib.Path:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = folder.lstat()
     require(stat.S_ISDIR(found.st_mode), "cache folder", str(folder), "a folder, and no link: remove the link")
-    require(found.st_uid == os.getuid(), "cache folder", str(folder), f"your own: set {CACHE_VARIABLE} to one that is")
+    require(
+        found.st_uid == os.getuid(),
+        "cache folder",
+        str(folder),
+        "your own: name another folder in the variable that names this one",
+    )
     closed = not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    require(closed, "cache folder", str(folder), "closed to other users: remove it, a new one is made with mode 0700")
+    require(closed, "cache folder", str(folder), "closed to other users: chmod go-w it")
     return folder

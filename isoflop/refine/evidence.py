@@ -35,6 +35,11 @@ class Knowledge(Protocol):
         """Variance of the log gap; 0 where no gap is read."""
         ...
 
+    @property
+    def scatter_share(self) -> float:
+        """Share of the variance of the log gap that comes from scatter between budgets."""
+        ...
+
     def gap_factor(self, level: float = 0.95) -> float:
         """Half width of the gap's interval as a factor."""
         ...

@@ -82,7 +82,7 @@ def build_shards(
         shutil.rmtree(work)
         raise
     if tokenizer.model:
-        (folder / TOKENIZER_FILE).write_bytes(tokenizer.model)
+        write_atomic(folder / TOKENIZER_FILE, tokenizer.model)
     manifest = Manifest(
         corpus=data.corpus,
         tokenizer=data.tokenizer,
@@ -96,8 +96,8 @@ def build_shards(
         validation=validation,
         skipped=sum(part.skipped_count for part in parts),
     )
-    shutil.rmtree(work)
     write_manifest(folder, manifest)
+    shutil.rmtree(work)
     return manifest
 
 

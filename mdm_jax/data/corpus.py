@@ -107,11 +107,19 @@ def read_piece(corpus: CorpusSpec, piece: Piece, fraction: float, skip: Skip | N
     if corpus.source is CorpusSource.PYDOC:
         yield from _documentation(corpus.max_bytes, fraction)
         return
-    for raw in _texts(corpus, piece, skip):
-        if raw.strip():
-            text, content = _clean(raw)
-            digest = hashlib.sha256(content).digest()
-            yield Document(text, content, digest, digest_in_validation(digest, fraction))
+    try:
+        for raw in _texts(corpus, piece, skip):
+            if raw.strip():
+                text, content = _clean(raw)
+                digest = hashlib.sha256(content).digest()
+                yield Document(text, content, digest, digest_in_validation(digest, fraction))
+    except ValueError:
+        _check_unchanged(corpus, piece)  # a file that is written while it is read may look corrupt
+        raise
+    _check_unchanged(corpus, piece)
+
+
+def _check_unchanged(corpus: CorpusSpec, piece: Piece) -> None:
     file = as_path(piece.path)
     if corpus.source is not CorpusSource.TFDS and _stamp(file) != piece.stamp:
         raise SourceChanged(f"{file}: changed while it was read: prepare again")

@@ -79,6 +79,8 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
             with pyarrow.CompressedInputStream(pyarrow.PythonFile(raw, "r"), codec) as stream:
                 yield io.BufferedReader(cast(io.RawIOBase, stream), READ_BYTES)
         except OSError as error:
+            if error.errno is not None:  # the disk or the network; Arrow's own errors have no number
+                raise
             raise ValueError(f"{path}: corrupt or cut short ({error})") from None
 
 
@@ -202,6 +204,8 @@ def parquet_documents(path: str, text_field: str) -> Iterator[str]:
                 for batch in table.iter_batches(BATCH_ROWS, columns=[text_field]):
                     yield from (text for text in batch.column(0).to_pylist() if text is not None)
             except (pyarrow.ArrowException, OSError) as error:
+                if isinstance(error, OSError) and error.errno is not None:  # the disk or the network
+                    raise
                 first = str(error).splitlines()[0]
                 raise ValueError(f"{file}: not a readable Parquet file ({first})") from None
 

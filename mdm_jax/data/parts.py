@@ -18,7 +18,7 @@ from mdm_jax.data.corpus import Document, Piece, SourceChanged, read_piece
 from mdm_jax.data.tokenizer import Tokenizer, open_tokenizer
 from mdm_jax.spec import DataSpec
 from mdm_jax.storage import Path, as_path, is_file, write_atomic
-from mdm_jax.tree import build, to_dict
+from mdm_jax.tree import build, require, to_dict
 
 PART_VERSION = 1
 BATCH_DOCUMENTS = 512
@@ -152,7 +152,7 @@ def _enough(documents: Iterator[Document], max_bytes: int) -> Iterator[Document]
 
 def _write(task: Task, documents: Iterator[Document]) -> Part:
     """Ids and index, a batch of documents at a time, so that memory does not grow with the piece."""
-    tokenizer, stored = _tokenizer(task.model), np.dtype(task.dtype).newbyteorder("<")
+    tokenizer, stored = _tokenizer(task.model, task.tokenizer_hash), np.dtype(task.dtype).newbyteorder("<")
     count = text_bytes = 0
     part = Part(task.name, 0, 0, ())
     files = part.files(task.folder)
@@ -176,6 +176,8 @@ def _rows(batch: list[Document], lengths: np.ndarray) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=1)
-def _tokenizer(model: str) -> Tokenizer:
-    """The tokenizer, opened once in each process."""
-    return open_tokenizer(model)
+def _tokenizer(model: str, tokenizer_hash: str) -> Tokenizer:
+    """The tokenizer with this hash, opened once in each process."""
+    tokenizer = open_tokenizer(model)
+    require(tokenizer.hash == tokenizer_hash, f"{model}: sha256", tokenizer.hash, tokenizer_hash)
+    return tokenizer

@@ -11,7 +11,7 @@ from the parts that were finished.
 import argparse
 import contextlib
 import dataclasses
-import fcntl
+import math
 import os
 import shutil
 import sys
@@ -24,6 +24,7 @@ import rich.progress
 from mdm_jax.config import load_config, override, run_section, to_spec
 from mdm_jax.data.build import PARTS, Progress, Report, build_shards
 from mdm_jax.data.store import verify_folder
+from mdm_jax.lock import hold
 from mdm_jax.manifest import (
     MANIFEST_FILE,
     SPLITS,
@@ -42,7 +43,7 @@ from mdm_jax.spec import (
     TokenizerKind,
     TokenizerSpec,
 )
-from mdm_jax.storage import Path, as_path, is_file, is_local, open_lock, refuse_link
+from mdm_jax.storage import Kind, Path, as_path, entries, is_file, is_local, kind, make_folder, refuse_link, sync_folder
 from mdm_jax.tree import require
 
 
@@ -109,13 +110,9 @@ def _alone(target: Path) -> Iterator[None]:
     if not is_local(target):
         yield
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    lock = open_lock(target.parent / f".{target.name}.lock")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    make_folder(target.parent)
+    with hold(target.parent, f".{target.name}.lock", lambda line: print(line, file=sys.stderr), math.inf):
         yield
-    finally:
-        os.close(lock)
 
 
 def _work_folder(target: Path) -> Path:
@@ -127,13 +124,12 @@ def _work_folder(target: Path) -> Path:
 
 def _refuse_strangers(target: Path) -> None:
     """Raises ValueError if the folder holds files that a preparation did not make: they would be deleted."""
-    if target.is_dir():
-        made = (MANIFEST_FILE, TOKENIZER_FILE)
-        others = [p.name for p in target.iterdir() if p.name not in made and not _is_shard(p.name)]
-        if others:
-            raise ValueError(f"{target}: holds {sorted(others)[0]}, which is no shard: choose another --out folder")
-    elif target.exists():
+    if kind(target, follow=True) not in (Kind.ABSENT, Kind.FOLDER):
         raise ValueError(f"{target}: is not a folder: choose another --out")
+    made = (MANIFEST_FILE, TOKENIZER_FILE)
+    others = [p.name for p in entries(target) if p.name not in made and not _is_shard(p.name)]
+    if others:
+        raise ValueError(f"{target}: holds {sorted(others)[0]}, which is no shard: choose another --out folder")
 
 
 def _is_shard(name: str) -> bool:
@@ -146,9 +142,11 @@ def _publish(work: Path, target: Path) -> None:
         old = target.parent / f".{target.name}.replaced"
         refuse_link(old)
         shutil.rmtree(old, ignore_errors=True)
-        if target.exists():
+        _refuse_strangers(target)
+        if kind(target) is not Kind.ABSENT:
             target.rename(old)
         work.rename(target)
+        sync_folder(target.parent)
         shutil.rmtree(old, ignore_errors=True)
         return
     (target / MANIFEST_FILE).unlink(missing_ok=True)

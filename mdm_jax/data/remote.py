@@ -5,6 +5,7 @@ without a lock, a copy that was cut short goes on, and a damaged one is brought 
 """
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Iterator
 
@@ -42,17 +43,29 @@ class RemoteBlocks(Blocks):
     def _copy_whole(self) -> None:
         partial = self._copy.parent / f"{self._copy.name}.{os.getpid()}.partial"
         try:
-            with self._path.open("rb") as source, self._naming_the_cache(), partial.open("wb") as target:
+            with self._path.open("rb") as source, partial.open("wb") as target:
                 while chunk := source.read(COPY_BYTES):
-                    target.write(chunk)
+                    with self._naming_the_cache():
+                        target.write(chunk)
             check_size(partial, self._shard)
             partial.replace(self._copy)
         finally:
             partial.unlink(missing_ok=True)
 
+    def verify_all(self) -> None:
+        """As in `Blocks`. A bad copy of a shard without block hashes is removed: the next attempt copies it again."""
+        try:
+            super().verify_all()
+        except ValueError:
+            if not self._shard.sums_sha256:
+                self._copy.unlink(missing_ok=True)
+            raise
+
     def _sums_content(self) -> bytes:
         if is_file(self._sums_copy):
-            return self._sums_copy.read_bytes()
+            copy = self._sums_copy.read_bytes()
+            if hashlib.sha256(copy).hexdigest() == self._shard.sums_sha256:
+                return copy
         content = super()._sums_content()
         with self._naming_the_cache():
             write_atomic(self._sums_copy, content)
@@ -77,5 +90,5 @@ class RemoteBlocks(Blocks):
         try:
             yield
         except OSError as error:
-            where = f"{self._copy.parent}: no copy of {self._path.name} ({error.strerror})"
+            where = f"{self._copy.parent}: no copy of {self._path.name} ({error.strerror or error})"
             raise OSError(f"{where}: free space or set MDM_JAX_CACHE to a folder on another disk") from error

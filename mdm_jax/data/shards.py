@@ -5,13 +5,14 @@ reads and no others.
 """
 
 import hashlib
+import os
 from typing import IO
 
 import numpy as np
 from jaxtyping import Integer
 
 from mdm_jax.manifest import BLOCK_BYTES, Shard, Split, sums_file
-from mdm_jax.storage import Path
+from mdm_jax.storage import Path, write_atomic
 
 SHARD_TOKENS = 1 << 26
 
@@ -63,10 +64,12 @@ class ShardWriter:
 
     def _close(self) -> None:
         if self._file is not None:
+            self._file.flush()
+            os.fsync(self._file.fileno())
             self._file.close()
             self._sum_blocks(len(self._rest))
             name, size = self._file_name(), self._held * self._dtype.itemsize
-            (self._folder / sums_file(name)).write_bytes(bytes(self._sums))
+            write_atomic(self._folder / sums_file(name), bytes(self._sums))
             sums = hashlib.sha256(self._sums).hexdigest()
             self._shards.append(Shard(name, self._held, size, self._digest.hexdigest(), sums))
         self._file = None
