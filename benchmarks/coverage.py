@@ -223,6 +223,17 @@ def with_table(page: str, curve: str, lines: list[str]) -> str:
     return before + heading + after[:start] + "\n".join(lines) + after[after.index("\n\n", start) :]
 
 
+def keep(curve: str, row: dict[str, float | str]) -> None:
+    """Writes the row into the results and the docs, in the order of `CELLS`; an interruption loses one cell."""
+    found = json.loads(RESULTS.read_text())
+    rows = {_key(old): old for old in found[curve]["cells"]} | {_key(row): row}
+    order = [(float(cell.step), float(cell.noise_sd), cell.title) for cell in CELLS]
+    cells = [rows[key] for key in order if key in rows]
+    found[curve] = {"level": 0.95, "cells": cells}
+    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    DOCS.write_text(with_table(DOCS.read_text(), curve, table(cells)))
+
+
 def main() -> None:
     made = argparse.ArgumentParser(prog="python -m benchmarks.coverage", description="Coverage of the gap's intervals.")
     made.add_argument("--curves", choices=CURVES, nargs="+", default=CURVES, help="default: both")
@@ -232,15 +243,10 @@ def main() -> None:
     given = made.parse_args()
     began = time.process_time()
     for curve in given.curves:
-        found = json.loads(RESULTS.read_text())
-        rows = {_key(row): row for row in found[curve]["cells"]}
         for cell in (cell for cell in CELLS if given.cells in cell.title):
-            row = measure(cell, curve, given.sweeps, given.draws)
-            rows[_key(row)] = row
+            row = measure(cell, curve, given.sweeps, given.draws) | {"draws": given.draws}
             print(f"{curve} {line(row)}", flush=True)
-        found[curve] = {"draws": given.draws, "level": 0.95, "cells": list(rows.values())}
-        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
-        DOCS.write_text(with_table(DOCS.read_text(), curve, table(found[curve]["cells"])))
+            keep(curve, row)
     print(f"{time.process_time() - began:.0f} s of one core, written to {RESULTS.name} and {DOCS.name}")
 
 
