@@ -32,6 +32,10 @@ HERE = "here"
 SPEED, MFU, OVERHEAD = "peak_flops_per_second", "mfu", "run_overhead_seconds"
 
 
+MOST_SPEED = 1e25
+"""FLOP/s; a thousand times the largest cluster so far."""
+
+
 @dataclass(frozen=True)
 class Machine:
     """What the runs are estimated for. The default, two CPU cores on short rows, is assumed and not measured."""
@@ -51,7 +55,7 @@ class Machine:
     def __post_init__(self) -> None:
         require(1 <= self.devices <= 1 << 20, "--hardware: devices", self.devices, "from 1 to 2^20, such as v5e:16")
         speed, price, overhead = self.peak_flops_per_second, self.price_per_hour, self.run_overhead_seconds
-        require(1 <= speed <= 1e25, "--flops-per-second", speed, "from 1 to 1e25")
+        require(1 <= speed <= MOST_SPEED, "--flops-per-second", speed, f"from 1 to {MOST_SPEED:g}")
         require(1e-6 <= self.mfu <= 1, "--mfu", self.mfu, "above 0 and at most 1 (1e-6 is the least)")
         require(price is None or 0 <= price <= 1e9, "--price", price, "at least 0 and at most 1e9 dollars")
         require(0 <= overhead <= 1e9, "--run-overhead", overhead, "at least 0 seconds and at most 1e9")

@@ -5,6 +5,7 @@ process that a test starts sees what it asks for itself (`JAX_NUM_CPU_DEVICES`).
 """
 
 import os
+import signal
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before jax is imported, and for the processes that tests start
@@ -12,6 +13,11 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before jax is imported, and for
 import jax
 import jaxtyping
 import pytest
+
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # as in a shell's background job, whose processes would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 jax.config.update("jax_num_cpu_devices", 8)
 jaxtyping.install_import_hook(["mdm_jax", "isoflop", "analysis"], "beartype.beartype")

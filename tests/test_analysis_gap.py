@@ -353,6 +353,6 @@ def test_the_docs_quote_the_benchmarks_coverage() -> None:
     assert [row for row in rows if row not in docs] == []
     assert [row for row in docs if row.startswith("| ×") and row not in rows] == []
     for cell in (cell for curve in found.values() for cell in curve["cells"]):
-        # where budgets scatter, two to ten degrees of freedom tell by how much, and some rows have 30 sweeps (±5%)
-        least = 0.75 if "scatter" in cell["cell"] else 0.88
+        # where budgets scatter, two to ten degrees of freedom tell by how much
+        least = 0.85 if "scatter" in cell["cell"] else 0.88
         assert min(float(cell[f"interpolated_{place}%"]) for place in (5, 25, 50, 75, 95)) >= least, cell["cell"]

@@ -45,7 +45,7 @@ def test_too_few_runs_sizes_or_families_are_refused() -> None:
     negative = sweeps.table([row | {"loss": -1.0} for row in sweeps.rows()])
     with pytest.raises(ValueError, match="loss is not positive"):
         fit_parametric(negative)
-    with pytest.raises(ValueError, match="read_runs"):
+    with pytest.raises(ValueError, match="lacks family, params_non_embedding, loss, tokens"):
         fit_parametric(pd.DataFrame({"N": n}))
     with pytest.raises(ValueError, match="backend = 'torch'"):
         bootstrap_parametric(fit_surface(n, d, loss), backend="torch")

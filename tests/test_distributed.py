@@ -66,6 +66,7 @@ def test_two_processes_train_as_one_does(shop, tmp_path, data, model) -> None:
     assert_close(shop.undisturbed(spec), tmp_path, spec)
 
 
+@pytest.mark.slow
 def test_two_processes_take_over_from_one_stop_together_and_hand_back(shop, tmp_path) -> None:
     spec = spec_of(shop, Family.MDM, steps=24, checkpoint_every=8)
     one = shop.undisturbed(spec)

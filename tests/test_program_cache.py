@@ -242,7 +242,7 @@ def steps(folder: Path) -> dict[str, bytes]:
 
 def test_a_divergence_of_cached_programs_is_not_believed(copied, tmp_path) -> None:
     """The bad program is the step of a run whose weights explode, rightly sealed in the place of other runs' steps."""
-    optim = dataclasses.replace(copied.spec.optim, weight_decay=1e9, clip_norm=1e9)
+    optim = dataclasses.replace(copied.spec.optim, weight_decay=3e9, clip_norm=1e9)  # no other test has it
     wild, folder = dataclasses.replace(copied.spec, optim=optim), tmp_path / "wild"
     assert copied.shop.run(wild, tmp_path / "diverged", environment=cache_at(folder)).code == 3
     good, bad = steps(copied.folder), steps(folder)
@@ -272,7 +272,7 @@ def test_after_a_crash_every_program_is_compiled_anew(copied, tmp_path) -> None:
     assert "an earlier attempt crashed: all programs are compiled anew" in end.said
     anew = [path.name for path in before if path.stat().st_mtime_ns > before[path]]
     assert sum(name.startswith("jit__lambda-") for name in anew) == 2
-    assert sum(name.startswith("jit__draw_losses-") for name in anew) == 1
+    assert sum(name.startswith("jit__losses-") for name in anew) == 1
     assert_same(outcome(tmp_path, copied.spec), copied.whole)
 
 

@@ -24,10 +24,11 @@ from small_corpus import prepared
 from isoflop.outcome import is_done, read_row
 from mdm_jax.checkpoint import Checkpoints, read_step
 from mdm_jax.data.prepare import prepare
+from mdm_jax.lock import RUN_LOCK
 from mdm_jax.main import main
 from mdm_jax.metrics import MetricsWriter, read_metrics
+from mdm_jax.record import Record
 from mdm_jax.results import Status, result_of, write_result
-from mdm_jax.run import Record
 from mdm_jax.seal import seal
 from mdm_jax.spec import Family, RunSpec, to_json
 from mdm_jax.step_folders import newest_whole, remove_unfinished, set_aside
@@ -47,8 +48,8 @@ def error_of(number: int) -> Callable[[str], Exception]:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """The hash of every file below the folder, by name."""
-    files = (path for path in folder.rglob("*") if path.is_file())
+    """The hash of every file below the folder, by name; the lock's file names the process that had it last."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != RUN_LOCK)
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 

@@ -90,7 +90,7 @@ def kill_and_compare(shop: Workshop, spec: RunSpec, runs: Path, kills: int) -> N
     assert_same(outcome(runs, spec), whole)
 
 
-@pytest.mark.parametrize("family", Family)
+@pytest.mark.parametrize("family", [Family.ARM, pytest.param(Family.MDM, marks=pytest.mark.slow)])
 def test_killed_runs_end_with_the_same_bits(shop, tmp_path, family) -> None:
     kill_and_compare(shop, shop.spec(family, steps=24), tmp_path, FEW)
 

@@ -84,7 +84,7 @@ def test_a_compilation_is_left_at_once(shop, tmp_path) -> None:
     process.send_signal(signal.SIGTERM)
     stopped = ended(process)
     assert stopped.code == 143
-    assert stopped.errors == ["mdm_jax: asked to stop, with nothing new to save: the same command goes on from there"]
+    assert stopped.errors == ["mdm_jax: asked to stop: the same command goes on from what was saved last"]
     folder = tmp_path / spec.run_id
     assert not (folder / "checkpoints").exists() or checkpoints(tmp_path, spec) == []
     assert result(tmp_path, spec).status is Status.RUNNING

@@ -122,7 +122,7 @@ def assert_as_alone(folder: Path, branch: RunSpec, whole: Path) -> None:
     assert any("opt_state" in name for name in ours["arrays"])
 
 
-@pytest.mark.parametrize("family", Family)
+@pytest.mark.parametrize("family", [Family.ARM, pytest.param(Family.MDM, marks=pytest.mark.slow)])
 def test_a_branch_ends_with_the_bits_of_the_run_trained_alone(trained, family) -> None:
     made = trained(family)
     folder, last = made.folder, made.runs[-1]
@@ -244,6 +244,7 @@ def test_a_parent_whose_last_checkpoint_is_damaged_is_refused(shop, trained, tmp
     assert checkpoints(tmp_path, segment)[-1] == 15  # it is not ours to clear away
 
 
+@pytest.mark.slow
 def test_the_training_curve_of_a_branch_is_that_of_the_whole_run(trained) -> None:
     runs = trained(Family.MDM).runs
     curves = read_curves(trained(Family.MDM).folder)

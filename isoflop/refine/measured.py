@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from isoflop.cost import Machine, work_flops
+from isoflop.cost import MOST_SPEED, Machine, work_flops
 from mdm_jax.spec import RunSpec
 
 FEWEST = 4
@@ -27,4 +27,5 @@ def measured_machine(finished: Iterable[tuple[RunSpec, float]]) -> Machine | Non
     per_flop = (b * aa - a * ab) / determinant if determinant > 1e-12 * aa * bb else 0.0
     if overhead < 0 or per_flop <= 0:
         overhead, per_flop = 0.0, b / bb
-    return Machine().given(peak_flops_per_second=1 / per_flop, run_overhead_seconds=overhead)
+    speed = min(1 / per_flop, MOST_SPEED)  # where all runs take the same time, the work's share is not determined
+    return Machine().given(peak_flops_per_second=speed, run_overhead_seconds=overhead)

@@ -2,10 +2,12 @@
 
 import hashlib
 import os
+import signal
 import sys
 
 from mdm_jax.stop import Phase, Signals
 
+signal.alarm(120)  # nothing of it is left behind where a test fails
 signals = Signals(lambda: Phase[sys.argv[1]], os._exit)
 with signals.answered():
     print("ready", flush=True)
