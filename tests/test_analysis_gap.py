@@ -313,6 +313,7 @@ def coverage(step: float, law: str, sweeps_drawn: int = 40) -> np.ndarray:
     return hits / sweeps_drawn
 
 
+@pytest.mark.slow
 def test_the_interpolated_interval_covers_and_the_power_laws_does_not() -> None:
     """40 sweeps with a floor, budgets a factor 10 apart. 33 hits fail by chance once in 1000 at a coverage of 95%."""
     assert coverage(10.0, "interpolated").min() > 33 / 40

@@ -84,6 +84,7 @@ def test_two_processes_take_over_from_one_stop_together_and_hand_back(shop, tmp_
     assert_close(one, tmp_path, spec)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_another_mesh_or_says_that_it_cannot(shop, tmp_path) -> None:
     spec = spec_of(shop, Family.ARM)
     smaller = dataclasses.replace(spec, hardware=dataclasses.replace(spec.hardware, mesh_data=1))

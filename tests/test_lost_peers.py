@@ -100,7 +100,8 @@ def test_one_process_that_is_asked_to_stop_in_the_evaluation_takes_the_other_alo
     assert all("evaluation resumed at batch" in end.said for end in ends)
 
 
-@pytest.mark.parametrize("full", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("full", [0, 1])
 def test_a_disk_that_fails_one_process_ends_both(shop, tmp_path, full) -> None:
     """The limit on the size of its files fails one process's writes as a full disk does."""
     spec = shop.spec(Family.ARM, mesh_data=2)

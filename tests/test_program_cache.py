@@ -259,6 +259,7 @@ def test_a_divergence_of_cached_programs_is_not_believed(copied, tmp_path) -> No
     assert len(mended) == 1  # for the runs to come
 
 
+@pytest.mark.slow
 def test_after_a_crash_every_program_is_compiled_anew(copied, tmp_path) -> None:
     process, crash = copied.start(tmp_path), tmp_path / copied.spec.run_id / CRASH_FILE
     wait_until(crash.exists, process)

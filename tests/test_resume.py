@@ -12,7 +12,7 @@ from mdm_jax.results import Status
 from mdm_jax.seal import SEAL
 from mdm_jax.spec import Family, RunSpec
 
-FEW, MANY = 4, 20
+FEW, MANY = 2, 20
 UNFINISHED = ".orbax-checkpoint-tmp"
 
 

@@ -139,6 +139,7 @@ def test_a_branch_ends_with_the_bits_of_the_run_trained_alone(trained, family) -
     assert [row["lr"] for row in curve] == pytest.approx(cooldown)
 
 
+@pytest.mark.slow
 def test_a_branch_needs_its_parent_only_until_its_own_checkpoint(shop, trained, tmp_path) -> None:
     folder, branch = trained(Family.ARM).folder, trained(Family.ARM).runs[-1]
     killed_at(folder, tmp_path, branch, 18)  # without its parent beside it
@@ -148,6 +149,7 @@ def test_a_branch_needs_its_parent_only_until_its_own_checkpoint(shop, trained, 
     assert_same(outcome(tmp_path, branch), outcome(folder, branch))
 
 
+@pytest.mark.slow
 def test_a_branch_whose_checkpoints_are_damaged_begins_again_from_its_parent(shop, trained, tmp_path) -> None:
     folder, branch = trained(Family.ARM).folder, trained(Family.ARM).runs[-1]
     shutil.copytree(folder / branch.cell.parent_run_id, tmp_path / branch.cell.parent_run_id)
