@@ -15,9 +15,10 @@ The literature disagrees about plain cross-entropy (`low_variance`): 12% fewer F
 four times as fast (arXiv 2605.13026). Those are models of 1e7 parameters and more; here they have thousands.
 
 Hardware: two CPU cores. Time: about 25 minutes with both expected; one seed took 72 minutes of runs on busy cores.
-Result: with one seed (sweep.seeds=[0]), over 15 cells and against `elbo` at equal compute, `low_variance` -.004 +- .009
-nats, `clipped` -.045 +- .009, `bell` -.053 +- .013; .013 nats are worth about 10% of the compute. Part of it is the
-learning rate, see experiments/results (objective_weights); sweep.lr_multipliers=[0.5,1,1.6] gives each its own.
+Result, on version 1 of the corpus: with one seed (sweep.seeds=[0]), over 15 cells and against `elbo` at equal compute,
+`low_variance` -.004 +- .009 nats, `clipped` -.045 +- .009, `bell` -.053 +- .013; .013 nats are worth about 10% of the
+compute. Part of it is the learning rate, see experiments/results (objective_weights); sweep.lr_multipliers=[0.5,1,1.6]
+gives each its own.
 """
 
 from typing import Any

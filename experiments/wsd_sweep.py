@@ -15,7 +15,7 @@ rates and cooldowns agree with tuned ones (arXiv 2512.10858, a factor 1.0245 in 
 Hardware: two CPU cores. Time: about 12 minutes of CPU, so under 10 with both idle.
 Result: trunks train 76% of the FLOPs that a run for each cell would; 70 runs, and all seven curves have an interior
 minimum. Three flat MDM curves with one seed give a wide gap: 138 [36, 3180] at a loss of 2.676 under 6ND, 76 [23, 1640]
-under exact FLOPs.
+under exact FLOPs (on version 1 of the corpus, with intervals that ignore scatter between budgets).
 """
 
 from typing import Any
