@@ -164,7 +164,8 @@ def _run_draws(
         redrawn = cell.y + unit * factor * np.sqrt(cell.variance)
         coefficients = redrawn @ cell.smoother.T
         u, own = cell.curve.vertex(coefficients)
-        y = own + (move / np.exp(own) if fit.log_loss else move)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # draws without a minimum, lost below
+            y = own + (move / np.exp(own) if fit.log_loss else move)
         low, high = cell.swept
         beyond = ~((u >= low) & (u <= high))
         reach = BEYOND * (high - low) if cell.curve.extrapolates else -1e-9
