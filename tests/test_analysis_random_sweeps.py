@@ -74,6 +74,7 @@ def survives(seed: int, budgets: int) -> list[str]:
 def test_random_sweeps_neither_crash_nor_have_minima_that_no_run_supports() -> None:
     """192 curves in 12 tables; the slow test below has 2000 sweeps of one to four budgets a family."""
     bad = [line for seed in range(12) for line in survives(seed, 8)]
+    bad += survives(85, 2)  # losses fitted in logs, and draws without a minimum whose loss is no number
     assert not bad, bad[:3]
 
 
