@@ -10,7 +10,7 @@ higher: the two families' loss ranges overlap, and the compute gap is interpolat
 and batches small, because the optimal models have thousands of parameters and need many steps.
 
 Hardware: two CPU cores. Time: about 13 minutes of CPU, under 9 of the wall with both cores half busy elsewhere.
-Result: every budget with an interior minimum, and a gap of 96 [54, 136] at a loss of 2.57 under 6ND, 55 [31, 78] under
+Result: every budget with an interior minimum, and a gap of 87 [46, 128] at a loss of 2.55 under 6ND, 50 [26, 72] under
 exact FLOPs (experiments/results/quickstart).
 """
 
