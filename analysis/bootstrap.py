@@ -78,7 +78,7 @@ class Bootstrap:
     seed: int
     families: dict[str, FamilyDraws]
     scatter: dict[str, Scatter] = field(default_factory=dict)
-    """By family, the scatter between budgets that the draws add; empty where they add none."""
+    """Scatter between budgets that the draws add, by family; empty where they add none."""
 
     def frontier(self, family: str, convention: str = "smdm_6nd") -> tuple[np.ndarray, np.ndarray]:
         """Draws of (log FLOPs, log loss), [n, B] each, in the order and with the budgets of `IsoFlopFit.frontier`."""
