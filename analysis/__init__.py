@@ -21,26 +21,26 @@ mean. Importing this loads neither jax, scipy nor matplotlib.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from analysis.bootstrap import Bootstrap, bootstrap
-from analysis.checks import Finding, Severity, check
-from analysis.frontier import Frontier, overlap
+from analysis.checks.holdout import holdout
+from analysis.checks.sweep import Finding, Severity, check
 from analysis.gap import GapCurve, compute_gap, middle_of_overlap
 from analysis.gap.sensitivity import gap_sensitivity
-from analysis.holdout import holdout
-from analysis.isoflop_fit import IsoFlopFit, fit_isoflop
-from analysis.load import read_runs
-from analysis.parametric import ParametricFit, fit_parametric
-from analysis.parametric_bootstrap import ParametricDraws, bootstrap_parametric
-from analysis.parametric_gap import parametric_gap
-from analysis.power_law import PowerLaw, SlopeTest, compare_slopes, fit_power_law
-from analysis.saturating import SaturatingPowerLaw, compare_saturating_slopes, fit_saturating_power_law
+from analysis.gap.surfaces import parametric_gap
+from analysis.laws.frontier import Frontier, overlap
+from analysis.laws.power_law import PowerLaw, SlopeTest, compare_slopes, fit_power_law
+from analysis.laws.saturating import SaturatingPowerLaw, compare_saturating_slopes, fit_saturating_power_law
+from analysis.minima.bootstrap import Bootstrap, bootstrap
+from analysis.minima.fit import IsoFlopFit, fit_isoflop
+from analysis.runs.load import read_runs
+from analysis.surface.bootstrap import ParametricDraws, bootstrap_parametric
+from analysis.surface.fit import ParametricFit, fit_parametric
 
 if TYPE_CHECKING:
-    from analysis.diagnostics import plot_clouds, plot_residuals
-    from analysis.envelope import Envelope, fit_envelope
-    from analysis.plots import plot_allocation, plot_gap, plot_isoflop, plot_loss
-    from analysis.report import write_report
-    from analysis.training_curves import read_curves
+    from analysis.figures.diagnostics import plot_clouds, plot_residuals
+    from analysis.figures.plots import plot_allocation, plot_gap, plot_isoflop, plot_loss
+    from analysis.laws.envelope import Envelope, fit_envelope
+    from analysis.report.__main__ import write_report
+    from analysis.runs.training_curves import read_curves
 
 __all__ = [
     "Bootstrap",
@@ -83,10 +83,17 @@ __all__ = [
 ]
 
 LATER = {
-    "Envelope": "envelope", "fit_envelope": "envelope", "plot_allocation": "plots", "plot_clouds": "diagnostics",
-    "plot_gap": "plots", "plot_isoflop": "plots", "plot_loss": "plots", "plot_residuals": "diagnostics",
-    "read_curves": "training_curves", "write_report": "report",
-}  # fmt: skip
+    "Envelope": "laws.envelope",
+    "fit_envelope": "laws.envelope",
+    "plot_allocation": "figures.plots",
+    "plot_clouds": "figures.diagnostics",
+    "plot_gap": "figures.plots",
+    "plot_isoflop": "figures.plots",
+    "plot_loss": "figures.plots",
+    "plot_residuals": "figures.diagnostics",
+    "read_curves": "runs.training_curves",
+    "write_report": "report.__main__",
+}
 """What is imported when it is first asked for, and from where: matplotlib alone takes longer than all the rest."""
 
 
@@ -97,4 +104,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *LATER})
+    return sorted(__all__)

@@ -57,11 +57,11 @@ def fit_tree(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def _isoflop(given: argparse.Namespace) -> dict[str, Any]:
-    from analysis.bootstrap import fit_law
-    from analysis.checks import check
-    from analysis.holdout import holdout
-    from analysis.isoflop_fit import fit_recipe
-    from analysis.load import records
+    from analysis.checks.holdout import holdout
+    from analysis.checks.sweep import check
+    from analysis.minima.bootstrap import fit_law
+    from analysis.minima.fit import fit_recipe
+    from analysis.runs.load import records
 
     fit = fit_recipe(runs_of(given), recipe_of(given))
     laws = []
@@ -82,10 +82,10 @@ def _law(law: Any, level: float) -> dict[str, Any]:
 
 
 def _parametric(given: argparse.Namespace) -> dict[str, Any]:
-    from analysis.checks import check
-    from analysis.holdout import holdout, summarise_runs
-    from analysis.load import records, usable_runs
-    from analysis.parametric import PARAMETERS, fit_parametric
+    from analysis.checks.holdout import holdout, summarise_runs
+    from analysis.checks.sweep import check
+    from analysis.runs.load import records, usable_runs
+    from analysis.surface.fit import PARAMETERS, fit_parametric
 
     runs = runs_of(given)
     fits, told, doubts, refusals = [], [], {}, []
@@ -114,9 +114,9 @@ def _parametric(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def _envelope(given: argparse.Namespace) -> dict[str, Any]:
-    from analysis.envelope import fit_envelope
-    from analysis.load import records
-    from analysis.training_curves import read_curves
+    from analysis.laws.envelope import fit_envelope
+    from analysis.runs.load import records
+    from analysis.runs.training_curves import read_curves
 
     envelope = fit_envelope(read_curves(given.runs, given.where), given.convention)
     laws = [{"family": f, "quantity": q, **_law(law, given.level)} for (f, q), law in envelope.laws.items()]

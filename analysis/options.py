@@ -6,6 +6,7 @@ belongs into `new_parser` and `runs_of`.
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from analysis.sampling import DRAWS, LEVEL, SEED, UNIT, UNITS
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.cells import Recipe
+    from analysis.minima.cells import Recipe
 
 Answer = TypeVar("Answer")
 RECIPE = ("curve", "x", "log_loss", "window", "noise_sd", "weights", "scatter", "preset")
@@ -55,7 +56,7 @@ def runs_of(given: argparse.Namespace) -> "pd.DataFrame":
     Raises:
         ValueError: nothing to read, a column that lacks, a family or a --where that no run meets.
     """
-    from analysis.load import read_runs
+    from analysis.runs.load import read_runs
 
     return read_runs(given.runs, given.columns, given.where, families_of(given))
 
@@ -90,8 +91,8 @@ def recipe_of(given: argparse.Namespace) -> "Recipe":
     Raises:
         ValueError: a preset together with an option that would change it.
     """
-    from analysis.cells import Recipe
-    from analysis.presets import PRESETS
+    from analysis.minima.cells import Recipe
+    from analysis.minima.presets import PRESETS
 
     asked: dict[str, Any] = {name: getattr(given, name) for name in RECIPE if name != "preset"}
     asked = {name: value for name, value in asked.items() if value not in (None, False)}
@@ -134,6 +135,21 @@ def add_json(made: argparse.ArgumentParser) -> None:
     made.add_argument("--json", action="store_true", help="all numbers as JSON in place of tables")
 
 
+def plain(value: Any) -> Any:
+    """The value in JSON's types: arrays become lists, nan (unknown) null, and an open end the text "inf" or "-inf"."""
+    if isinstance(value, dict):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if hasattr(value, "tolist"):  # numpy's arrays and scalars
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    if isinstance(value, str):
+        return str(value)
+    if not isinstance(value, float) or math.isfinite(value):
+        return value
+    return None if math.isnan(value) else str(value)
+
+
 def answer(
     made: argparse.ArgumentParser, arguments: Any, work: Callable[[argparse.Namespace], Answer],
     text: Callable[[Answer], str],
@@ -143,8 +159,6 @@ def answer(
     try:
         found = work(given)
         if getattr(given, "json", False):
-            from analysis.summary import plain
-
             print(json.dumps(plain(found), indent=1, allow_nan=False))
         else:
             print(text(found))

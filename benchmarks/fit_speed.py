@@ -23,8 +23,8 @@ import numpy as np
 from scipy.optimize import minimize
 
 from analysis import ParametricFit, bootstrap_parametric, read_runs
-from analysis.parametric import centred, criterion_of, fit_surface, solver_theta
-from analysis.parametric_solver import minimise, predict
+from analysis.surface.fit import centred, criterion_of, fit_surface, solver_theta
+from analysis.surface.solver import minimise, predict
 
 HERE = Path(__file__).resolve().parent
 COLUMNS = "params_non_embedding=Model Size,budget=Training FLOP,loss=loss,family==arm"

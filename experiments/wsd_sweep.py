@@ -5,7 +5,7 @@
     python -m isoflop.run runs/wsd --jobs 2
     python -m analysis.report runs/wsd
 
-The cells that a cosine would train one by one share their constant learning rate (`isoflop/wsd.py`); the plan prints
+The cells that a cosine would train one by one share their constant learning rate (`isoflop/trunks.py`); the plan prints
 what that saves. A larger budget that is added to the curves later costs one more segment and one cooldown a size. The
 recipe must not look at the budget: `tiny_trunk` has one batch and one rate for each size. For the same cells with a
 cosine each, to compare the laws, plan into another directory with `--set run.schedule.kind=cosine`. Laws from constant

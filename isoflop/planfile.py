@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from isoflop.wsd import moved_warmup
+from isoflop.trunks import moved_warmup
 from mdm_jax.results import Status, read_result
 from mdm_jax.sealed_json import Damaged, numbered_lines, unseal
 from mdm_jax.spec import SCHEMA_VERSION, SEALED_SINCE, RunSpec, from_json, to_json

@@ -69,7 +69,7 @@ class SweepSpec:
     seeds: tuple[int, ...] = (0,)
     """Each cell is run once a seed."""
     cooldown_fraction: float = 0.2
-    """Share of a run's steps over which a WSD schedule decays; see `isoflop.wsd`. A cosine has none."""
+    """Share of a run's steps over which a WSD schedule decays; see `isoflop.trunks`. A cosine has none."""
     trunk_warmup_budget: float = 0.0
     """A trunk warms up as the recipe says at its smallest budget, or the smallest that is at least this."""
 

@@ -27,6 +27,25 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "'", "＝", "＋", "－"
 TRUNK_SEGMENT = "undecayed trunk segment"
 """Why a segment, which is in the table as every run is, enters no fit."""
 
+FLOP_COLUMNS = {
+    FlopConvention.SMDM_6ND.value: "flops_6nd",
+    FlopConvention.WITH_HEAD.value: "flops_with_head",
+    FlopConvention.EXACT.value: "flops_exact",
+    FlopConvention.CHINCHILLA.value: "flops_chinchilla",
+}
+"""The run table's column of FLOPs under each convention."""
+
+
+def flop_column(convention: str) -> str:
+    """The run table's column for a FLOP convention.
+
+    Raises:
+        ValueError: no such convention.
+    """
+    if convention not in FLOP_COLUMNS:
+        raise ValueError(f"convention = {convention!r}: must be one of {', '.join(FLOP_COLUMNS)}")
+    return FLOP_COLUMNS[convention]
+
 
 class Status(enum.StrEnum):
     """How a run stands; all but `running` are final."""

@@ -52,7 +52,7 @@ OTHER_PACKAGES = {
 """What a room may import besides the standard library; a room that is not named here may import what it needs."""
 OF_ONE_FILE = {"mdm_jax/config.py": {"ml_collections"}, "mdm_jax/storage.py": {"etils"}}
 ONLY_IN = {"orbax": "mdm_jax/checkpoint.py", "ml_collections": "mdm_jax/config.py", "etils": "mdm_jax/storage.py"}
-LAZY = {"isoflop/preflight.py": "train", "isoflop/refine/evidence.py": "analysis"}
+LAZY = {"isoflop/preflight/__main__.py": "train", "isoflop/refine/evidence.py": "analysis"}
 """Rooms that one file may reach over the floors, from inside a function."""
 
 AXES = {"data", "model"}

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from isoflop.planfile import write_plan
-from isoflop.run import run_sweep
-from isoflop.runner import Policy, Stop
+from isoflop.run.__main__ import run_sweep
+from isoflop.run.runner import Policy, Stop
 from mdm_jax.manifest import Manifest, Shard, Split, data_hash, write_manifest
 from mdm_jax.results import RunResult
 from mdm_jax.spec import CellSpec, CorpusSpec, RunSpec, ScheduleSpec, TokenizerSpec
@@ -23,7 +23,7 @@ QUICK = Policy(retries_after=(0.02, 0.02))
 # The command line with imitated runs, as a program that can be signalled.
 DRIVER = """
 import sys
-from isoflop.run import main
+from isoflop.run.__main__ import main
 directory = sys.argv[1]
 start = [sys.executable, sys.argv.pop(), directory]
 raise SystemExit(main(sys.argv[1:], command=lambda run: [*start, run.run_id]))

@@ -12,18 +12,18 @@ import synthetic_sweeps as sweeps
 from test_analysis_fits import points, published
 
 from analysis import compute_gap, fit_isoflop, fit_power_law
-from analysis.cells import Recipe
-from analysis.envelope import fit_envelope
+from analysis.checks.holdout import holdout
 from analysis.fit import main as fit_main
 from analysis.gap.__main__ import main as gap_main
 from analysis.gap.sensitivity import _with_curve, gap_sensitivity
-from analysis.holdout import holdout
-from analysis.isoflop_fit import fit_recipe
-from analysis.load import numbers, records, select
-from analysis.power_law import compare_slopes
-from analysis.presets import SMDM
+from analysis.laws.envelope import fit_envelope
+from analysis.laws.power_law import compare_slopes
+from analysis.minima.cells import Recipe
+from analysis.minima.fit import fit_recipe
+from analysis.minima.presets import SMDM
 from analysis.published import published_frontier, published_points
-from analysis.training_curves import read_curves
+from analysis.runs.load import numbers, records, select
+from analysis.runs.training_curves import read_curves
 
 ROOT = Path(__file__).resolve().parent.parent
 SMDM_SIDES = [published_frontier("smdm_2024", family) for family in ("arm", "mdm")]
@@ -161,7 +161,7 @@ def test_a_law_with_a_floor_predicts_held_out_budgets_and_the_power_law_does_not
 
 def test_a_prediction_interval_covers_when_the_law_is_true() -> None:
     """300 laws of six points: 95% of the seventh points lie inside, known to 1.3%."""
-    from analysis.holdout import _half_width
+    from analysis.checks.holdout import _half_width
 
     rng = np.random.default_rng(3)
     c = np.geomspace(1e18, 1e20, 6)

@@ -10,10 +10,10 @@ import synthetic_sweeps as sweeps
 from test_analysis_fits import EQUAL, UNEQUAL, published, vertex_bias
 
 from analysis import bootstrap, fit_isoflop
-from analysis.bootstrap import fit_law
-from analysis.curves import make_curve
-from analysis.isoflop_fit import IsoFlopFit
-from analysis.load import numbers, read_runs
+from analysis.minima.bootstrap import fit_law
+from analysis.minima.curves import make_curve
+from analysis.minima.fit import IsoFlopFit
+from analysis.runs.load import numbers, read_runs
 
 CURVES = ("quadratic", "cubic", "akima")
 

@@ -17,9 +17,9 @@ from analysis import (
     fit_power_law,
     fit_saturating_power_law,
 )
-from analysis.bootstrap import fit_law
-from analysis.interpolate import evaluate, invert
-from analysis.load import numbers
+from analysis.laws.interpolate import evaluate, invert
+from analysis.minima.bootstrap import fit_law
+from analysis.runs.load import numbers
 
 UNEQUAL = dataclasses.replace(sweeps.ARM, alpha=0.30, beta=0.42)
 EQUAL = dataclasses.replace(sweeps.ARM, alpha=0.35, beta=0.35)

@@ -10,11 +10,11 @@ import synthetic_sweeps as sweeps
 from test_analysis_fits import points, published
 
 from analysis import Frontier, IsoFlopFit, bootstrap, check, compute_gap, fit_isoflop, middle_of_overlap, overlap
-from analysis.bootstrap import Bootstrap, FamilyDraws, lines
 from analysis.gap import percentile_interval
-from analysis.load import numbers
-from analysis.parametric_frontier import optimum_terms
-from analysis.parametric_gap import fit_surfaces
+from analysis.gap.surfaces import fit_surfaces
+from analysis.minima.bootstrap import Bootstrap, FamilyDraws, lines
+from analysis.runs.load import numbers
+from analysis.surface.frontier import optimum_terms
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from imitated_sweep import SD, gap_variance
 from synthetic_sweeps import ARM, BUDGETS, MDM, both, table
 
 from analysis import bootstrap, compute_gap, fit_isoflop, middle_of_overlap
-from analysis.information import Knowledge, knowledge
+from analysis.minima.information import Knowledge, knowledge
 
 
 def on_surface(family: str, budget: float, n: float) -> float:

@@ -13,17 +13,17 @@ import pytest
 import synthetic_sweeps as sweeps
 
 from analysis import check, fit_isoflop, read_runs
-from analysis.bootstrap import fit_law
-from analysis.budgets import OFF_BUDGET
-from analysis.envelope import fit_envelope
+from analysis.checks.holdout import holdout
+from analysis.figures.plots import plot_isoflop, plot_loss
 from analysis.fit import main as fit_main
 from analysis.gap.__main__ import main as gap_main
-from analysis.holdout import holdout
-from analysis.load import EVALUATED_AGAIN, numbers
-from analysis.plots import plot_isoflop, plot_loss
-from analysis.report import main as report_main
-from analysis.report import recipe_arguments
-from analysis.summary import plain
+from analysis.laws.envelope import fit_envelope
+from analysis.minima.bootstrap import fit_law
+from analysis.options import plain
+from analysis.report.__main__ import main as report_main
+from analysis.report.__main__ import recipe_arguments
+from analysis.runs.budgets import OFF_BUDGET
+from analysis.runs.load import EVALUATED_AGAIN, numbers
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -7,7 +7,7 @@ import pytest
 import synthetic_sweeps as sweeps
 
 from analysis import read_runs
-from analysis.columns import NUMERIC, TEXT
+from analysis.runs.columns import NUMERIC, TEXT
 from mdm_jax.results import RunResult, Status, escaped, result_of, to_csv, write_result
 from mdm_jax.sealed_json import seal
 from mdm_jax.spec import Family, RunSpec, pair, to_json

@@ -13,9 +13,9 @@ import synthetic_sweeps as sweeps
 from analysis import check, fit_isoflop, fit_parametric, read_runs
 from analysis.fit import main as fit_main
 from analysis.gap.__main__ import main as gap_main
-from analysis.load import numbers, select
-from analysis.lr_sweep import DROPPED, LrSweep, lr_sweep_of
-from analysis.report import main as report_main
+from analysis.report.__main__ import main as report_main
+from analysis.runs.learning_rates import DROPPED, LrSweep, lr_sweep_of
+from analysis.runs.load import numbers, select
 from mdm_jax.results import Status, result_of, write_result
 from mdm_jax.spec import CellSpec, FlopConvention, RunSpec
 

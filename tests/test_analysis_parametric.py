@@ -8,9 +8,9 @@ import synthetic_sweeps as sweeps
 from scipy.optimize import minimize
 
 from analysis import fit_parametric, read_runs
-from analysis.parametric import MOST_DECREMENT, ParametricFit, centred, criterion_of, fit_surface, natural
-from analysis.parametric_bootstrap import bootstrap_parametric
-from analysis.parametric_solver import Criterion, Points, begin, decrement, derivatives, minimise
+from analysis.surface.bootstrap import bootstrap_parametric
+from analysis.surface.fit import MOST_DECREMENT, ParametricFit, centred, criterion_of, fit_surface, natural
+from analysis.surface.solver import Criterion, Points, begin, decrement, derivatives, minimise
 
 EPOCH = "params_non_embedding=Model Size,budget=Training FLOP,loss=loss,family==arm"
 PUBLISHED = {"E": 1.817218, "A": 477.826, "B": 2143.42, "alpha": 0.3473105, "beta": 0.3671724}

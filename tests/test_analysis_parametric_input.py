@@ -6,8 +6,8 @@ import pytest
 import synthetic_sweeps as sweeps
 
 from analysis import fit_parametric
-from analysis.parametric import fit_surface
-from analysis.parametric_bootstrap import bootstrap_parametric
+from analysis.surface.bootstrap import bootstrap_parametric
+from analysis.surface.fit import fit_surface
 
 BAD = [
     (2, np.nan, "losses: run 0 has nan"),

@@ -8,11 +8,11 @@ import pytest
 import synthetic_sweeps as sweeps
 
 from analysis import bootstrap, check, compute_gap, fit_isoflop, overlap, read_runs
-from analysis.cells import Recipe
-from analysis.curves import CURVES, Akima
-from analysis.isoflop_fit import IsoFlopFit
-from analysis.load import numbers, records
-from analysis.summary import summarise
+from analysis.minima.cells import Recipe
+from analysis.minima.curves import CURVES, Akima
+from analysis.minima.fit import IsoFlopFit
+from analysis.report.summary import summarise
+from analysis.runs.load import numbers, records
 
 
 def random_sweep(rng: np.random.Generator, budgets: int) -> pd.DataFrame:

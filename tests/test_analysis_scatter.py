@@ -13,11 +13,11 @@ import synthetic_sweeps as sweeps
 from scipy.optimize import least_squares
 
 from analysis import IsoFlopFit, bootstrap, check, compute_gap, fit_isoflop, middle_of_overlap
-from analysis.bootstrap import Bootstrap
 from analysis.gap.__main__ import main
-from analysis.load import numbers
+from analysis.minima.bootstrap import Bootstrap
+from analysis.minima.scatter import CERTAIN, measure_scatter, scatter_of
 from analysis.published import published_points
-from analysis.scatter import CERTAIN, measure_scatter, scatter_of
+from analysis.runs.load import numbers
 
 BUDGETS = 1e18 * 4.0 ** np.arange(5)
 X = np.linspace(-1, 1, 5)

@@ -21,8 +21,8 @@ from analysis import (
     write_report,
 )  # fmt: skip
 from analysis.gap.__main__ import main as gap_main
-from analysis.load import numbers
-from analysis.summary import summarise
+from analysis.report.summary import summarise
+from analysis.runs.load import numbers
 
 NEEDED = ["family", "params_non_embedding", "budget", "loss"]
 QUICKSTART = Path(__file__).parents[1] / "experiments/results/quickstart/run_table.csv"

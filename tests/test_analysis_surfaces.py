@@ -7,12 +7,12 @@ import pytest
 import synthetic_sweeps as sweeps
 
 from analysis import fit_isoflop, fit_parametric, gap_sensitivity, holdout, parametric_gap
-from analysis.holdout import summarise_runs
-from analysis.load import numbers, records
-from analysis.parametric import ParametricFit, fit_surface, refit
-from analysis.parametric_bootstrap import bootstrap_parametric
-from analysis.parametric_frontier import SIX_ND, TokenCost, fit_token_cost
-from analysis.parametric_gap import fit_families
+from analysis.checks.holdout import summarise_runs
+from analysis.gap.surfaces import fit_families
+from analysis.runs.load import numbers, records
+from analysis.surface.bootstrap import bootstrap_parametric
+from analysis.surface.fit import ParametricFit, fit_surface, refit
+from analysis.surface.frontier import SIX_ND, TokenCost, fit_token_cost
 
 
 @pytest.fixture(scope="module")

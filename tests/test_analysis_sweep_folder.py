@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from analysis import check, read_runs
-from analysis.consistency import contradictions_within
-from analysis.sweep_folder import sweep_rows
+from analysis.runs.consistency import contradictions_within
+from analysis.runs.sweep_folder import sweep_rows
 from mdm_jax.results import TRUNK_SEGMENT, Status, implied_by, result_of, write_result
 from mdm_jax.sealed_json import seal, unseal
 from mdm_jax.spec import CellSpec, Family, RunSpec, pair, to_json

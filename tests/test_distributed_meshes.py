@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from running import ROOT, Workshop, ended, free_address, workshop
 
-from isoflop.compiling import NO_TPU_QUERIES
+from isoflop.preflight.compile import NO_TPU_QUERIES
 from mdm_jax.data.pipeline import training_rows
 from mdm_jax.objectives.loss import draw
 from mdm_jax.sharding import global_batch, make_mesh

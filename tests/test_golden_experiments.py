@@ -6,7 +6,7 @@ from typing import Any
 import ml_collections
 import pytest
 
-from isoflop.plan import plan_config
+from isoflop.plan.__main__ import plan_config
 from isoflop.sweep import default_sweep
 from mdm_jax.config import default_run, load_config, override
 from mdm_jax.counting import count_parameters

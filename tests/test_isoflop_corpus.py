@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from imitated_runs import imitation, make_sweep, started
 
-from isoflop import run
-from isoflop.plan import main
+from isoflop.plan.__main__ import main
 from isoflop.planfile import read_plan, write_plan
+from isoflop.run import __main__ as run
 from mdm_jax.manifest import Manifest, Shard, Split, data_hash, write_manifest
 from mdm_jax.spec import CorpusSpec, TokenizerSpec
 

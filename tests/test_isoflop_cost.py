@@ -4,8 +4,8 @@ import pytest
 
 from isoflop.cost import Machine, doubts, find_machine, measured_flops_per_second, work_flops
 from isoflop.grid import make_grid
-from isoflop.grid_table import plain
-from isoflop.plan import main
+from isoflop.plan.__main__ import main
+from isoflop.plan.table import plain
 from isoflop.refine.measured import measured_machine
 from isoflop.sweep import CurveSpec, SweepSpec
 from isoflop.wording import duration, money

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from isoflop.plan import main
+from isoflop.plan.__main__ import main
 
 SIZED = "--budgets 1e18 --sizes 6"
 

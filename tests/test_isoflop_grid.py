@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from isoflop.allocate import check_bounds
-from isoflop.curves import expand
 from isoflop.grid import make_grid
 from isoflop.ladder import find_size
+from isoflop.place.expand import expand
 from isoflop.sweep import CurveSpec, SweepSpec, curve, product, recast
 from mdm_jax.config import load_config
 from mdm_jax.counting import count_parameters, train_flops

@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.load import read_runs
 from analysis.published import published_points
-from analysis.summary import as_json, summarise
-from isoflop.advice import Advice, advise
-from isoflop.curves import expand, forecast_of, ladder, parameters
+from analysis.report.summary import as_json, summarise
+from analysis.runs.load import read_runs
 from isoflop.grid import make_grid
 from isoflop.ladder import SMDM as SMDM_SIZES
 from isoflop.ladder import Size
+from isoflop.place.advice import Advice, advise
+from isoflop.place.expand import expand, forecast_of, ladder, parameters
+from isoflop.place.prior import SMDM, Law, find_prior, read_fits
 from isoflop.placement import PlacementSpec, choose_sizes
-from isoflop.prior import SMDM, Law, find_prior, read_fits
 from isoflop.sweep import CurveSpec, SweepSpec
 from mdm_jax.counting import count_parameters, step_flops
 from mdm_jax.spec import (

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from isoflop.grid import make_grid
-from isoflop.plan import main
+from isoflop.plan.__main__ import main
 from isoflop.planfile import read_plan, write_plan
 from isoflop.sweep import CurveSpec, SweepSpec
 from mdm_jax.config import default_run

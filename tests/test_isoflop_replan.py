@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from isoflop.plan import main
+from isoflop.plan.__main__ import main
 from isoflop.planfile import read_plan, write_plan
 from mdm_jax.results import Status, result_of, write_result
 from mdm_jax.sealed_json import seal, unseal

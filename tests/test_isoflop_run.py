@@ -16,8 +16,8 @@ import pytest
 from imitated_runs import QUICK, ROOT, driver, imitation, make_sweep, started, sweep, wait_for
 
 from isoflop.planfile import write_plan
-from isoflop.run import main, training_command
-from isoflop.runner import Stop
+from isoflop.run.__main__ import main, training_command
+from isoflop.run.runner import Stop
 from mdm_jax.lock import hold_run
 from mdm_jax.results import Status, read_result, result_of, write_result
 from mdm_jax.sealed_json import seal, unseal

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import pytest
 from saved_states import ME
 
-from isoflop.child import LOG_FILE, Launcher
 from isoflop.planfile import write_plan
-from isoflop.run import run_sweep
+from isoflop.process import LOG_FILE, Launcher
+from isoflop.run.__main__ import run_sweep
 from mdm_jax.checkpoint import Checkpoints
 from mdm_jax.data.prepare import main as prepare
 from mdm_jax.lock import SWEEP_LOCK, hold

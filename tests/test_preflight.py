@@ -9,15 +9,15 @@ import sys
 import pytest
 from tiny_runs import run_spec
 
-from isoflop import preflight
-from isoflop.collectives import by_kind, read_collectives
-from isoflop.compiling import Compiled, Setting
-from isoflop.fitting import microbatch_choices, nearest, search
 from isoflop.ladder import find_size
 from isoflop.planfile import read_plan, write_plan
-from isoflop.roofline import roofline
-from isoflop.topology import CHIPS, find_mesh, find_topology
-from isoflop.verdict import advice, examine
+from isoflop.preflight import __main__ as preflight
+from isoflop.preflight.collectives import by_kind, read_collectives
+from isoflop.preflight.compile import Compiled, Setting
+from isoflop.preflight.roofline import roofline
+from isoflop.preflight.search import microbatch_choices, nearest, search
+from isoflop.preflight.topology import CHIPS, find_mesh, find_topology
+from isoflop.preflight.verdict import advice, examine
 from mdm_jax.counting import forward_flops, step_flops
 from mdm_jax.kinds import ComputeDtype, Family, FlopConvention, Remat
 from mdm_jax.spec import CellSpec, HardwareSpec, ModelSpec, OptimSpec

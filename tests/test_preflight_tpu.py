@@ -12,11 +12,11 @@ import sys
 import pytest
 from tiny_runs import run_spec
 
-from isoflop import preflight
-from isoflop.compiling import NO_TPU_QUERIES, Setting, compile_run
 from isoflop.ladder import find_size
 from isoflop.planfile import write_plan
-from isoflop.topology import CHIPS, find_topology
+from isoflop.preflight import __main__ as preflight
+from isoflop.preflight.compile import NO_TPU_QUERIES, Setting, compile_run
+from isoflop.preflight.topology import CHIPS, find_topology
 from mdm_jax.kinds import ComputeDtype, Family, Remat
 from mdm_jax.spec import CellSpec, HardwareSpec, ModelSpec, OptimSpec, to_json
 

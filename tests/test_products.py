@@ -16,7 +16,7 @@ import pytest
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType, NamedSharding
 from tiny_runs import on_mesh, run_spec, tokens
 
-from isoflop.compiling import NO_TPU_QUERIES
+from isoflop.preflight.compile import NO_TPU_QUERIES
 from mdm_jax.evaluate.nelbo import evaluate
 from mdm_jax.optim import learning_rate
 from mdm_jax.products import sum_in_float32

@@ -21,7 +21,7 @@ from running import ON_FAILING_DISK, ROOT, Workshop, assert_same, killed_at, out
 from saved_states import ME, State, restored, same, state
 from small_corpus import prepared
 
-from isoflop.outcome import is_done, read_row
+from isoflop.run.outcome import is_done, read_row
 from mdm_jax.checkpoint import Checkpoints, read_step
 from mdm_jax.data.prepare import prepare
 from mdm_jax.lock import RUN_LOCK

@@ -30,9 +30,9 @@ from running import (
     workshop,
 )
 
-from analysis.training_curves import read_curves
+from analysis.runs.training_curves import read_curves
 from isoflop.planfile import write_plan
-from isoflop.wsd import with_trunks
+from isoflop.trunks import with_trunks
 from mdm_jax.lock import SWEEP_LOCK
 from mdm_jax.main import main
 from mdm_jax.results import TRUNK_SEGMENT, Status, result_of, write_result

@@ -44,18 +44,18 @@ def tree_of(given: argparse.Namespace) -> dict[str, Any]:
     Raises:
         ValueError: nothing to read or to fit, no gap, or an argument out of range.
     """
-    from analysis.bootstrap import bootstrap, check_draws
-    from analysis.checks import check
-    from analysis.curves import CURVES
-    from analysis.disagreement import disagreements
-    from analysis.findings import in_order
-    from analysis.floor_findings import undetermined_floors
-    from analysis.frontier import flop_column
+    from analysis.checks.disagreement import disagreements
+    from analysis.checks.floors import undetermined_floors
+    from analysis.checks.sweep import check
+    from analysis.finding import in_order
     from analysis.gap.sensitivity import DEFAULT_LAWS, check_floors, check_place, gap_sensitivity
-    from analysis.isoflop_fit import fit_recipe
-    from analysis.load import records
-    from analysis.presets import PRESETS
-    from analysis.scatter import scatter_said
+    from analysis.minima.bootstrap import bootstrap, check_draws
+    from analysis.minima.curves import CURVES
+    from analysis.minima.fit import fit_recipe
+    from analysis.minima.presets import PRESETS
+    from analysis.minima.scatter import scatter_said
+    from analysis.runs.load import records
+    from mdm_jax.results import flop_column
 
     at, where = given.at
     conventions = given.convention or (None if given.sensitivity else ["smdm_6nd"])

@@ -1,8 +1,8 @@
 """The compute gap: how many times the FLOPs of the ARM the MDM needs for the same loss.
 
 The ratio is read off in several ways. `interpolated` (the default) goes through both families' minima by a monotone
-cubic (`analysis.interpolate`) and exists only where both were measured: it assumes no law. `piecewise_linear` is the
-same with straight segments in log-log, for comparison with readings made by ruler. `power_law` is the published way
+cubic (`analysis.laws.interpolate`) and exists only where both were measured: it assumes no law. `piecewise_linear` is
+the same with straight segments in log-log, for comparison with readings made by ruler. `power_law` is the published way
 (SMDM): two straight lines in log-log, right where there is no floor and silent about it where there is. `shared_floor`
 lets both laws saturate at one fitted floor, `own_floors` each at its own, `given_floor` both at a stated one.
 
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.bootstrap import Bootstrap, check_draws
-from analysis.frontier import Frontier, overlap
 from analysis.gap.laws import Draws, Laws, drawn_laws, family_laws, floors_known
-from analysis.interpolate import CUBIC, LINEAR, evaluate, invert
+from analysis.laws.frontier import Frontier, overlap
+from analysis.laws.interpolate import CUBIC, LINEAR, evaluate, invert
+from analysis.minima.bootstrap import Bootstrap, check_draws
 from analysis.sampling import LEVEL
 
 LAWS = ("interpolated", "piecewise_linear", "power_law", "shared_floor", "own_floors", "given_floor")

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.bootstrap import Bootstrap, lines
-from analysis.floor_solver import fit_floors
-from analysis.saturating import floor_at_bound, floor_interval, reaches_bound
+from analysis.laws.floor_solver import fit_floors
+from analysis.laws.saturating import floor_at_bound, floor_interval, reaches_bound
+from analysis.minima.bootstrap import Bootstrap, lines
 
 Draws = tuple[np.ndarray, np.ndarray]
 """(log FLOPs, log loss), [n, B] each."""

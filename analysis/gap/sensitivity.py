@@ -13,17 +13,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.bootstrap import Bootstrap, bootstrap, check_draws
-from analysis.cells import Recipe, without_window
-from analysis.curves import CURVES
-from analysis.frontier import FLOP_COLUMNS
 from analysis.gap.curve import GapCurve, compute_gap, middle_of_overlap
-from analysis.isoflop_fit import IsoFlopFit, fit_recipe
-from analysis.load import numbers, select
-from analysis.parametric_gap import LAW as PARAMETRIC
-from analysis.parametric_gap import Surfaces, fit_surfaces
+from analysis.gap.surfaces import LAW as PARAMETRIC
+from analysis.gap.surfaces import Surfaces, fit_surfaces
+from analysis.minima.bootstrap import Bootstrap, bootstrap, check_draws
+from analysis.minima.cells import Recipe, without_window
+from analysis.minima.curves import CURVES
+from analysis.minima.fit import IsoFlopFit, fit_recipe
+from analysis.runs.load import numbers, select
 from analysis.sampling import DRAWS, LEVEL, SEED
 from analysis.wording import MODEL_ERRORS
+from mdm_jax.results import FLOP_COLUMNS
 
 DEFAULT_LAWS = ("interpolated", "power_law", "shared_floor", PARAMETRIC)
 GIVEN, DETERMINED, UNDETERMINED = "given", "determined", "undetermined"

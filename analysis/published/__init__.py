@@ -9,7 +9,7 @@ from importlib import resources
 
 import numpy as np
 
-from analysis.frontier import Frontier
+from analysis.laws.frontier import Frontier
 
 SOURCES = ("smdm_2024", "sahoo_2026")
 

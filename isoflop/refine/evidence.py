@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from isoflop.place.prior import FamilyPrior, Law
 from isoflop.planfile import read_plan
-from isoflop.prior import FamilyPrior, Law
 from mdm_jax.kinds import Family, FlopConvention
 from mdm_jax.results import Status
 from mdm_jax.spec import RunSpec
@@ -23,7 +23,7 @@ FINAL = (Status.OK, Status.DIVERGED, Status.FAILED)
 
 @runtime_checkable
 class Knowledge(Protocol):
-    """What a fit knows of its usable minima and of the gap; `analysis.information.Knowledge` is one."""
+    """What a fit knows of its usable minima and of the gap; `analysis.minima.information.Knowledge` is one."""
 
     @property
     def curves(self) -> Mapping[tuple[str, float], Any]:
@@ -144,7 +144,7 @@ def read_evidence(
             which no gap can be read; one line says what to do.
     """
     from analysis import read_runs
-    from analysis.sweep_folder import MISSING
+    from analysis.runs.sweep_folder import MISSING
 
     plan = read_plan(directory)
     table = read_runs(directory, where=tuple(where))
@@ -166,8 +166,8 @@ def evidence_of(plan: Sequence[RunSpec], table: Any, curve: str = "quadratic", l
         ValueError: see `read_evidence`.
     """
     from analysis import fit_isoflop, middle_of_overlap
-    from analysis.information import knowledge
-    from analysis.load import records, usable_runs
+    from analysis.minima.information import knowledge
+    from analysis.runs.load import records, usable_runs
 
     require(curve in CURVES, "--curve", curve, f"one of {', '.join(CURVES)}")
     planned = {run.run_id: run for run in plan}
@@ -244,7 +244,7 @@ def _minima(fit: Any) -> tuple[Minimum, ...]:
 
 
 def _laws(fit: Any, convention: str) -> dict[Family, FamilyPrior]:
-    from analysis.bootstrap import fit_law
+    from analysis.minima.bootstrap import fit_law
 
     laws: dict[Family, FamilyPrior] = {}
     for family in Family:

@@ -1,0 +1,217 @@
+"""Hold-out: fit below a budget, predict above it, and report the error. The one test of a law that costs no new run.
+
+Laws through IsoFLOP minima predict the minima above; a parametric surface predicts every run above.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.laws.power_law import PowerLaw, t_quantile
+from analysis.laws.saturating import SaturatingPowerLaw, fit_saturating_power_law
+from analysis.minima.bootstrap import fit_law
+from analysis.minima.cells import without_window
+from analysis.minima.fit import IsoFlopFit, fit_recipe
+from analysis.runs.load import numbers, select, usable_runs
+from analysis.surface.bootstrap import bootstrap_parametric
+from analysis.surface.fit import ParametricFit, fit_parametric, refit
+from analysis.wording import family_name, scientific
+from mdm_jax.results import flop_column
+
+QUANTITIES = ("loss_opt", "n_opt", "d_opt")
+RUN_LOSS = "run_loss"
+FEWEST_FOR_A_FLOOR = 4
+FEWEST_BELOW = 3
+DRAWS = 400
+SLACK = 1 + 1e-6
+"""Budgets equal to rounding are one."""
+
+
+def holdout(
+    fit: IsoFlopFit | ParametricFit,
+    budget_max: float | Mapping[str, float],
+    convention: str = "smdm_6nd",
+    level: float = 0.95,
+) -> pd.DataFrame:
+    """Predictions of what lies above `budget_max` from what lies at or below it.
+
+    Of an IsoFLOP fit a row a minimum, quantity and law; of a parametric fit a row a run. Columns: family, budget,
+    quantity (loss_opt, n_opt, d_opt; run_loss), law (power_law; for the loss also saturating, with the family's own
+    floor, from four budgets on; parametric), floor (nats per token; nan for laws without one), floor_undetermined,
+    predicted, observed, error (predicted / observed - 1), error_nats (for
+    losses), lower and upper (prediction interval of a new minimum, Student's t, or of a new run, from bootstrapped
+    surfaces and their residuals; nan where too few budgets lie below), inside (None without interval).
+
+    Args:
+        fit: the whole sweep; what lies below is fitted again in the same way, noise and all.
+        budget_max: FLOPs as planned (6 N D of a run that names no budget), of all families or by family.
+        convention: how the laws of an IsoFLOP fit count FLOPs; a surface is one of N and D.
+        level: of the prediction intervals.
+
+    Raises:
+        ValueError: nothing to predict above, or too little below: two minima of a family, or the runs of a surface
+            that converges.
+    """
+    rows = _surface(fit, budget_max, level) if isinstance(fit, ParametricFit) else _laws(
+        fit, budget_max, convention, level
+    )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def largest_held_out(
+    fit: IsoFlopFit, level: float = 0.95, surfaces: Mapping[str, ParametricFit] | None = None
+) -> pd.DataFrame:
+    """`holdout` of the losses of each family's largest usable budget, by laws and by the surface of its runs.
+
+    Empty where no family has three usable budgets below. A surface that does not converge below gives no row.
+
+    Args:
+        fit: the whole sweep.
+        level: of the prediction intervals.
+        surfaces: by family, where they are fitted already.
+    """
+    known = surfaces or {}
+    below: dict[str, float] = {}
+    for family in fit.families:
+        budgets = np.sort(numbers(fit.minima_of(family), "budget"))
+        if len(budgets) > FEWEST_BELOW:
+            below[family] = float(budgets[-2])
+    if not below:
+        return pd.DataFrame()
+    rows = [row for row in _laws(fit, below, "smdm_6nd", level) if row["quantity"] == "loss_opt"]
+    for family, budget in below.items():
+        try:
+            whole = known.get(family) or fit_parametric(without_window(fit.runs), family=family)
+            rows += _surface(whole, {family: budget}, level)
+        except ValueError:  # too few runs, or no converged surface: the laws' rows stand alone
+            continue
+    return pd.DataFrame(rows)
+
+
+def summarise_runs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Held-out runs gathered by family and budget: runs, bias and rms error (nats), share of them inside."""
+    groups: dict[tuple[str, float], list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["quantity"] == RUN_LOSS:
+            groups.setdefault((row["family"], float(f"{row['budget']:.6g}")), []).append(row)
+    out = []
+    for (family, budget), group in sorted(groups.items()):
+        errors = np.array([row["error_nats"] for row in group])
+        out.append({
+            "family": family, "budget": budget, "runs": len(group), "bias_nats": float(errors.mean()),
+            "rms_nats": float(np.sqrt((errors**2).mean())), "inside": sum(bool(row["inside"]) for row in group),
+        })  # fmt: skip
+    return out
+
+
+def _limit(budget_max: float | Mapping[str, float], family: str) -> float:
+    """The largest budget that is fitted; everything of a family that the mapping leaves out."""
+    return SLACK * (budget_max.get(family, math.inf) if isinstance(budget_max, Mapping) else budget_max)
+
+
+def _named(budget_max: float | Mapping[str, float]) -> str:
+    values = budget_max.values() if isinstance(budget_max, Mapping) else (budget_max,)
+    return "budget_max = " + ", ".join(f"{value:.4g}" for value in values)
+
+
+def _laws(
+    fit: IsoFlopFit, budget_max: float | Mapping[str, float], convention: str, level: float
+) -> list[dict[str, Any]]:
+    """Rows of all families of an IsoFLOP fit."""
+    runs = without_window(fit.runs)
+    limits = np.array([_limit(budget_max, str(family)) for family in runs["family"]])
+    below = select(runs, numbers(runs, "budget") <= limits)
+    if usable_runs(below).empty:
+        raise ValueError(f"{_named(budget_max)}: no usable run lies at or below it; {_range(fit)}")
+    trained = fit_recipe(below, fit.recipe)
+    rows: list[dict[str, Any]] = []
+    for family in fit.families:
+        above = fit.minima_of(family)
+        above = select(above, numbers(above, "budget") > _limit(budget_max, family))
+        if len(above) and len(trained.minima_of(family)) >= 2:
+            rows += _family(trained, family, above, convention, level)
+    if not rows:
+        need = "a family with two usable minima at or below it and one above"
+        raise ValueError(f"{_named(budget_max)}: needs {need}; {_range(fit)}")
+    return rows
+
+
+def _range(fit: IsoFlopFit) -> str:
+    spans = []
+    for family in fit.families:
+        budgets = numbers(fit.minima_of(family), "budget")
+        spans.append(f"{family_name(family)} has {', '.join(scientific(b) for b in budgets) or 'none'}")
+    return "usable budgets: " + "; ".join(spans)
+
+
+def _family(
+    trained: IsoFlopFit, family: str, above: pd.DataFrame, convention: str, level: float
+) -> list[dict[str, Any]]:
+    """Rows of one family."""
+    rows = []
+    column = flop_column(convention)
+    c_below, c_above = numbers(trained.minima_of(family), column), numbers(above, column)
+    for quantity in QUANTITIES:
+        law = fit_law(trained, family, quantity, convention)
+        laws: dict[str, PowerLaw | SaturatingPowerLaw] = {} if law is None else {"power_law": law}
+        if quantity == "loss_opt" and len(c_below) >= FEWEST_FOR_A_FLOOR:
+            losses = numbers(trained.minima_of(family), "loss_opt")
+            laws["saturating"] = fit_saturating_power_law(c_below, losses, "free")
+        for name, fitted in laws.items():
+            predicted = fitted.predict(c_above)
+            half = _half_width(fitted, c_below, c_above, level)
+            ends = predicted * np.exp(-half), predicted * np.exp(half)
+            where = family, quantity, name
+            known = {"floor": math.nan, "floor_undetermined": False}
+            if isinstance(fitted, SaturatingPowerLaw):
+                known = {"floor": fitted.floor, "floor_undetermined": fitted.floor_undetermined}
+            rows += _rows(where, numbers(above, "budget"), predicted, numbers(above, quantity), ends, known)
+    return rows
+
+
+def _half_width(law: PowerLaw | SaturatingPowerLaw, below: np.ndarray, above: np.ndarray, level: float) -> np.ndarray:
+    """Half width [n], in log y, of the prediction interval of a new minimum; nan where there is none."""
+    if isinstance(law, SaturatingPowerLaw):
+        return np.full(len(above), np.nan)
+    x, center = np.log(above), float(np.log(below).mean())
+    spread = float(((np.log(below) - center) ** 2).sum())
+    leverage = 1 + 1 / len(below) + (x - center) ** 2 / spread
+    return t_quantile(level, law.dof) * law.residual_sd * np.sqrt(leverage)
+
+
+def _surface(fit: ParametricFit, budget_max: float | Mapping[str, float], level: float) -> list[dict[str, Any]]:
+    """Rows of one family's runs."""
+    compute = np.where(np.isfinite(fit.budgets), fit.budgets, 6 * fit.n * fit.d)
+    above = compute > _limit(budget_max, fit.family)
+    if not above.any() or above.all():
+        side = "above" if not above.any() else "at or below"
+        span = f"they have {scientific(float(compute.min()))} to {scientific(float(compute.max()))}"
+        raise ValueError(f"{_named(budget_max)}: no run of {family_name(fit.family)} lies {side} it; {span}")
+    below = refit(fit, ~above)
+    if not below.converged:
+        raise ValueError(f"{_named(budget_max)}: the surface of the runs below is not converged: {below.reason}")
+    draws = bootstrap_parametric(below, "run", DRAWS, 0, "numpy")
+    ends = draws.predict_interval(below, fit.n[above], fit.d[above], level)
+    where = fit.family, RUN_LOSS, "parametric"
+    known = {"floor": below.E, "floor_undetermined": below.floor_vanished}
+    return _rows(where, compute[above], below.predict(fit.n[above], fit.d[above]), fit.losses[above], ends, known)
+
+
+def _rows(
+    where: tuple[str, str, str], budgets: np.ndarray, predicted: np.ndarray, observed: np.ndarray,
+    ends: tuple[np.ndarray, np.ndarray], known: dict[str, Any],
+) -> list[dict[str, Any]]:  # fmt: skip
+    """One row a prediction; `where` is (family, quantity, law), `known` what is known of the law's floor."""
+    rows = []
+    for budget, said, seen, low, high in zip(budgets, predicted, observed, *ends, strict=True):
+        rows.append({
+            "family": where[0], "budget": float(budget), "quantity": where[1], "law": where[2], **known,
+            "predicted": float(said), "observed": float(seen), "error": float(said / seen - 1),
+            "error_nats": float(said - seen) if "loss" in where[1] else math.nan,
+            "lower": float(low), "upper": float(high),
+            "inside": bool(low <= seen <= high) if np.isfinite(low) else None,
+        })  # fmt: skip
+    return rows

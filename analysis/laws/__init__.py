@@ -1,0 +1,1 @@
+"""Laws of loss against compute: interpolated, power laws, saturating power laws, and envelopes."""

@@ -1,0 +1,137 @@
+"""Power laws y = coefficient * C^exponent by least squares in log-log; `saturating` has those with a floor.
+
+With the three to five budgets that a sweep has, intervals are Student's t with as few degrees of freedom as there are.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class PowerLaw:
+    """y = coefficient * C^exponent. `covariance` is of (log coefficient, exponent); nan with two points."""
+
+    coefficient: float
+    exponent: float
+    covariance: np.ndarray
+    dof: int
+    residual_sd: float
+    """Scatter of log y around the line."""
+
+    def predict(self, c: np.ndarray | float) -> np.ndarray:
+        """The law's value at compute c (FLOPs)."""
+        return np.asarray(self.coefficient * np.asarray(c, np.float64) ** self.exponent)
+
+    def invert(self, y: np.ndarray | float) -> np.ndarray:
+        """Compute c (FLOPs) at which the law gives y."""
+        return np.asarray(np.exp((np.log(np.asarray(y, np.float64)) - np.log(self.coefficient)) / self.exponent))
+
+    def intervals(self, level: float = 0.95) -> dict[str, tuple[float, float]]:
+        """Student-t intervals of `coefficient` and `exponent`; (nan, nan) with two points, which leave no scatter."""
+        half = t_quantile(level, self.dof) * np.sqrt(np.diag(self.covariance))
+        log_k = np.log(self.coefficient)
+        return {
+            "coefficient": (float(np.exp(log_k - half[0])), float(np.exp(log_k + half[0]))),
+            "exponent": (float(self.exponent - half[1]), float(self.exponent + half[1])),
+        }
+
+    def band(self, c: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+        """Interval of the line itself at compute c, lower and upper."""
+        x = np.stack([np.ones_like(c), np.log(c)], axis=-1)
+        half = t_quantile(level, self.dof) * np.sqrt(np.maximum(((x @ self.covariance) * x).sum(-1), 0))
+        y = self.predict(c)
+        return y * np.exp(-half), y * np.exp(half)
+
+
+def t_quantile(level: float, dof: float | int) -> float:
+    """Half width, in standard errors, of a central Student-t interval (normal at inf); nan without dof."""
+    from scipy.special import ndtri, stdtrit  # 0.2 s that a caller who wants no interval does not pay
+
+    if dof <= 0:
+        return float("nan")
+    return float(stdtrit(dof, (1 + level) / 2) if np.isfinite(dof) else ndtri((1 + level) / 2))
+
+
+@dataclass(frozen=True)
+class SlopeTest:
+    """Whether two laws have the same exponent: Welch's t-test, two-sided."""
+
+    difference: float
+    """first.exponent - second.exponent."""
+    se: float
+    dof: float
+    """Welch and Satterthwaite's."""
+    t: float
+    p: float
+    """Probability of a difference this large between equal exponents; nan where a law has only two points."""
+
+
+def compare_slopes(first: PowerLaw, second: PowerLaw) -> SlopeTest:
+    """The test of first.exponent == second.exponent from the scatter of the points around either line.
+
+    It compares straight lines. Where losses have a floor, a line is steeper the higher the losses that it goes through,
+    so that two families read at different losses differ although their laws are alike: exact points of two surfaces
+    with the same exponents and floor gave p = .004. `compare_saturating_slopes` allows for a floor.
+
+    Args:
+        first: from `fit_power_law`, with three points or more.
+        second: likewise.
+    """
+    from scipy.special import stdtr
+
+    difference = first.exponent - second.exponent
+    parts = [(float(law.covariance[1, 1]), law.dof) for law in (first, second)]
+    variance = sum(v for v, _ in parts)
+    if min(dof for _, dof in parts) < 1 or not variance > 0:
+        same = 0.0 if difference else 1.0
+        p = same if variance == 0 else float("nan")
+        return SlopeTest(difference, float(np.sqrt(variance)), float("nan"), float("nan"), p)
+    dof = variance**2 / sum(v**2 / k for v, k in parts)
+    t = difference / float(np.sqrt(variance))
+    return SlopeTest(difference, float(np.sqrt(variance)), dof, t, float(2 * stdtr(dof, -abs(t))))
+
+
+def fit_power_law(c: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None) -> PowerLaw:
+    """The line through log y against log c by (weighted) least squares.
+
+    Args:
+        c: compute, FLOPs, [n], positive.
+        y: loss, N or D, [n], positive.
+        weights: relative precision of log y, [n]; the scatter around the line still sets the covariance.
+
+    Raises:
+        ValueError: fewer than two different c, or values that are not positive and finite.
+    """
+    x, z = checked_logs(c, y)
+    w = np.ones_like(x) if weights is None else np.asarray(weights, np.float64)
+    if w.shape != x.shape or not (np.isfinite(w).all() and (w > 0).all()):
+        raise ValueError(f"weights: must be {x.shape[0]} finite positive numbers")
+    w = w / w.mean()
+    center = float((w * x).sum() / w.sum())
+    spread = float((w * (x - center) ** 2).sum())
+    slope = float((w * (x - center) * z).sum() / spread)
+    level = float((w * z).sum() / w.sum())
+    residual = z - level - slope * (x - center)
+    dof = len(x) - 2
+    variance = float((w * residual**2).sum() / dof) if dof else float("nan")
+    jacobian = np.array([[1.0, -center], [0.0, 1.0]])
+    covariance = jacobian @ np.diag([variance / w.sum(), variance / spread]) @ jacobian.T
+    return PowerLaw(float(np.exp(level - slope * center)), slope, covariance, dof, float(np.sqrt(variance)))
+
+
+def checked_logs(c: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Log compute and log y, [n] each.
+
+    Raises:
+        ValueError: fewer than two different c, or values that are not positive and finite.
+    """
+    c, y = np.asarray(c, np.float64), np.asarray(y, np.float64)
+    if c.ndim != 1 or c.shape != y.shape:
+        raise ValueError(f"c {c.shape} and y {y.shape}: must be two equal lists")
+    for name, values in (("c", c), ("y", y)):
+        if not (np.isfinite(values).all() and (values > 0).all()):
+            raise ValueError(f"{name}: must be finite and positive, is {values.tolist()}")
+    if len(np.unique(c)) < 2:
+        raise ValueError(f"c: a law needs two different budgets, got {len(np.unique(c))}")
+    return np.log(c), np.log(y)

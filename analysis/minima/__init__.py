@@ -1,0 +1,1 @@
+"""IsoFLOP curves: the best size of each budget, its error and its bootstrap."""

@@ -1,0 +1,227 @@
+"""The cells of a sweep: one budget of one family each, with its runs around a common centre and the curve's form."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pandas as pd
+
+from analysis.minima.curves import CURVES, Curve, distinct, make_curve, merged, powers, smoother
+from analysis.runs.budgets import OFF_BUDGET, same_budgets, spending
+from analysis.runs.load import numbers, usable_runs
+from mdm_jax.results import FLOP_COLUMNS
+
+ABSCISSAE = ("params_non_embedding", "params", "tokens", "flops_per_token")
+WEIGHTS = ("errors", "equal")
+SCATTER = ("add", "ignore")
+AT_VERTEX = {"n_opt": "params_non_embedding", "d_opt": "tokens", **{name: name for name in FLOP_COLUMNS.values()}}
+REPLICATES = ("params_non_embedding", "params", "tokens", "lr", "batch_size", "warmup_steps", "objective_variant")
+"""Runs of a budget that agree in these, and whose seeds are not known to be the same, are repetitions."""
+MOST_NOISE = 10.0
+"""Nats: no run-to-run sd is as large as losses are."""
+OUTSIDE = "outside the window"
+RECENTRINGS = 20
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How IsoFLOP curves are fitted."""
+
+    x: str = "params_non_embedding"
+    """Abscissa: params_non_embedding, params, tokens, or flops_per_token (exact FLOPs over tokens)."""
+    curve: str = "quadratic"
+    log_loss: bool = False
+    window: float | None = None
+    """Only runs within this factor of the minimum are fitted; None fits all."""
+    noise_sd: float | Mapping[str, float] | None = None
+    """Run-to-run sd of a loss, nats per token, where it is known, of all families or by family; None estimates it."""
+    weights: str = "errors"
+    """errors: by the inverse variance of each run; equal: ordinary least squares."""
+    scatter: str = "add"
+    """add: intervals include what the minima scatter around smooth laws beyond their errors; ignore: they do not."""
+
+    def __post_init__(self) -> None:
+        for name, value, known in (("x", self.x, ABSCISSAE), ("curve", self.curve, CURVES),
+                                   ("weights", self.weights, WEIGHTS), ("scatter", self.scatter, SCATTER)):  # fmt: skip
+            if value not in known:
+                raise ValueError(f"{name} = {value!r}: must be one of {', '.join(known)}")
+        if self.window is not None and not (math.isfinite(self.window) and self.window > 1):
+            raise ValueError(f"window = {self.window}: must be a factor above 1, such as 4 (from N*/4 to 4 N*)")
+        given = self.noise_sd.values() if isinstance(self.noise_sd, Mapping) else (self.noise_sd,)
+        if not all(sd is None or 0 <= sd <= MOST_NOISE for sd in given):
+            raise ValueError(f"noise_sd = {self.noise_sd}: must be a standard deviation in nats, 0 to {MOST_NOISE:g}")
+
+    def known_noise(self, family: str) -> float | None:
+        """The family's noise, nats per token, where it was given."""
+        return self.noise_sd.get(family) if isinstance(self.noise_sd, Mapping) else self.noise_sd
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One budget of one family: its m runs, its curve's k coefficients, and the smooth quantities along it."""
+
+    family: str
+    budget: float
+    center: float
+    u: np.ndarray
+    """log abscissa minus `center`, [m]; sizes that count as one have their mean."""
+    y: np.ndarray
+    """loss, or log loss, [m]."""
+    known: np.ndarray
+    """Known standard error of y (Monte Carlo, and the noise where it was given), [m]."""
+    sizes: int
+    along: dict[str, np.ndarray]
+    """log of N, D and FLOPs as quadratics in u, [3] each; nan where the table lacks them."""
+    curve: Curve
+    alike: np.ndarray
+    """Number of the group of seed replicates that each run belongs to, [m]."""
+    rows: np.ndarray
+    """Positions of the runs in the fit's table, [m]."""
+    variance: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    smoother: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+    coefficients: np.ndarray = field(default_factory=lambda: np.zeros(0))
+
+    @property
+    def enough(self) -> bool:
+        """Whether there are enough sizes for a curve."""
+        return self.sizes >= self.curve.min_sizes
+
+    @property
+    def fitted(self) -> bool:
+        """Whether the cell has its curve."""
+        return len(self.coefficients) > 0
+
+    def least_supported(self, y: np.ndarray) -> np.ndarray:
+        """The least y [...] of a minimum that these runs support.
+
+        It lies as far below the lowest size's mean loss as the middle one of all sizes lies above it. A parabola
+        through evenly spaced sizes dips by an eighth of that at most. A curve that dips further owes its minimum to an
+        outlier, or to a gap between sizes. Less than half of the runs, however wrong, cannot widen this range.
+
+        Args:
+            y: [..., m] of the cell's runs, measured or redrawn.
+        """
+        of_size = np.round(self.u, 9)[:, None] == distinct(self.u)
+        ranked = np.sort(y @ (of_size / of_size.sum(0)), axis=-1)
+        return np.asarray(2 * ranked[..., 0] - ranked[..., ranked.shape[-1] // 2])
+
+    @property
+    def swept(self) -> tuple[float, float]:
+        """The least and the largest abscissa u of the cell's runs."""
+        return float(self.u.min()), float(self.u.max())
+
+    def read(self, name: str, u: np.ndarray) -> np.ndarray:
+        """N, D or FLOPs (a key of AT_VERTEX) at abscissa u, [...]."""
+        return np.asarray(np.exp(powers(u, 2) @ self.along[name]))
+
+
+def with_abscissa(runs: pd.DataFrame, x: str) -> pd.DataFrame:
+    """A copy that has the column x, and whose `excluded_reason` also covers what a fit of it needs."""
+    runs = runs.reset_index(drop=True)
+    if x == "flops_per_token":
+        runs[x] = numbers(runs, "flops_exact") / numbers(runs, "tokens")
+    for bad, why in ((~(runs["budget"] > 0), "no budget"), (~(runs[x] > 0), f"{x} is missing or not positive")):
+        runs.loc[bad & (runs["excluded_reason"] == ""), "excluded_reason"] = why
+    for family in spending(runs):
+        runs.loc[family.off, "excluded_reason"] = OFF_BUDGET
+    return runs
+
+
+def windowed(runs: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
+    """A copy in which the runs too far from their budget's own minimum are left out."""
+    if recipe.window is None:
+        return runs
+    runs = runs.copy()
+    for cell in make_cells(runs, recipe):
+        inside = _window(cell, math.log(recipe.window))
+        runs.loc[cell.rows[~inside], "excluded_reason"] = OUTSIDE
+    return runs
+
+
+def without_window(runs: pd.DataFrame) -> pd.DataFrame:
+    """A copy in which the runs that only a window left out are back."""
+    runs = runs.copy()
+    runs.loc[runs["excluded_reason"] == OUTSIDE, "excluded_reason"] = ""
+    return runs
+
+
+def _window(cell: Cell, half: float) -> np.ndarray:
+    """Which runs lie within `half` of the minimum that they themselves give, [m]; moved until it stands still."""
+    inside = np.ones(len(cell.u), bool)
+    for _ in range(RECENTRINGS):
+        center = _center(cell, inside)
+        far = np.abs(distinct(cell.u) - center)
+        reach = max(half, float(np.sort(far)[min(cell.curve.min_sizes, len(far)) - 1])) + 1e-8
+        moved = np.abs(cell.u - center) <= reach
+        if (moved == inside).all():
+            break
+        inside = moved
+    return inside
+
+
+def _center(cell: Cell, inside: np.ndarray) -> float:
+    """The minimum of the chosen runs' curve, held within the sweep; their best run where the curve has none."""
+    u, y = cell.u[inside], cell.y[inside]
+    best = float(u[np.argmin(y)])
+    curve = make_curve(cell.curve.name, u)
+    if len(distinct(u)) < curve.min_sizes:
+        return best
+    vertex = float(curve.vertex(smoother(curve.design(u), np.ones_like(u)) @ y)[0])
+    return float(np.clip(vertex, *cell.swept)) if math.isfinite(vertex) else best
+
+
+def make_cells(runs: pd.DataFrame, recipe: Recipe) -> list[Cell]:
+    """One cell for each family and budget, in that order; budgets that realised compute moved a little are one.
+
+    Raises:
+        ValueError: budgets that were not planned as such, see `same_budgets`.
+    """
+    rows = np.flatnonzero(runs["excluded_reason"] == "")
+    usable = usable_runs(runs)
+    cells = usable.assign(budget=same_budgets(runs)[rows])
+    groups = cells.groupby(["family", "budget"], sort=True).ngroup().to_numpy()
+    order = np.argsort(groups, kind="stable")
+    made = []
+    for at in np.split(order, np.flatnonzero(np.diff(groups[order])) + 1) if len(order) else []:
+        family, budget = str(cells["family"].iloc[at[0]]), float(numbers(cells, "budget")[at[0]])
+        made.append(_cell(family, budget, usable.iloc[at], rows[at], recipe))
+    return made
+
+
+def _cell(family: str, budget: float, runs: pd.DataFrame, rows: np.ndarray, recipe: Recipe) -> Cell:
+    log_x = np.log(numbers(runs, recipe.x))
+    center = float(log_x.mean())
+    own, loss = log_x - center, numbers(runs, "loss")
+    u = merged(own)
+    known = np.hypot(np.nan_to_num(numbers(runs, "loss_se_mc")), recipe.known_noise(family) or 0.0)
+    sizes = len(distinct(u))
+    design = powers(own, 2)[:, : min(3, sizes)]
+    along = {}
+    for name, column in AT_VERTEX.items():
+        values = numbers(runs, column)
+        good = bool(np.all(values > 0))
+        fit = np.linalg.pinv(design) @ np.log(values) if good else np.full(design.shape[1], np.nan)
+        along[name] = np.pad(fit, (0, 3 - len(fit)))
+    y, known = (np.log(loss), known / loss) if recipe.log_loss else (loss, known)
+    return Cell(family, budget, center, u, y, known, sizes, along, make_curve(recipe.curve, u), _alike(runs), rows)
+
+
+def _alike(runs: pd.DataFrame) -> np.ndarray:
+    """Number of the group of repetitions of each run, [m]; a seed that a group has already makes a group of its own."""
+    alike = runs.groupby(list(REPLICATES), dropna=False).ngroup().to_numpy()
+    seeds = numbers(runs, "seed")
+    again = pd.DataFrame({"alike": alike, "seed": seeds}).duplicated().to_numpy() & np.isfinite(seeds)
+    alike = alike.copy()
+    alike[again] = len(alike) + np.arange(int(again.sum()))
+    return alike
+
+
+def fitted(cell: Cell, noise_sd: float, weights: str) -> Cell:
+    """The cell with its curve, where it has sizes enough; variances are nan where the noise is unknown."""
+    if not cell.enough:
+        return cell
+    variance = cell.known**2 + noise_sd**2
+    by_error = weights == "errors" and bool((variance > 0).all())
+    matrix = smoother(cell.curve.design(cell.u), 1 / variance if by_error else np.ones_like(variance))
+    return replace(cell, variance=variance, smoother=matrix, coefficients=matrix @ cell.y)

@@ -1,0 +1,26 @@
+"""Published recipes, exactly as published, so that a number can be compared with the paper's."""
+
+from dataclasses import dataclass
+
+from analysis.minima.cells import Recipe
+from mdm_jax.spec import FlopConvention
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How a paper gets from runs to a gap."""
+
+    recipe: Recipe
+    law: str
+    convention: str
+    source: str
+
+
+SMDM = Preset(
+    Recipe(x="params_non_embedding", curve="quadratic", log_loss=False, window=None, weights="equal"),
+    law="power_law",
+    convention=FlopConvention.SMDM_6ND.value,
+    source="Nie et al., Scaling up Masked Diffusion Models on Text, arXiv 2410.18514: quadratics in log N by least "
+    "squares, straight lines through the minima's log loss against log C = log 6ND by least squares",
+)
+PRESETS = {"smdm": SMDM}

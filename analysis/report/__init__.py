@@ -1,0 +1,1 @@
+"""The report of a sweep: all its numbers, and one page that shows them."""

@@ -1,0 +1,1 @@
+"""Parametric surfaces L(N, D): the fit, its solver, its bootstrap and its frontier."""

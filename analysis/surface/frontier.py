@@ -1,0 +1,162 @@
+"""The compute-optimal frontier of a surface L(N, D) = E + A/N^alpha + B/D^beta, under any way to count FLOPs.
+
+At C = 6 N D the best N, D and loss are in closed form. Under another convention a token costs F(N) FLOPs, which a sweep
+tells at the sizes that it ran: F is fitted to them as 6 N (1 + k N^-q), since what 6 N leaves out (the head, attention)
+weighs less the larger the model. Over the sizes of SMDM, 6M to 2.1B parameters, that is within 4% of `exact` and 3% of
+`with_head`, which is exactly 6 (N + d V). Minimising L at C = F(N) D gives, with g = dlog F / dlog N,
+
+    A/N^alpha (1 + alpha / (beta g)) = L* - E   and   D* = (beta g B N^alpha / (alpha A))^(1/beta),
+
+so that every N is the best size of one compute, C = F(N) D*. g rises with N, hence the left side falls and one N
+belongs to a loss; it is found by bisection.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from analysis.laws.saturating import SaturatingPowerLaw
+
+LEAST_SLOPE = 0.05
+"""Where F hardly rises with N, or falls, larger models are free: there is no best size, and g is held here."""
+MOST_MISFIT = 0.1
+FEWEST_SIZES = 3
+HALVINGS = 60
+
+
+@dataclass(frozen=True)
+class ComputeOptimal:
+    """The best N and D of a surface at C = 6 N D, in closed form.
+
+    N* = G (C/6)^a and D* = (C/6)^b / G, with a = beta/(alpha+beta), b = 1 - a and
+    G = (alpha A / (beta B))^(1/(alpha+beta)).
+    """
+
+    loss_law: SaturatingPowerLaw
+    """L*(C) = E + k C^(-alpha beta / (alpha + beta)), nats per token; `invert` gives the FLOPs of a loss."""
+    n_exponent: float
+    log_g: float
+
+    @property
+    def d_exponent(self) -> float:
+        """D* grows as C to this power."""
+        return 1 - self.n_exponent
+
+    def n_opt(self, c: np.ndarray | float) -> np.ndarray:
+        """The best number of parameters at c FLOPs."""
+        return np.asarray(np.exp(self.log_g + self.n_exponent * np.log(np.asarray(c, np.float64) / 6)))
+
+    def d_opt(self, c: np.ndarray | float) -> np.ndarray:
+        """The best number of training tokens at c FLOPs."""
+        return np.asarray(np.exp(-self.log_g + self.d_exponent * np.log(np.asarray(c, np.float64) / 6)))
+
+
+def optimum_terms(
+    log_a: np.ndarray | float, log_b: np.ndarray | float, alpha: np.ndarray | float, beta: np.ndarray | float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(log k, s, log G, a) of L* = E + k C^s and N* = G (C/6)^a, of the shape of the arguments.
+
+    A resample whose surface ran away has no optimum: its terms are not finite.
+    """
+    with np.errstate(all="ignore"):
+        total = np.asarray(alpha) + beta
+        log_g = (np.log(alpha) + log_a - np.log(beta) - log_b) / total
+        slope = np.asarray(alpha) * beta / total
+        log_k = np.logaddexp(log_a - alpha * log_g, log_b + beta * log_g) + slope * math.log(6)
+    return np.asarray(log_k), np.asarray(-slope), np.asarray(log_g), np.asarray(beta / total)
+
+
+@dataclass(frozen=True)
+class TokenCost:
+    """Training FLOPs per token of a model with N parameters: F(N) = 6 N (1 + k N^-q)."""
+
+    log_k: float
+    q: float
+    misfit: float
+    """The largest relative error of F at the sizes that were run."""
+
+    def log_flops(self, log_n: np.ndarray) -> np.ndarray:
+        """Log F, of the shape of log N."""
+        return np.asarray(math.log(6) + log_n + np.logaddexp(0.0, self.log_k - self.q * log_n))
+
+    def slope(self, log_n: np.ndarray) -> np.ndarray:
+        """G = dlog F / dlog N, of the shape of log N."""
+        with np.errstate(over="ignore"):
+            share = 1 / (1 + np.exp(self.q * log_n - self.log_k))
+        return np.asarray(np.maximum(1 - self.q * share, LEAST_SLOPE))
+
+    @property
+    def slopes(self) -> tuple[float, float]:
+        """The least and the largest slope."""
+        ends = (1.0, max(1 - self.q, LEAST_SLOPE)) if math.isfinite(self.log_k) else (1.0, 1.0)
+        return min(ends), max(ends)
+
+
+SIX_ND = TokenCost(-math.inf, 0.0, 0.0)
+
+
+def fit_token_cost(n: np.ndarray, flops_per_token: np.ndarray) -> TokenCost:
+    """F(N) by least squares in logarithms, from the runs' own parameters and FLOPs per token, [m] each.
+
+    Raises:
+        ValueError: FLOPs are unknown or below 6 N, sizes are too few, or F does not describe them.
+    """
+    if not np.isfinite(flops_per_token).all():
+        raise ValueError("some runs lack FLOPs under this convention")
+    beside = flops_per_token / (6 * n) - 1
+    if (np.abs(beside) < 1e-9).all():
+        return SIX_ND
+    if (beside <= 0).any():
+        raise ValueError(f"a run spends {1 + float(beside.min()):.3g} times 6 N a token; less than 6 N fits no F(N)")
+    if len(np.unique(n)) < FEWEST_SIZES:
+        raise ValueError(f"{len(np.unique(n))} sizes do not tell FLOPs per token as a function of N")
+    slope, level = np.polyfit(np.log(n), np.log(beside), 1)
+    cost = TokenCost(float(level), -float(slope), 0.0)
+    misfit = float(np.abs(np.exp(cost.log_flops(np.log(n))) / flops_per_token - 1).max())
+    if misfit > MOST_MISFIT:
+        raise ValueError(f"FLOPs per token are no smooth function of N: 6 N (1 + k N^-q) is {misfit:.0%} off")
+    return TokenCost(cost.log_k, cost.q, misfit)
+
+
+@dataclass(frozen=True, eq=False)
+class SurfaceFrontier:
+    """The best loss at each compute, of n surfaces at once."""
+
+    terms: np.ndarray
+    """E, log A, log B, alpha and beta, [5, n, 1]."""
+    cost: TokenCost
+
+    def log_flops(self, log_loss: np.ndarray) -> np.ndarray:
+        """Log FLOPs [n, G] at which the best size reaches log losses [G] or [n, G]; nan at or below a surface's E."""
+        floor, log_a, _, alpha, beta = self.terms
+        with np.errstate(all="ignore"):  # surfaces that ran away have no frontier
+            above = np.exp(np.atleast_2d(log_loss)) - floor
+            base = log_a - np.log(np.where(above > 0, above, np.nan))
+            least, most = self.cost.slopes
+            low, high = ((base + np.log1p(alpha / (beta * g))) / alpha for g in (most, least))
+            for _ in range(HALVINGS if least < most else 0):
+                middle = (low + high) / 2
+                right = base + np.log1p(alpha / (beta * self.cost.slope(middle))) > alpha * middle
+                low, high = np.where(right, middle, low), np.where(right, high, middle)
+            return self.log_flops_of_size((low + high) / 2)
+
+    def log_flops_of_size(self, log_n: np.ndarray) -> np.ndarray:
+        """Log FLOPs [n, G] at which these log sizes [n, G] are the best."""
+        _, log_a, log_b, alpha, beta = self.terms
+        ratio = np.log(beta * self.cost.slope(log_n)) + log_b - np.log(alpha) - log_a
+        return self.cost.log_flops(log_n) + (ratio + alpha * log_n) / beta
+
+    def loss(self, log_c: np.ndarray) -> np.ndarray:
+        """The best loss [n, G], nats per token, at log FLOPs [G]."""
+        floor, log_a, log_b, alpha, beta = self.terms
+        _, _, log_g, a = optimum_terms(log_a, log_b, alpha, beta)
+        high = log_g + a * (log_c[None, :] - math.log(6)) + 5.0
+        low = high - 60.0
+        with np.errstate(all="ignore"):  # surfaces that ran away have no frontier
+            for _ in range(HALVINGS):
+                middle = (low + high) / 2
+                short = self.log_flops_of_size(middle) < log_c[None, :]
+                low, high = np.where(short, middle, low), np.where(short, high, middle)
+            log_n = (low + high) / 2
+            return floor + np.exp(log_a - alpha * log_n) * (1 + alpha / (beta * self.cost.slope(log_n)))

@@ -1,0 +1,177 @@
+"""What is expected before running: N*(C), the optimal size, and L*(C), its loss, for each family.
+
+A prior is a pair of power laws a family, under one FLOP convention, with the range of compute that its points cover.
+It is either `smdm`, the laws of the published sweep, or the `fits.json` of an earlier report of ours, which may be a
+stranger's file and is checked field by field.
+"""
+
+import itertools
+import json
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mdm_jax.kinds import Family, FlopConvention
+from mdm_jax.results import FLOP_COLUMNS
+from mdm_jax.storage import as_path
+from mdm_jax.tree import require
+
+FITS_VERSION = 1
+MOST_FITS_BYTES = 64 << 20
+MOST_ROWS = 10_000
+
+
+@dataclass(frozen=True)
+class Law:
+    """`coefficient * C^exponent`."""
+
+    coefficient: float
+    exponent: float
+
+    def __call__(self, flops: float) -> float:
+        """The quantity at this compute."""
+        return self.coefficient * flops**self.exponent
+
+    def inverse(self, value: float) -> float:
+        """The compute at which the law gives `value`."""
+        return (value / self.coefficient) ** (1 / self.exponent)
+
+
+@dataclass(frozen=True)
+class FamilyPrior:
+    """One family's laws, and the least and the largest compute of the points that they were fitted to."""
+
+    n_opt: Law
+    """Non-embedding parameters of the optimum."""
+    loss: Law
+    """Nats per token of the optimum."""
+    flops: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What a source says about the families, under one FLOP convention."""
+
+    source: str
+    convention: FlopConvention
+    families: Mapping[Family, FamilyPrior]
+    vocab_size: int | None = None
+    """Of the tokens in which its losses are counted; None where the source does not say."""
+
+
+SMDM = Prior(
+    "smdm",
+    FlopConvention.SMDM_6ND,
+    {
+        Family.ARM: FamilyPrior(Law(1.3581e-4, 0.64225), Law(45.53, -0.06416), (6e18, 1e20)),
+        Family.MDM: FamilyPrior(Law(1.2235e-4, 0.62997), Law(50.21, -0.06248), (6e18, 1e20)),
+    },
+    vocab_size=32000,
+)
+"""Nie et al. 2024 (arXiv 2410.18514), both scaling figures: the loss laws as drawn there; N* by least squares in
+log-log through our reading of the five optima of each family (the MDM's are about half the ARM's)."""
+
+
+def find_prior(name: str, convention: FlopConvention) -> Prior:
+    """The prior `smdm`, or that of a `fits.json`: under `convention` where the file has it, else under its first.
+
+    Raises:
+        ValueError: there is no such file, or it is no `fits.json`; the file, the field and the bound are named.
+    """
+    if name == SMDM.source:
+        return SMDM
+    priors = read_fits(name)
+    return priors.get(convention) or next(iter(priors.values()))
+
+
+def read_fits(path: str | os.PathLike[str]) -> dict[FlopConvention, Prior]:
+    """What a report's `fits.json` expects, by the FLOP conventions in which it has both laws of some family.
+
+    Raises:
+        ValueError: not such a file; one line says what is wrong.
+    """
+    file = as_path(path)
+    require(
+        file.is_file(), "prior", str(path), "smdm, or the fits.json of an earlier report (python -m analysis.report)"
+    )
+    try:
+        size = file.stat().length
+        require(size <= MOST_FITS_BYTES, "size", size, f"at most {MOST_FITS_BYTES} bytes")
+        return _parse(file.name, json.loads(file.read_bytes().decode()))
+    except (ValueError, RecursionError) as error:  # a JSON or Unicode error is a ValueError
+        raise ValueError(f"prior {path}: not the fits.json of a report ({' '.join(str(error).split())})") from None
+
+
+def _parse(source: str, tree: Any) -> dict[FlopConvention, Prior]:
+    require(isinstance(tree, Mapping), "content", type(tree).__name__, "a JSON object")
+    version = tree.get("schema_version")
+    require(version == FITS_VERSION, "schema_version", version, f"{FITS_VERSION}: made by another version of mdm-jax")
+    laws, minima = _laws(_rows(tree, "laws")), _rows(tree, "minima")
+    found: dict[FlopConvention, Prior] = {}
+    for convention in FlopConvention:
+        families = {}
+        for family in Family:
+            pair = (
+                laws.get((convention.value, family.value, "n_opt")),
+                laws.get((convention.value, family.value, "loss_opt")),
+            )
+            if pair[0] and pair[1]:
+                families[family] = FamilyPrior(pair[0], pair[1], _range(minima, family, FLOP_COLUMNS[convention]))
+        if families:
+            found[convention] = Prior(source, convention, families)
+    require(bool(found), "laws", len(laws), "a law of loss_opt and of n_opt for the mdm or the arm")
+    return found
+
+
+def _rows(tree: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    rows = tree.get(name)
+    fine = isinstance(rows, list) and len(rows) <= MOST_ROWS and all(isinstance(row, Mapping) for row in rows)
+    require(fine, name, type(rows).__name__, f"a list of at most {MOST_ROWS} objects")
+    return rows  # type: ignore[return-value]
+
+
+BOUNDS: dict[str, tuple[float, float]] = {"n_opt": (0.0, 2.0), "loss_opt": (-1.0, 0.0)}
+"""Between which the exponent of each law must lie, both excluded: N* grows with compute, and the loss falls."""
+
+
+def _laws(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, str], Law]:
+    """The laws of sizes and losses by (convention, family, quantity); rows of other quantities are passed over."""
+    laws = {}
+    for i, row in enumerate(rows):
+        key = (str(row.get("convention")), str(row.get("family")), str(row.get("quantity")))
+        if key[2] not in BOUNDS:
+            continue
+        low, high = BOUNDS[key[2]]
+        coefficient = _number(row, "coefficient", f"laws[{i}]", "above 0", lambda value: value > 0)
+        inside = f"between {low:g} and {high:g} for {key[2]}"
+        exponent = _number(row, "exponent", f"laws[{i}]", inside, lambda value, a=low, b=high: a < value < b)
+        require(key not in laws, f"laws[{i}]", ", ".join(key), "there once")
+        laws[key] = Law(coefficient, exponent)
+    return laws
+
+
+def _range(minima: Sequence[Mapping[str, Any]], family: Family, column: str) -> tuple[float, float]:
+    """Least and largest compute of a family's usable minima."""
+    own = [
+        _number(row, column, f"minima[{i}]", "above 0", lambda value: value > 0)
+        for i, row in enumerate(minima)
+        if row.get("family") == family.value and row.get("status") == "ok"
+    ]
+    require(len(own) >= 2, f"minima of the {family.value}", len(own), "two with status ok, as its laws need")
+    return min(own), max(own)
+
+
+def _number(row: Mapping[str, Any], name: str, where: str, bound: str, good: Callable[[float], bool]) -> float:
+    value = row.get(name)
+    number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+    require(number and math.isfinite(value) and good(value), f"{where}.{name}", value, bound)  # type: ignore[arg-type]
+    return float(value)  # type: ignore[arg-type]
+
+
+def covered(prior: Prior) -> str:
+    """For people: what the prior's points cover, `ARM 6e+18 to 1e+20, MDM …`, under its convention."""
+    spans = ((f.flops, family.value.upper()) for family, f in prior.families.items())
+    grouped = [(span, [n for _, n in same]) for span, same in itertools.groupby(sorted(spans), lambda pair: pair[0])]
+    return ", ".join(f"{' and '.join(names)} {a:.3g} to {b:.3g}" for (a, b), names in grouped)

@@ -1,0 +1,1 @@
+"""Planner: the command that writes a plan, and the table that it prints."""

@@ -1,0 +1,126 @@
+"""One compilation in a process of its own: of a run's real train step, for a TPU slice or for devices of this host.
+
+The child is `mdm_jax.train.ahead`. It sees no accelerator (`JAX_PLATFORMS=cpu`): the TPU compiler of `libtpu` works
+without one, and the machine's own is left alone.
+"""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from isoflop.preflight.collectives import by_kind, read_collectives
+from isoflop.preflight.topology import Topology
+from isoflop.process import describe_exit
+from mdm_jax.kinds import Remat
+from mdm_jax.spec import RunSpec, to_json
+
+NO_TPU_QUERIES = {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
+"""No look-up of the slice that this machine belongs to, and no lock: it guards an accelerator, and none is used."""
+MOST_REASON_LETTERS = 400
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What may be changed of a run to make it fit, with the same result up to the order of float sums."""
+
+    remat: Remat
+    microbatches: int
+
+    def of(self, run: RunSpec) -> RunSpec:
+        """The run with this setting.
+
+        Raises:
+            ValueError: the microbatches do not divide its batch.
+        """
+        hardware = dataclasses.replace(run.hardware, remat=self.remat, microbatches=self.microbatches)
+        return dataclasses.replace(run, hardware=hardware)
+
+    def __str__(self) -> str:
+        return f"hardware.remat={self.remat.value} hardware.microbatches={self.microbatches}"
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What the compiler said about one setting."""
+
+    setting: Setting
+    device_kind: str = ""
+    compile_seconds: float = 0.0
+    hbm_bytes: float = 0.0
+    """Of each device: arguments + temporaries + outputs - aliased; what the compiler needed where it refused."""
+    memory: dict[str, int] = dataclasses.field(default_factory=dict)
+    """The parts of that figure, and `peak`, as `memory_analysis()` gives them."""
+    collectives: dict[str, dict[str, float | int]] = dataclasses.field(default_factory=dict)
+    """Of each kind: `times` a step, and `sent_bytes` a device and step."""
+    refused: str = ""
+    """The compiler's words where the program does not fit."""
+    failed: str = ""
+    """Why there is no answer: the compiler crashed, or took too long."""
+
+    @property
+    def sent_bytes(self) -> float:
+        """Sent by each device in one step."""
+        return sum((float(kind["sent_bytes"]) for kind in self.collectives.values()), 0.0)
+
+    def fits(self, limit_bytes: float) -> bool:
+        """Whether it compiled and needs no more than the limit."""
+        return not self.refused and not self.failed and self.hbm_bytes <= limit_bytes
+
+
+def compile_run(run: RunSpec, topology: Topology | None, time_limit: float) -> Compiled:
+    """What the compiler says about the run's step.
+
+    Args:
+        topology: None compiles for as many CPU devices of this host as the run's mesh has.
+        time_limit: seconds after which the compiler is stopped.
+    """
+    setting = Setting(run.hardware.remat, run.hardware.microbatches)
+    devices = run.hardware.mesh_data * run.hardware.mesh_model
+    with tempfile.TemporaryDirectory(prefix="preflight-") as scratch:
+        hlo = Path(scratch, "step.hlo")
+        job = {"spec": to_json(run), "hlo": str(hlo)}
+        if topology is not None:
+            job |= {"topology": topology.name, **topology.compiler_options}
+        environment = {**os.environ, **NO_TPU_QUERIES, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", "mdm_jax.train.ahead"],
+                input=json.dumps(job),
+                capture_output=True,
+                text=True,
+                timeout=time_limit,
+                env=environment,
+            )
+        except subprocess.TimeoutExpired:
+            return Compiled(setting, failed=f"the compiler was stopped after {time_limit:g} s (--time-limit)")
+        if done.returncode:
+            return Compiled(setting, failed=f"the compiler ended with {_reason(done)}")
+        answer = json.loads(done.stdout.splitlines()[-1])
+        text = hlo.read_text() if hlo.is_file() else ""
+    return _compiled(setting, answer, text, devices)
+
+
+def _compiled(setting: Setting, answer: dict, hlo: str, devices: int) -> Compiled:
+    memory = answer["memory"]
+    needed = answer["needed_bytes"]
+    if memory:
+        needed = float(memory["arguments"] + memory["temporaries"] + memory["outputs"] - memory["aliased"])
+    return Compiled(
+        setting=setting,
+        device_kind=answer["device_kind"],
+        compile_seconds=answer["lower_seconds"] + answer["compile_seconds"],
+        hbm_bytes=needed,
+        memory=memory,
+        collectives=by_kind(read_collectives(hlo, devices)),
+        refused=answer["refused"],
+    )
+
+
+def _reason(done: subprocess.CompletedProcess[str]) -> str:
+    words = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    return f"{describe_exit(done.returncode)}: {words[-1][:MOST_REASON_LETTERS] if words else 'no output'}"

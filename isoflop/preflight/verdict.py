@@ -1,0 +1,120 @@
+"""What a preflight finds out about one shape of a plan: whether it fits, and which setting would."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from isoflop.preflight.compile import Compiled, Setting
+from isoflop.preflight.roofline import Roofline, roofline
+from isoflop.preflight.search import nearest, search
+from isoflop.preflight.topology import Topology
+from mdm_jax.spec import RunSpec
+from mdm_jax.tree import to_dict
+
+GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """One shape of the plan: the runs that have it, what was compiled for it, and what follows."""
+
+    runs: tuple[RunSpec, ...]
+    """In the plan's order, on the mesh that was asked for."""
+    planned: Compiled
+    tried: tuple[Compiled, ...]
+    limit_bytes: float | None
+    """Of one device; None where the TPU's compiler was not asked."""
+    best: Compiled | None = None
+    """The setting that fits and has the shortest roofline."""
+    nearest: Compiled | None = None
+    """The setting that fits and changes least of the plan's."""
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether the planned setting fits; None where nobody knows."""
+        if self.planned.failed or self.limit_bytes is None:
+            return None
+        return self.planned.fits(self.limit_bytes)
+
+
+def examine(
+    runs: tuple[RunSpec, ...],
+    topology: Topology,
+    compile_setting: Callable[[Setting], Compiled],
+    on_host: bool = False,
+    quick: bool = False,
+) -> Verdict:
+    """The verdict on a shape: its planned setting is compiled first, then those that a search asks for.
+
+    Args:
+        runs: all runs of the shape.
+        compile_setting: the compiler; asked once for each setting.
+        on_host: the compiler is that of this host, whose memory is not the TPU's: nothing is searched or refused.
+        quick: searches for nothing.
+    """
+    run, limit = runs[0], topology.chip.hbm_bytes
+    tried: dict[Setting, Compiled] = {}
+
+    def compiled(setting: Setting) -> Compiled:
+        if setting not in tried:
+            tried[setting] = compile_setting(setting)
+        return tried[setting]
+
+    planned = compiled(Setting(run.hardware.remat, run.hardware.microbatches))
+    if on_host:
+        return Verdict(runs, planned, (planned,), None)
+    if not (quick or planned.failed):
+        search(run, compiled, limit)
+    fitting = [answer for answer in tried.values() if answer.fits(limit)]
+    best = min(fitting, key=lambda answer: bound(run, topology, answer).seconds, default=None)
+    return Verdict(runs, planned, tuple(tried.values()), limit, best, nearest(planned.setting, fitting))
+
+
+def bound(run: RunSpec, topology: Topology, answer: Compiled) -> Roofline:
+    """The roofline of the run's step in a setting that was compiled."""
+    return roofline(answer.setting.of(run), topology.chip, answer.sent_bytes)
+
+
+def advice(verdict: Verdict, topology: Topology) -> str:
+    """What to do about a shape that does not fit, or whose compiler gave no answer: one line."""
+    run, planned = verdict.runs[0], verdict.planned
+    name = f"{run.family.value} {run.cell.size or run.run_id}"
+    if planned.failed:
+        return f"{name}: {planned.failed}"
+    limit = topology.chip.hbm_bytes / GIB
+    short = f"{name}: {planned.setting} needs {planned.hbm_bytes / GIB:.2f} GiB of {limit:.2f} on {topology.name}"
+    if verdict.nearest is not None:
+        return f"{short}: take {verdict.nearest.setting} ({verdict.nearest.hbm_bytes / GIB:.2f} GiB)"
+    larger = topology.larger()
+    where = f"a larger slice, such as --topology {larger.name} --mesh {larger.devices}x1" if larger else "another chip"
+    if len(verdict.tried) == 1:
+        return f"{short}: leave out --quick to find a setting that fits, or take {where}"
+    return f"{short}, and no setting fits: take {where}"
+
+
+def report(verdict: Verdict, topology: Topology) -> dict[str, Any]:
+    """The verdict as plain JSON types, with the roofline of every setting that compiled."""
+    run = verdict.runs[0]
+
+    def entry(answer: Compiled | None) -> dict[str, Any] | None:
+        if answer is None:
+            return None
+        if answer.refused or answer.failed:
+            return to_dict(answer) | {"roofline": None}
+        line = bound(run, topology, answer)
+        numbers = {"seconds": line.seconds, "binds": line.binds, "mfu": line.mfu}
+        return to_dict(answer) | {"roofline": to_dict(line) | numbers}
+
+    return {
+        "runs": [one.run_id for one in verdict.runs],
+        "family": run.family.value,
+        "size": run.cell.size,
+        "global_batch": run.optim.global_batch,
+        "seq_len": run.data.seq_len,
+        "mesh": f"{run.hardware.mesh_data}x{run.hardware.mesh_model}",
+        "fits": verdict.fits,
+        "planned": entry(verdict.planned),
+        "best": entry(verdict.best),
+        "nearest": entry(verdict.nearest),
+        "tried": [entry(answer) for answer in verdict.tried],
+    }

@@ -1,0 +1,187 @@
+"""Local sweep: runs every planned cell that has no result, each in a process of its own.
+
+    python -m isoflop.run runs/quickstart
+
+Stop it with Ctrl-C at any point and give the same command again: finished runs are kept, the others resume from their
+checkpoints. A run that diverges or crashes is recorded and the rest goes on; one that starts from another's checkpoint,
+as a WSD branch does, waits for that. DIR/runs.csv is the table of all runs.
+"""
+
+import argparse
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from isoflop.cli import EXIT_BAD, EXIT_OK, Parser, exit_code
+from isoflop.corpus import check_corpora
+from isoflop.planfile import PLAN_FILE, read_plan
+from isoflop.run.outcome import TABLE_FILE, is_blocked, is_done, read_row, run_folder, write_table
+from isoflop.run.parents import check_parents
+from isoflop.run.progress import cell_line, make_progress
+from isoflop.run.runner import Command, Policy, Stop, Sweep, is_pending
+from mdm_jax.lock import SWEEP_LOCK, hold
+from mdm_jax.results import RunResult, Status, set_aside_unusable
+from mdm_jax.spec import RunSpec
+from mdm_jax.storage import as_path, is_local, refuse_link
+from mdm_jax.tree import require
+
+
+def main(arguments: Sequence[str] | None = None, command: Command | None = None) -> int:
+    """Exit code of the command: 0 all runs are ok or diverged, 1 some failed or bad input, 130 or 143 stopped.
+
+    Args:
+        arguments: of the command line.
+        command: see `run_sweep`.
+    """
+    options = _parser().parse_args(arguments)
+    return exit_code("isoflop.run", lambda: _run(options, command))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="python -m isoflop.run",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("directory", metavar="DIR", help="where python -m isoflop.plan has written plan.jsonl")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time; CPU cores are shared out (1)")
+    parser.add_argument("--retry-failed", action="store_true", help="run failed cells again too")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    return parser
+
+
+def _run(options: argparse.Namespace, command: Command | None) -> int:
+    require(options.jobs >= 1, "--jobs", options.jobs, "at least 1")
+    path = as_path(options.directory)
+    require(is_local(path), "DIR", options.directory, "on a disk of this machine: a pod runs mdm_jax.main itself")
+    directory = Path(path)
+    if options.dry_run:
+        return _dry_run(directory, options.retry_failed)
+    policy = Policy(jobs=options.jobs, retry_failed=options.retry_failed)
+    check_ready(directory, policy)
+    with stop_signals() as stop:
+        rows = run_sweep(directory, policy=policy, command=command, stop=stop)
+    print(f"{directory / TABLE_FILE}: {summary(rows)}")
+    if stop.signal is not None:
+        print(f"stopped; go on with python -m isoflop.run {options.directory}")
+        return 128 + stop.signal
+    blocked = sum(map(is_blocked, rows))
+    failed = sum(row.status is Status.FAILED for row in rows) - blocked
+    if failed:
+        print(
+            f"{failed} failed (see log.txt in their directories); python -m isoflop.run --retry-failed tries them again"
+        )
+    if blocked:
+        print(f"{blocked} not started, for their parents diverged or failed")
+    return EXIT_BAD if failed or blocked else EXIT_OK
+
+
+def run_sweep(
+    directory: Path, *, policy: Policy | None = None, command: Command | None = None, stop: Stop | None = None
+) -> list[RunResult]:
+    """Rows of every run that was ever started, after running those that have no result; also written to `runs.csv`.
+
+    Args:
+        directory: of the plan; runs lie in `directory/runs`.
+        policy: jobs, retries and patience.
+        command: the process of a run, as an argument list; the default trains it. It must write the run's `result.json`
+            and keep to the exit codes: 0 done, 1 a bug, 3 diverged, 42 or 143 to be tried again.
+        stop: set its `signal` to stop in order.
+
+    Raises:
+        ValueError: no plan, a damaged one (the line is named; nothing is run), a parent that is not in it or cannot be
+            one, another runner holds the directory, or a run's folder is a link.
+        OSError: the disk is full or the command cannot be executed; the running cells have checkpointed and stopped.
+    """
+    runs = check_parents(read_plan(directory))
+    for run in runs:
+        refuse_link(run_folder(directory, run))
+    progress = make_progress()
+    try:
+        with hold(directory, SWEEP_LOCK, progress.line) as lock:
+            for said in filter(None, (set_aside_unusable(run_folder(directory, run)) for run in runs)):
+                progress.line(said)
+            sweep = Sweep(
+                directory=directory,
+                runs=runs,
+                command=command or training_command(directory),
+                policy=policy or Policy(),
+                lock=lock,
+                progress=progress,
+                stop=stop or Stop(),
+                environment={"PYTHONUNBUFFERED": "1", **os.environ},
+            )
+            try:
+                sweep.run()
+            finally:
+                rows = write_table(directory, runs)
+            return rows
+    finally:
+        progress.close()
+
+
+def training_command(directory: Path) -> Callable[[RunSpec], list[str]]:
+    """The command that trains a run of the plan in a process of its own."""
+    start = [sys.executable, "-m", "mdm_jax.main", "--plan", str(directory / PLAN_FILE), "--run-id"]
+    return lambda run: [*start, run.run_id]
+
+
+def check_ready(directory: Path, policy: Policy) -> None:
+    """Returns if the corpus of every run that is to be started is prepared, the planned one, and large enough.
+
+    Raises:
+        ValueError: it is not; one line, before any run is started.
+    """
+    runs = check_parents(read_plan(directory))
+    check_corpora((r for r in runs if is_pending(read_row(directory, r), policy.retry_failed)), prepared=True)
+
+
+def summary(rows: Sequence[RunResult]) -> str:
+    """`30 runs: 28 ok, 1 diverged, 1 failed`."""
+    counts = Counter(row.status for row in rows)
+    parts = ", ".join(f"{counts[status]} {status.value}" for status in Status if counts[status])
+    return f"{len(rows)} run{'s' * (len(rows) != 1)}{': ' if parts else ''}{parts}"
+
+
+@contextmanager
+def stop_signals() -> Iterator[Stop]:
+    """A stop that Ctrl-C, SIGTERM or the closing of the terminal sets."""
+    stop = Stop()
+
+    def handle(number: int, _: object) -> None:
+        stop.signal = stop.signal or number
+        stop.times += 1
+
+    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in wanted}
+    for number in wanted:
+        if before[number] is not signal.SIG_IGN:  # as nohup has set it
+            signal.signal(number, handle)
+    try:
+        yield stop
+    finally:
+        for number in wanted:
+            signal.signal(number, before[number])
+
+
+def _dry_run(directory: Path, retry_failed: bool) -> int:
+    for run in check_parents(read_plan(directory)):
+        row, parent = read_row(directory, run), run.cell.parent_run_id
+        if is_done(row) and not is_pending(row, retry_failed):
+            what = f"has a result ({row.status.value})" if row else ""
+        else:
+            started = run_folder(directory, run).is_dir() and not is_blocked(row)
+            again = is_done(row) and not is_blocked(row)
+            what = "would run again" if again else "would resume" if started else "would run"
+            what += f" from the end of {parent}" if parent and not started else ""
+        print(cell_line(run, what))
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

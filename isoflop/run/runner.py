@@ -1,0 +1,229 @@
+"""Runs a sweep's cells as processes, longest first: a failure is recorded, the rest goes on, a stop loses nothing.
+
+A run with a parent starts when the parent is done, beside whatever else there is to run; first come those on which the
+longest chain waits. Where a parent diverges or fails, the runs that wait for it are recorded as failed and never
+started; they are taken up again by the sweep in which it ends well.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from isoflop.cli import EXIT_INTERRUPTED, EXIT_OK, EXIT_PREEMPTED, EXIT_RETRYABLE
+from isoflop.cost import work_flops
+from isoflop.plan.table import duration
+from isoflop.process import Child, Launcher, describe_exit
+from isoflop.run.outcome import count_attempts, count_seconds, is_blocked, is_done, read_row, run_folder, write_failure
+from isoflop.run.parents import chain_flops
+from isoflop.run.progress import Progress, cell_line, finished_line
+from mdm_jax.lock import RUN_LOCK, Lock, is_held
+from mdm_jax.results import RunResult, Status
+from mdm_jax.spec import RunSpec
+
+POLL_SECONDS = 0.05
+ENDED = (Status.OK, Status.DIVERGED)
+Command = Callable[[RunSpec], Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How runs are executed and how often one that was interrupted is tried again."""
+
+    jobs: int = 1
+    retry_failed: bool = False
+    retries_after: tuple[float, ...] = (5.0, 30.0)
+    """Seconds to wait before each further attempt after a retryable exit (42, 130, 143, a signal)."""
+    held_seconds: float = 30.0
+    """Seconds to wait before a run is tried again that a process outside the sweep trains; no attempt is counted."""
+    stop_seconds: float = 300.0
+    """What a run gets to write its checkpoint when the sweep is stopped."""
+
+
+@dataclass
+class Stop:
+    """Set by a signal handler: the first signal stops in order, a second one kills."""
+
+    signal: int | None = None
+    times: int = 0
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A run to start, not before a time.
+
+    `tries` counts the attempts of this sweep, `earlier` those of earlier ones, and `seconds` is the wall time of all
+    attempts before the present one.
+    """
+
+    spec: RunSpec
+    earlier: int
+    tries: int = 0
+    not_before: float = 0.0
+    seconds: float = 0.0
+
+
+@dataclass
+class Sweep:
+    """The state of a running sweep. `command` gives the process of a run; `stop` may be set at any time."""
+
+    directory: Path
+    runs: Sequence[RunSpec]
+    command: Command
+    policy: Policy
+    lock: Lock
+    progress: Progress
+    stop: Stop
+    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+
+    def __post_init__(self) -> None:
+        todo = [run for run in self.runs if is_pending(read_row(self.directory, run), self.policy.retry_failed)]
+        chains = chain_flops(todo)
+        todo.sort(key=lambda run: chains[run.run_id], reverse=True)
+        self.waiting = [self._waiting(run) for run in todo]
+        self.children: dict[Child, Waiting] = {}
+        self.launcher = Launcher(self.environment, self.policy.jobs, self.lock.handle)
+        self.ended = self._ended(todo)
+        self.done = len(self.runs) - len(todo)
+        self.work_total = sum(map(work_flops, todo))
+        self.work_done = 0
+        self.started = time.monotonic()
+
+    def run(self) -> None:
+        """Runs until no cell is left or a stop is asked for; children never outlive it.
+
+        Raises:
+            OSError: a command cannot be executed, or the disk is full.
+        """
+        try:
+            while (self.waiting or self.children) and self.stop.signal is None:
+                self._start_ready()
+                self._reap()
+                self._record_blocked()
+                self._show()
+                time.sleep(POLL_SECONDS)
+        finally:
+            self._stop_children()
+
+    def _waiting(self, run: RunSpec) -> Waiting:
+        row = read_row(self.directory, run)
+        return Waiting(run, row.attempts, seconds=row.wall_seconds or 0.0) if row else Waiting(run, 0)
+
+    def _ended(self, todo: Sequence[RunSpec]) -> dict[str, Status]:
+        """How the runs have ended that are not to be run again."""
+        again = {run.run_id for run in todo}
+        rows = [read_row(self.directory, run) for run in self.runs if run.run_id not in again]
+        return {row.run_id: row.status for row in rows if row is not None}
+
+    def _start_ready(self) -> None:
+        free = sorted(set(range(self.policy.jobs)) - {child.slot for child in self.children})
+        ready = [w for w in self.waiting if w.not_before <= time.monotonic() and self._may_start(w.spec)]
+        for slot, waiting in zip(free, ready, strict=False):
+            spec, attempt = waiting.spec, waiting.earlier + waiting.tries + 1
+            folder = run_folder(self.directory, spec)
+            child = self.launcher.start(spec, self.command(spec), folder, attempt, slot)
+            self.waiting.remove(waiting)
+            self.children[child] = replace(waiting, tries=waiting.tries + 1)
+            self.lock.note_runs(c.process.pid for c in self.children)
+
+    def _may_start(self, run: RunSpec) -> bool:
+        parent = run.cell.parent_run_id
+        return not parent or self.ended.get(parent) is Status.OK
+
+    def _record_blocked(self) -> None:
+        """Records the runs whose parent has ended without a checkpoint to start from, and those that wait for them."""
+        bad = (Status.DIVERGED, Status.FAILED)
+        while blocked := [w for w in self.waiting if self.ended.get(w.spec.cell.parent_run_id) in bad]:
+            for waiting in blocked:
+                self.waiting.remove(waiting)
+                parent = waiting.spec.cell.parent_run_id
+                reason = f"parent {parent} {self.ended[parent].value}"
+                row = write_failure(
+                    self.directory, waiting.spec, reason, waiting.earlier + waiting.tries, waiting.seconds
+                )
+                self._finish(waiting.spec, row, 0.0)
+
+    def _reap(self) -> None:
+        for child in [c for c in self.children if c.process.poll() is not None]:
+            waiting = self.children.pop(child)
+            child.kill()
+            row = self._row_after(child, waiting)
+            if row is not None:
+                self._finish(child.spec, row, child.seconds)
+
+    def _row_after(self, child: Child, waiting: Waiting) -> RunResult | None:
+        """The final row of a run whose process has ended, or None where it is tried again."""
+        code, row = child.process.returncode, read_row(self.directory, child.spec)
+        attempts, seconds = waiting.earlier + waiting.tries, waiting.seconds + child.seconds
+        if row is not None and row.status in ENDED:
+            return count_attempts(self.directory, child.spec, row, attempts)
+        if code != EXIT_OK and is_held(child.log.parent, RUN_LOCK):
+            return self._wait_for_holder(child, waiting)
+        said = child.last_words()
+        reason = f"{describe_exit(code)}: {said or 'nothing was logged'}"
+        if is_retryable(code) and waiting.tries <= len(self.policy.retries_after):
+            delay = self.policy.retries_after[waiting.tries - 1]
+            self.waiting.append(replace(waiting, not_before=time.monotonic() + delay, seconds=seconds))
+            count_seconds(self.directory, child.spec, seconds)
+            self.progress.line(cell_line(child.spec, f"again in {duration(delay)} after {reason}"))
+            return None
+        if row is not None and row.status is Status.FAILED and row.attempts >= attempts:
+            return row  # its own words on this attempt, not what an earlier one left
+        return write_failure(self.directory, child.spec, reason, attempts, seconds)
+
+    def _wait_for_holder(self, child: Child, waiting: Waiting) -> None:
+        """Leaves the run to the process that trains it already, and looks again later; its row is that process's."""
+        delay = self.policy.held_seconds
+        again = replace(waiting, tries=waiting.tries - 1, not_before=time.monotonic() + delay)
+        self.waiting.append(again)
+        self.progress.line(cell_line(child.spec, f"again in {duration(delay)}: {child.last_words()}"))
+
+    def _finish(self, run: RunSpec, row: RunResult, seconds: float) -> None:
+        self.ended[run.run_id] = row.status
+        self.done += 1
+        self.work_done += work_flops(run)
+        self.progress.line(finished_line(row, self.done, len(self.runs), seconds, self._seconds_left()))
+
+    def _seconds_left(self) -> float | None:
+        """Time left at the speed so far, None while nothing has finished."""
+        elapsed = time.monotonic() - self.started
+        return elapsed * (self.work_total - self.work_done) / self.work_done if self.work_done else None
+
+    def _show(self) -> None:
+        left = self._seconds_left()
+        names = ", ".join(child.spec.run_id for child in self.children)
+        rest = f" about {duration(left)} left" if left else ""
+        self.progress.update(self.work_done / max(1, self.work_total), f"{self.done}/{len(self.runs)}{rest} {names}")
+
+    def _stop_children(self) -> None:
+        """Lets the running cells checkpoint and exit, and kills those that do not in time or at a second signal."""
+        for child in self.children:
+            child.terminate()
+        deadline = time.monotonic() + self.policy.stop_seconds
+        while any(child.process.poll() is None for child in self.children):
+            if time.monotonic() > deadline or self.stop.times > 1:
+                _kill_all(self.children)
+            time.sleep(POLL_SECONDS)
+        _kill_all(self.children)  # workers that they have left
+        for child, waiting in self.children.items():
+            row = read_row(self.directory, child.spec)
+            if row is not None and row.status in ENDED:
+                self._finish(child.spec, row, child.seconds)
+            elif not is_held(child.log.parent, RUN_LOCK):  # by a process outside the sweep, whose row it is
+                count_seconds(self.directory, child.spec, waiting.seconds + child.seconds)
+
+
+def is_pending(row: RunResult | None, retry_failed: bool) -> bool:
+    """Whether a run with this row is to be started."""
+    return not is_done(row) or is_blocked(row) or (retry_failed and row is not None and row.status is Status.FAILED)
+
+
+def is_retryable(code: int) -> bool:
+    """Whether a process ended for a reason that may pass: it said so, was preempted, or was killed by a signal."""
+    return code in (EXIT_RETRYABLE, EXIT_PREEMPTED, EXIT_INTERRUPTED) or code < 0
+
+
+def _kill_all(children: Iterable[Child]) -> None:
+    for child in children:
+        child.kill()
