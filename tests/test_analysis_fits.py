@@ -162,6 +162,7 @@ def test_a_noisy_run_pulls_less_than_an_exact_one() -> None:
     assert abs(weighted - truth) < 0.2 * abs(naive - truth)
 
 
+@pytest.mark.slow
 def test_vertex_errors_agree_with_repeated_noise() -> None:
     """The delta method against the spread over 300 repetitions, which itself is known to 4%."""
     once = 1e18 * 1.04 ** np.arange(30)

@@ -142,6 +142,7 @@ def test_every_figure_is_written_twice(messy: tuple[Path, str]) -> None:
         assert (figures / f"{name}.png").stat().st_size > 20_000
 
 
+@pytest.mark.slow
 def test_the_same_runs_give_the_same_bytes(tmp_path: Path) -> None:
     table = tmp_path / "runs.csv"
     pd.DataFrame(sweeps.both(sd=0.005, sizes=5)).to_csv(table, index=False)
@@ -213,7 +214,7 @@ def test_importing_and_help_load_neither_jax_nor_what_they_do_not_need() -> None
     code = "import analysis, sys; print(*{'jax', 'scipy', 'matplotlib'} & set(sys.modules))"
     imported = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (imported.stdout.strip(), imported.stderr) == ("", "")
-    code = "import sys; sys.argv[1:] = ['--help']\nimport analysis.report as r\n"
+    code = "import sys; sys.argv[1:] = ['--help']\nimport analysis.report.__main__ as r\n"
     code += "try: r.main()\nexcept SystemExit: print('LOADED', *{'jax', 'scipy', 'matplotlib'} & set(sys.modules))"
     helped = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert helped.stdout.splitlines()[-1] == "LOADED"
@@ -330,6 +331,7 @@ def test_an_unknown_noise_duplicates_and_one_budget_are_found() -> None:
         compute_gap(fit.frontier("arm"), fit.frontier("arm"))
 
 
+@pytest.mark.slow
 def test_a_report_by_another_recipe_says_so_in_its_command(tmp_path: Path) -> None:
     table = tmp_path / "runs.csv"
     other = [row | {"run_id": row["run_id"] + "b", "group": "b"} for row in sweeps.both()]

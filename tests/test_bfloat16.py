@@ -16,7 +16,8 @@ def shop(tmp_path_factory) -> Workshop:
     return workshop(tmp_path_factory)
 
 
-@pytest.mark.parametrize("family", [Family.MDM, pytest.param(Family.ARM, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("family", Family)
 def test_a_resumed_run_is_the_one_that_never_stopped(shop, tmp_path, family) -> None:
     exact = shop.spec(family)
     spec = dataclasses.replace(exact, model=dataclasses.replace(exact.model, compute_dtype=ComputeDtype.BFLOAT16))

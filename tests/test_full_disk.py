@@ -106,6 +106,7 @@ def test_a_full_disk_at_the_result_and_at_the_log(shop, whole, disk) -> None:
     assert_same(outcome(disk, spec), outcome(whole, spec))
 
 
+@pytest.mark.slow
 def test_a_file_size_limit_at_a_checkpoint(shop, whole, tmp_path) -> None:
     spec = shop.spec(ARM)
     folder = killed_at(whole, tmp_path, spec, 10)

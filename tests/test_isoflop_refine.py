@@ -49,6 +49,7 @@ def on_surface(family: str, budget: float, n: float) -> float:
     return float(SURFACES[Family(family)].loss(n, budget / 6 / n))
 
 
+@pytest.mark.slow
 def test_greedy_beats_random_runs_for_the_same_flops() -> None:
     evidence = Sweep(grid(GRID)).evidence
     further = FurtherRuns(evidence.plan, evidence.usable)

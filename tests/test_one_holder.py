@@ -40,6 +40,7 @@ def test_a_second_process_on_a_run_is_turned_away_and_the_lock_dies_with_the_fir
     assert_same(outcome(tmp_path, spec), outcome(shop.undisturbed(spec), spec))
 
 
+@pytest.mark.slow
 def test_every_process_of_a_second_job_on_a_run_is_turned_away(shop, tmp_path) -> None:
     spec = shop.spec(Family.ARM, mesh_data=2)
     folder = as_path(tmp_path / spec.run_id)

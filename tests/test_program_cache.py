@@ -240,6 +240,7 @@ def steps(folder: Path) -> dict[str, bytes]:
     return {key: SealedPrograms(folder).get(key) or b"" for key in keys}
 
 
+@pytest.mark.slow
 def test_a_divergence_of_cached_programs_is_not_believed(copied, tmp_path) -> None:
     """The bad program is the step of a run whose weights explode, rightly sealed in the place of other runs' steps."""
     optim = dataclasses.replace(copied.spec.optim, weight_decay=3e9, clip_norm=1e9)  # no other test has it

@@ -218,6 +218,7 @@ def test_a_parent_that_was_edited_is_refused(say) -> None:
     assert "spec.json: sha256 is not that of the content: was it edited?" in say(edited, BAD)
 
 
+@pytest.mark.slow
 def test_another_run_in_the_parents_place_is_refused(say) -> None:
     def other(parent: Path, run: RunSpec) -> None:
         (parent / "spec.json").write_text(to_json(dataclasses.replace(run, seed=7)))
