@@ -8,7 +8,7 @@ CONVENTIONS = {
     "chinchilla": "Chinchilla's FLOPs",
 }  # fmt: skip
 HUGE, TINY = 1e6, 1e-4
-"""From and below which a number is written with a power of ten."""
+"""A number from HUGE on, or below TINY, is written with a power of ten."""
 FAMILIES = {"arm": "ARM", "mdm": "MDM"}
 LAWS = {
     "interpolated": "interpolated",

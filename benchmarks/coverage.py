@@ -38,7 +38,7 @@ FAMILIES = ("arm", "mdm")
 FIRST_BUDGET = {"arm": 1e18, "mdm": 1e19}
 SIZES = 7
 POSITIONS = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
-"""Of the overlap of log losses, from the lowest loss."""
+"""Places where the gap is read, as shares of the overlap of log losses, from the lowest loss."""
 MIDDLE = 2
 LAWS = ("shared_floor", "power_law")
 BEYOND = 10.0
@@ -156,7 +156,7 @@ def sweep(cell: Cell, runs: pd.DataFrame, seed: int) -> pd.DataFrame:
 
 
 def covered(cell: Cell, runs: pd.DataFrame, curve: str, seed: int, draws: int) -> dict[str, tuple[bool, float]]:
-    """By place: whether the interval holds the truth, and the log of its upper over its lower end."""
+    """Whether the interval holds the truth, and the log of its upper over its lower end, by place."""
     told = cell.noise_sd if cell.curve else None
     fit = fit_isoflop(sweep(cell, runs, seed), curve=cell.curve or curve, noise_sd=told)
     sampled = bootstrap(fit, n=draws, seed=seed)

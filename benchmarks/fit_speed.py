@@ -29,7 +29,7 @@ from analysis.surface.solver import minimise, predict
 HERE = Path(__file__).resolve().parent
 COLUMNS = "params_non_embedding=Model Size,budget=Training FLOP,loss=loss,family==arm"
 SCALE = 1e3
-"""Of scipy's objective, so that its tolerances end where the fit does."""
+"""The factor of scipy's objective, so that its tolerances end where the fit does."""
 
 
 def points() -> tuple[str, ParametricFit]:

@@ -31,7 +31,7 @@ RESULTS = Path(__file__).parent / "results" / "parametric_coverage.json"
 
 
 def covered(cell: Cell, noiseless: pd.DataFrame, seed: int, draws: int) -> dict[str, list[tuple[bool, float]]]:
-    """By unit, at both places: whether the interval holds the truth, and the log of its upper over its lower end."""
+    """Whether the interval holds the truth, and the log of its upper over its lower end, at both places by unit."""
     runs = sweep(cell, noiseless, seed)
     isoflop = fit_isoflop(runs, curve="cubic")
     arm = isoflop.frontier("arm")

@@ -48,7 +48,7 @@ from mdm_jax.kinds import FlopConvention
 
 BUDGETS = (2e16, 6e16, 2e17, 6e17)
 CENTRES = {"smdm_6nd": 0.9, "with_head": 0.7, "exact": 0.6, "chinchilla": 0.5}
-"""Where a convention's curves are centred, over where 6 N D's optimum would be with the same number of FLOPs."""
+"""The centre of a convention's curves, over where 6 N D's optimum would be with the same number of FLOPs."""
 RATES: dict[str, dict[str, Any]] = {
     "one_rate": {"recipe": "smdm_code"},
     "by_width": {"recipe": "smdm_width"},

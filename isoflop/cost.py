@@ -43,10 +43,10 @@ class Machine:
     kind: str = HERE
     devices: int = 1
     peak_flops_per_second: float = 4e10
-    """Of one device."""
+    """The peak of one device."""
     mfu: float = 1.0
     price_per_hour: float | None = None
-    """Of one device, in dollars; None where nobody said."""
+    """The price of one device, in dollars; None where nobody said."""
     run_overhead_seconds: float = DEFAULT_OVERHEAD_SECONDS_HERE
     memory_bytes: float | None = None
     assumed: frozenset[str] = frozenset({SPEED, OVERHEAD})

@@ -103,7 +103,7 @@ def shape(n_layers: int, d_model: int) -> Size:
 LADDERS = {"smdm": tuple(SMDM.values()), "tiny": tiny_sizes()}
 MOST_SIZES = 1000
 CLOSE, FAR = 0.02, 0.4
-"""In log N: a target met this closely leaves the choice to the shape; one missed by more has no size."""
+"""Distances in log N. Sizes within CLOSE of a target are chosen by shape; a target with none within FAR has no size."""
 
 
 def ladder(name: str) -> tuple[Size, ...]:

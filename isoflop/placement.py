@@ -43,13 +43,13 @@ class PlacementSpec:
     sizes_per_curve: int = FEWEST_SIZES
     """0 takes every size within the window."""
     holdout_sizes: int = 5
-    """Of a held-out curve: those next to its expected optimum."""
+    """The number of sizes of a held-out curve: those next to its expected optimum."""
     prior: str = "smdm"
-    """Where the optimum and the loss are expected: `smdm`, or the path of an earlier report's fits.json."""
+    """The source of the expected optimum and loss: `smdm`, or the path of an earlier report's fits.json."""
     replicate_seeds: tuple[int, ...] = ()
     """Further seeds of the cell next to the optimum, for the noise from run to run."""
     replicate_curves: int = 1
-    """On how many of each family's curves, the cheapest first; 0 takes all."""
+    """The number of each family's curves that get further seeds, the cheapest first; 0 takes all."""
 
     def __post_init__(self) -> None:
         for name in ("budgets", "mdm_budgets", "arm_budgets", "holdout_budgets"):

@@ -13,7 +13,7 @@ from mdm_jax.spec import ModelSpec
 SMDM_LR, SMDM_BATCH_TOKENS = 2e-4, 256 * 2048
 """What SMDM's released code trains every size with; the anchor of the recipes that scale."""
 BASE_WIDTH = 1024
-"""Where the width-scaled recipes have SMDM's rate: the width in the middle of its ladder (sizes 268 to 336)."""
+"""The width at which the width-scaled recipes have SMDM's rate: the middle of its ladder (sizes 268 to 336)."""
 MOST_SEQUENCES = 1 << 17
 
 
@@ -94,7 +94,7 @@ def tiny(setting: Setting) -> Choice:
 
 
 def tiny_trunk(setting: Setting) -> Choice:
-    """For WSD trunks of tiny models: `tiny`'s rate at batch 4, whatever the budget.
+    """The choice for WSD trunks of tiny models: `tiny`'s rate at batch 4, whatever the budget.
 
     The runs of a trunk share their batch and rate, so that neither may depend on D.
     """
@@ -108,7 +108,7 @@ def long_warmup(steps: int) -> int:
 
 
 def short_warmup(steps: int) -> int:
-    """For runs of hundreds of steps: a tenth of them up to 200 steps, and SMDM's 1% where that is more."""
+    """Warm-up for runs of hundreds of steps: a tenth of them up to 200 steps, and SMDM's 1% where that is more."""
     return max(steps // 100, min(200, steps // 10))
 
 

@@ -58,7 +58,7 @@ class SweepSpec:
     convention: FlopConvention = FlopConvention.SMDM_6ND
     recipe: str = "tiny"
     lr_multipliers: tuple[float, ...] = (1.0,)
-    """Of the recipe's peak learning rate: each cell is run once for each, and the analysis keeps the cell's best."""
+    """Factors of the recipe's peak learning rate. Each cell is run once for each; the analysis keeps the best."""
     global_batch: int = 0
     """Sequences; 0 takes the recipe's."""
     max_epochs: float = 0.0

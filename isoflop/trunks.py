@@ -65,7 +65,7 @@ def with_trunks(runs: Sequence[RunSpec], cooldown_fraction: float, warmup_budget
 def _branches(
     trunk: Sequence[RunSpec], cooldown_fraction: float, warmup_budget: float
 ) -> dict[str, tuple[RunSpec, ...]]:
-    """By the run_id of each cell without its cooldown: its segment, unless it is one itself, and the run."""
+    """The runs of each cell (its segment, unless it is one, and the run), by the cell's run_id without its cooldown."""
     ordered = sorted(trunk, key=lambda run: run.schedule.steps)
     anchors = [run for run in ordered if (run.cell.budget or 0.0) >= warmup_budget] or ordered[-1:]
     warmup = anchors[0].schedule.warmup_steps
@@ -167,7 +167,7 @@ class Savings:
 
     @property
     def share(self) -> float:
-        """Of the FLOPs that the cells would take alone."""
+        """The share of the FLOPs that the cells would take alone."""
         return self.trained / self.alone
 
     def __str__(self) -> str:

@@ -73,7 +73,7 @@ class Remat(enum.StrEnum):
 
 
 class ComputeDtype(enum.StrEnum):
-    """Of matrix products; weights, softmax, norms and losses stay float32."""
+    """The number format of matrix products; weights, softmax, norms and losses stay float32."""
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
@@ -92,7 +92,7 @@ class Float32Precision(enum.StrEnum):
 
 
 class CorpusSource(enum.StrEnum):
-    """Where text comes from; `pydoc` is the documentation that every installation has."""
+    """The source of the text; `pydoc` is the documentation that every installation has."""
 
     PYDOC = "pydoc"
     TEXT = "text"

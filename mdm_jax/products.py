@@ -35,6 +35,6 @@ def sum_in_float32(equation: str, x: Array, y: Array, out: PartitionSpec | None 
 
 
 def _platform() -> str:
-    """Of the devices that the program is compiled for: those of the ambient mesh, or else jax's own."""
+    """The platform of the devices that the program is compiled for: those of the ambient mesh, or else jax's own."""
     device = jax.sharding.get_abstract_mesh().abstract_device
     return device.platform if device is not None else jax.default_backend()

@@ -46,7 +46,7 @@ class SealedPrograms:
         self._anew = False
 
     def compile_anew(self) -> None:
-        """From now on no program is read; those that are compiled replace the ones in the folder."""
+        """Reads no program from now on; those that are compiled replace the ones in the folder."""
         self._anew, self.read = True, 0
         jax.clear_caches()
 

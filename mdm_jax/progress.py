@@ -80,7 +80,7 @@ class _Lines:
         self._say(f"{self._title}  step {row['step']}/{self._steps}  {describe(row)}{self._time_left(row)}")
 
     def _time_left(self, row: Row) -> str:
-        """At the speed of this attempt, which may have begun at any step; nothing while that is unknown."""
+        """The time left at the speed of this attempt, which may have begun at any step; empty while that is unknown."""
         first = self._first or row
         done = row["step"] - first["step"]
         if not done:

@@ -38,7 +38,7 @@ STORED = {
     "up": PartitionSpec(None, DATA, MODEL),
     "down": PartitionSpec(None, MODEL, DATA),
 }
-"""Where each weight lives between steps; layers are stacked on a leading axis."""
+"""The layout of each weight between steps; layers are stacked on a leading axis."""
 
 
 def make_mesh(data: int, model: int, devices: Sequence[Any] | None = None) -> Mesh:

@@ -33,7 +33,7 @@ SEALED_SINCE = 2
 """Plan lines and spec.json of version 1 carry no `sha256`; they are read as they are."""
 RECORDED = {"hashed": False}
 LATER = {"hashed": UNLESS_DEFAULT}
-"""Of a field that came after the first release: it hashes only when it is set, so that older runs keep their ids."""
+"""Marks a field added after the first release: it hashes only when it is set, so that older runs keep their ids."""
 BYTES_VOCAB_SIZE = 257
 MOST_BUDGET = 1e30
 """FLOPs; the largest runs so far took less than 1e27."""
@@ -51,7 +51,7 @@ class ModelSpec:
     attention: Attention = Attention.BIDIRECTIONAL
     compute_dtype: ComputeDtype = ComputeDtype.FLOAT32
     float32_precision: Float32Precision = field(default=Float32Precision.HIGHEST, metadata=LATER)
-    """Of products where `compute_dtype` is float32; those of bfloat16 numbers have one precision."""
+    """The precision of products where `compute_dtype` is float32; those of bfloat16 numbers have one precision."""
 
     def __post_init__(self) -> None:
         for name, most in (("n_layers", 1024), ("d_model", 1 << 16), ("n_heads", 1024), ("d_ffn", 1 << 18)):
@@ -218,7 +218,7 @@ class EvaluationSpec:
 
 @dataclass(frozen=True)
 class HardwareSpec:
-    """Where and how a run executes. None of it changes the result beyond the order of float sums."""
+    """The machine and the mesh of a run. None of it changes the result beyond the order of float sums."""
 
     mesh_data: int = 1
     mesh_model: int = 1
@@ -242,7 +242,7 @@ class CellSpec:
     convention: FlopConvention = FlopConvention.SMDM_6ND
     size: str = ""
     parent_run_id: str = ""
-    """Of the run whose last checkpoint this one starts from; empty where it starts from nothing."""
+    """The run whose last checkpoint this one starts from; empty where it starts from nothing."""
     group: str = ""
     """Label of what the sweep compares; runs of different groups never meet in a fit."""
     parent_steps: int = 0

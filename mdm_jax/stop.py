@@ -22,7 +22,7 @@ ONE_INTERRUPT_SECONDS = 0.3
 
 
 class Phase(enum.Enum):
-    """Where a run is; the value is how many seconds a signal waits for the main thread's own end."""
+    """The phase of a run; the value is how many seconds a signal waits for the main thread's own end."""
 
     NOTHING_NEW = 0.0
     """Data, compilation, initialisation, restoring: the newest checkpoint holds everything."""

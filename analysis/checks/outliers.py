@@ -47,7 +47,7 @@ class Outlier:
     t: float
     """`off` in standard errors that the run itself does not enter."""
     swelling: float
-    """By how much the run multiplies the scale of the family's residuals."""
+    """The factor by which the run multiplies the scale of the family's residuals."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +59,7 @@ class Studentised:
     deleted: np.ndarray
     """Distance of each run from the fit of the others, [m]."""
     swelling: np.ndarray
-    """By how much each run multiplies the residual scale, [m]."""
+    """The factor by which each run multiplies the residual scale, [m]."""
     dof: int
     """Degrees of freedom of the residuals without the run."""
 

@@ -27,7 +27,7 @@ OFF_CENTRE = 0.5
 NEAR_SIZES = 0.05
 LOST_DRAWS = 0.025
 WIDE_STEP = 5.5
-"""Between budgets closer than this factor the interpolation errs by .2% at most."""
+"""A step between budgets, as a factor. Below it the interpolation errs by .2% at most."""
 ONE_BUDGET = 1e-5
 """Budgets that differ by a smaller share are one by rounding."""
 

@@ -146,7 +146,7 @@ def _check(arm: Frontier, mdm: Frontier, at: str, law: str, level: float) -> Non
 
 
 def _check_draws(draws: Bootstrap, sides: tuple[Frontier, Frontier], level: float) -> None:
-    """That there are enough draws, and that they are of these minima."""
+    """Refuses too few draws, and draws of other minima."""
     check_draws(draws.n, level)
     for side in sides:
         drawn = draws.families.get(side.family)

@@ -34,7 +34,7 @@ class Envelope:
     points: pd.DataFrame
     """family, flops, n, d, loss (smoothed, nats per token), run_id, runs (how many reach there), status ok | edge."""
     laws: dict[tuple[str, str], PowerLaw]
-    """By (family, "loss" | "n" | "d")."""
+    """The power laws, by (family, "loss" | "n" | "d")."""
     convention: str
 
     def frontier(self, family: str) -> Frontier:

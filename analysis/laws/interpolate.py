@@ -33,7 +33,7 @@ LEAST_END = 0.5
 """Beyond a draw's last minimum the curve goes on at least this steeply, in units of the last segment's own slope: noise
 may level its end, and a level line never reaches a loss."""
 STEPS, CLOSE = 40, 1e-9
-"""Of the inversion: steps at most (each halves the bracket, or is Newton's), and the share of a segment that the last
+"""The inversion's most steps (each halves the bracket, or is Newton's), and the share of a segment that the last
 one moved; the next would have moved its square."""
 
 
@@ -120,7 +120,7 @@ def _evaluate(curve: _Curve, at: np.ndarray) -> np.ndarray:
 
 
 def _invert(curve: _Curve, targets: np.ndarray) -> np.ndarray:
-    """By Newton's steps from the chord, each held within a bracket that shrinks."""
+    """The curve's inverse: Newton's steps from the chord, each held within a bracket that shrinks."""
     left = curve.segment(-targets, -curve.y)
     held = np.clip(targets, curve.y[:, -1:], curve.y[:, :1])
     y0, y1 = _at(curve.y, left), _at(curve.y, left + 1)

@@ -1,4 +1,4 @@
-"""Power laws y = coefficient * C^exponent by least squares in log-log; `saturating` has those with a floor.
+"""Power laws y = coefficient * C^exponent by least squares in log-log. `laws/saturating.py` has those with a floor.
 
 With the three to five budgets that a sweep has, intervals are Student's t with as few degrees of freedom as there are.
 """

@@ -1,6 +1,6 @@
 """Saturating power laws loss = floor + coefficient * C^exponent, and how well the points determine the floor.
 
-`floor_solver` fits them. A floor is read far below the points, so its interval is printed wherever it is: all
+`laws/floor_solver.py` fits them. A floor is read far below the points, so its interval is printed wherever it is: all
 floors at which the best law fits the points no worse than an F-test at 5% allows (profile likelihood, Bates and Watts
 1988, ch. 6; one degree of freedom against those that the points leave). Where that interval reaches 0 or the lowest
 loss, or the points leave no degree of freedom, the floor is `floor_undetermined`: the power law, or losses that fall no
@@ -168,7 +168,7 @@ def floor_interval(
 
 
 def _crossing(log_c: list[np.ndarray], log_l: list[np.ndarray], inner: float, outer: float, most: float) -> float:
-    """Between a floor that costs less than `most` and an end of the range: the farthest floor that does."""
+    """The farthest floor that costs less than `most`, between one that does (inner) and an end of the range (outer)."""
     for _ in range(ZOOMS):
         tried = np.linspace(inner, outer, PROFILED)
         rows, losses = ([np.broadcast_to(v, (PROFILED, v.shape[1])) for v in side] for side in (log_c, log_l))

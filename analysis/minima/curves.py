@@ -109,7 +109,7 @@ class Polynomial:
         return c2 if self.degree == 2 else float(_root(c1, c2, c3))
 
     def vertex_errors(self, coefficients: np.ndarray, covariance: np.ndarray) -> tuple[float, float, float]:
-        """By the delta method: f'(u) = 0 gives du/dc = -d(f')/dc / f''; in u the loss is stationary."""
+        """The errors by the delta method: f'(u) = 0 gives du/dc = -d(f')/dc / f''; in u the loss is stationary."""
         u = float(self.vertex(coefficients)[0])
         c3 = float(self._four(coefficients)[3])
         power = np.arange(self.degree + 1)
@@ -133,7 +133,7 @@ def _root(c1: Any, c2: Any, c3: Any) -> np.ndarray:
 
 
 def _lowest_at(c1: Any, c2: Any, c3: Any) -> np.ndarray:
-    """Where c1 u + c2 u^2 + c3 u^3 has its minimum; nan where it has none."""
+    """The u at which c1 u + c2 u^2 + c3 u^3 has its minimum; nan where it has none."""
     root = _root(c1, c2, c3)
     with np.errstate(divide="ignore", invalid="ignore"):  # of the two forms the one that keeps its digits
         u = np.where(c2 + root > 1e-9 * root, -c1 / (c2 + root), (root - c2) / (3 * c3))
@@ -192,7 +192,7 @@ class Akima:
         return float(self._lowest(np.atleast_2d(coefficients))[2][0])
 
     def vertex_errors(self, coefficients: np.ndarray, covariance: np.ndarray) -> tuple[float, float, float]:
-        """From normal draws (always the same), divided by the share of them that has a minimum inside.
+        """The errors from normal draws (always the same), divided by the share of them that has a minimum inside.
 
         The abscissa's is at least a third of the sizes' spacing: between two sizes the interpolant's own choice of
         shape decides where the minimum lies.

@@ -1,8 +1,8 @@
 """IsoFLOP fits: the best size of each budget, with a standard error and a status that says whether it may be used.
 
 Loss is fitted as a curve in log N (or log D, or the log of FLOPs per token), budget by budget (Hoffmann et al. 2022,
-approach 2; SMDM uses the same with a parabola). `curves` has the curves, `noise` how far runs scatter around
-them.
+approach 2; SMDM uses the same with a parabola). `minima/curves.py` has the curves, and
+`minima/noise.py` how far runs scatter around them.
 
 Weights are 1 / (noise_sd^2 + loss_se_mc^2), so a loss that claims no Monte Carlo error (the ARM's) never gets infinite
 weight.
@@ -138,7 +138,7 @@ def fit_isoflop(
         window: fit only the runs within this factor of each budget's minimum; None fits all.
         noise_sd: run-to-run sd of a loss (nats) where it is known, of all families or by family; None estimates it.
         weights: "errors" (inverse variances) or "equal" (ordinary least squares).
-        scatter: "add" lets intervals include the scatter between budgets (`scatter.py`), "ignore" does not.
+        scatter: "add" lets intervals include the scatter between budgets (`minima/scatter.py`), "ignore" does not.
 
     Raises:
         ValueError: an unknown option, a column that lacks, no `budget`, no usable run, or runs of several groups or

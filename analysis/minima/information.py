@@ -23,7 +23,7 @@ from analysis.runs.load import numbers
 from mdm_jax.results import flop_column
 
 STEP = 1e-4
-"""Of numeric derivatives, in standard errors of a coefficient, or in log FLOPs."""
+"""The step of numeric derivatives, in standard errors of a coefficient, or in log FLOPs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,9 +32,9 @@ class KnownCurve:
 
     cell: Cell
     covariance: np.ndarray
-    """Of the coefficients, [k, k]."""
+    """The covariance of the coefficients, [k, k]."""
     run_variance: float
-    """Of a further run's loss around the curve."""
+    """The variance of a further run's loss around the curve."""
     d_size: np.ndarray
     """Derivative of log abscissa of the minimum by the coefficients, [k]."""
     d_gap: np.ndarray
@@ -53,7 +53,7 @@ class KnownCurve:
         return float(gradient @ self.covariance @ gradient)
 
     def gain(self, gradient: np.ndarray, x: float) -> float:
-        """By how much the variance of a quantity falls with one run at abscissa x (in its own unit)."""
+        """The fall of a quantity's variance that one run at abscissa x brings (in the quantity's unit, squared)."""
         row = self._row(x)
         spread = self.run_variance + float(row @ self.covariance @ row)
         return float(gradient @ self.covariance @ row) ** 2 / spread if spread > 0 else 0.0
@@ -77,7 +77,7 @@ class Knowledge:
     """What a fit knows of its usable minima, and of the gap at one loss."""
 
     curves: dict[tuple[str, float], KnownCurve]
-    """By family and budget."""
+    """The known curves, by family and budget."""
     loss: float
     """Nats per token at which the gap is read; nan where it is not."""
     ratio: float
@@ -104,7 +104,7 @@ class Knowledge:
         return float(np.exp(t_quantile(level, dof) * np.sqrt(total))) if total > 0 else 1.0
 
     def gap_gain(self, family: str, budget: float, x: float) -> float:
-        """By how much the variance of the log gap falls with one run at abscissa x of a budget."""
+        """The fall of the log gap's variance that one run at abscissa x of a budget brings."""
         curve = self.curves[family, budget]
         return curve.gain(curve.d_gap, x)
 
@@ -125,7 +125,7 @@ class Knowledge:
         return float(np.sqrt(max(curve.variance(curve.d_size), 0.0)))
 
     def size_gain(self, family: str, budget: float, x: float) -> float:
-        """By how much the variance of the log of a budget's optimal size falls with one run at abscissa x."""
+        """The fall of the variance of a budget's log optimal size that one run at abscissa x brings."""
         curve = self.curves[family, budget]
         return curve.gain(curve.d_size, x)
 

@@ -63,17 +63,17 @@ class Summary:
     target: float | None
     """The headline's loss: the middle of the overlap, else of the space between the ranges; None without both."""
     gaps: dict[tuple[str, str], GapCurve]
-    """At the target loss, by (convention, law)."""
+    """The gap at the target loss, by (convention, law)."""
     curves: dict[tuple[str, str], GapCurve]
     """Over the whole range of losses."""
     at_arm: dict[tuple[str, str], GapCurve]
-    """At the ARM's largest budget and at ten times that."""
+    """The gap at the ARM's largest budget and at ten times that, by (convention, law)."""
     laws: tuple[LawRow, ...]
     findings: tuple[Finding, ...]
     sensitivity: pd.DataFrame
     """The gap at the target loss under every curve, convention and law, see `gap_sensitivity`."""
     no_parametric: dict[str, str]
-    """By convention, why there is no parametric gap under it; empty where there are all."""
+    """The reason, by convention, why there is no parametric gap under it; empty where there are all."""
     heldout: pd.DataFrame
     """Each family's largest budget as the smaller ones predict it, see `largest_held_out`."""
 

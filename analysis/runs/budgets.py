@@ -69,7 +69,7 @@ class Spending:
 
     family: str
     convention: str
-    """Under which the budgets are: as stated, else the one that fits the most runs; empty where none fits."""
+    """The convention of the budgets: as stated, else the one that fits the most runs; empty where none fits."""
     rows: np.ndarray
     """Positions in the table of the family's runs that have both, [m]."""
     ratio: np.ndarray

@@ -20,7 +20,7 @@ SHAPE = ("n_layers", "d_model", "n_heads", "ffn", "vocab_size")
 
 
 def contradictions_within(full: pd.DataFrame) -> list[str]:
-    """For each row the reason to leave it out, empty where its columns agree; unknown columns are not asked."""
+    """The reason to leave each row out, empty where its columns agree; unknown columns are not asked."""
     ours = [len(str(digest)) == HEX_DIGITS for digest in full["spec_hash"]]
     counts = np.array([_counted(row) for row in full[list(SHAPE)].to_numpy(np.float64)]).reshape(len(full), 2)
     with np.errstate(all="ignore"):  # zeros and overflows of a row that other checks leave out

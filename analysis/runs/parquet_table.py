@@ -8,7 +8,7 @@ import pyarrow.parquet
 
 MOST_ROWS = 1_000_000
 MOST_VALUES = 50_000_000
-"""Of all columns together; at most 400 MB as float64."""
+"""Most values of all columns together: 400 MB as float64."""
 MOST_BYTES = 1 << 30
 MOST_EXPANSION, ALWAYS_FINE_BYTES = 1000, 8 << 20
 """A column chunk that grows by a larger factor, to more than these bytes, is no run table's."""

@@ -45,7 +45,7 @@ NEGLIGIBLE = 1e-4
 """Part of the loss below which a term has vanished."""
 MOST_EXPONENT = 5.0
 MOST_STEPS = 400
-"""Of each start; those that need more are lost in a valley, and do not agree with the others."""
+"""Most steps of each start. A start that needs more is lost in a valley, and does not agree with the others."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,7 +230,7 @@ def fit_surface(
     se_mc: np.ndarray | None = None,
     flops: dict[str, np.ndarray] | None = None,
 ) -> ParametricFit:
-    """As `fit_parametric`, from arrays: parameters, tokens and losses (nats per token), [m] each.
+    """The fit of `fit_parametric`, from arrays: parameters, tokens and losses (nats per token), [m] each.
 
     Without weights, Monte Carlo errors give them: the runs are fitted alike first, which tells the other scatter.
 

@@ -19,7 +19,7 @@ import numpy as np
 from analysis.laws.saturating import SaturatingPowerLaw
 
 LEAST_SLOPE = 0.05
-"""Where F hardly rises with N, or falls, larger models are free: there is no best size, and g is held here."""
+"""The least g. Where F hardly rises with N, or falls, larger models are free and there is no best size."""
 MOST_MISFIT = 0.1
 FEWEST_SIZES = 3
 HALVINGS = 60

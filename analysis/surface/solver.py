@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 TOLERANCE = 1e-13
-"""Of the objective: a predicted decrease below it ends the iteration."""
+"""A predicted decrease of the objective below this ends the iteration."""
 ROUNDING = 1e-28
 """Predicted decrease, per run, below which an exact fit ends: the square of a float64's rounding."""
 MAX_STEPS = 2000
@@ -38,7 +38,7 @@ class Criterion:
     log: bool
     """Residuals of log loss (computed by log-sum-exp), else of loss."""
     delta: Array
-    """Where Huber's loss turns from quadratic to linear, finite; 0 for absolute errors."""
+    """The residual at which Huber's loss turns from quadratic to linear, finite; 0 for absolute errors."""
     over: Array = 1.0
     """Weight of a run that the prediction lies above; like delta a float, or a scalar that jax traces."""
 
@@ -56,7 +56,7 @@ class Points(NamedTuple):
 
 
 class State(NamedTuple):
-    """Where an iteration stands; all but theta, gradient, hessian and diagonal are [...]."""
+    """The state of an iteration; all but theta, gradient, hessian and diagonal are [...]."""
 
     theta: Array
     value: Array

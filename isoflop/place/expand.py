@@ -1,4 +1,4 @@
-"""From placement to curves: for each family its budgets, and for each budget the sizes around its expected optimum."""
+"""Curves from a placement: each family's budgets, and for each budget the sizes around its expected optimum."""
 
 import dataclasses
 import math

@@ -21,9 +21,9 @@ from mdm_jax.spec import RunSpec, pair
 from mdm_jax.tree import require
 
 FARTHEST = 100.0
-"""Beyond the prior's points by more than this factor in compute nothing is expected."""
+"""Nothing is expected beyond the prior's points by more than this factor in compute."""
 ROUNDS = 60
-"""Of the halved steps towards the size at which both counts agree; each at least halves the distance."""
+"""The halved steps towards the size at which both counts agree; each at least halves the distance."""
 
 
 @dataclass(frozen=True)

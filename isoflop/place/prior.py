@@ -58,7 +58,7 @@ class Prior:
     convention: FlopConvention
     families: Mapping[Family, FamilyPrior]
     vocab_size: int | None = None
-    """Of the tokens in which its losses are counted; None where the source does not say."""
+    """The vocabulary of the tokens in which its losses are counted; None where the source does not say."""
 
 
 SMDM = Prior(
@@ -133,7 +133,7 @@ def _rows(tree: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
 
 
 BOUNDS: dict[str, tuple[float, float]] = {"n_opt": (0.0, 2.0), "loss_opt": (-1.0, 0.0)}
-"""Between which the exponent of each law must lie, both excluded: N* grows with compute, and the loss falls."""
+"""The open range in which the exponent of each law must lie: N* grows with compute, and the loss falls."""
 
 
 def _laws(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, str], Law]:
@@ -171,7 +171,7 @@ def _number(row: Mapping[str, Any], name: str, where: str, bound: str, good: Cal
 
 
 def covered(prior: Prior) -> str:
-    """For people: what the prior's points cover, `ARM 6e+18 to 1e+20, MDM …`, under its convention."""
+    """What the prior's points cover, as people read it: `ARM 6e+18 to 1e+20, MDM …`, under its convention."""
     spans = ((f.flops, family.value.upper()) for family, f in prior.families.items())
     grouped = [(span, [n for _, n in same]) for span, same in itertools.groupby(sorted(spans), lambda pair: pair[0])]
     return ", ".join(f"{' and '.join(names)} {a:.3g} to {b:.3g}" for (a, b), names in grouped)

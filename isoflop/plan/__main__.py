@@ -135,7 +135,7 @@ class Planned:
     window: float
     """Factor around the expected optimum within which sizes count."""
     unique_tokens: int | None
-    """In one epoch over the corpus; None where it is not prepared."""
+    """The tokens of one epoch over the corpus; None where it is not prepared."""
 
 
 def plan_config(config: ml_collections.ConfigDict) -> Planned:

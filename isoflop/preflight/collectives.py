@@ -33,7 +33,7 @@ class Collective:
 
     kind: str
     whole_bytes: float
-    """Of the array that is gathered, reduced or passed on."""
+    """The bytes of the array that is gathered, reduced or passed on."""
     group: int
     """Devices that take part together."""
     times: int
@@ -78,7 +78,7 @@ def read_collectives(hlo: str, devices: int) -> list[Collective]:
 
 
 def by_kind(collectives: list[Collective]) -> dict[str, dict[str, float | int]]:
-    """Of each kind that occurs: how often a step runs it, and the bytes that each device sends."""
+    """The times that a step runs each kind that occurs, and the bytes that each device sends."""
     total: dict[str, dict[str, float | int]] = defaultdict(lambda: {"times": 0, "sent_bytes": 0.0})
     for one in collectives:
         total[one.kind]["times"] += one.times

@@ -52,11 +52,11 @@ class Compiled:
     device_kind: str = ""
     compile_seconds: float = 0.0
     hbm_bytes: float = 0.0
-    """Of each device: arguments + temporaries + outputs - aliased; what the compiler needed where it refused."""
+    """Each device's arguments + temporaries + outputs - aliased; what the compiler needed where it refused."""
     memory: dict[str, int] = dataclasses.field(default_factory=dict)
     """The parts of that figure, and `peak`, as `memory_analysis()` gives them."""
     collectives: dict[str, dict[str, float | int]] = dataclasses.field(default_factory=dict)
-    """Of each kind: `times` a step, and `sent_bytes` a device and step."""
+    """The `times` a step of each kind, and the `sent_bytes` a device and step."""
     refused: str = ""
     """The compiler's words where the program does not fit."""
     failed: str = ""

@@ -53,7 +53,7 @@ def _fewest(
 
 
 def nearest(planned: Setting, fitting: Iterable[Compiled]) -> Compiled | None:
-    """Of the settings that fit, the one that changes least: fewest steps of policy and doublings of microbatches."""
+    """The setting that fits and changes least: fewest steps of policy and doublings of microbatches."""
 
     def steps(answer: Compiled) -> int:
         apart = CHEAPEST_FIRST.index(answer.setting.remat) - CHEAPEST_FIRST.index(planned.remat)

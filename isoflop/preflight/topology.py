@@ -26,7 +26,7 @@ class Chip:
     ici_bytes_per_second: float
     """Sent over all links together."""
     shapes: tuple[str, ...]
-    """Of its slices, smallest first."""
+    """The shapes of its slices, smallest first."""
     config: str = ""
     """The compiler's name of the chip with its cores joined, where that is not its default."""
 

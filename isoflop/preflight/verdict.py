@@ -19,11 +19,11 @@ class Verdict:
     """One shape of the plan: the runs that have it, what was compiled for it, and what follows."""
 
     runs: tuple[RunSpec, ...]
-    """In the plan's order, on the mesh that was asked for."""
+    """The runs of this shape, in the plan's order, on the mesh that was asked for."""
     planned: Compiled
     tried: tuple[Compiled, ...]
     limit_bytes: float | None
-    """Of one device; None where the TPU's compiler was not asked."""
+    """The memory of one device; None where the TPU's compiler was not asked."""
     best: Compiled | None = None
     """The setting that fits and has the shortest roofline."""
     nearest: Compiled | None = None

@@ -27,7 +27,7 @@ class Knowledge(Protocol):
 
     @property
     def curves(self) -> Mapping[tuple[str, float], Any]:
-        """By family and budget."""
+        """The known curves, by family and budget."""
         ...
 
     @property
@@ -45,7 +45,7 @@ class Knowledge(Protocol):
         ...
 
     def gap_gain(self, family: str, budget: float, x: float) -> float:
-        """By how much the variance of the log gap falls with a run of size x at a budget."""
+        """The fall of the log gap's variance that a run of size x at a budget brings."""
         ...
 
     def gap_share(self, family: str, budget: float) -> float:
@@ -57,7 +57,7 @@ class Knowledge(Protocol):
         ...
 
     def size_gain(self, family: str, budget: float, x: float) -> float:
-        """By how much the variance of the log of the optimal size falls with a run of size x."""
+        """The fall of the variance of the log optimal size that a run of size x brings."""
         ...
 
     def with_run(self, family: str, budget: float, x: float) -> "Knowledge":
@@ -101,7 +101,7 @@ class Evidence:
     timed: tuple[tuple[RunSpec, float], ...]
     """Those that measured their wall seconds."""
     convention: FlopConvention
-    """Of the budgets, and of the gap."""
+    """The convention of the budgets, and of the gap."""
     minima: tuple[Minimum, ...]
     laws: Mapping[Family, FamilyPrior]
     """Through the usable minima, of families with two or more."""
@@ -215,7 +215,7 @@ def _interval(fit: Any, convention: str, loss: float) -> tuple[float, float]:
 
 
 def _convention(plan: Sequence[RunSpec]) -> FlopConvention:
-    """Of the budgets: one, because the fit refuses several."""
+    """The convention of the budgets: there is one, because the fit refuses several."""
     found = [run.cell.convention for run in plan if run.cell.budget is not None]
     require(bool(found), "plan", f"{len(plan)} runs", "of curves: none of these has a budget")
     return found[0]

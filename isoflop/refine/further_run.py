@@ -25,7 +25,7 @@ from mdm_jax.kinds import Family, ScheduleKind
 from mdm_jax.spec import CellSpec, RunSpec
 
 SAME_BUDGET = 1e-5
-"""In the logarithm: the analysis rounds budgets to six digits."""
+"""The difference of log budgets below which two are one: the analysis rounds budgets to six digits."""
 SAME = 1e-4
 """Two learning rates that differ by less than this share of themselves are one."""
 
@@ -36,7 +36,7 @@ class Explained:
 
     recipe: str
     global_batch: int
-    """Of every run, where the sweep set it; 0 is the recipe's."""
+    """The batch of every run, where the sweep set it; 0 is the recipe's."""
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,11 @@ WINDOW = 4.0
 MOST_BEYOND = 4
 """Sizes proposed beyond an edge at once."""
 WIDE = 8.0
-"""Where sizes span more than this factor and still show no minimum, it is the noise that hides it."""
+"""The factor that sizes must span for noise to be what hides the minimum, where they show none."""
 
 
 def repaired_minima(evidence: Evidence, further: FurtherRuns) -> Iterator[Proposal]:
-    """For each budget without a usable minimum the sizes, or the seeds, that should give it one."""
+    """The sizes, or the seeds, that should give a minimum to each budget without a usable one."""
     for minimum in (m for m in evidence.minima if m.status != OK):
         own = further.planned(minimum.family, minimum.budget)
         if not own:
@@ -69,7 +69,7 @@ def _repair(evidence: Evidence, further: FurtherRuns, minimum: Minimum, own: Seq
 
 
 def _expected(evidence: Evidence, minimum: Minimum) -> float:
-    """Where the optimum is looked for: by the law of the other budgets, else the parabola, else the best run."""
+    """The size expected to be the best: by the law of the other budgets, else the parabola, else the best run."""
     law = evidence.laws.get(minimum.family)
     middle = math.sqrt(minimum.n_low * minimum.n_high)
     guess = law.n_opt(minimum.budget) if law else minimum.n_opt if math.isfinite(minimum.n_opt) else minimum.n_best

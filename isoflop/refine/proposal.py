@@ -48,7 +48,7 @@ class Proposal:
 
     @property
     def family(self) -> Family:
-        """Of all its runs."""
+        """The family of all its runs."""
         return self.runs[0].family
 
     @property

@@ -23,7 +23,7 @@ from mdm_jax.spec import RunSpec
 LEAST_GAIN = 0.03
 """A run that takes less than this share off the gap's variance is not worth its line."""
 ALIKE = 0.9
-"""Of the best value: candidates from here on count as equal, and the size with the fewest runs is taken."""
+"""The share of the best value from which candidates count as equal; the size with the fewest runs is taken."""
 WIDE_SIZE = 0.2
 """Standard error of log N* from which an optimal size is called wide."""
 
@@ -161,7 +161,7 @@ def _for_gap(
 
 
 def sharper_sizes(candidates: Candidates, known: Knowledge, limits: Limits) -> Iterator[Proposal]:
-    """For each family a run at the budget whose optimal size is known least, where that is badly."""
+    """A run of each family at the budget whose optimal size is known least, where it is known badly."""
     for family in Family:
         keys = [key for key in known.curves if key[0] == family.value]
         widest = max(keys, key=lambda key: known.size_sd(*key), default=None)

@@ -15,7 +15,7 @@ TERMINAL = (Status.OK, Status.DIVERGED, Status.FAILED)
 
 
 def run_folder(directory: Path, run: RunSpec) -> Path:
-    """Where a run lives."""
+    """The folder of a run."""
     return directory / RUNS_FOLDER / run.run_id
 
 

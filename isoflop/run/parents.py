@@ -27,7 +27,7 @@ def check_parents(runs: Sequence[RunSpec]) -> Sequence[RunSpec]:
 
 
 def chain_flops(runs: Iterable[RunSpec]) -> dict[str, int]:
-    """By run_id, `exact` FLOPs from the run's start to the end of the last of the runs that wait for it, one by one."""
+    """The `exact` FLOPs from a run's start to the end of the last of the runs that wait for it in turn, by run_id."""
     after: dict[str, int] = {}
     chains: dict[str, int] = {}
     for run in sorted(runs, key=lambda run: run.schedule.steps, reverse=True):  # children before their parents

@@ -8,7 +8,7 @@ from mdm_jax.spec import RunSpec
 
 
 class Progress:
-    """Where a runner reports to: lines alone, for logs and pipes."""
+    """The place that a runner reports to: lines alone, for logs and pipes."""
 
     def line(self, text: str) -> None:
         """Prints the line at once, even into a pipe."""

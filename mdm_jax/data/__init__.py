@@ -1,1 +1,1 @@
-"""From text to batches: corpus sources, tokenizers, preparation into shards, the token store and rows of batches."""
+"""Text to batches: corpus sources, tokenizers, preparation into shards, the token store and rows of batches."""

@@ -136,7 +136,7 @@ def _enough_parts(tasks: Sequence[Task], jobs: int, max_bytes: int, report: Repo
 
 
 def _first(parts: Sequence[Part], folder: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Of each part the index, and which of its documents equal no earlier one."""
+    """The index of each part, and which of its documents equal no earlier one."""
     total = sum(part.documents for part in parts)
     first = first_of_each((part.index(folder) for part in parts), total, as_path(folder))
     start = 0

@@ -49,7 +49,7 @@ class TrainingRows:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Of a global batch: `(B, L)`."""
+        """The shape of a global batch, `(B, L)`."""
         return self.global_batch, self.seq_len
 
     def read(self, step: int, first: int, last: int) -> Int32[np.ndarray, "b L"]:

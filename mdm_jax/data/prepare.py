@@ -116,7 +116,7 @@ def _alone(target: Path) -> Iterator[None]:
 
 
 def _work_folder(target: Path) -> Path:
-    """Where the shards are built: beside a local target, so that a rename ends it."""
+    """The folder in which the shards are built: beside a local target, so that a rename ends it."""
     if is_local(target):
         return target.parent / f".{target.name}.partial"
     return as_path(f".{target.name}.partial")

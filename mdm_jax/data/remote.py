@@ -53,7 +53,10 @@ class RemoteBlocks(Blocks):
             partial.unlink(missing_ok=True)
 
     def verify_all(self) -> None:
-        """As in `Blocks`. A bad copy of a shard without block hashes is removed: the next attempt copies it again."""
+        """Verifies all blocks, as in `Blocks`.
+
+        A bad copy of a shard without block hashes is removed: the next attempt copies it again.
+        """
         try:
             super().verify_all()
         except ValueError:

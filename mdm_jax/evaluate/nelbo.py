@@ -113,7 +113,7 @@ def batches_a_dispatch(spec: RunSpec, devices: int) -> int:
 def _dispatched(
     params: Transformer, spec: RunSpec, rows_SL: np.ndarray, mesh: Mesh, done: int
 ) -> Iterator[tuple[int, Array]]:
-    """From batch `done` on: the number of the first batch dispatched, and the `[K, B]` losses of it and the next."""
+    """The number of the first batch dispatched, and the `[K, B]` losses of it and the next, from batch `done` on."""
     objective = spec.objective if spec.family is Family.ARM else ObjectiveSpec()
     draws = 1 if spec.family is Family.ARM else spec.evaluation.mc_samples
     batches = len(rows_SL) // spec.evaluation.batch
