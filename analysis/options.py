@@ -11,9 +11,10 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from analysis.sampling import DRAWS, LEVEL, SEED, UNIT, UNITS
+from mdm_jax.command import Parser
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,15 +23,6 @@ if TYPE_CHECKING:
 
 Answer = TypeVar("Answer")
 RECIPE = ("curve", "x", "log_loss", "window", "noise_sd", "weights", "scatter", "preset")
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse whose errors are one line and exit 1, as every other bad input's."""
-
-    def error(self, message: str) -> NoReturn:
-        """Prints the error and exits."""
-        print(f"{self.prog}: {message} (--help lists the flags)", file=sys.stderr)
-        raise SystemExit(1)
 
 
 def new_parser(module: str, description: str, runs: str = "RUNS") -> argparse.ArgumentParser:

@@ -1,26 +1,21 @@
-"""What the commands share: one clear line on stderr for what a user can cause, and the exit codes."""
+"""What the commands share: one clear line on stderr for what a user can cause, and the form of the flags."""
 
 import argparse
 import os
 import sys
 from collections.abc import Callable
-from typing import NoReturn
 
-EXIT_OK = 0
-EXIT_BAD = 1
-EXIT_DIVERGED = 3
-EXIT_RETRYABLE = 42
-EXIT_INTERRUPTED = 130
-EXIT_PREEMPTED = 143
+from mdm_jax.command import BAD, DONE, Parser
 
 
-class Parser(argparse.ArgumentParser):
-    """argparse whose errors are one line and exit 1, as every other bad input's."""
-
-    def error(self, message: str) -> NoReturn:
-        """Prints the error and exits."""
-        print(f"{self.prog}: {message} (--help lists the flags)", file=sys.stderr)
-        raise SystemExit(EXIT_BAD)
+def new_parser(module: str, description: str | None) -> Parser:
+    """An empty parser of `python -m module`; its help shows the description as it is written."""
+    return Parser(
+        prog=f"python -m {module}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
 
 
 def exit_code(name: str, command: Callable[[], int]) -> int:
@@ -31,10 +26,10 @@ def exit_code(name: str, command: Callable[[], int]) -> int:
         return code
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_OK
+        return DONE
     except (ValueError, OSError) as error:
         print(f"{name}: {error}", file=sys.stderr)
-        return EXIT_BAD
+        return BAD
 
 
 def comma_list(text: str) -> tuple[str, ...]:

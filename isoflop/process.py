@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from mdm_jax.command import signal_name
 from mdm_jax.spec import RunSpec
 from mdm_jax.storage import open_no_link
 
@@ -91,7 +92,7 @@ def describe_exit(code: int) -> str:
     """`exit 42`, or the name of the signal that killed it."""
     if code >= 0:
         return f"exit {code}"
-    name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+    name = signal_name(-code)
     return f"{name} (out of memory?)" if name == "SIGKILL" else name
 
 

@@ -12,6 +12,8 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 
+from mdm_jax.command import signal_name
+
 PIPE = "MDM_JAX_SUPERVISOR"
 """Environment variable of a supervised process: the number of the file that ends when its supervisor does."""
 
@@ -56,7 +58,7 @@ def supervise(arguments: Sequence[str]) -> tuple[int | None, str]:
         return code, ""
     if code in (-signal.SIGTERM, -signal.SIGINT):  # before the child could answer them itself
         return 128 - code, ""
-    return None, signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+    return None, signal_name(-code)
 
 
 def when_supervisor_ends(leave: Callable[[], None]) -> None:

@@ -8,11 +8,11 @@ import numpy as np
 from analysis.finding import Finding, Severity
 from analysis.gap import GapCurve
 from analysis.gap.sensitivity import UNDETERMINED
+from analysis.runs.columns import ROLES
 from analysis.wording import LAWS, family_name, floors_text, significant
 
 NEAR_FLOOR = 0.1
 """A loss less than this share of itself above a fitted floor is near it."""
-ROLES = ("arm", "mdm")
 
 
 def floor_findings(gap: GapCurve) -> list[Finding]:

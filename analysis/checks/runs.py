@@ -9,7 +9,7 @@ from analysis.checks.loss_units import loss_unit_findings
 from analysis.finding import Finding, Severity, plural, some
 from analysis.minima.cells import OUTSIDE, REPLICATES
 from analysis.runs.budgets import OFF_BUDGET, spending
-from analysis.runs.columns import DECISIVE, UNREAD, not_a_number
+from analysis.runs.columns import DECISIVE, ROLES, UNREAD, not_a_number
 from analysis.runs.consistency import REMEDY as CORRECT_ROW
 from analysis.runs.consistency import SELF_CONTRADICTION
 from analysis.runs.learning_rates import DROPPED, lr_sweep_of
@@ -21,7 +21,6 @@ from mdm_jax.results import TRUNK_SEGMENT
 UNDECAYED = 0.2
 HEAD_SHARE = 1.2
 FLOPS_DISAGREE = 0.02
-ROLES = ("arm", "mdm")
 
 
 def check_runs(runs: pd.DataFrame) -> list[Finding]:

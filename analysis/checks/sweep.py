@@ -8,7 +8,7 @@ import pandas as pd
 
 from analysis.checks.disagreement import disagreements, law_rows
 from analysis.checks.floors import floor_findings
-from analysis.checks.runs import ROLES, check_runs
+from analysis.checks.runs import check_runs
 from analysis.checks.single_runs import single_run_findings
 from analysis.finding import Finding, Severity, in_order, plural
 from analysis.gap import GapCurve
@@ -17,6 +17,7 @@ from analysis.minima.bootstrap import Bootstrap
 from analysis.minima.curves import ONE_SIZE
 from analysis.minima.fit import IsoFlopFit
 from analysis.minima.scatter import scatter_findings
+from analysis.runs.columns import ROLES
 from analysis.runs.load import numbers, records, select, usable_runs
 from analysis.runs.raw_tables import as_runs
 from analysis.wording import CONVENTIONS, family_name, scientific, significant

@@ -17,6 +17,7 @@ from analysis.gap.laws import Draws, Laws, drawn_laws, family_laws, floors_known
 from analysis.laws.frontier import Frontier, overlap
 from analysis.laws.interpolate import CUBIC, LINEAR, evaluate, invert
 from analysis.minima.bootstrap import Bootstrap, check_draws
+from analysis.runs.columns import ROLES
 from analysis.sampling import LEVEL
 
 LAWS = ("interpolated", "piecewise_linear", "power_law", "shared_floor", "own_floors", "given_floor")
@@ -24,7 +25,6 @@ INTERPOLATING = {"interpolated": CUBIC, "piecewise_linear": LINEAR}
 INTERPOLATED, EXTRAPOLATED = "interpolated", "extrapolated"
 GRID_POINTS = 61
 NO_FLOOR = (float("nan"), float("nan"))
-ROLES = ("arm", "mdm")
 
 
 @dataclass(frozen=True, eq=False)

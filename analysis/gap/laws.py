@@ -9,10 +9,10 @@ import numpy as np
 from analysis.laws.floor_solver import fit_floors
 from analysis.laws.saturating import floor_at_bound, floor_interval, reaches_bound
 from analysis.minima.bootstrap import Bootstrap, lines
+from analysis.runs.columns import ROLES
 
 Draws = tuple[np.ndarray, np.ndarray]
 """(log FLOPs, log loss), [n, B] each."""
-ROLES = ("arm", "mdm")
 NOTHING = (math.nan, math.nan)
 
 

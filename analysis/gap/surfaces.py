@@ -16,6 +16,7 @@ import pandas as pd
 from analysis.gap import EXTRAPOLATED, GRID_POINTS, INTERPOLATED, NO_FLOOR, GapCurve, percentile_interval
 from analysis.laws.frontier import Frontier, overlap
 from analysis.laws.saturating import reaches_bound
+from analysis.runs.columns import ROLES
 from analysis.sampling import LEVEL, PARAMETRIC_DRAWS
 from analysis.surface.bootstrap import ParametricDraws, bootstrap_parametric
 from analysis.surface.fit import ParametricFit, fit_parametric
@@ -23,7 +24,6 @@ from analysis.surface.frontier import SurfaceFrontier
 from analysis.wording import family_name
 
 LAW = "parametric"
-ROLES = ("arm", "mdm")
 
 
 def fit_families(runs: pd.DataFrame, families: Iterable[str]) -> tuple[dict[str, ParametricFit], dict[str, str]]:

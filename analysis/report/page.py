@@ -12,8 +12,9 @@ from analysis.minima.scatter import scatter_said
 from analysis.report.doubts import heldout, left_out, model_error, sensitivity
 from analysis.report.html import page, pill, table
 from analysis.report.losses import loss_kind, losses_text
-from analysis.report.summary import HEADLINE_CONVENTIONS, QUANTITIES, Summary, versions
+from analysis.report.summary import HEADLINE_CONVENTIONS, Summary, versions
 from analysis.runs.load import records
+from analysis.tables import QUANTITIES
 from analysis.wording import (
     CONVENTIONS,
     LAWS,

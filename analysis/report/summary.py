@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.checks.holdout import largest_held_out
+from analysis.checks.holdout import QUANTITIES, largest_held_out
 from analysis.checks.sweep import Finding, check
 from analysis.gap import INTERPOLATING, GapCurve, compute_gap, middle_of_overlap
 from analysis.gap.sensitivity import DEFAULT_LAWS, gap_sensitivity, parametric_rows
@@ -27,7 +27,6 @@ from mdm_jax.results import FLOP_COLUMNS
 
 SCHEMA_VERSION = 1
 LAWS = ("interpolated", "power_law", "shared_floor")
-QUANTITIES = {"loss_opt": "loss", "n_opt": "N*", "d_opt": "D*"}
 HEADLINE_CONVENTIONS = ("smdm_6nd", "exact")
 PACKAGES = ("mdm-jax", "numpy", "scipy", "pandas", "matplotlib")
 

@@ -27,7 +27,8 @@ NUMERIC = tuple(name for name in COLUMNS if _is_number(KINDS[name]))
 TEXT = tuple(name for name in COLUMNS if name not in NUMERIC)
 DECISIVE = ("params_non_embedding", "tokens", "budget", "flops_6nd", "loss", "loss_se_mc")
 """Numbers that decide a fit: a run in which one of them cannot be read is left out."""
-ROLES = tuple(family.value for family in Family)
+ROLES = (Family.ARM.value, Family.MDM.value)
+"""The two sides of a gap, as tables call them: the family of the denominator first."""
 MOST_INTEGER = 10**308
 """JSON holds integers of any length; those beyond float64 are read as infinite."""
 UNREAD = "unread"

@@ -19,7 +19,7 @@ from typing import Any
 import ml_collections
 
 from isoflop.allocate import check_bounds
-from isoflop.cli import EXIT_OK, Parser, comma_list, exit_code, numbers
+from isoflop.cli import comma_list, exit_code, new_parser, numbers
 from isoflop.corpus import check_corpora, find_manifest
 from isoflop.cost import (
     DEFAULT_MFU,
@@ -39,6 +39,7 @@ from isoflop.recipe import RECIPES
 from isoflop.sweep import SweepSpec, default_sweep, recast
 from isoflop.trunks import savings, with_trunks
 from mdm_jax.accelerators import DEVICES
+from mdm_jax.command import DONE
 from mdm_jax.config import default_run, load_config, override
 from mdm_jax.manifest import check_matches, read_manifest
 from mdm_jax.spec import BYTES_VOCAB_SIZE, Family, HardwareSpec, RunSpec, ScheduleKind, TokenizerKind
@@ -57,12 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="python -m isoflop.plan",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = new_parser("isoflop.plan", __doc__)
     add = parser.add_argument
     add("--out", required=True, metavar="DIR", help="the sweep's directory: DIR/plan.jsonl is written")
     add("--config", metavar="FILE", help="an experiment file (Python, run as it is: only ones you trust)")
@@ -113,7 +109,7 @@ def _plan(options: argparse.Namespace) -> int:
         print(wrapped(f"left the plan: {_dropped(written)}"))
     print(f"{as_path(options.out) / PLAN_FILE}: {len(written.runs)} runs, {written.added} of them new")
     print(f"next: python -m isoflop.run {options.out}")
-    return EXIT_OK
+    return DONE
 
 
 def _dropped(written: Written) -> str:

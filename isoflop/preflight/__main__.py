@@ -19,12 +19,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from isoflop.cli import EXIT_BAD, EXIT_OK, Parser, comma_list, exit_code
+from isoflop.cli import comma_list, exit_code, new_parser
 from isoflop.planfile import PLAN_FILE, RUNS_FOLDER, read_plan
 from isoflop.preflight.compile import Compiled, Setting, compile_run
 from isoflop.preflight.table import show
 from isoflop.preflight.topology import Topology, find_mesh, find_topology
 from isoflop.preflight.verdict import Verdict, advice, examine, report
+from mdm_jax.command import BAD, DONE
 from mdm_jax.spec import CellSpec, EvaluationSpec, RunSpec, ScheduleSpec, to_json
 from mdm_jax.storage import as_path, write_atomic
 from mdm_jax.tree import require
@@ -40,12 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="python -m isoflop.preflight",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = new_parser("isoflop.preflight", __doc__)
     add = parser.add_argument
     add("directory", metavar="DIR", help="the sweep's directory, which holds plan.jsonl")
     add("--topology", required=True, metavar="SLICE", help="such as v5e:4x4 or v5p:2x2x4")
@@ -79,7 +75,7 @@ def _preflight(options: argparse.Namespace) -> int:
     print(f"{path}: {len(verdicts)} shapes of {len(runs)} runs")
     if options.write:
         print(write_settings(options.directory, verdicts))
-    return EXIT_BAD if any(v.fits is False or v.planned.failed for v in verdicts) and not options.write else EXIT_OK
+    return BAD if any(v.fits is False or v.planned.failed for v in verdicts) and not options.write else DONE
 
 
 def _examine(shape: tuple[RunSpec, ...], topology: Topology, on_host: bool, options: argparse.Namespace) -> Verdict:

@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from isoflop.cli import EXIT_OK, Parser, exit_code
+from isoflop.cli import exit_code, new_parser
 from isoflop.cost import Machine, find_machine
 from isoflop.planfile import PLAN_FILE, read_plan, write_plan
 from isoflop.refine.evidence import CURVES, Evidence, read_evidence
@@ -24,6 +24,7 @@ from isoflop.refine.proposal import TITLES, Kind, flops_of
 from isoflop.refine.propose import MOST_RUNS, Refinement, refine
 from isoflop.wording import duration, money
 from mdm_jax.accelerators import DEVICES
+from mdm_jax.command import DONE
 from mdm_jax.spec import RunSpec
 from mdm_jax.storage import as_path
 from mdm_jax.tree import require
@@ -36,12 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="python -m isoflop.refine",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = new_parser("isoflop.refine", __doc__)
     add = parser.add_argument
     add("directory", metavar="DIR", help="a sweep with plan.jsonl and results")
     add("--accept", action="store_true", help="append the proposed runs to the plan; without it nothing is written")
@@ -76,7 +72,7 @@ def _refine(options: argparse.Namespace) -> int:
         print(json.dumps(_tree(found, machine, stated, added), indent=1, allow_nan=False))
     else:
         print("\n".join(_text(options.directory, found, machine, stated, added)))
-    return EXIT_OK
+    return DONE
 
 
 def _machine(options: argparse.Namespace, evidence: Evidence) -> tuple[Machine, str]:

@@ -16,13 +16,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from isoflop.cli import EXIT_BAD, EXIT_OK, Parser, exit_code
+from isoflop.cli import exit_code, new_parser
 from isoflop.corpus import check_corpora
 from isoflop.planfile import PLAN_FILE, read_plan
 from isoflop.run.outcome import TABLE_FILE, is_blocked, is_done, read_row, run_folder, write_table
 from isoflop.run.parents import check_parents
 from isoflop.run.progress import cell_line, make_progress
 from isoflop.run.runner import Command, Policy, Stop, Sweep, is_pending
+from mdm_jax.command import BAD, DONE
 from mdm_jax.lock import SWEEP_LOCK, hold
 from mdm_jax.results import RunResult, Status, set_aside_unusable
 from mdm_jax.spec import RunSpec
@@ -42,12 +43,7 @@ def main(arguments: Sequence[str] | None = None, command: Command | None = None)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="python -m isoflop.run",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = new_parser("isoflop.run", __doc__)
     parser.add_argument("directory", metavar="DIR", help="where python -m isoflop.plan has written plan.jsonl")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time; CPU cores are shared out (1)")
     parser.add_argument("--retry-failed", action="store_true", help="run failed cells again too")
@@ -78,7 +74,7 @@ def _run(options: argparse.Namespace, command: Command | None) -> int:
         )
     if blocked:
         print(f"{blocked} not started, for their parents diverged or failed")
-    return EXIT_BAD if failed or blocked else EXIT_OK
+    return BAD if failed or blocked else DONE
 
 
 def run_sweep(
@@ -180,7 +176,7 @@ def _dry_run(directory: Path, retry_failed: bool) -> int:
             what = "would run again" if again else "would resume" if started else "would run"
             what += f" from the end of {parent}" if parent and not started else ""
         print(cell_line(run, what))
-    return EXIT_OK
+    return DONE
 
 
 if __name__ == "__main__":

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from isoflop.cli import EXIT_INTERRUPTED, EXIT_OK, EXIT_PREEMPTED, EXIT_RETRYABLE
 from isoflop.cost import work_flops
 from isoflop.plan.table import duration
 from isoflop.process import Child, Launcher, describe_exit
 from isoflop.run.outcome import count_attempts, count_seconds, is_blocked, is_done, read_row, run_folder, write_failure
 from isoflop.run.parents import chain_flops
 from isoflop.run.progress import Progress, cell_line, finished_line
+from mdm_jax.command import DONE, INTERRUPTED, PREEMPTED, RETRY
 from mdm_jax.lock import RUN_LOCK, Lock, is_held
 from mdm_jax.results import RunResult, Status
 from mdm_jax.spec import RunSpec
@@ -158,7 +158,7 @@ class Sweep:
         attempts, seconds = waiting.earlier + waiting.tries, waiting.seconds + child.seconds
         if row is not None and row.status in ENDED:
             return count_attempts(self.directory, child.spec, row, attempts)
-        if code != EXIT_OK and is_held(child.log.parent, RUN_LOCK):
+        if code != DONE and is_held(child.log.parent, RUN_LOCK):
             return self._wait_for_holder(child, waiting)
         said = child.last_words()
         reason = f"{describe_exit(code)}: {said or 'nothing was logged'}"
@@ -221,7 +221,7 @@ def is_pending(row: RunResult | None, retry_failed: bool) -> bool:
 
 def is_retryable(code: int) -> bool:
     """Whether a process ended for a reason that may pass: it said so, was preempted, or was killed by a signal."""
-    return code in (EXIT_RETRYABLE, EXIT_PREEMPTED, EXIT_INTERRUPTED) or code < 0
+    return code in (RETRY, PREEMPTED, INTERRUPTED) or code < 0
 
 
 def _kill_all(children: Iterable[Child]) -> None:
