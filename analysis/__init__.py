@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from analysis.figures.diagnostics import plot_clouds, plot_residuals
     from analysis.figures.plots import plot_allocation, plot_gap, plot_isoflop, plot_loss
     from analysis.laws.envelope import Envelope, fit_envelope
-    from analysis.report.__main__ import write_report
+    from analysis.report.write import write_report
     from analysis.runs.training_curves import read_curves
 
 __all__ = [
@@ -92,7 +92,7 @@ LATER = {
     "plot_loss": "figures.plots",
     "plot_residuals": "figures.diagnostics",
     "read_curves": "runs.training_curves",
-    "write_report": "report.__main__",
+    "write_report": "report.write",
 }
 """What is imported when it is first asked for, and from where: matplotlib alone takes longer than all the rest."""
 

@@ -11,7 +11,7 @@ from scipy import optimize, stats
 from analysis import bootstrap, compute_gap, fit_isoflop, fit_power_law, fit_saturating_power_law
 from analysis.fit import main as fit_main
 from analysis.gap.__main__ import main as gap_main
-from analysis.report.__main__ import write_report
+from analysis.report.write import write_report
 
 FLOPS = [sweeps.BUDGETS["arm"], sweeps.BUDGETS["mdm"]]
 

@@ -21,7 +21,7 @@ from analysis.laws.envelope import fit_envelope
 from analysis.minima.bootstrap import fit_law
 from analysis.options import plain
 from analysis.report.__main__ import main as report_main
-from analysis.report.__main__ import recipe_arguments
+from analysis.report.write import recipe_arguments
 from analysis.runs.budgets import OFF_BUDGET
 from analysis.runs.load import EVALUATED_AGAIN, numbers
 

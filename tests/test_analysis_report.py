@@ -11,7 +11,8 @@ import pytest
 import synthetic_sweeps as sweeps
 
 from analysis import Frontier, Severity, bootstrap, check, compute_gap, fit_isoflop, read_runs
-from analysis.report.__main__ import main, write_report
+from analysis.report.__main__ import main
+from analysis.report.write import write_report
 
 ROOT = Path(__file__).resolve().parent.parent
 HOSTILE = '<script>alert("1")</script>&$\\frac$'
