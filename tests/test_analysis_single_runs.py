@@ -128,9 +128,10 @@ def test_clean_sweeps_rarely_have_such_a_finding_and_outliers_nearly_always() ->
 def test_the_false_alarm_rate_and_the_power_of_many_sweeps() -> None:
     """Measured on 80 sweeps each: at a noise of .01, .015 and .02 nats outliers were named in 100, 94 and 76%.
 
-    Of 400 clean sweeps 20 have a finding, .05 with a standard error of .011: the bound is three of them above.
+    Of 1000 clean sweeps 47 have a finding, and of the next 1000 seeds 38. A seed's noise differs between two levels by
+    a factor alone, and so nearly do its residuals: a sweep counts once, at one level.
     """
-    assert np.mean([*many(0.003, 0.0, range(200)), *many(0.02, 0.0, range(200))]) < 0.085
+    assert np.mean(many(0.01, 0.0, range(1000))) < 0.05
     for sd, least in ((0.01, 0.98), (0.015, 0.85), (0.02, 0.65)):
         assert np.mean(many(sd, 0.15, range(100))) > least
 
