@@ -33,3 +33,11 @@ def one_line(said: object) -> str:
 def signal_name(number: int) -> str:
     """The name of a signal, "SIGKILL", or its number where the system has no name for it."""
     return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+
+
+def describe_exit(code: int) -> str:
+    """`exit 42`, or the name of the signal that killed it."""
+    if code >= 0:
+        return f"exit {code}"
+    name = signal_name(-code)
+    return f"{name} (out of memory?)" if name == "SIGKILL" else name

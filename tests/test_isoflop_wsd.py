@@ -13,11 +13,10 @@ from analysis.finding import Severity
 from isoflop.grid import make_grid
 from isoflop.ladder import SMDM
 from isoflop.place.expand import expand
-from isoflop.placement import PlacementSpec
 from isoflop.plan.__main__ import main
 from isoflop.planfile import read_plan, write_plan
 from isoflop.run.parents import chain_flops, check_parents
-from isoflop.sweep import CurveSpec, SweepSpec
+from isoflop.sweep import CurveSpec, PlacementSpec, SweepSpec
 from isoflop.trunks import savings, with_trunks
 from mdm_jax.counting import count_parameters, train_flops
 from mdm_jax.results import TRUNK_SEGMENT, Status, result_of, write_result

@@ -11,8 +11,8 @@ import pytest
 from saved_states import ME
 
 from isoflop.planfile import write_plan
-from isoflop.process import LOG_FILE, Launcher
 from isoflop.run.__main__ import run_sweep
+from isoflop.run.process import LOG_FILE, Launcher
 from mdm_jax.checkpoint import Checkpoints
 from mdm_jax.data.prepare import main as prepare
 from mdm_jax.lock import SWEEP_LOCK, hold

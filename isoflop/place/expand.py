@@ -8,9 +8,9 @@ from isoflop.grid import make_cell
 from isoflop.ladder import SMDM, Size, find_size, ladder_between, tiny_sizes
 from isoflop.place.forecast import FARTHEST, Expected, Forecast
 from isoflop.place.prior import covered, find_prior
-from isoflop.placement import FEWEST_ON_A_SIDE, FEWEST_SIZES, choose_sizes, rounded
+from isoflop.place.sizes import FEWEST_ON_A_SIDE, choose_sizes, rounded
 from isoflop.recipe import find_recipe
-from isoflop.sweep import CurveSpec, SweepSpec
+from isoflop.sweep import FEWEST_SIZES, CurveSpec, SweepSpec
 from mdm_jax.counting import count_parameters
 from mdm_jax.kinds import Family
 from mdm_jax.spec import RunSpec

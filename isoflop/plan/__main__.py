@@ -18,7 +18,6 @@ from typing import Any
 
 import ml_collections
 
-from isoflop.allocate import check_bounds
 from isoflop.cli import comma_list, exit_code, new_parser, numbers
 from isoflop.corpus import check_corpora, find_manifest
 from isoflop.cost import (
@@ -30,7 +29,7 @@ from isoflop.cost import (
     doubts,
     find_machine,
 )
-from isoflop.grid import make_grid
+from isoflop.grid import check_bounds, make_grid
 from isoflop.place.advice import Advice, advise
 from isoflop.place.expand import expand
 from isoflop.plan.table import show_cells, show_forecasts, show_totals, wrapped

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from isoflop.preflight.collectives import by_kind, read_collectives
 from isoflop.preflight.topology import Topology
-from isoflop.process import describe_exit
+from mdm_jax.command import describe_exit
 from mdm_jax.kinds import Remat
 from mdm_jax.spec import RunSpec, to_json
 

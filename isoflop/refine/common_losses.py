@@ -3,12 +3,13 @@
 import math
 from collections.abc import Iterator, Mapping
 
-from isoflop.placement import FEWEST_SIZES, choose_sizes, rounded
+from isoflop.place.sizes import choose_sizes, rounded
 from isoflop.refine.evidence import Evidence
 from isoflop.refine.further_run import FurtherRuns
 from isoflop.refine.missing_minima import WINDOW
 from isoflop.refine.proposal import Kind, Proposal, flops_of
 from isoflop.refine.rungs import non_embedding, rungs
+from isoflop.sweep import FEWEST_SIZES
 from isoflop.wording import short_number
 from mdm_jax.kinds import Family
 

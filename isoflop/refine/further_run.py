@@ -14,8 +14,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from isoflop.allocate import steps_for, tokens_for
-from isoflop.grid import make_cell
+from isoflop.grid import make_cell, steps_for, tokens_for
 from isoflop.ladder import Size
 from isoflop.recipe import RECIPES, Setting, find_recipe
 from isoflop.refine.rungs import non_embedding

@@ -9,11 +9,12 @@ import math
 from collections.abc import Iterator, Sequence
 
 from isoflop.ladder import Size
-from isoflop.placement import FEWEST_ON_A_SIDE, FEWEST_SIZES, choose_sizes
+from isoflop.place.sizes import FEWEST_ON_A_SIDE, choose_sizes
 from isoflop.refine.evidence import EDGE, NO_MINIMUM, OK, TOO_FEW, Evidence, Minimum
 from isoflop.refine.further_run import FurtherRuns
 from isoflop.refine.proposal import Kind, Proposal, flops_of
 from isoflop.refine.rungs import non_embedding, rungs, size_of
+from isoflop.sweep import FEWEST_SIZES
 from isoflop.wording import short_number
 from mdm_jax.counting import count_parameters
 from mdm_jax.spec import RunSpec

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from isoflop.cost import work_flops
 from isoflop.plan.table import duration
-from isoflop.process import Child, Launcher, describe_exit
 from isoflop.run.outcome import count_attempts, count_seconds, is_blocked, is_done, read_row, run_folder, write_failure
 from isoflop.run.parents import chain_flops
+from isoflop.run.process import Child, Launcher
 from isoflop.run.progress import Progress, cell_line, finished_line
-from mdm_jax.command import DONE, INTERRUPTED, PREEMPTED, RETRY
+from mdm_jax.command import DONE, INTERRUPTED, PREEMPTED, RETRY, describe_exit
 from mdm_jax.lock import RUN_LOCK, Lock, is_held
 from mdm_jax.results import RunResult, Status
 from mdm_jax.spec import RunSpec
