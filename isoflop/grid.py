@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 
 from isoflop.ladder import find_size
-from isoflop.recipe import Setting, find_recipe
+from isoflop.recipe import RecipeInput, find_recipe
 from isoflop.sweep import CurveSpec, SweepSpec
 from mdm_jax.counting import count_parameters, step_flops
 from mdm_jax.spec import CellSpec, FlopConvention, HardwareSpec, RunSpec, pair
@@ -24,7 +24,7 @@ DECIDED = {
     "optim": ("lr_peak", "global_batch"),
     "schedule": ("steps", "warmup_steps", "cooldown_steps"),
     "model": ("n_layers", "d_model", "n_heads", "d_ffn"),
-    "cell": ("budget", "size", "convention", "group", "parent_run_id", "parent_steps", "segment"),
+    "cell": ("budget", "size", "convention", "group", "parent_run_id", "parent_steps", "segment", "recipe"),
 }
 
 
@@ -83,20 +83,20 @@ def make_cell(
         ValueError: an unknown size or recipe, a budget that cannot be spent, or one that gives the size too few or too
             many tokens; the cell is named.
     """
-    size, recipe = find_size(size_name, sweep.own_sizes), find_recipe(curve.recipe or sweep.recipe)
+    size, recipe = find_size(size_name, sweep.own_sizes), curve.recipe or sweep.recipe
     convention = curve.convention or sweep.convention
     shaped = dataclasses.replace(template, model=size.model(template.model))
     base = shaped if shaped.family is curve.family else pair(shaped, curve.family)
     if curve.objective is not None:
         base = dataclasses.replace(base, objective=curve.objective)
     tokens = tokens_for(base, curve.budget, convention)
-    choice = recipe(Setting(base.model, base.data.seq_len, tokens))
+    choice = find_recipe(recipe)(RecipeInput(base.model, base.data.seq_len, tokens))
     optim = dataclasses.replace(
         base.optim,
         lr_peak=choice.lr_peak * lr_multiplier,
         global_batch=sweep.global_batch or choice.global_batch,
     )
-    cell = CellSpec(curve.budget, convention, size.name, group=curve.group)
+    cell = CellSpec(curve.budget, convention, size.name, group=curve.group, recipe=recipe)
     sized = dataclasses.replace(base, optim=optim, cell=cell)
     with _naming(sized):
         steps = steps_for(sized, curve.budget, convention)

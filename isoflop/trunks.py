@@ -26,7 +26,7 @@ from typing import NoReturn
 
 from mdm_jax.counting import train_flops, trained_flops
 from mdm_jax.kinds import FlopConvention, ScheduleKind
-from mdm_jax.spec import CellSpec, HardwareSpec, RunSpec, ScheduleSpec
+from mdm_jax.spec import HardwareSpec, RunSpec, ScheduleSpec
 
 MOST_STEPS = 1 << 31
 
@@ -99,8 +99,7 @@ def _cooled(run: RunSpec, warmup: int, cooldown_fraction: float) -> RunSpec:
 def _segment(branch: RunSpec, start: int) -> RunSpec:
     """The part of the trunk that ends where the branch's cooldown begins."""
     schedule = dataclasses.replace(branch.schedule, steps=start, cooldown_steps=0)
-    place = branch.cell
-    cell = CellSpec(None, place.convention, place.size, group=place.group, segment=True)
+    cell = dataclasses.replace(branch.cell, budget=None, segment=True)
     return dataclasses.replace(branch, schedule=schedule, cell=cell)
 
 
