@@ -18,7 +18,6 @@ from typing import Any
 
 import ml_collections
 
-from isoflop.cli import comma_list, exit_code, new_parser, numbers
 from isoflop.corpus import check_corpora, find_manifest
 from isoflop.cost import (
     DEFAULT_MFU,
@@ -38,7 +37,7 @@ from isoflop.recipe import RECIPES
 from isoflop.sweep import SweepSpec, default_sweep, recast
 from isoflop.trunks import savings, with_trunks
 from mdm_jax.accelerators import DEVICES
-from mdm_jax.command import DONE
+from mdm_jax.command import DONE, comma_list, exit_code, new_parser, numbers
 from mdm_jax.config import default_run, load_config, override
 from mdm_jax.manifest import check_matches, read_manifest
 from mdm_jax.spec import BYTES_VOCAB_SIZE, Family, HardwareSpec, RunSpec, ScheduleKind, TokenizerKind

@@ -19,13 +19,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from isoflop.cli import comma_list, exit_code, new_parser
 from isoflop.planfile import PLAN_FILE, RUNS_FOLDER, read_plan
 from isoflop.preflight.compile import Compiled, Setting, compile_run
 from isoflop.preflight.table import show
 from isoflop.preflight.topology import Topology, find_mesh, find_topology
 from isoflop.preflight.verdict import Verdict, advice, examine, report
-from mdm_jax.command import BAD, DONE
+from mdm_jax.command import BAD, DONE, comma_list, exit_code, new_parser
 from mdm_jax.spec import CellSpec, EvaluationSpec, RunSpec, ScheduleSpec, to_json
 from mdm_jax.storage import as_path, write_atomic
 from mdm_jax.tree import require

@@ -15,7 +15,6 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from isoflop.cli import exit_code, new_parser
 from isoflop.cost import Machine, find_machine
 from isoflop.planfile import PLAN_FILE, read_plan, write_plan
 from isoflop.refine.evidence import CURVES, Evidence, read_evidence
@@ -24,7 +23,7 @@ from isoflop.refine.proposal import TITLES, Kind, flops_of
 from isoflop.refine.propose import MOST_RUNS, Refinement, refine
 from isoflop.wording import duration, money
 from mdm_jax.accelerators import DEVICES
-from mdm_jax.command import DONE
+from mdm_jax.command import DONE, exit_code, new_parser
 from mdm_jax.spec import RunSpec
 from mdm_jax.storage import as_path
 from mdm_jax.tree import require
