@@ -234,7 +234,7 @@ def test_a_run_whose_disk_fails_for_a_moment_goes_on_from_its_newest_checkpoint(
     whole = shop.undisturbed(spec)
     folder = killed_at(whole, tmp_path, spec, 10)
     before = contents(tmp_path / spec.run_id)
-    path = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "FAILING": f"{folder}/10/default/d"}
+    path = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests/support'}", "FAILING": f"{folder}/10/default/d"}
     failed = shop.run(spec, tmp_path, program=ON_FAILING_DISK, environment=path)
     assert failed.code == 42, failed.said
     assert "Traceback" not in failed.said
