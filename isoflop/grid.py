@@ -14,7 +14,7 @@ from isoflop.recipe import RecipeInput, find_recipe
 from isoflop.sweep import CurveSpec, SweepSpec
 from mdm_jax.counting import count_parameters, step_flops
 from mdm_jax.spec import CellSpec, FlopConvention, HardwareSpec, RunSpec, pair
-from mdm_jax.tree import require
+from mdm_jax.spec.validation import require
 
 MOST_UNSPENT = 0.01
 """Share of a budget that may stay unspent: beyond it the points of a curve would not be at one budget."""

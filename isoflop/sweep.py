@@ -16,7 +16,7 @@ import ml_collections
 
 from isoflop.ladder import Size
 from mdm_jax.spec import MOST_BUDGET, Family, FlopConvention, ObjectiveSpec
-from mdm_jax.tree import require, to_dict
+from mdm_jax.spec.validation import require, to_dict
 
 FEWEST_SIZES = 7
 """Sizes that a quadratic needs around an optimum that is known to a factor of about two."""

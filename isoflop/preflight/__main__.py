@@ -29,9 +29,9 @@ from isoflop.preflight.topology import Topology, find_mesh, find_topology
 from isoflop.preflight.verdict import Verdict, advice, examine
 from isoflop.wording import duration
 from mdm_jax.command import BAD, DONE, comma_list, exit_code, new_parser
+from mdm_jax.files.storage import as_path, write_atomic
 from mdm_jax.spec import RunSpec, to_json
-from mdm_jax.storage import as_path, write_atomic
-from mdm_jax.tree import require
+from mdm_jax.spec.validation import require
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,10 +11,9 @@ from isoflop.preflight.compile import Compiled, Setting, program_of
 from isoflop.preflight.topology import Topology
 from isoflop.preflight.verdict import Verdict, bound
 from mdm_jax import __version__
-from mdm_jax.kinds import Remat
-from mdm_jax.spec import RunSpec, to_json
-from mdm_jax.storage import as_path, is_file, write_atomic
-from mdm_jax.tree import build, to_dict
+from mdm_jax.files.storage import as_path, is_file, write_atomic
+from mdm_jax.spec import Remat, RunSpec, to_json
+from mdm_jax.spec.validation import build, to_dict
 
 REPORT_FILE = "preflight.json"
 SCHEMA_VERSION = 1

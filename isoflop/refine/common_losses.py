@@ -11,7 +11,7 @@ from isoflop.refine.proposal import Kind, Proposal, flops_of
 from isoflop.refine.rungs import non_embedding, rungs
 from isoflop.sweep import FEWEST_SIZES
 from isoflop.wording import short_number
-from mdm_jax.kinds import Family
+from mdm_jax.spec import Family
 
 FARTHEST = 100.0
 """A law is followed beyond its budgets by at most this factor in compute: a first step where more is needed."""

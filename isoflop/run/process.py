@@ -9,8 +9,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from mdm_jax.files.storage import open_no_link
 from mdm_jax.spec import RunSpec
-from mdm_jax.storage import open_no_link
 
 LOG_FILE = "log.txt"
 MOST_TAIL_BYTES = 1 << 16

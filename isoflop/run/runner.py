@@ -18,7 +18,7 @@ from isoflop.run.parents import chain_flops
 from isoflop.run.process import Child, Launcher
 from isoflop.run.progress import Progress, cell_line, finished_line
 from mdm_jax.command import DONE, INTERRUPTED, PREEMPTED, RETRY, describe_exit
-from mdm_jax.lock import RUN_LOCK, Lock, is_held
+from mdm_jax.files.lock import RUN_LOCK, Lock, is_held
 from mdm_jax.results import RunResult, Status
 from mdm_jax.spec import RunSpec
 
