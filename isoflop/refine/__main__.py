@@ -146,28 +146,27 @@ def _tree(found: Refinement, machine: Machine, stated: str, added: int | None) -
 
     evidence = found.evidence
     gap = {
-        "loss": number(evidence.loss), "ratio": number(evidence.ratio), "lower": number(evidence.interval[0]),
-        "upper": number(evidence.interval[1]), "interval_factor": number(found.gap_factor),
-        "interval_factor_after": number(found.gap_factor_after), "convention": evidence.convention.value,
-    }  # fmt: skip
+        "loss": number(evidence.loss),
+        "ratio": number(evidence.ratio),
+        "lower": number(evidence.interval[0]),
+        "upper": number(evidence.interval[1]),
+        "interval_factor": number(found.gap_factor),
+        "interval_factor_after": number(found.gap_factor_after),
+        "convention": evidence.convention.value,
+    }
+    names = ("kind", "what", "why", "effect", "family", "budget", "flops", "value")
     proposals = [
-        {
-            "kind": p.kind.value, "what": p.what, "why": p.why, "effect": p.effect, "family": p.family.value,
-            "budget": p.budget, "flops": p.flops, "seconds": sum(machine.seconds(run) for run in p.runs),
-            "value": p.value,
-            "runs": [_run_tree(run) for run in p.runs],
-        }
-        for p in found.proposals
-    ]  # fmt: skip
+        {name: getattr(proposal, name) for name in names}
+        | {"seconds": sum(machine.seconds(run) for run in proposal.runs), "runs": [*map(_run_tree, proposal.runs)]}
+        for proposal in found.proposals
+    ]
     notes = {"seconds_are_for": stated, "notes": list(found.notes)}
     return {"gap": gap, "proposals": proposals, **notes, "appended": added}
 
 
 def _run_tree(run: RunSpec) -> dict[str, Any]:
-    return {
-        "run_id": run.run_id, "size": run.cell.size, "seed": run.seed, "lr": run.optim.lr_peak,
-        "batch": run.optim.global_batch, "steps": run.schedule.steps,
-    }  # fmt: skip
+    optim = {"lr": run.optim.lr_peak, "batch": run.optim.global_batch, "steps": run.schedule.steps}
+    return {"run_id": run.run_id, "size": run.cell.size, "seed": run.seed, **optim}
 
 
 if __name__ == "__main__":
