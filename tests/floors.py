@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-FACTS = {"spec", "config", "counting", "results", "storage"}
-PARTS = {"sharding", "optim", "checkpoint", "metrics", "model", "objectives", "data", "sample", "interop"}
+FACTS = {"spec", "config", "counting", "results", "storage", "metrics"}
+PARTS = {"sharding", "optim", "checkpoint", "model", "objectives", "data", "sample", "interop"}
 ASSEMBLY = {"train", "evaluate", "tasks"}
 DOORS = {"main"}
 BESIDE = {"isoflop", "analysis"}

@@ -17,9 +17,9 @@ from typing import Any
 
 from isoflop.cli import exit_code, new_parser
 from isoflop.cost import Machine, find_machine
+from isoflop.measured import measured_machine
 from isoflop.planfile import PLAN_FILE, read_plan, write_plan
 from isoflop.refine.evidence import CURVES, Evidence, read_evidence
-from isoflop.refine.measured import measured_machine
 from isoflop.refine.proposal import TITLES, Kind, flops_of
 from isoflop.refine.propose import MOST_RUNS, Refinement, refine
 from isoflop.wording import duration, money
