@@ -283,7 +283,7 @@ def test_terminal_shows_lines_and_a_bar_for_the_sweep_and_each_running_cell(tmp_
         text += part
     os.close(outer)
     assert process.wait(timeout=30) == 1
-    bar = re.compile(rf"{trained.run_id} 1e\+11 .*step \d+/2000, loss 3.250, \d+ s left".encode())
+    bar = re.compile(rf"{trained.run_id} 1e\+11 .*step \d+/2000, loss 3.250, about \d+ s left".encode())
     assert bar.search(text)
     assert re.search(rb"sweep .*0/2 runs, about \d+ s left", text)
     assert b"[1/2] mdm-" in text

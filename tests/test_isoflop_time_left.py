@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from isoflop.cost import Machine, work_flops
+from isoflop.cost import Machine, sweep_seconds, work_flops
 from isoflop.measured import measured_machine
 from isoflop.plan.__main__ import plan_config
 from isoflop.run.progress import Progress, cell_state, sweep_state
-from isoflop.run.time_left import Position, TimeLeft, read_position
+from isoflop.run.time_left import Cell, Position, read_position, seconds_left
 from mdm_jax.config import load_config
 from mdm_jax.metrics import MetricsWriter
 from mdm_jax.spec import CellSpec, OptimSpec, RunSpec, ScheduleSpec
@@ -40,12 +40,10 @@ def replayed(runs: list[tuple[RunSpec, float]], finished: int) -> tuple[float, f
         entries.append((run, start, start + wall))
     ends = sorted(end for _, _, end in entries)
     now = ends[finished - 1] if finished else 0.0
-    time_left = TimeLeft((), JOBS)
-    for run, start, end in entries:
-        if end <= now:
-            time_left.learn(run, end - start)
-    rests = [(run, time_left.of_run(run, None, max(0.0, now - start))) for run, start, end in entries if end > now]
-    return time_left.of_sweep(rests), ends[-1] - now
+    timed = [(run, end - start) for run, start, end in entries if end <= now]
+    running = [Cell(run, None, now - start) for run, start, end in entries if start <= now < end]
+    waiting = [Cell(run) for run, start, _ in entries if start > now]
+    return seconds_left(timed, running, waiting, JOBS)[0], ends[-1] - now
 
 
 @pytest.mark.parametrize("experiment", ["quickstart", "cpu_overnight"])
@@ -76,26 +74,37 @@ def test_measured_parts_are_told_apart_by_runs_that_differ_in_them() -> None:
 
 
 def test_jobs_share_the_time_and_a_chain_of_parents_bounds_it() -> None:
-    alone = TimeLeft((), 1).of_sweep([(RUN, 10.0)])
-    assert alone == TimeLeft((), 8).of_sweep([(RUN, 10.0)]) == 10
     long = RunSpec(schedule=ScheduleSpec(steps=2000), cell=CellSpec(parent_run_id=RUN.run_id, parent_steps=1000))
     other = RunSpec(schedule=ScheduleSpec(steps=500))
-    assert TimeLeft((), 2).of_sweep([(RUN, 10.0), (long, 30.0), (other, 5.0)]) == 40
-    assert TimeLeft((), 1).of_sweep([(RUN, 10.0), (long, 30.0), (other, 5.0)]) == 45
-    assert TimeLeft((), 1).of_sweep([]) == 0
+    seconds = {RUN.run_id: 10.0, long.run_id: 30.0, other.run_id: 5.0}
+    runs, alone = [RUN, long, other], [RUN]
+    assert [sweep_seconds(runs, lambda run: seconds[run.run_id], jobs) for jobs in (1, 2, 8)] == [45, 40, 40]
+    assert [sweep_seconds(alone, lambda run: seconds[run.run_id], jobs) for jobs in (1, 8)] == [10, 10]
+    assert seconds_left([], [], [], 2) == (0, [])
 
 
 def test_a_running_cells_time_left_follows_its_own_speed() -> None:
-    time_left = TimeLeft((), 1)
-    evaluating = time_left.of_run(RUN, Position(1000, 2.5, 0.1, age=0.0), elapsed=60.0)
-    half = time_left.of_run(RUN, Position(500, 2.5, 0.1, age=0.0), elapsed=60.0)
-    assert half - evaluating == pytest.approx(50)
-    later = time_left.of_run(RUN, Position(500, 2.5, 0.1, age=3.0), elapsed=63.0)
-    assert half - later == pytest.approx(3)
-    whole, started = time_left.of_run(RUN), time_left.of_run(RUN, None, elapsed=2.0)
-    assert whole - started == pytest.approx(2)
-    resumed = time_left.of_run(RUN, Position(500, 2.5, 0.1, age=900.0))  # an earlier attempt's row
-    assert Machine().run_overhead_seconds < resumed < whole
+    machine = Machine()
+
+    def left(step: int, age: float, elapsed: float) -> float:
+        return Cell(RUN, Position(step, 2.5, 0.1, age), elapsed).seconds_left(machine)
+
+    assert left(500, 0.0, 60.0) - left(1000, 0.0, 60.0) == pytest.approx(50)
+    assert left(500, 0.0, 60.0) - left(500, 3.0, 63.0) == pytest.approx(3)
+    whole = Cell(RUN).seconds_left(machine)
+    assert whole - Cell(RUN, None, 2.0).seconds_left(machine) == pytest.approx(2)
+    assert machine.run_overhead_seconds < left(500, age=900.0, elapsed=0.0) < whole  # an earlier attempt's row
+
+
+def test_a_slow_running_cell_tells_of_those_that_wait() -> None:
+    other = RunSpec(schedule=ScheduleSpec(steps=1000))
+    believed, _ = seconds_left([], [Cell(RUN)], [Cell(other)], 1)
+    early, _ = seconds_left([], [Cell(RUN, Position(20, 2.5, 1.0, 0.0), 30.0)], [], 1)
+    begun, _ = seconds_left([], [Cell(RUN, Position(20, 2.5, 1.0, 0.0), 30.0)], [Cell(other)], 1)
+    assert begun - early == pytest.approx(believed - seconds_left([], [Cell(RUN)], [], 1)[0])
+    later, (own,) = seconds_left([], [Cell(RUN, Position(100, 2.5, 1.0, 0.0), 110.0)], [Cell(other)], 1)
+    assert own > 900
+    assert later - own > 3 * (begun - early)
 
 
 def test_the_position_is_the_newest_whole_row(tmp_path) -> None:
@@ -119,13 +128,13 @@ def test_the_position_is_the_newest_whole_row(tmp_path) -> None:
 def test_plain_lines_come_a_few_seconds_apart(capsys) -> None:
     progress, run = Progress(), RunSpec(schedule=ScheduleSpec(steps=1000), cell=CellSpec(budget=1e11))
     sweep = sweep_state(3, 52, elapsed=10.0, left=540.0)
-    cells = [cell_state(run, Position(500, 2.5, 0.1, 0.0), 50.0), cell_state(RUN, None, 60.0)]
+    cells = [cell_state(Cell(run, Position(500, 2.5, 0.1, 0.0)), 50.0), cell_state(Cell(RUN), 60.0)]
     begun = time.monotonic()
     for _ in range(3):
         progress.update(sweep, cells)
     assert time.monotonic() - begun < 5
     assert capsys.readouterr().out == (
-        f"sweep 3/52 runs, about 9.0 min left; {run.run_id} 1e+11 step 500/1000, loss 2.500, 50 s left;"
+        f"sweep 3/52 runs, about 9.0 min left; {run.run_id} 1e+11 step 500/1000, loss 2.500, about 50 s left;"
         f" {RUN.run_id} starting, about 60 s left\n"
     )
     assert math.isclose(sweep.share, 10 / 550)

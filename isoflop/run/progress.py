@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from isoflop.run.time_left import Position
+from isoflop.run.time_left import Cell
 from isoflop.wording import duration
 from mdm_jax.results import RunResult, Status
 from mdm_jax.spec import RunSpec
@@ -92,13 +92,14 @@ def sweep_state(done: int, total: int, elapsed: float, left: float) -> State:
     return State("sweep", share, f"{done}/{total} runs, about {duration(left)} left")
 
 
-def cell_state(run: RunSpec, position: Position | None, left: float) -> State:
-    """The state of a running cell that takes `left` seconds more."""
-    name, steps = f"{run.run_id} {_budget(run.cell.budget)}".rstrip(), run.schedule.steps
-    if position is None:
+def cell_state(cell: Cell, left: float) -> State:
+    """The state of a running cell that takes about `left` seconds more."""
+    name, steps = f"{cell.run.run_id} {_budget(cell.run.cell.budget)}".rstrip(), cell.run.schedule.steps
+    if cell.position is None:
         return State(name, 0.0, f"starting, about {duration(left)} left")
-    at = "evaluating" if position.step == steps else f"step {position.step}/{steps}"
-    return State(name, position.step / steps, f"{at}, loss {position.loss:.3f}, {duration(left)} left")
+    step, loss = cell.position.step, cell.position.loss
+    at = "evaluating" if step == steps else f"step {step}/{steps}"
+    return State(name, step / steps, f"{at}, loss {loss:.3f}, about {duration(left)} left")
 
 
 def finished_line(row: RunResult, number: int, total: int, seconds: float, left: float) -> str:

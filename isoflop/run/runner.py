@@ -16,7 +16,7 @@ from isoflop.cost import chains, work_flops
 from isoflop.process import Child, Launcher, describe_exit
 from isoflop.run.outcome import count_attempts, count_seconds, is_blocked, is_done, read_row, run_folder, write_failure
 from isoflop.run.progress import Progress, cell_line, cell_state, finished_line, sweep_state
-from isoflop.run.time_left import Position, TimeLeft, read_position
+from isoflop.run.time_left import Cell, Position, read_position, seconds_left
 from isoflop.wording import duration
 from mdm_jax.command import DONE, INTERRUPTED, PREEMPTED, RETRY
 from mdm_jax.lock import RUN_LOCK, Lock, is_held
@@ -89,8 +89,7 @@ class Sweep:
         self.launcher = Launcher(self.environment, self.policy.jobs, self.lock.handle)
         rows = self._rows_of_ended(todo)
         self.ended = {run.run_id: row.status for run, row in rows}
-        timed = ((run, row.wall_seconds or 0.0) for run, row in rows if row.status is Status.OK)
-        self.time_left = TimeLeft(timed, self.policy.jobs)
+        self.timed = [(run, row.wall_seconds or 0.0) for run, row in rows if row.status is Status.OK]
         self.done = len(self.runs) - len(todo)
         self.started, self.next_show = time.monotonic(), 0.0
 
@@ -156,7 +155,7 @@ class Sweep:
             row = self._row_after(child, waiting)
             if row is not None:
                 if row.status is Status.OK:
-                    self.time_left.learn(child.spec, waiting.seconds + child.seconds)
+                    self.timed.append((child.spec, waiting.seconds + child.seconds))
                 self._finish(child.spec, row, child.seconds)
 
     def _row_after(self, child: Child, waiting: Waiting) -> RunResult | None:
@@ -191,26 +190,26 @@ class Sweep:
     def _finish(self, run: RunSpec, row: RunResult, seconds: float) -> None:
         self.ended[run.run_id] = row.status
         self.done += 1
-        left = self._seconds_left(self._running())
+        left, _, _ = self._time_left()
         self.progress.line(finished_line(row, self.done, len(self.runs), seconds, left))
 
-    def _running(self) -> list[tuple[RunSpec, Position | None, float]]:
-        """Each running cell, how far it has come, and its seconds left."""
-        states = [(child.spec, read_position(child.log.parent, child.spec), child.seconds) for child in self.children]
-        return [(run, position, self.time_left.of_run(run, position, elapsed)) for run, position, elapsed in states]
-
-    def _seconds_left(self, running: Sequence[tuple[RunSpec, Position | None, float]]) -> float:
-        waiting = [(w.spec, self.time_left.of_run(w.spec, w.position)) for w in self.waiting]
-        return self.time_left.of_sweep([*waiting, *((run, left) for run, _, left in running)])
+    def _time_left(self) -> tuple[float, list[Cell], list[float]]:
+        """Seconds left of the sweep, the running cells, and the seconds left of each."""
+        running = [
+            Cell(child.spec, read_position(child.log.parent, child.spec), child.seconds, waiting.seconds)
+            for child, waiting in self.children.items()
+        ]
+        waiting = [Cell(w.spec, w.position) for w in self.waiting]
+        left, each = seconds_left(self.timed, running, waiting, self.policy.jobs)
+        return left, running, each
 
     def _show(self) -> None:
         if time.monotonic() < self.next_show:
             return
         self.next_show = time.monotonic() + SHOW_SECONDS
-        running = self._running()
-        elapsed, left = time.monotonic() - self.started, self._seconds_left(running)
-        sweep = sweep_state(self.done, len(self.runs), elapsed, left)
-        self.progress.update(sweep, [cell_state(*state) for state in running])
+        left, running, each = self._time_left()
+        sweep = sweep_state(self.done, len(self.runs), time.monotonic() - self.started, left)
+        self.progress.update(sweep, [cell_state(*state) for state in zip(running, each, strict=True)])
 
     def _stop_children(self) -> None:
         """Lets the running cells checkpoint and exit, and kills those that do not in time or at a second signal."""

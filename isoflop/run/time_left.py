@@ -1,7 +1,7 @@
 """How long a sweep and its running cells still take: the planner's estimates, corrected by what has been measured."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,9 @@ from isoflop.measured import measured_machine
 from mdm_jax.metrics import newest_row
 from mdm_jax.spec import RunSpec
 from mdm_jax.storage import as_path
+
+TELLING_SHARE = 0.05
+"""The share of its steps after which a running cell's speed tells something of the cells that wait."""
 
 
 @dataclass(frozen=True)
@@ -39,53 +42,55 @@ def read_position(folder: Path, run: RunSpec) -> Position | None:
     return Position(int(row["step"]), row["loss"], step_seconds, max(0.0, time.time() - written))
 
 
-class TimeLeft:
-    """Estimates for the runs of a sweep. `learn` corrects all of them by a run that has finished."""
+@dataclass(frozen=True)
+class Cell:
+    """A run that is not finished; `elapsed` and `earlier` are seconds of its present attempt and of those before."""
 
-    def __init__(self, finished: Iterable[tuple[RunSpec, float]], jobs: int) -> None:
-        """`finished` are runs with their wall seconds, of earlier sweeps on this machine; `jobs` run at a time."""
-        self._finished, self._jobs = list(finished), jobs
-        self._correct()
+    run: RunSpec
+    position: Position | None = None
+    elapsed: float = 0.0
+    earlier: float = 0.0
 
-    def learn(self, run: RunSpec, seconds: float) -> None:
-        """Takes in the wall seconds of a finished run."""
-        self._finished.append((run, seconds))
-        self._correct()
+    @property
+    def computes(self) -> bool:
+        """Whether the present attempt has written a row, so that it has started and compiled."""
+        return self.position is not None and self.position.age < self.elapsed
 
-    def _correct(self) -> None:
-        self._machine = measured_machine(self._finished) or Machine()
-        self._parts: dict[str, tuple[float, float, float]] = {}
+    @property
+    def tells(self) -> bool:
+        """Whether the present attempt has gone far enough for its speed to say something of others."""
+        done = self.position.step / self.run.schedule.steps if self.position else 0.0
+        return self.computes and done >= TELLING_SHARE
 
-    def of_run(self, run: RunSpec, position: Position | None = None, elapsed: float = 0.0) -> float:
-        """Seconds until the run ends.
+    def seconds_left(self, machine: Machine) -> float:
+        """Seconds until the run ends, by its own speed if it has shown any, else by that of the machine."""
+        fixed, stepping, working = machine.parts(self.run)
+        evaluating = evaluation_flops(self.run) / machine.flops_per_second
+        steps, first = self.run.schedule.steps, self.run.cell.parent_steps
+        step_seconds = (stepping + working - evaluating) / (steps - first)
+        if self.position is None:
+            return max(0.0, fixed + (steps - first) * step_seconds + evaluating - self.elapsed)
+        steps_left = steps - self.position.step
+        if not self.computes:
+            return max(0.0, fixed + steps_left * step_seconds + evaluating - self.elapsed)
+        return max(0.0, steps_left * (self.position.step_seconds or step_seconds) + evaluating - self.position.age)
 
-        Args:
-            run: running or waiting.
-            position: how far it has come, if it has begun.
-            elapsed: seconds since its process started; 0 if it waits.
-        """
-        if run.run_id not in self._parts:
-            self._parts[run.run_id] = self._parts_of(run)
-        fixed, step_seconds, evaluating = self._parts[run.run_id]
-        steps_left = run.schedule.steps - (position.step if position else run.cell.parent_steps)
-        if position and position.age < elapsed:  # of the present process, which computes by now
-            left = steps_left * (position.step_seconds or step_seconds) + evaluating - position.age
-        else:
-            left = fixed + steps_left * step_seconds + evaluating - elapsed
-        return max(0.0, left)
 
-    def _parts_of(self, run: RunSpec) -> tuple[float, float, float]:
-        """The seconds of a run that are fixed, those of each step, and those of the final evaluation."""
-        fixed, stepping, working = self._machine.parts(run)
-        evaluating = evaluation_flops(run) / self._machine.flops_per_second
-        own_steps = run.schedule.steps - run.cell.parent_steps
-        return fixed, (stepping + working - evaluating) / own_steps, evaluating
+def seconds_left(
+    finished: Sequence[tuple[RunSpec, float]], running: Sequence[Cell], waiting: Sequence[Cell], jobs: int
+) -> tuple[float, list[float]]:
+    """Seconds until the sweep ends, and until each of the running cells does.
 
-    def of_sweep(self, left: Sequence[tuple[RunSpec, float]]) -> float:
-        """Seconds until the sweep ends.
-
-        Args:
-            left: each run that is not finished, and its own seconds left.
-        """
-        seconds = {run.run_id: own for run, own in left}
-        return sweep_seconds([run for run, _ in left], lambda run: seconds[run.run_id], self._jobs)
+    Args:
+        finished: runs on this machine and their wall seconds.
+        running: cells with a process.
+        waiting: cells without one.
+        jobs: cells that run at a time.
+    """
+    machine = measured_machine(finished) or Machine()
+    telling = [(cell.run, cell.earlier + cell.elapsed + cell.seconds_left(machine)) for cell in running if cell.tells]
+    machine = measured_machine([*finished, *telling]) or machine
+    cells = [*running, *waiting]
+    left = {cell.run.run_id: cell.seconds_left(machine) for cell in cells}
+    sweep = sweep_seconds([cell.run for cell in cells], lambda run: left[run.run_id], jobs)
+    return sweep, [left[cell.run.run_id] for cell in running]
