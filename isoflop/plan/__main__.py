@@ -12,6 +12,7 @@ and the corpus manifest.
 
 import argparse
 import dataclasses
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -108,7 +109,7 @@ def _plan(options: argparse.Namespace) -> int:
     if written.dropped:
         print(wrapped(f"left the plan: {_dropped(written)}"))
     print(f"{as_path(options.out) / PLAN_FILE}: {len(written.runs)} runs, {written.added} of them new")
-    print(f"next: python -m isoflop.run {options.out}")
+    print(f"next: python -m isoflop.run {shlex.quote(options.out)}")
     return DONE
 
 

@@ -12,6 +12,7 @@ import argparse
 import json
 import math
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -136,7 +137,7 @@ def _text(directory: str, found: Refinement, machine: Machine, stated: str, adde
         yield f"nothing is written: --accept appends them to {as_path(directory) / PLAN_FILE}"
     else:
         yield f"{as_path(directory) / PLAN_FILE}: {added} runs appended"
-        yield f"next: python -m isoflop.run {directory}"
+        yield f"next: python -m isoflop.run {shlex.quote(directory)}"
 
 
 def _tree(found: Refinement, machine: Machine, stated: str, added: int | None) -> dict[str, Any]:

@@ -58,7 +58,7 @@ class TerminalProgress(Progress):
             progress.BarColumn(BAR_COLUMNS),
             progress.TextColumn(said, table_column=Column(no_wrap=True)),
         )
-        self._bars = progress.Progress(*columns)
+        self._bars = progress.Progress(*columns, transient=True)
         self._tasks: dict[str, Any] = {}
         self._bars.start()
 
