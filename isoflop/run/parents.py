@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from mdm_jax.lineage import check_parent
+from mdm_jax.run.parent import check_parent
 from mdm_jax.spec import RunSpec
 
 

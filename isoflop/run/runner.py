@@ -19,7 +19,7 @@ from isoflop.run.progress import Progress, cell_line, cell_state, finished_line,
 from isoflop.run.time_left import Cell, Position, read_position, seconds_left
 from isoflop.wording import duration
 from mdm_jax.command import DONE, INTERRUPTED, PREEMPTED, RETRY
-from mdm_jax.lock import RUN_LOCK, Lock, is_held
+from mdm_jax.files.lock import RUN_LOCK, Lock, is_held
 from mdm_jax.results import RunResult, Status
 from mdm_jax.spec import RunSpec
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from isoflop.cost import Machine, evaluation_flops, sweep_seconds
 from isoflop.measured import measured_machine
-from mdm_jax.metrics import newest_row
+from mdm_jax.files.storage import as_path
 from mdm_jax.spec import RunSpec
-from mdm_jax.storage import as_path
+from mdm_jax.train.metrics import newest_row
 
 TELLING_SHARE = 0.05
 """The share of its steps after which a running cell's speed tells something of the cells that wait."""
