@@ -3,6 +3,7 @@
     python -m isoflop.plan --config experiments/quickstart.py --out runs/quickstart
     python -m isoflop.plan --budgets 6e18,1e19,3e19 --overlap mdm --holdout 1e20 --hardware v5e:16 --out runs/mine
     python -m isoflop.plan --budgets 6e18,1e19 --sizes 113,170,231 --out runs/mine
+    python -m isoflop.plan --config experiments/quickstart.py --hours 2 --jobs 2 --out runs/two_hours
 
 Without --config the setting is SMDM's (rows of 2048, vocabulary 32000, batch 256, recipe smdm_code); every key of the
 experiment's `run` and `sweep` sections can be set. Without --sizes a rule places them around the optimum that a prior
@@ -12,6 +13,7 @@ and the corpus manifest.
 
 import argparse
 import dataclasses
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,10 +29,12 @@ from isoflop.cost import (
     Machine,
     doubts,
     find_machine,
+    sweep_seconds,
 )
 from isoflop.grid import check_bounds, make_grid
 from isoflop.place.advice import Advice, advise
 from isoflop.place.expand import expand
+from isoflop.place.from_time import MOST_HOURS, largest_scale, scale_lines, scaled
 from isoflop.plan.table import show_cells, show_forecasts, show_totals, wrapped
 from isoflop.planfile import PLAN_FILE, Written, write_plan
 from isoflop.recipe import RECIPES
@@ -71,6 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--batch", type=int, metavar="B", help="sequences a step, in place of the recipe's")
     add("--recipe", metavar="NAME", help=f"one of {', '.join(RECIPES)}")
     add("--data", metavar="DIR", help="the prepared corpus; corpus, tokenizer and vocabulary are its manifest's")
+    add("--hours", type=float, metavar="H", help="scale all budgets by one factor, so that the sweep takes H hours")
+    add("--jobs", type=int, default=1, metavar="N", help="with --hours: runs at a time, as of isoflop.run (1)")
     add("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="any key, such as sweep.seeds=[0,1]")
     add("--hardware", metavar="KIND:N", help=f"what time and money are estimated for: {', '.join(DEVICES)}, or here")
     add(
@@ -90,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _plan(options: argparse.Namespace) -> int:
     machine = _machine(options)
-    planned = plan_config(_config(options))
+    planned = _planned(options, machine)
     written = write_plan(options.out, planned.runs)
     show_cells(written.runs, machine, planned.unique_tokens)
     show_forecasts(planned.advice.curves, planned.window)
@@ -106,8 +112,25 @@ def _plan(options: argparse.Namespace) -> int:
     if written.dropped:
         print(wrapped(f"left the plan: {_dropped(written)}"))
     print(f"{as_path(options.out) / PLAN_FILE}: {len(written.runs)} runs, {written.added} of them new")
-    print(f"next: python -m isoflop.run {options.out}")
+    jobs = f" --jobs {options.jobs}" if options.jobs > 1 else ""
+    print(f"next: python -m isoflop.run {shlex.quote(options.out)}{jobs}")
     return DONE
+
+
+def _planned(options: argparse.Namespace, machine: Machine) -> "Planned":
+    """The plan that the flags ask for; with --hours its budgets are scaled, and how is printed."""
+    config, hours, jobs = _config(options), options.hours, options.jobs
+    if hours is None:
+        require(jobs == 1, "--jobs", jobs, "left out without --hours")
+        return plan_config(config)
+    require(0 < hours <= MOST_HOURS, "--hours", hours, f"above 0 and at most {MOST_HOURS:g}")
+    require(jobs >= 1, "--jobs", jobs, "at least 1")
+    require(not options.sizes, "--sizes", ",".join(options.sizes or ()), "left out with --hours, which moves the sizes")
+    scale = largest_scale(lambda f: sweep_seconds(plan_config(config, f).runs, machine.seconds, jobs), hours * 3600)
+    planned = plan_config(config, scale.factor)
+    for said in scale_lines(scale, planned.runs, hours, jobs):
+        print(wrapped(said))
+    return planned
 
 
 def _dropped(written: Written) -> str:
@@ -132,8 +155,8 @@ class Planned:
     """The tokens of one epoch over the corpus; None where it is not prepared."""
 
 
-def plan_config(config: ml_collections.ConfigDict) -> Planned:
-    """The runs of an experiment, and what is to be said of them.
+def plan_config(config: ml_collections.ConfigDict, factor: float = 1.0) -> Planned:
+    """The runs of an experiment, all budgets times `factor`, and what is to be said of them.
 
     Raises:
         ValueError: anything wrong with the config, its prior, its corpus or a cell; one line names it.
@@ -146,7 +169,7 @@ def plan_config(config: ml_collections.ConfigDict) -> Planned:
         check_matches(manifest, template.data)
         data = dataclasses.replace(template.data, data_hash=manifest.data_hash)
         template = dataclasses.replace(template, data=data)
-    sweep = expand(template, sweep)
+    sweep = expand(template, scaled(template, sweep, factor))
     runs = make_grid(template, sweep, hardware)
     check_corpora(runs, prepared=False)
     unique = manifest.train.unique_tokens(template.data.seq_len) if manifest else None
