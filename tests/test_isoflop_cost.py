@@ -139,7 +139,7 @@ def test_float32_runs_are_not_judged_by_the_peak_of_bfloat16_in_silence() -> Non
 
 def test_plan_prints_hours_and_money_by_curve_family_and_in_all(tmp_path, capsys) -> None:
     arguments = ["--budgets", "6e18,1e19", "--sizes", "113,170", "--hardware", "v5e:16", "--price", "1.5"]
-    assert main([*arguments, "--out", str(tmp_path)]) == 0
+    assert main([*arguments, "--cells", "--out", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     totals = [line.split() for line in out.split("Totals")[1].splitlines() if line.startswith(("mdm", "arm", "all"))]
     assert [row[:2] for row in totals[:3]] == [["mdm", "6e+18"], ["mdm", "1e+19"], ["mdm", "all"]]

@@ -12,6 +12,7 @@ and the corpus manifest.
 
 import argparse
 import dataclasses
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,8 @@ from isoflop.cost import (
 from isoflop.grid import make_grid
 from isoflop.place.advice import Advice, advise
 from isoflop.place.expand import expand
+from isoflop.plan.alarms import repeats_too_often, too_long
+from isoflop.plan.screen import show_screen, show_warnings
 from isoflop.plan.table import show_cells, show_forecasts, show_totals, wrapped
 from isoflop.planfile import PLAN_FILE, Written, write_plan
 from isoflop.recipe import RECIPES
@@ -73,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--batch", type=int, metavar="B", help="sequences a step, in place of the recipe's")
     add("--recipe", metavar="NAME", help=f"one of {', '.join(RECIPES)}")
     add("--data", metavar="DIR", help="the prepared corpus; corpus, tokenizer and vocabulary are its manifest's")
+    add("--cells", action="store_true", help="print every cell, under every FLOP convention, and all notes")
     add("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="any key, such as sweep.seeds=[0,1]")
     add("--hardware", metavar="KIND:N", help=f"what time and money are estimated for: {', '.join(DEVICES)}, or here")
     add(
@@ -93,23 +97,43 @@ def _parser() -> argparse.ArgumentParser:
 def _plan(options: argparse.Namespace) -> int:
     machine = _machine(options)
     planned = plan_config(_config(options))
-    written = write_plan(options.out, planned.runs)
-    show_cells(written.runs, machine, planned.unique_tokens)
-    show_forecasts(planned.advice.curves, planned.window)
-    show_totals(written.runs, machine)
+    try:
+        written = write_plan(options.out, planned.runs)
+    except (FileExistsError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        raise ValueError(
+            f"--out {options.out}: no folder that can be written ({error.strerror}): take another"
+        ) from error
+    advice, room = planned.advice, None
+    if options.cells:
+        show_cells(written.runs, machine, planned.unique_tokens)
+        show_forecasts(advice.curves, planned.window)
+        show_totals(written.runs, machine)
+        for note in advice.notes:
+            print(wrapped(f"note: {note}"))
+    else:
+        room = show_screen(written.runs, machine, planned.unique_tokens, advice.curves)
     if any(run.cell.parent_run_id for run in written.runs):
         print(savings(written.runs, written.runs[0].cell.convention))
-    warnings = (*planned.advice.warnings, *doubts(written.runs, machine))
-    for said in (*(f"note: {note}" for note in planned.advice.notes), *(f"warning: {w}" for w in warnings)):
-        print(wrapped(said))
+    alarms = (*advice.alarms, *too_long(written.runs, machine), *doubts(written.runs, machine))
+    show_warnings(alarms, advice.warnings, room)
     if written.repaired:
         again = "written anew; one that a refinement appended, and whose run has not started, is left out: refine again"
         print(wrapped(f"{written.repaired} damaged line(s) of the older plan {again}"))
     if written.dropped:
         print(wrapped(f"left the plan: {_dropped(written)}"))
-    print(f"{as_path(options.out) / PLAN_FILE}: {len(written.runs)} runs, {written.added} of them new")
-    print(f"next: python -m isoflop.run {options.out}")
+    _end(options, planned, written)
     return DONE
+
+
+def _end(options: argparse.Namespace, planned: "Planned", written: Written) -> None:
+    """Prints the plan's path and what to type next."""
+    print(f"{as_path(options.out) / PLAN_FILE}: {len(written.runs)} runs, {written.added} of them new")
+    if not options.cells:
+        print("every cell and FLOP convention, and what the numbers rest on: the same command with --cells")
+    if planned.unique_tokens is None:
+        whose = f"--config {shlex.quote(options.config)}" if options.config else "--out DIR, then plan with --data DIR"
+        print(f"next: python -m mdm_jax.data.prepare {whose}")
+    print(f"{'then' if planned.unique_tokens is None else 'next'}: python -m isoflop.run {shlex.quote(options.out)}")
 
 
 def _dropped(written: Written) -> str:
@@ -153,7 +177,11 @@ def plan_config(config: ml_collections.ConfigDict) -> Planned:
     check_corpora(runs, prepared=False)
     unique = manifest.train.unique_tokens(template.data.seq_len) if manifest else None
     advice = advise(template, sweep)
-    advice = dataclasses.replace(advice, warnings=(*advice.warnings, *check_bounds(runs, unique, sweep)))
+    corpus = check_bounds(runs, unique, sweep)
+    if repeats_too_often(runs, unique):
+        advice = dataclasses.replace(advice, alarms=(*advice.alarms, *corpus))
+    else:
+        advice = dataclasses.replace(advice, warnings=(*corpus, *advice.warnings))
     if template.schedule.kind is ScheduleKind.WSD:
         runs = with_trunks(runs, sweep.cooldown_fraction, sweep.trunk_warmup_budget)
     return Planned(runs, advice, sweep.placement.window, unique)

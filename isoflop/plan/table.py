@@ -42,7 +42,7 @@ def show_cells(runs: Sequence[RunSpec], machine: Machine, unique_tokens: int | N
 
 
 def show_forecasts(curves: Sequence[CurveForecast], window: float) -> None:
-    """Prints what a prior expects of each curve, and how many of its sizes lie around the expected optimum."""
+    """Prints what is expected of each curve, and how many of its sizes lie around the expected optimum."""
     near = f"x{window:g}"
     header = ("group", "family", "budget", "N*", "D*", "loss", "sizes", f"{near} below", f"{near} above", "")
     rows = [
@@ -50,13 +50,13 @@ def show_forecasts(curves: Sequence[CurveForecast], window: float) -> None:
             curve.group,
             curve.family.value,
             f"{curve.budget:g}",
-            short_number(curve.expected.n_opt),
-            short_number(curve.expected.tokens),
-            f"{curve.expected.loss:.3f}",
+            short_number(curve.n_opt),
+            short_number(curve.expected.tokens) if curve.expected else "",
+            f"{curve.expected.loss:.3f}" if curve.expected else "",
             str(len(curve.sizes)),
             str(curve.below),
             str(curve.above),
-            "held out" if curve.held_out else "",
+            "held out" if curve.held_out else "" if curve.expected else "a guess",
         )
         for curve in curves
     ]
