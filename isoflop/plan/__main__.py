@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--config", metavar="FILE", help="an experiment file (Python, run as it is: only ones you trust)")
     add("--budgets", type=numbers, metavar="C,…", help="training FLOPs of the curves, such as 6e18,1e19")
     add("--sizes", type=comma_list, metavar="SIZE,…", help="with --budgets: all of these (6 … 2121, or LAYERSxWIDTH)")
-    add("--prior", metavar="FILE", help="fits.json of an earlier report, in place of SMDM's published laws")
+    add("--prior", metavar="FILE", help="tiny (for CPUs) or the fits.json of a report, in place of SMDM's laws")
     add("--overlap", choices=FAMILIES, help="the budgets are this family's, the other's those of equal expected loss")
     add("--holdout", type=numbers, metavar="C,…", help="budgets above the grid, kept for testing the laws")
     add("--families", type=comma_list, metavar="F,…", help="mdm,arm: both if left out; alone it picks the config's")

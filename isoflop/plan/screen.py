@@ -11,8 +11,7 @@ from isoflop.place.advice import CurveForecast
 from isoflop.plan.table import plain
 from isoflop.wording import duration, money, short_number
 from mdm_jax.counting import count_parameters, trained_flops
-from mdm_jax.kinds import FlopConvention
-from mdm_jax.spec import RunSpec
+from mdm_jax.spec import FlopConvention, RunSpec
 
 COLUMNS, LINES = 100, 40
 MOST_ROWS = 18
@@ -83,7 +82,7 @@ def _row(own: Sequence[RunSpec], machine: Machine, unique: int | None, known: di
         _span([count_parameters(run.model).non_embedding for run in own], _short),
         _span([curve.n_opt for curve in curves], _short),
         _span(tokens, _short),
-        f"{max(tokens) / unique:.1g}" if unique else "",
+        short_number(max(tokens) / unique, 2) if unique else "",
         f"{_flops(own)[0]:.2e}",
         duration(sum(machine.seconds(run) for run in own)),
     )
