@@ -105,8 +105,9 @@ def _assign(config: ml_collections.ConfigDict, key: str, value: Any) -> None:
             raise ValueError(f"unknown key {done}{part}{hint}")
         if part is not parts[-1]:
             section, done = section[part], f"{done}{part}."
-    if isinstance(section[parts[-1]], ml_collections.ConfigDict) and not isinstance(value, dict):
-        raise ValueError(f"--set {key}: a section and no value; its keys are {', '.join(section[parts[-1]].keys())}")
+    old: Any = section[parts[-1]]
+    if isinstance(old, ml_collections.ConfigDict) and not isinstance(value, dict):
+        raise ValueError(f"--set {key}: a section and no value; its keys are {', '.join(old.keys())}")
     with section.ignore_type():
         section[parts[-1]] = value
 

@@ -88,8 +88,7 @@ def advise(template: RunSpec, sweep: SweepSpec) -> Advice:
     warnings = []
     for group in dict.fromkeys(curve.group for curve in near):
         own = [curve for curve in near if curve.group == group]
-        warnings += [said for curve in own for said in _sizes(sweep, template, curve)]
-        warnings += _overlap(forecast, own)
+        warnings += [*_sizes(sweep, template, own), *_overlap(sweep, forecast, own)]
     return Advice(curves, tuple(alarms), tuple(warnings), (*_footing(forecast, curves), *_repeats(sweep)))
 
 
@@ -125,13 +124,12 @@ def _one_sided(sweep: SweepSpec, curves: Sequence[CurveForecast], side: str) -> 
         f"{_name(curve)} ({short_number(curve.sizes[nearest], 3)}, best about {short_number(curve.n_opt, 2)})"
         for curve in wrong[:MOST_NAMED]
     )
-    more = f" and {len(wrong) - MOST_NAMED} more" if len(wrong) > MOST_NAMED else ""
     fitting = sorted(c.budget * (math.sqrt(c.sizes[0] * c.sizes[-1]) / c.n_opt) ** (1 / USUAL_EXPONENT) for c in wrong)
     budgets = " to ".join(dict.fromkeys(f"{budget:.0e}" for budget in (fitting[0], fitting[-1])))
     yield (
         f"at {len(wrong)} of {len(curves)} budgets every size is {larger} than the expected optimum, so that no minimum"
-        f" can be found: {named}{more}: take {smaller} sizes, such as --sizes {_suggested(sweep, wrong)}, or budgets"
-        f" about {budgets}"
+        f" can be found: {named}{_more(wrong)}: take {smaller} sizes, such as --sizes {_suggested(sweep, wrong)},"
+        f" or budgets about {budgets}"
     )
 
 
@@ -143,23 +141,29 @@ def _suggested(sweep: SweepSpec, curves: Sequence[CurveForecast]) -> str:
     return ",".join(size.name for size in ladder_between(low, high, ratio))
 
 
-def _sizes(sweep: SweepSpec, template: RunSpec, curve: CurveForecast) -> Iterator[str]:
-    """Warns of a curve with too few sizes around its expected optimum, or too few on one side of it."""
-    if curve.all_above or curve.all_below:
-        return  # an alarm
-    inside, window = curve.below + curve.above, sweep.placement.window
-    fewest = min(FEWEST_SIZES, sweep.placement.holdout_sizes) if curve.held_out else FEWEST_SIZES
-    if inside >= fewest and min(curve.below, curve.above) >= FEWEST_ON_A_SIDE:
+def _sizes(sweep: SweepSpec, template: RunSpec, curves: Sequence[CurveForecast]) -> Iterator[str]:
+    """A warning about the curves with too few sizes around the expected optimum, or too few on one side of it."""
+    thin = [curve for curve in curves if _thin(sweep, curve) and not curve.all_above and not curve.all_below]
+    if not thin:
         return
-    few = f"{FEWEST_ON_A_SIDE} on each side"
-    counted = (
-        f"{inside} size{'' if inside == 1 else 's'} within x{window:g} of the expected optimum"
-        f" {short_number(curve.n_opt)}"
+    named = "; ".join(
+        f"{_name(curve)} has {curve.below} below and {curve.above} above {short_number(curve.n_opt, 3)}:"
+        f" {_remedy(sweep, template, curve)}"
+        for curve in thin[:MOST_NAMED]
     )
     yield (
-        f"{_name(curve)}: {counted}, {curve.below} below and {curve.above} above it; wanted are {fewest}, with {few}:"
-        f" {_remedy(sweep, template, curve)}"
+        f"{len(thin)} of {len(curves)} curves have few sizes within x{sweep.placement.window:g} of the expected optimum"
+        f" (wanted are {FEWEST_SIZES}, with {FEWEST_ON_A_SIDE} on each side): {named}{_more(thin)}"
     )
+
+
+def _thin(sweep: SweepSpec, curve: CurveForecast) -> bool:
+    fewest = min(FEWEST_SIZES, sweep.placement.holdout_sizes) if curve.held_out else FEWEST_SIZES
+    return curve.below + curve.above < fewest or min(curve.below, curve.above) < FEWEST_ON_A_SIDE
+
+
+def _more(curves: Sequence[CurveForecast]) -> str:
+    return f" and {len(curves) - MOST_NAMED} more" if len(curves) > MOST_NAMED else ""
 
 
 def _remedy(sweep: SweepSpec, template: RunSpec, curve: CurveForecast) -> str:
@@ -175,11 +179,13 @@ def _remedy(sweep: SweepSpec, template: RunSpec, curve: CurveForecast) -> str:
         if new:
             return f"add {', '.join(new)}"
     low, high = n_opt * window ** min(0, min(short)), n_opt * window ** max(0, max(short))
+    if low < LEAST_RULED:
+        return "shapes so small are sparse, take a larger budget"
     between = f"from {short_number(low)} to {short_number(high)}"
     return f"the ladder has no others there: add sizes LAYERSxWIDTH {between} (sweep.placement.sizes)"
 
 
-def _overlap(forecast: Forecast, curves: Sequence[CurveForecast]) -> Iterator[str]:
+def _overlap(sweep: SweepSpec, forecast: Forecast, curves: Sequence[CurveForecast]) -> Iterator[str]:
     """Warns of a family of which too few budgets are expected inside the other's losses."""
     families = dict.fromkeys(curve.family for curve in curves)
     losses = {f: [c.expected.loss for c in curves if c.family is f and c.expected] for f in families}
@@ -193,10 +199,13 @@ def _overlap(forecast: Forecast, curves: Sequence[CurveForecast]) -> Iterator[st
         reach = [f"{here.budget_for(family, loss):.2g}" for loss in (high, low)]
         name, others = family.value.upper(), other.value.upper()
         group = f"group {curves[0].group}: " if curves[0].group else ""
+        fix = f"(sweep.placement.{family.value}_budgets; --overlap {other.value} derives them)"
+        if sweep.placement.overlap:
+            fix = "(give more budgets: the ends of the range are not inside it)"
         yield (
             f"{group}{inside} of {len(losses[family])} {name} budgets are expected inside the {others}'s losses"
             f" ({high:.3f} to {low:.3f}), wanted are {FEWEST_BUDGETS}: {name} budgets between {reach[0]} and"
-            f" {reach[1]} are (sweep.placement.{family.value}_budgets; --overlap {other.value} derives them)"
+            f" {reach[1]} are {fix}"
         )
 
 

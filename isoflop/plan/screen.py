@@ -56,7 +56,7 @@ def show_screen(
 
 def _table(title: str, rows: Sequence[tuple[str, ...]]) -> str:
     """The rows without empty columns, and without `DISPENSABLE` ones where lines would be too long."""
-    shown = [i for i in range(len(HEADER)) if any(row[i] for row in rows)]
+    shown, text = [i for i in range(len(HEADER)) if any(row[i] for row in rows)], ""
     for name in (*DISPENSABLE, None):
         cut = [tuple(row[i] for i in shown) for row in (HEADER, *rows)]
         text = plain(title, cut[0], cut[1:])
