@@ -1,6 +1,7 @@
 """The plan on one screen: a row for each budget of each family, totals, warnings loudest first, the next command."""
 
 import os
+import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
@@ -60,7 +61,7 @@ def _table(title: str, rows: Sequence[tuple[str, ...]]) -> str:
     for name in (*DISPENSABLE, None):
         cut = [tuple(row[i] for i in shown) for row in (HEADER, *rows)]
         text = plain(title, cut[0], cut[1:])
-        if max(map(len, text.splitlines())) <= COLUMNS:
+        if max(map(len, text.splitlines())) <= _columns():
             break
         shown = [i for i in shown if HEADER[i] != name]
     return text
@@ -144,5 +145,10 @@ def _one_place() -> bool:
         return False
 
 
+def _columns() -> int:
+    """`COLUMNS`, or a terminal's where it has fewer."""
+    return min(COLUMNS, shutil.get_terminal_size().columns) if sys.stdout.isatty() else COLUMNS
+
+
 def _wrapped(text: str) -> str:
-    return textwrap.fill(text, COLUMNS, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)
+    return textwrap.fill(text, _columns(), subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)
