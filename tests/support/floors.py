@@ -32,6 +32,7 @@ ONLY_IN = {
     "ml_collections": "mdm_jax/config.py",
     "etils": "mdm_jax/files/storage.py",
 }
+AXES_ARE_NAMED_IN = "mdm_jax/devices/sharding.py"
 LAZY = {"isoflop/preflight/__main__.py": "train", "isoflop/refine/evidence.py": "analysis"}
 """Rooms that one file may reach over the floors, from inside a function."""
 
