@@ -356,18 +356,8 @@ def test_corpus_too_small_is_said_with_its_epochs(tmp_path, capsys) -> None:
 
 
 def test_flags_reach_the_runs(tmp_path) -> None:
-    arguments = [
-        "--config",
-        QUICKSTART,
-        "--budgets",
-        "1e13",
-        "--sizes",
-        "2x64",
-        "--seq-len",
-        "96",
-        "--vocab-size",
-        "300",
-    ]
+    other = {"--budgets": "1e13", "--sizes": "2x64", "--seq-len": "96", "--vocab-size": "300"}
+    arguments = ["--config", QUICKSTART, *(word for flag in other.items() for word in flag)]
     elsewhere = f"run.data.directory={tmp_path / 'nothing_prepared'}"
     settings = ["--batch", "8", "--set", "run.optim.weight_decay=0", "--set", "sweep.seeds=[3]", "--set", elsewhere]
     assert main([*arguments, *settings, "--out", str(tmp_path)]) == 0
