@@ -129,7 +129,7 @@ def _end(options: argparse.Namespace, planned: "Planned", written: Written) -> N
     """Prints the plan's path and what to type next."""
     print(f"{as_path(options.out) / PLAN_FILE}: {len(written.runs)} runs, {written.added} of them new")
     if not options.cells:
-        print("every cell and FLOP convention, and what the numbers rest on: the same command with --cells")
+        print(wrapped("every cell and FLOP convention, and what the numbers rest on: the same command with --cells"))
     if planned.unique_tokens is None:
         whose = f"--config {shlex.quote(options.config)}" if options.config else "--out DIR, then plan with --data DIR"
         print(f"next: python -m mdm_jax.data.prepare {whose}")

@@ -1,20 +1,18 @@
 """The plan on one screen: a row for each budget of each family, totals, warnings loudest first, the next command."""
 
 import os
-import shutil
 import sys
-import textwrap
 from collections.abc import Callable, Sequence
 from itertools import groupby
 
 from isoflop.cost import Machine
 from isoflop.place.advice import CurveForecast
-from isoflop.plan.table import plain
+from isoflop.plan.table import columns, plain, wrapped
 from isoflop.wording import duration, money, short_number
 from mdm_jax.counting import count_parameters, trained_flops
 from mdm_jax.spec import FlopConvention, RunSpec
 
-COLUMNS, LINES = 100, 40
+LINES = 40
 MOST_ROWS = 18
 """Rows of the table; a sweep of more curves has a row for all budgets of a family."""
 HEADER = ("group", "family", "budget", "runs", "sizes", "best about", "tokens a run", "epochs", "FLOPs", "time")
@@ -49,21 +47,20 @@ def show_screen(
     known = {(curve.group, curve.family, curve.budget, curve.convention): curve for curve in forecasts}
     rows = [_row(own, machine, unique_tokens, known) for own in curves]
     print(_table(f"Plan: {len(runs)} runs; sizes are parameters without embedding and head", rows))
-    print(_wrapped(_totals(runs, machine)))
+    print(wrapped(_totals(runs, machine)))
     if unique_tokens is None:
-        print(_wrapped("Epochs over the text: unknown until it is prepared."))
+        print(wrapped("Epochs over the text: unknown until it is prepared."))
     return LINES - LINES_AROUND - len(rows)
 
 
 def _table(title: str, rows: Sequence[tuple[str, ...]]) -> str:
-    """The rows without empty columns, and without `DISPENSABLE` ones where lines would be too long."""
-    shown, text = [i for i in range(len(HEADER)) if any(row[i] for row in rows)], ""
-    for name in (*DISPENSABLE, None):
-        cut = [tuple(row[i] for i in shown) for row in (HEADER, *rows)]
-        text = plain(title, cut[0], cut[1:])
-        if max(map(len, text.splitlines())) <= _columns():
-            break
-        shown = [i for i in shown if HEADER[i] != name]
+    """The table, without as many of the `DISPENSABLE` columns as its width demands."""
+    text = plain(title, HEADER, rows)
+    for name in DISPENSABLE:
+        if max(map(len, text.splitlines())) > columns():
+            i = HEADER.index(name)
+            rows = [(*row[:i], "", *row[i + 1 :]) for row in rows]
+            text = plain(title, HEADER, rows)
     return text
 
 
@@ -126,7 +123,7 @@ def show_warnings(alarms: Sequence[str], warnings: Sequence[str], lines: int | N
     """
     said = [*(f"WARNING: {text}" for text in alarms), *(f"warning: {text}" for text in warnings)]
     used = 0
-    for i, text in enumerate(map(_wrapped, said)):
+    for i, text in enumerate(map(wrapped, said)):
         used += text.count("\n") + 1
         if i and lines is not None and used > lines:
             print(f"and {len(said) - i} more warning(s): --cells")
@@ -143,12 +140,3 @@ def _one_place() -> bool:
         return os.path.sameopenfile(sys.stdout.fileno(), sys.stderr.fileno())
     except (OSError, ValueError):  # one of them is no file, as in a notebook
         return False
-
-
-def _columns() -> int:
-    """`COLUMNS`, or a terminal's where it has fewer."""
-    return min(COLUMNS, shutil.get_terminal_size().columns) if sys.stdout.isatty() else COLUMNS
-
-
-def _wrapped(text: str) -> str:
-    return textwrap.fill(text, _columns(), subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)

@@ -166,6 +166,6 @@ def test_numbers_for_people() -> None:
     assert [money(x) for x in (0.0, 12.4, 1240.4)] == ["$0.00", "$12.40", "$1,240"]
 
 
-def test_plain_table_sets_curves_apart() -> None:
-    rows = [("mdm", "1"), ("mdm", "2"), ("arm", "3")]
-    assert plain("T", ("family", "n"), rows, apart=1) == "T\nfamily  n\n\nmdm     1\nmdm     2\n\narm     3\n"
+def test_plain_table_leaves_out_empty_columns() -> None:
+    rows = [("", "mdm", "1", ""), ("", "arm", "20", "")]
+    assert plain("T", ("group", "family", "n", ""), rows) == "T\nfamily   n\nmdm      1\narm     20\n"
