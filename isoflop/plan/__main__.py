@@ -3,6 +3,7 @@
     python -m isoflop.plan --config experiments/quickstart.py --out runs/quickstart
     python -m isoflop.plan --budgets 6e18,1e19,3e19 --overlap mdm --holdout 1e20 --hardware v5e:16 --out runs/mine
     python -m isoflop.plan --budgets 6e18,1e19 --sizes 113,170,231 --out runs/mine
+    python -m isoflop.plan --config experiments/quickstart.py --hours 2 --jobs 2 --out runs/two_hours
 
 Without --config the setting is SMDM's (rows of 2048, vocabulary 32000, batch 256, recipe smdm_code); every key of the
 experiment's `run` and `sweep` sections can be set. Without --sizes a rule places them around the optimum that a prior
@@ -30,10 +31,12 @@ from isoflop.cost import (
     Machine,
     doubts,
     find_machine,
+    sweep_seconds,
 )
 from isoflop.grid import make_grid
 from isoflop.place.advice import Advice, advise
 from isoflop.place.expand import expand
+from isoflop.place.from_time import MOST_HOURS, largest_scale, scale_lines, scaled
 from isoflop.plan.alarms import repeats_too_often, too_long
 from isoflop.plan.screen import show_screen, show_warnings
 from isoflop.plan.table import show_cells, show_forecasts, show_totals, wrapped
@@ -76,6 +79,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--batch", type=int, metavar="B", help="sequences a step, in place of the recipe's")
     add("--recipe", metavar="NAME", help=f"one of {', '.join(RECIPES)}")
     add("--data", metavar="DIR", help="the prepared corpus; corpus, tokenizer and vocabulary are its manifest's")
+    add("--hours", type=float, metavar="H", help="scale all budgets by one factor, so that the sweep takes H hours")
+    add("--jobs", type=int, default=1, metavar="N", help="with --hours: runs at a time, as of isoflop.run (1)")
     add("--cells", action="store_true", help="print every cell, under every FLOP convention, and all notes")
     add("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="any key, such as sweep.seeds=[0,1]")
     add("--hardware", metavar="KIND:N", help=f"what time and money are estimated for: {', '.join(DEVICES)}, or here")
@@ -96,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _plan(options: argparse.Namespace) -> int:
     machine = _machine(options)
-    planned = plan_config(_config(options))
+    planned = _planned(options, machine)
     try:
         written = write_plan(options.out, planned.runs)
     except (FileExistsError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
@@ -133,7 +138,25 @@ def _end(options: argparse.Namespace, planned: "Planned", written: Written) -> N
     if planned.unique_tokens is None:
         whose = f"--config {shlex.quote(options.config)}" if options.config else "--out DIR, then plan with --data DIR"
         print(f"next: python -m mdm_jax.data.prepare {whose}")
-    print(f"{'then' if planned.unique_tokens is None else 'next'}: python -m isoflop.run {shlex.quote(options.out)}")
+    jobs = f" --jobs {options.jobs}" if options.jobs > 1 else ""
+    when = "then" if planned.unique_tokens is None else "next"
+    print(f"{when}: python -m isoflop.run {shlex.quote(options.out)}{jobs}")
+
+
+def _planned(options: argparse.Namespace, machine: Machine) -> "Planned":
+    """The plan that the flags ask for; with --hours its budgets are scaled, and how is printed."""
+    config, hours, jobs = _config(options), options.hours, options.jobs
+    if hours is None:
+        require(jobs == 1, "--jobs", jobs, "left out without --hours")
+        return plan_config(config)
+    require(0 < hours <= MOST_HOURS, "--hours", hours, f"above 0 and at most {MOST_HOURS:g}")
+    require(jobs >= 1, "--jobs", jobs, "at least 1")
+    require(not options.sizes, "--sizes", ",".join(options.sizes or ()), "left out with --hours, which moves the sizes")
+    scale = largest_scale(lambda f: sweep_seconds(plan_config(config, f).runs, machine.seconds, jobs), hours * 3600)
+    planned = plan_config(config, scale.factor)
+    for said in scale_lines(scale, planned.runs, hours, jobs):
+        print(wrapped(said))
+    return planned
 
 
 def _dropped(written: Written) -> str:
@@ -158,8 +181,8 @@ class Planned:
     """The tokens of one epoch over the corpus; None where it is not prepared."""
 
 
-def plan_config(config: ml_collections.ConfigDict) -> Planned:
-    """The runs of an experiment, and what is to be said of them.
+def plan_config(config: ml_collections.ConfigDict, factor: float = 1.0) -> Planned:
+    """The runs of an experiment, all budgets times `factor`, and what is to be said of them.
 
     Raises:
         ValueError: anything wrong with the config, its prior, its corpus or a cell; one line names it.
@@ -172,7 +195,7 @@ def plan_config(config: ml_collections.ConfigDict) -> Planned:
         check_matches(manifest, template.data)
         data = dataclasses.replace(template.data, data_hash=manifest.data_hash)
         template = dataclasses.replace(template, data=data)
-    sweep = expand(template, sweep)
+    sweep = expand(template, scaled(template, sweep, factor))
     runs = make_grid(template, sweep, hardware)
     check_corpora(runs, prepared=False)
     unique = manifest.train.unique_tokens(template.data.seq_len) if manifest else None

@@ -17,7 +17,7 @@ MOST_ROWS = 18
 """Rows of the table; a sweep of more curves has a row for all budgets of a family."""
 HEADER = ("group", "family", "budget", "runs", "sizes", "best about", "tokens a run", "epochs", "FLOPs", "time")
 DISPENSABLE = ("best about", "FLOPs")
-LINES_AROUND = 12
+LINES_AROUND = 15
 """Lines of the screen beside the table and the warnings."""
 
 

@@ -4,9 +4,9 @@ import pytest
 
 from isoflop.cost import Machine, doubts, find_machine, measured_flops_per_second, work_flops
 from isoflop.grid import make_grid
+from isoflop.measured import measured_machine
 from isoflop.plan.__main__ import main
 from isoflop.plan.table import plain
-from isoflop.refine.measured import measured_machine
 from isoflop.sweep import CurveSpec, SweepSpec
 from isoflop.wording import duration, money
 from mdm_jax.counting import forward_flops, train_flops

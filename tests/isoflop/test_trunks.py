@@ -10,13 +10,14 @@ import pytest
 
 from analysis import check, read_runs
 from analysis.finding import Severity
+from isoflop.cost import chains, work_flops
 from isoflop.grid import make_grid
 from isoflop.ladder import SMDM
 from isoflop.place.expand import expand
 from isoflop.placement import PlacementSpec
 from isoflop.plan.__main__ import main
 from isoflop.planfile import read_plan, write_plan
-from isoflop.run.parents import chain_flops, check_parents
+from isoflop.run.parents import check_parents
 from isoflop.sweep import CurveSpec, SweepSpec
 from isoflop.trunks import savings, with_trunks
 from mdm_jax.counting import count_parameters, train_flops
@@ -149,8 +150,8 @@ def test_what_is_trained_is_the_longest_trunk_and_every_cooldown() -> None:
         saved = savings(runs)
         assert (saved.trained, saved.alone) == (one * (max(starts) + sum(cooldowns)), one * sum(steps))
         assert sorted(run.schedule.steps for run in cells(runs)) == sorted(steps)
-        longest = max(chain_flops(runs).values())
-        assert longest == chain_flops(runs)[min(runs, key=lambda run: run.schedule.steps).run_id]
+        longest = chains(runs, work_flops)
+        assert max(longest.values()) == longest[min(runs, key=lambda run: run.schedule.steps).run_id]
 
 
 def test_branches_that_begin_at_one_step_share_their_segment() -> None:
