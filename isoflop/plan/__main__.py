@@ -35,6 +35,8 @@ from isoflop.grid import check_bounds, make_grid
 from isoflop.place.advice import Advice, advise
 from isoflop.place.expand import expand
 from isoflop.place.from_time import MOST_HOURS, largest_scale, scale_lines, scaled
+from isoflop.plan.alarms import repeats_too_often, too_long
+from isoflop.plan.screen import show_screen, show_warnings
 from isoflop.plan.table import show_cells, show_forecasts, show_totals, wrapped
 from isoflop.planfile import PLAN_FILE, Written, write_plan
 from isoflop.recipe import RECIPES
@@ -66,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--config", metavar="FILE", help="an experiment file (Python, run as it is: only ones you trust)")
     add("--budgets", type=numbers, metavar="C,…", help="training FLOPs of the curves, such as 6e18,1e19")
     add("--sizes", type=comma_list, metavar="SIZE,…", help="with --budgets: all of these (6 … 2121, or LAYERSxWIDTH)")
-    add("--prior", metavar="FILE", help="fits.json of an earlier report, in place of SMDM's published laws")
+    add("--prior", metavar="FILE", help="tiny (for CPUs) or the fits.json of a report, in place of SMDM's laws")
     add("--overlap", choices=FAMILIES, help="the budgets are this family's, the other's those of equal expected loss")
     add("--holdout", type=numbers, metavar="C,…", help="budgets above the grid, kept for testing the laws")
     add("--families", type=comma_list, metavar="F,…", help="mdm,arm: both if left out; alone it picks the config's")
@@ -77,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--data", metavar="DIR", help="the prepared corpus; corpus, tokenizer and vocabulary are its manifest's")
     add("--hours", type=float, metavar="H", help="scale all budgets by one factor, so that the sweep takes H hours")
     add("--jobs", type=int, default=1, metavar="N", help="with --hours: runs at a time, as of isoflop.run (1)")
+    add("--cells", action="store_true", help="print every cell, under every FLOP convention, and all notes")
     add("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="any key, such as sweep.seeds=[0,1]")
     add("--hardware", metavar="KIND:N", help=f"what time and money are estimated for: {', '.join(DEVICES)}, or here")
     add(
@@ -97,24 +100,45 @@ def _parser() -> argparse.ArgumentParser:
 def _plan(options: argparse.Namespace) -> int:
     machine = _machine(options)
     planned = _planned(options, machine)
-    written = write_plan(options.out, planned.runs)
-    show_cells(written.runs, machine, planned.unique_tokens)
-    show_forecasts(planned.advice.curves, planned.window)
-    show_totals(written.runs, machine)
+    try:
+        written = write_plan(options.out, planned.runs)
+    except (FileExistsError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        raise ValueError(
+            f"--out {options.out}: no folder that can be written ({error.strerror}): take another"
+        ) from error
+    advice, room = planned.advice, None
+    if options.cells:
+        show_cells(written.runs, machine, planned.unique_tokens)
+        show_forecasts(advice.curves, planned.window)
+        show_totals(written.runs, machine)
+        for note in advice.notes:
+            print(wrapped(f"note: {note}"))
+    else:
+        room = show_screen(written.runs, machine, planned.unique_tokens, advice.curves)
     if any(run.cell.parent_run_id for run in written.runs):
         print(savings(written.runs, written.runs[0].cell.convention))
-    warnings = (*planned.advice.warnings, *doubts(written.runs, machine))
-    for said in (*(f"note: {note}" for note in planned.advice.notes), *(f"warning: {w}" for w in warnings)):
-        print(wrapped(said))
+    alarms = (*advice.alarms, *too_long(written.runs, machine), *doubts(written.runs, machine))
+    show_warnings(alarms, advice.warnings, room)
     if written.repaired:
         again = "written anew; one that a refinement appended, and whose run has not started, is left out: refine again"
         print(wrapped(f"{written.repaired} damaged line(s) of the older plan {again}"))
     if written.dropped:
         print(wrapped(f"left the plan: {_dropped(written)}"))
-    print(f"{as_path(options.out) / PLAN_FILE}: {len(written.runs)} runs, {written.added} of them new")
-    jobs = f" --jobs {options.jobs}" if options.jobs > 1 else ""
-    print(f"next: python -m isoflop.run {shlex.quote(options.out)}{jobs}")
+    _end(options, planned, written)
     return DONE
+
+
+def _end(options: argparse.Namespace, planned: "Planned", written: Written) -> None:
+    """Prints the plan's path and what to type next."""
+    print(f"{as_path(options.out) / PLAN_FILE}: {len(written.runs)} runs, {written.added} of them new")
+    if not options.cells:
+        print(wrapped("every cell and FLOP convention, and what the numbers rest on: the same command with --cells"))
+    if planned.unique_tokens is None:
+        whose = f"--config {shlex.quote(options.config)}" if options.config else "--out DIR, then plan with --data DIR"
+        print(f"next: python -m mdm_jax.data.prepare {whose}")
+    jobs = f" --jobs {options.jobs}" if options.jobs > 1 else ""
+    when = "then" if planned.unique_tokens is None else "next"
+    print(f"{when}: python -m isoflop.run {shlex.quote(options.out)}{jobs}")
 
 
 def _planned(options: argparse.Namespace, machine: Machine) -> "Planned":
@@ -174,7 +198,11 @@ def plan_config(config: ml_collections.ConfigDict, factor: float = 1.0) -> Plann
     check_corpora(runs, prepared=False)
     unique = manifest.train.unique_tokens(template.data.seq_len) if manifest else None
     advice = advise(template, sweep)
-    advice = dataclasses.replace(advice, warnings=(*advice.warnings, *check_bounds(runs, unique, sweep)))
+    corpus = check_bounds(runs, unique, sweep)
+    if repeats_too_often(runs, unique):
+        advice = dataclasses.replace(advice, alarms=(*advice.alarms, *corpus))
+    else:
+        advice = dataclasses.replace(advice, warnings=(*corpus, *advice.warnings))
     if template.schedule.kind is ScheduleKind.WSD:
         runs = with_trunks(runs, sweep.cooldown_fraction, sweep.trunk_warmup_budget)
     return Planned(runs, advice, sweep.placement.window, unique)

@@ -58,4 +58,4 @@ def test_commands_to_give_next_quote_the_folder(tmp_path: Path, capsys) -> None:
     assert run([str(out)]) == 1
     assert f"write it with python -m isoflop.plan --out '{out}'\n" in capsys.readouterr().err
     assert main([*SIZED.split(), "--out", str(out)]) == 0
-    assert capsys.readouterr().out.endswith(f"next: python -m isoflop.run '{out}'\n")
+    assert capsys.readouterr().out.endswith(f"then: python -m isoflop.run '{out}'\n")

@@ -304,7 +304,7 @@ def test_another_run_is_no_parent() -> None:
 def test_the_plan_prints_what_it_saves(tmp_path, capsys) -> None:
     flags = ["--budgets", "1e10,3e10", "--sizes", "1x16", "--families", "arm", "--seq-len", "64", "--vocab-size", "257"]
     wsd = ["run.schedule.kind=wsd", "sweep.cooldown_fraction=0.25"]
-    assert main([*flags, "--recipe", "tiny_trunk", "--out", str(tmp_path), "--set", *wsd]) == 0
+    assert main([*flags, "--recipe", "tiny_trunk", "--cells", "--out", str(tmp_path), "--set", *wsd]) == 0
     out = capsys.readouterr().out
     runs = read_plan(tmp_path)
     assert f"WSD trunks: {savings(runs).trained:.3g} FLOPs (smdm_6nd) in place of 4" in out
@@ -315,6 +315,7 @@ def test_the_plan_prints_what_it_saves(tmp_path, capsys) -> None:
     text = (tmp_path / "plan.jsonl").read_text()
     assert main([*flags, "--recipe", "tiny_trunk", "--out", str(tmp_path), "--set", *wsd]) == 0
     assert (tmp_path / "plan.jsonl").read_text() == text
+    capsys.readouterr()
     for setting, said in (
         ("sweep.cooldown_fraction=1", "sweep.cooldown_fraction = 1.0: must be at least 0 and below 1"),
         ("run.schedule.cooldown_steps=5", "run.schedule.cooldown_steps = 5: must be left out"),
