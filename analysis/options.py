@@ -27,7 +27,7 @@ RECIPE = ("curve", "x", "log_loss", "window", "noise_sd", "weights", "scatter", 
 
 def new_parser(module: str, description: str, runs: str = "RUNS") -> argparse.ArgumentParser:
     """A parser that knows which runs to read."""
-    made = Parser(prog=f"python -m {module}", description=description)
+    made = Parser(module, description=description)
     made.add_argument("runs", metavar=runs, help="a sweep's directory, or a run table (.csv, .tsv, .jsonl, .parquet)")
     made.add_argument("--columns", metavar="OURS=THEIRS,…", help="map foreign columns: params_non_embedding=N,loss=val")
     made.add_argument("--where", action="append", default=[], metavar="COLUMN=VALUE", help="only these runs, such as "

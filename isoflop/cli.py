@@ -11,7 +11,7 @@ from mdm_jax.command import BAD, DONE, Parser
 def new_parser(module: str, description: str | None) -> Parser:
     """An empty parser of `python -m module`; its help shows the description as it is written."""
     return Parser(
-        prog=f"python -m {module}",
+        module,
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

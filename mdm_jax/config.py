@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import ml_collections
 
+from mdm_jax.command import refuse_hidden
 from mdm_jax.spec import RunSpec
 from mdm_jax.storage import as_path
 from mdm_jax.tree import build, require, to_dict
@@ -28,7 +29,7 @@ def load_config(path: str) -> ml_collections.ConfigDict:
     """What `get_config()` of an experiment file returns. The file is Python and is run: load only files you trust.
 
     Raises:
-        ValueError: there is no such file, it has no `get_config`, or a key in it is unknown.
+        ValueError: there is no such file, it has no `get_config`, or a key or an import in it is unknown.
     """
     file = as_path(path)
     require(
@@ -43,6 +44,10 @@ def load_config(path: str) -> ml_collections.ConfigDict:
         raise ValueError(
             f"{path}: {' '.join(said.partition('Other fields present')[0].split())}{_suggestion(said)}"
         ) from error
+    except ImportError as error:
+        for package in ("isoflop", "analysis", "experiments"):
+            refuse_hidden(package)
+        raise ValueError(f"{path}: {error}") from error
     require(isinstance(config, ml_collections.ConfigDict), "get_config()", type(config).__name__, "a ConfigDict")
     return config
 

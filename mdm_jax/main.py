@@ -9,10 +9,9 @@ finished, or another process trains the run; 130 interrupted and 143 asked to st
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
 from mdm_jax.attempt import Attempt, code_if_finished
-from mdm_jax.command import BAD, INTERRUPTED, RETRY, say
+from mdm_jax.command import BAD, INTERRUPTED, RETRY, Parser, say
 from mdm_jax.config import load_config, override, run_section, to_spec
 from mdm_jax.faults import may_pass
 from mdm_jax.sealed_json import numbered_lines
@@ -22,18 +21,10 @@ from mdm_jax.supervised import is_supervised, supervise
 from mdm_jax.tree import require
 
 
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong with the flags in one line, with exit code 1 as for every other bad input."""
-
-    def error(self, message: str) -> NoReturn:
-        """Does not return."""
-        sys.exit(say(message, BAD))
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     about, _, details = (__doc__ or "").partition("\n\n")
-    flags = Parser("python -m mdm_jax.main", description=about, epilog=details)
+    flags = Parser("mdm_jax.main", description=about, epilog=details)
     source = flags.add_mutually_exclusive_group(required=True)
     source.add_argument("--plan", help="plan.jsonl that isoflop.plan wrote")
     source.add_argument("--config", help="experiment file; its `run` section is the run")

@@ -211,14 +211,17 @@ def test_a_killed_worker_and_an_interruption_are_one_line_each(tmp_path):
     os.kill(children(process)[-1], signal.SIGKILL)
     said = process.communicate(timeout=120)[1]
     assert process.returncode == 1
-    assert said.startswith("error: a worker process was ended from outside (is memory short?)")
+    assert said.startswith("mdm_jax: a worker process was ended from outside (is memory short?)")
     assert said.count("\n") == 1
 
     process = start(arguments, "--jobs", "2")
     wait_for_parts(process, tmp_path, 6)
     os.killpg(process.pid, signal.SIGINT)
     said = process.communicate(timeout=120)[1]
-    assert (process.returncode, said) == (130, "interrupted: the same command goes on from the finished parts\n")
+    assert (process.returncode, said) == (
+        130,
+        "mdm_jax: interrupted: the same command goes on from the finished parts\n",
+    )
 
 
 def test_a_latin_1_file_is_named_with_the_remedy_or_passed_over(tmp_path, capsys):

@@ -101,7 +101,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, capsys,
     said = capsys.readouterr().err
     assert code == 1
     assert message in said
-    assert said.startswith("error: ")
+    assert said.startswith("mdm_jax: ")
     assert said.count("\n") == 1
     assert not [path for path in tmp_path.iterdir() if path.name != ".x.lock"]
 
@@ -154,7 +154,7 @@ def test_a_full_disk_is_one_line_and_leaves_what_was_there(tmp_path):
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (100_000, 100_000))  # long before it can write
     said = process.communicate()[1]
     assert process.returncode == 1
-    assert said.startswith("error: [Errno 27] File too large")
+    assert said.startswith("mdm_jax: [Errno 27] File too large")
     assert said.count("\n") == 1
     assert content(data.directory) == before
 

@@ -24,7 +24,7 @@ from isoflop.refine.proposal import TITLES, Kind, flops_of
 from isoflop.refine.propose import MOST_RUNS, Refinement, refine
 from isoflop.wording import duration, money
 from mdm_jax.accelerators import DEVICES
-from mdm_jax.command import DONE
+from mdm_jax.command import DONE, refuse_hidden
 from mdm_jax.spec import RunSpec
 from mdm_jax.storage import as_path
 from mdm_jax.tree import require
@@ -64,6 +64,7 @@ def _refine(options: argparse.Namespace) -> int:
     require(options.max_runs >= 1, "--max-runs", options.max_runs, "at least 1")
     loss = options.loss
     require(loss is None or 0 < loss < math.inf, "--loss", loss, "above 0 nats")
+    refuse_hidden("analysis")
     evidence = read_evidence(options.directory, options.where, options.curve, loss)
     found = refine(evidence, options.budget_flops, options.max_runs)
     machine, stated = _machine(options, evidence)

@@ -16,11 +16,11 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from typing import NoReturn
 
 import rich.console
 import rich.progress
 
+from mdm_jax.command import BAD, DONE, INTERRUPTED, Parser, say
 from mdm_jax.config import load_config, override, run_section, to_spec
 from mdm_jax.data.build import PARTS, Progress, Report, build_shards
 from mdm_jax.data.store import verify_folder
@@ -171,14 +171,8 @@ def _data_spec(args: argparse.Namespace) -> DataSpec:
     )
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line and exit code 1, as for every other bad input."""
-        self.exit(1, f"error: {message}\n")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser("python -m mdm_jax.data.prepare", description="Text to token shards.")
+    parser = Parser("mdm_jax.data.prepare", description="Text to token shards.")
     add = parser.add_argument
     add("--config", help="experiment file; its run.data section is prepared")
     add(
@@ -257,13 +251,11 @@ def main(argv: list[str] | None = None) -> int:
         with _progress(f"preparing {data.corpus.source.value} into {data.directory}") as report:
             manifest, made = prepare(data, args.force, args.verify, report, args.jobs, args.skip_bad)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return say(error, BAD)
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on from the finished parts", file=sys.stderr)
-        return 130
+        return say("interrupted: the same command goes on from the finished parts", INTERRUPTED)
     print(_summary(manifest, data.directory, made))
-    return 0
+    return DONE
 
 
 if __name__ == "__main__":
