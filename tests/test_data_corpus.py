@@ -4,6 +4,7 @@ import gzip
 import itertools
 import json
 import os
+import random
 import re
 import subprocess
 import sys
@@ -13,9 +14,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import zstandard
-from small_corpus import texts, write_jsonl
+from small_corpus import documents, texts, write_jsonl
 
-from mdm_jax.data.corpus import cut, documents, labelled, read_piece
+from mdm_jax.data.corpus import cut, labelled, read_piece
 from mdm_jax.data.holdout import WINDOW_BYTES, shared_windows
 from mdm_jax.data.pydoc import pydoc_documents
 from mdm_jax.spec import CorpusSource, CorpusSpec, DataSpec, EvaluationSpec
@@ -24,7 +25,7 @@ TEXTS = texts(50)
 
 
 def read(source, path, **settings):
-    return list(documents(CorpusSpec(source=CorpusSource(source), path=str(path), **settings)))
+    return documents(CorpusSpec(source=CorpusSource(source), path=str(path), **settings))
 
 
 def test_text_files_give_their_text_in_the_order_of_their_names(tmp_path):
@@ -51,6 +52,36 @@ def test_a_text_without_blank_lines_is_cut_all_the_same(tmp_path):
     pieces = read("text", tmp_path)
     assert max(map(len, pieces)) < 70_000
     assert "\n".join(pieces) + "\n" == (tmp_path / "log.txt").read_text()
+
+
+@pytest.mark.parametrize("mark", ["\n", ". ", " ", ""])
+def test_passages_cut_a_text_at_the_best_end_it_has(tmp_path, mark):
+    draw = random.Random(0)
+    words = ("".join(draw.choices("abcdeäλ漢😀", k=draw.randint(1, 60))) for _ in range(2000))
+    text = mark.join(words) if mark else "".join(words).replace(" ", "")
+    (tmp_path / "long.txt").write_text("\ufeff" + text)
+    pieces = read("passages", tmp_path)
+    assert len(pieces) > 10
+    assert all(2000 <= len(piece) <= 4096 for piece in pieces[:-1])
+    assert (mark if mark == "\n" else "").join(pieces) == text
+    assert all(piece.endswith(mark.strip("\n")) for piece in pieces[:-1])
+
+
+def test_passages_do_not_depend_on_how_the_file_is_read(tmp_path, monkeypatch):
+    (tmp_path / "long.txt").write_text("".join(f"größe {i}, λ 漢字 😀{chr(10) * (i % 50 == 0)}" for i in range(3000)))
+    whole = read("passages", tmp_path)
+    monkeypatch.setattr("mdm_jax.data.plain_text.READ_BYTES", 7)
+    assert read("passages", tmp_path) == whole
+
+
+@pytest.mark.parametrize("source", ["text", "passages"])
+def test_bytes_that_are_not_utf_8_are_named_by_their_place_in_the_file(tmp_path, source, monkeypatch):
+    start = "\ufeffgröße\n".encode()
+    (tmp_path / "a.txt").write_bytes(start + b"gr\xf6\xdfe\n")
+    monkeypatch.setattr("mdm_jax.data.plain_text.READ_BYTES", 5)
+    place = f"byte {len(start) + 2}: not UTF-8 (invalid start byte): convert the file, with iconv -f latin1 -t utf-8"
+    with pytest.raises(ValueError, match=r"a\.txt: (line 2, )?" + re.escape(place)):
+        read(source, tmp_path)
 
 
 def test_jsonl_plain_gzip_and_zstandard_read_the_same(tmp_path):
@@ -98,7 +129,7 @@ def test_half_a_surrogate_pair_does_not_stop_the_reading(tmp_path):
         ('{"body": "x"}', "line 3: no text in field 'text'; its fields: body"),
         ('{"text": 3}', "line 3: no text in field"),
         ("[" * 100_000, "line 3: not JSON"),
-        (b'{"text": "\xff"}', "line 3: not UTF-8"),
+        (b'{"text": "\xff"}', "line 3, byte 28: not UTF-8"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path, line, message):
@@ -174,8 +205,8 @@ def tfds_directory(tmp_path_factory):
 
 def test_tfds_gives_every_record_without_tensorflow(tfds_directory):
     code = (
-        "import sys; from mdm_jax.data.corpus import documents; from mdm_jax.spec import CorpusSpec, CorpusSource;"
-        f"d = list(documents(CorpusSpec(CorpusSource.TFDS, {tfds_directory!r})));"
+        "import sys; from mdm_jax.data.corpus import labelled; from mdm_jax.spec import CorpusSpec, CorpusSource;"
+        f"d = [document.text for document in labelled(CorpusSpec(CorpusSource.TFDS, {tfds_directory!r}), 0.02)];"
         "assert 'tensorflow' not in sys.modules; import json; print(json.dumps(d))"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -188,7 +219,7 @@ def test_tfds_in_pieces_gives_every_record_once(tfds_directory):
     assert len(pieces) == 8
     assert sum(piece.weight for piece in pieces) == len(TEXTS)
     found = [document.text for piece in pieces for document in read_piece(corpus, piece, 0.1)]
-    assert found == list(documents(corpus))
+    assert found == documents(corpus)
 
 
 def test_tfds_refuses_what_it_cannot_read_whole(tfds_directory, tmp_path):
@@ -213,7 +244,7 @@ def test_tfds_names_a_damaged_directory(tfds_directory, tmp_path):
 
 
 def test_the_documentation_corpus_is_english_and_code():
-    some = list(documents(CorpusSpec(max_bytes=400_000)))
+    some = documents(CorpusSpec(max_bytes=400_000))
     text = " ".join(some)
     words = re.findall(r"[a-z]+", text.lower())
     assert 0.03 < words.count("the") / len(words) < 0.09, "English is about 5% 'the'"
@@ -225,8 +256,9 @@ def test_the_documentation_corpus_is_english_and_code():
 
 def test_the_documentation_corpus_does_not_depend_on_the_process():
     code = (
-        "import hashlib; from mdm_jax.data.corpus import documents; from mdm_jax.spec import CorpusSpec;"
-        "print(hashlib.sha256('|'.join(documents(CorpusSpec(max_bytes=300_000))).encode()).hexdigest())"
+        "import hashlib; from mdm_jax.data.corpus import labelled; from mdm_jax.spec import CorpusSpec;"
+        "texts = [document.text for document in labelled(CorpusSpec(max_bytes=300_000), 0.02)];"
+        "print(hashlib.sha256('|'.join(texts).encode()).hexdigest())"
     )
     here = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     environment = {**os.environ, "PYTHONHASHSEED": "77", "LC_ALL": "C", "HOME": "/"}
@@ -235,7 +267,7 @@ def test_the_documentation_corpus_does_not_depend_on_the_process():
 
 
 def test_a_larger_documentation_corpus_begins_with_the_smaller_one():
-    small, large = (list(documents(CorpusSpec(max_bytes=size))) for size in (50_000, 100_000))
+    small, large = (documents(CorpusSpec(max_bytes=size)) for size in (50_000, 100_000))
     everything = [document.text for document in itertools.islice(pydoc_documents(), 2 * len(large))]
     for some in (small, large):
         places = [everything.index(text) for text in some]

@@ -9,29 +9,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from mdm_jax.data.files import (
-    COMPRESSED,
-    JSONL_SUFFIXES,
-    PARQUET_SUFFIXES,
-    TEXT_SUFFIXES,
-    Skip,
-    find_files,
-    jsonl_documents,
-    parquet_documents,
-    text_documents,
-)
-from mdm_jax.data.holdout import Grouped, digest_in_validation, hold_out
+from mdm_jax.data.files import COMPRESSED, find_files
+from mdm_jax.data.holdout import Grouped, hold_out, in_validation
+from mdm_jax.data.plain_text import passages, text_documents
 from mdm_jax.data.pydoc import pydoc_documents, pydoc_versions
+from mdm_jax.data.records import Skip, jsonl_documents, parquet_documents
 from mdm_jax.data.tfds import tfds_documents, tfds_records
-from mdm_jax.spec import CorpusSource, CorpusSpec, DataSpec
+from mdm_jax.spec import CorpusSource, CorpusSpec
 from mdm_jax.storage import Path, as_path
 
 PIECE_BYTES = 32 << 20
 PIECE_RECORDS = 1 << 15
+TEXT_SUFFIXES = (".txt", ".text", ".md", ".rst")
 SUFFIXES = {
     CorpusSource.TEXT: TEXT_SUFFIXES,
-    CorpusSource.JSONL: JSONL_SUFFIXES,
-    CorpusSource.PARQUET: PARQUET_SUFFIXES,
+    CorpusSource.PASSAGES: TEXT_SUFFIXES,
+    CorpusSource.JSONL: (".jsonl", ".ndjson"),
+    CorpusSource.PARQUET: (".parquet",),
 }
 
 
@@ -112,7 +106,7 @@ def read_piece(corpus: CorpusSpec, piece: Piece, fraction: float, skip: Skip | N
             if raw.strip():
                 text, content = _clean(raw)
                 digest = hashlib.sha256(content).digest()
-                yield Document(text, content, digest, digest_in_validation(digest, fraction))
+                yield Document(text, content, digest, in_validation(digest, fraction))
     except ValueError:
         _check_unchanged(corpus, piece)  # a file that is written while it is read may look corrupt
         raise
@@ -133,6 +127,8 @@ def _texts(corpus: CorpusSpec, piece: Piece, skip: Skip | None) -> Iterator[str]
             return parquet_documents(piece.path, corpus.text_field)
         case CorpusSource.TFDS:
             return tfds_documents(piece.path, corpus.text_field, piece.start, piece.stop)
+        case CorpusSource.PASSAGES:
+            return passages(piece.path)
     return text_documents(piece.path)
 
 
@@ -199,12 +195,3 @@ def _read_or_skip(corpus: CorpusSpec, piece: Piece, fraction: float, skip: Skip 
 def no_text(corpus: CorpusSpec) -> str:
     """What to say of a corpus without text."""
     return f"corpus {corpus.source.value}: no text" + (f" in {corpus.path}" if corpus.path else "")
-
-
-def documents(corpus: CorpusSpec) -> Iterator[str]:
-    """The texts of `labelled`, with the default share of the validation split.
-
-    Raises:
-        ValueError: as `labelled`.
-    """
-    return (document.text for document in labelled(corpus, DataSpec.validation_fraction))

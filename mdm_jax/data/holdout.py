@@ -28,13 +28,8 @@ class Grouped(NamedTuple):
     text: str
 
 
-def in_validation(text: str, fraction: float) -> bool:
-    """Whether a document that is its own group belongs to the validation split."""
-    return digest_in_validation(hashlib.sha256(text.encode()).digest(), fraction)
-
-
-def digest_in_validation(digest: bytes, fraction: float) -> bool:
-    """Whether a document whose UTF-8 text has this SHA-256 belongs to the validation split."""
+def in_validation(digest: bytes, fraction: float) -> bool:
+    """Whether a document whose UTF-8 text has this SHA-256, and which is its own group, is validation text."""
     return int.from_bytes(digest[:8], "big") < fraction * 2.0**64
 
 

@@ -111,12 +111,18 @@ class _Skipped:
     """What was passed over: the first few, and how often."""
 
     def __init__(self) -> None:
-        self.told: list[str] = []
-        self.count = 0
+        self.count, self._first = 0, list[str]()
 
     def __call__(self, said: str) -> None:
         self.count += 1
-        self.told += [said] if self.count <= MOST_TOLD else []
+        if self.count <= MOST_TOLD:
+            self._first.append(said)
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """A line for each of the first few, and one for the rest."""
+        rest = self.count - len(self._first)
+        return (*self._first, f"{rest} more in the same file") if rest else tuple(self._first)
 
 
 def _written(task: Task) -> Part:
@@ -130,7 +136,7 @@ def _written(task: Task) -> Part:
             raise
         skip(str(error))
         part = _write(task, iter(()))
-    part = replace(part, skipped=tuple(skipped.told), skipped_count=skipped.count)
+    part = replace(part, skipped=skipped.told, skipped_count=skipped.count)
     write_atomic(as_path(task.folder) / f"{task.name}.json", json.dumps(to_dict(part)) + "\n")
     return part
 
