@@ -6,8 +6,10 @@ import json
 import os
 import random
 import re
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow
@@ -18,7 +20,9 @@ from small_corpus import documents, texts, write_jsonl
 
 from mdm_jax.data.corpus import cut, labelled, read_piece
 from mdm_jax.data.holdout import WINDOW_BYTES, shared_windows
+from mdm_jax.data.prepare import main as prepare
 from mdm_jax.data.pydoc import pydoc_documents
+from mdm_jax.manifest import read_manifest
 from mdm_jax.spec import CorpusSource, CorpusSpec, DataSpec, EvaluationSpec
 
 TEXTS = texts(50)
@@ -177,30 +181,43 @@ def test_files_without_text_are_an_empty_corpus(tmp_path):
         read("text", tmp_path)
 
 
+DOCS = (Path(__file__).resolve().parents[1] / "docs" / "data.md").read_text()
+
+
 @pytest.fixture(scope="module")
 def tfds_directory(tmp_path_factory):
-    """A TFDS builder directory in the ArrayRecord format, made without TensorFlow."""
-    import tensorflow_datasets as tfds
+    """A TFDS builder directory in the ArrayRecord format, made without TensorFlow by the program of docs/data.md."""
+    folder = tmp_path_factory.mktemp("tfds")
+    write_jsonl(folder / "texts.jsonl", TEXTS)
+    program = (
+        DOCS.partition("```python\n")[2].partition("```")[0] + "import sys; assert 'tensorflow' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, check=True)
+    return str(folder / "tfds" / "my_texts" / "1.0.0")
 
-    class Tiny(tfds.core.GeneratorBasedBuilder):
-        VERSION = tfds.core.Version("1.0.0")
 
-        def _info(self):
-            features = tfds.features.FeaturesDict(
-                {"text": tfds.features.Text(), "n": tfds.features.Scalar(dtype=np.int64)}
-            )
-            return tfds.core.DatasetInfo(builder=self, features=features)
-
-        def _split_generators(self, dl_manager):
-            return {"train": self._generate_examples()}
-
-        def _generate_examples(self):
-            for i, text in enumerate(TEXTS):
-                yield i, {"text": text, "n": i}
-
-    builder = Tiny(data_dir=tmp_path_factory.mktemp("tfds"), file_format="array_record")
-    builder.download_and_prepare()
-    return str(builder.data_dir)
+def test_every_command_of_the_documentation_prepares_a_corpus(tfds_directory, tmp_path, monkeypatch, capsys):
+    """The Parquet files are named and shaped as the Hub gives them."""
+    monkeypatch.chdir(tmp_path)
+    Path("tfds").symlink_to(Path(tfds_directory).parents[1])
+    Path("books").mkdir()
+    for i, text in enumerate(texts(40)):
+        Path("books", f"{i}.txt").write_text(text)
+    Path("book.txt").write_text(" ".join(texts(400)))
+    hub = Path("stories", "data")
+    hub.mkdir(parents=True)
+    for name, seed in (("train-00000-of-00002", 1), ("train-00001-of-00002", 2), ("validation-00000-of-00001", 3)):
+        table = pyarrow.table({"text": texts(400, seed), "url": [f"https://{i}" for i in range(400)]})
+        pyarrow.parquet.write_table(table, hub / f"{name}-0123456789abcdef.parquet", row_group_size=100)
+    commands = re.findall(r"^python -m mdm_jax\.data\.prepare (.*)$", DOCS, re.MULTILINE)
+    assert len(commands) == 4
+    for command in commands:
+        words = shlex.split(command)
+        more = ["--jobs", "1"]
+        more += [] if "--validation-fraction" in words else ["--validation-fraction", "0.2"]  # for 50 texts
+        assert prepare([*words, *more]) == 0, capsys.readouterr().err
+    manifest = read_manifest("data/stories")
+    assert manifest.train.documents + manifest.validation.documents == 800, "the Hub's own validation text stays out"
 
 
 def test_tfds_gives_every_record_without_tensorflow(tfds_directory):
@@ -223,7 +240,7 @@ def test_tfds_in_pieces_gives_every_record_once(tfds_directory):
 
 
 def test_tfds_refuses_what_it_cannot_read_whole(tfds_directory, tmp_path):
-    with pytest.raises(ValueError, match="no feature 'body'; it has n, text"):
+    with pytest.raises(ValueError, match="no feature 'body'; it has text"):
         read("tfds", tfds_directory, text_field="body")
     with pytest.raises(ValueError, match=r"dataset_info\.json: no such file: corpus\.path must be a TFDS"):
         read("tfds", tmp_path)
