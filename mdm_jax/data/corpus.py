@@ -15,8 +15,8 @@ from mdm_jax.data.plain_text import passages, text_documents
 from mdm_jax.data.pydoc import pydoc_documents, pydoc_versions
 from mdm_jax.data.records import Skip, jsonl_documents, parquet_documents
 from mdm_jax.data.tfds import tfds_documents, tfds_records
+from mdm_jax.files.storage import Path, as_path
 from mdm_jax.spec import CorpusSource, CorpusSpec
-from mdm_jax.storage import Path, as_path
 
 PIECE_BYTES = 32 << 20
 PIECE_RECORDS = 1 << 15

@@ -9,7 +9,7 @@ from typing import BinaryIO, NamedTuple, cast
 
 import pyarrow
 
-from mdm_jax.storage import Path, as_path, is_local
+from mdm_jax.files.storage import Path, as_path, is_local
 
 COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
 MOST_LINE_BYTES = 64 << 20

@@ -4,7 +4,7 @@ import codecs
 from collections.abc import Iterator
 
 from mdm_jax.data.files import READ_BYTES, not_utf8, open_bytes, read_lines, without_mark
-from mdm_jax.storage import as_path
+from mdm_jax.files.storage import as_path
 
 DOCUMENT_CHARACTERS = 4096
 MOST_DOCUMENT_CHARACTERS = 1 << 16

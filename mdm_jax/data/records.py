@@ -8,7 +8,7 @@ import pyarrow
 import pyarrow.parquet
 
 from mdm_jax.data.files import Line, read_lines
-from mdm_jax.storage import Path, as_path
+from mdm_jax.files.storage import Path, as_path
 
 TEXT_TYPES = (pyarrow.string(), pyarrow.large_string())
 BATCH_ROWS = 64
