@@ -106,12 +106,6 @@ def _assign(config: ml_collections.ConfigDict, key: str, value: Any) -> None:
         section[parts[-1]] = value
 
 
-def run_section(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """The `run` section of an experiment, or the whole of a config that is nothing but a run."""
-    section: Any = config.get("run", config)
-    return section
-
-
 def to_spec(cls: type[T], config: ml_collections.ConfigDict) -> T:
     """The dataclass `cls` (RunSpec, or a sweep's) that a ConfigDict describes.
 
@@ -119,3 +113,13 @@ def to_spec(cls: type[T], config: ml_collections.ConfigDict) -> T:
         ValueError: an unknown key, a wrong type or a value out of bounds, each named.
     """
     return build(cls, config.to_dict())
+
+
+def load_run(path: str, settings: Iterable[str] = ()) -> RunSpec:
+    """The run of an experiment file: its section `run`, or the whole of a file that describes nothing but a run.
+
+    Raises:
+        ValueError: see `load_config`, `override` and `to_spec`.
+    """
+    config: Any = override(load_config(path), settings)
+    return to_spec(RunSpec, config.get("run", config))

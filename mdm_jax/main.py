@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from mdm_jax.command import BAD, INTERRUPTED, RETRY, Parser, say
-from mdm_jax.config import load_config, override, run_section, to_spec
+from mdm_jax.config import load_run
 from mdm_jax.files.faults import may_pass
 from mdm_jax.files.sealed_json import numbered_lines
 from mdm_jax.files.storage import Path, as_path, is_file
@@ -76,8 +76,7 @@ def requested(flags: argparse.Namespace) -> tuple[RunSpec, Path]:
         plan = as_path(flags.plan)
         spec, runs = spec_of_plan(plan, flags.run_id), plan.parent / "runs"
     else:
-        config = override(load_config(flags.config), flags.set)
-        spec, runs = to_spec(RunSpec, run_section(config)), as_path("runs")
+        spec, runs = load_run(flags.config, flags.set), as_path("runs")
     return spec, (as_path(flags.runs) if flags.runs else runs) / spec.run_id
 
 

@@ -4,8 +4,8 @@ import json
 import random
 from pathlib import Path
 
-from mdm_jax.data.corpus import labelled
 from mdm_jax.data.prepare import prepare
+from mdm_jax.data.sources import labelled
 from mdm_jax.spec import CorpusSource, CorpusSpec, DataSpec
 
 WORDS = """

@@ -15,9 +15,9 @@ import pytest
 from small_corpus import data_spec, texts
 
 from mdm_jax.data.build import build_shards
-from mdm_jax.data.corpus import cut, labelled, read_piece
 from mdm_jax.data.duplicates import first_of_each
 from mdm_jax.data.prepare import main, prepare
+from mdm_jax.data.sources import labelled, pieces_of, read_piece
 from mdm_jax.data.store import open_split
 from mdm_jax.files.storage import as_path
 from mdm_jax.manifest import read_manifest
@@ -105,7 +105,7 @@ def test_a_bad_line_is_named_by_its_number_in_the_file_whatever_the_cut(tmp_path
 
 def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path):
     data = data_spec(tmp_path)
-    (piece,) = cut(data.corpus)
+    (piece,) = pieces_of(data.corpus)
     reading = read_piece(data.corpus, piece, 0.2)
     next(reading)
     with open(data.corpus.path, "a") as file:

@@ -98,7 +98,7 @@ def test_pieces_are_shorter_than_bytes(model, corpus):
 
 def test_training_again_in_another_process_gives_the_same_model(model):
     code = (
-        "import hashlib; from mdm_jax.data.corpus import labelled; from mdm_jax.spec import CorpusSpec;"
+        "import hashlib; from mdm_jax.data.sources import labelled; from mdm_jax.spec import CorpusSpec;"
         "from mdm_jax.data.tokenizer import train_sentencepiece;"
         "texts = (document.text for document in labelled(CorpusSpec(max_bytes=200_000), 0.02));"
         "print(hashlib.sha256(train_sentencepiece(texts, 600)).hexdigest())"
@@ -135,11 +135,11 @@ def test_what_is_no_model_is_named(tmp_path, content):
 def test_a_prepared_folder_gives_its_tokenizer_back(tmp_path):
     data = prepared(tmp_path, tokenizer=TokenizerSpec(TokenizerKind.SENTENCEPIECE, 300))
     manifest = read_manifest(data.directory)
-    tokenizer = load_tokenizer(data.directory)
+    tokenizer = load_tokenizer(data.directory, manifest)
     assert (tokenizer.vocab_size, tokenizer.eos_id) == (manifest.vocab_size, manifest.eos_id) == (300, 1)
     path = tmp_path / "prepared" / "tokenizer.model"
     raw = bytearray(path.read_bytes())
     raw[-1] ^= 1
     path.write_bytes(raw)
     with pytest.raises(ValueError, match=r"tokenizer\.model: (corrupt|not a sentencepiece model)"):
-        load_tokenizer(data.directory)
+        load_tokenizer(data.directory, manifest)
