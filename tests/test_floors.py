@@ -139,7 +139,7 @@ def test_a_second_file_of_analysis_with_jax_is_found() -> None:
 KEPT = [
     (
         "mdm_jax/spec/run_spec.py",
-        "from __future__ import annotations\nimport json\nimport numpy as np\nfrom mdm_jax import storage",
+        "from __future__ import annotations\nimport json\nimport numpy as np\nfrom mdm_jax.files import storage",
     ),
     ("mdm_jax/config.py", "import ml_collections\nfrom mdm_jax.spec import RunSpec"),
     ("mdm_jax/files/storage.py", "from etils import epath"),
@@ -152,7 +152,7 @@ KEPT = [
     ("mdm_jax/data/prepare.py", "import rich\nif __name__ == '__main__':\n    main()"),
     (
         "mdm_jax/train/loop.py",
-        "from mdm_jax import __version__, checkpoint\nfrom mdm_jax.model.transformer import Transformer",
+        "from mdm_jax import __version__\nfrom . import checkpoint\nfrom mdm_jax.model.transformer import Transformer",
     ),
     (
         "mdm_jax/main.py",

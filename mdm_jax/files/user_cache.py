@@ -29,10 +29,12 @@ def private_folder(path: str | os.PathLike[str]) -> pathlib.Path:
     if not os.path.lexists(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = folder.lstat()
+    others_write = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    refused = f"cache folder = {str(folder)!r}: must be"
     if not stat.S_ISDIR(found.st_mode):
-        raise ValueError(f"cache folder {folder}: is a link or no folder: remove it")
+        raise ValueError(f"{refused} a folder, and no link: remove the link")
     if found.st_uid != os.getuid():
-        raise ValueError(f"cache folder {folder}: belongs to another user: name another in the variable that names it")
-    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise ValueError(f"cache folder {folder}: others may write to it: chmod go-w it")
+        raise ValueError(f"{refused} your own: name another folder in the variable that names this one")
+    if others_write:
+        raise ValueError(f"{refused} closed to other users: chmod go-w it")
     return folder

@@ -17,7 +17,7 @@ ASSEMBLY = {"train", "evaluate", "tasks"}
 DOORS = {"main", "run"}
 BESIDE = {"isoflop", "analysis"}
 TOP = {"experiments", "benchmarks", "tests", "constraints"}
-FACTS_ELSEWHERE = {"devices.accelerators", "run.parent", "train.seal", "train.step_folders"}
+FACTS_ELSEWHERE = {"devices.accelerators", "run.parent"}
 """Modules that load no jax and keep the rules of the facts, in a folder whose other modules stand higher."""
 
 OTHER_PACKAGES = {
@@ -32,6 +32,7 @@ ONLY_IN = {
     "ml_collections": "mdm_jax/config.py",
     "etils": "mdm_jax/files/storage.py",
 }
+AXES_ARE_NAMED_IN = "mdm_jax/devices/sharding.py"
 LAZY = {"isoflop/preflight/__main__.py": "train", "isoflop/refine/evidence.py": "analysis"}
 """Rooms that one file may reach over the floors, from inside a function."""
 
