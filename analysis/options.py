@@ -7,14 +7,12 @@ belongs into `new_parser` and `runs_of`.
 import argparse
 import json
 import math
-import os
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from analysis.sampling import DRAWS, LEVEL, SEED, UNIT, UNITS
-from mdm_jax.command import Parser
+from mdm_jax.command import DONE, Parser, exit_code
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +25,7 @@ RECIPE = ("curve", "x", "log_loss", "window", "noise_sd", "weights", "scatter", 
 
 def new_parser(module: str, description: str, runs: str = "RUNS") -> argparse.ArgumentParser:
     """A parser that knows which runs to read."""
-    made = Parser(prog=f"python -m {module}", description=description)
+    made = Parser(module, description=description)
     made.add_argument("runs", metavar=runs, help="a sweep's directory, or a run table (.csv, .tsv, .jsonl, .parquet)")
     made.add_argument("--columns", metavar="OURS=THEIRS,…", help="map foreign columns: params_non_embedding=N,loss=val")
     made.add_argument("--where", action="append", default=[], metavar="COLUMN=VALUE", help="only these runs, such as "
@@ -143,22 +141,18 @@ def plain(value: Any) -> Any:
 
 
 def answer(
-    made: argparse.ArgumentParser, arguments: Any, work: Callable[[argparse.Namespace], Answer],
+    made: argparse.ArgumentParser,
+    arguments: Any,
+    work: Callable[[argparse.Namespace], Answer],
     text: Callable[[Answer], str],
-) -> int:  # fmt: skip
-    """Exit code of a command line: 0 with `work`'s answer on stdout, 1 with one line on stderr that says why not."""
+) -> int:
+    """Exit code of a command line: 0 with `work`'s answer on stdout, or one line on stderr that says why not."""
     given = made.parse_args(arguments)
-    try:
+
+    def respond() -> int:
         found = work(given)
-        if getattr(given, "json", False):
-            print(json.dumps(plain(found), indent=1, allow_nan=False))
-        else:
-            print(text(found))
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (ValueError, OSError) as error:
-        module = made.prog.removeprefix("python -m ")
-        print(f"{module}: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    return 0
+        as_json = getattr(given, "json", False)
+        print(json.dumps(plain(found), indent=1, allow_nan=False) if as_json else text(found))
+        return DONE
+
+    return exit_code(respond)

@@ -1,4 +1,4 @@
-"""What commands share: their parser, their exit codes, one clear line on standard error, and the forms of flags."""
+"""What commands share: parser, exit codes, one clear line on standard error, forms of flags, hidden packages."""
 
 import argparse
 import os
@@ -6,31 +6,35 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NoReturn
+from importlib.util import find_spec
+from pathlib import Path, PurePath
+from typing import Any, NoReturn
 
 DONE, BAD, DIVERGED, RETRY, INTERRUPTED, PREEMPTED = 0, 1, 3, 42, 130, 143
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose errors are one line and exit 1, as every other bad input's."""
+    """argparse whose errors are one line and exit 1, as every other bad input's. Help shows the name that was typed."""
+
+    def __init__(self, module: str, **settings: Any) -> None:
+        """A parser of `python -m module`, or of the console script (`mdm-report`) that was typed in its place."""
+        script = PurePath(sys.argv[0]).stem
+        prog = script if script.startswith("mdm-") else f"python -m {module}"
+        super().__init__(prog=prog, **settings)
 
     def error(self, message: str) -> NoReturn:
         """Prints the error and exits."""
-        print(f"{self.prog}: {message} (--help lists the flags)", file=sys.stderr)
-        raise SystemExit(BAD)
+        raise SystemExit(say(f"{message} (--help lists the flags)", BAD))
 
 
 def new_parser(module: str, description: str | None) -> Parser:
     """An empty parser of `python -m module`; its help shows the description as it is written."""
     return Parser(
-        prog=f"python -m {module}",
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        module, description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
 
 
-def exit_code(name: str, command: Callable[[], int]) -> int:
+def exit_code(command: Callable[[], int]) -> int:
     """The command's exit code; for a user's error, a full disk or Ctrl-C one line on standard error and its code."""
     try:
         code = command()
@@ -40,11 +44,9 @@ def exit_code(name: str, command: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except (ValueError, OSError) as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        return BAD
+        return say(error, BAD)
     except KeyboardInterrupt as stop:
-        print(f"{name}: {str(stop) or 'interrupted'}", file=sys.stderr)
-        return INTERRUPTED
+        return say(str(stop) or "interrupted", INTERRUPTED)
 
 
 def say(said: object, code: int) -> int:
@@ -52,6 +54,18 @@ def say(said: object, code: int) -> int:
     with suppress(OSError):  # standard error may lie on the disk that is full
         print(f"mdm_jax: {one_line(said)}", file=sys.stderr, flush=True)
     return code
+
+
+def refuse_hidden(package: str) -> None:
+    """Returns if `analysis`, `isoflop` or `experiments` is the package of mdm-jax and not a file or folder of the user.
+
+    Raises:
+        ValueError: what lies in the current folder is found first; the way round is named.
+    """
+    found = find_spec(package)
+    if found and found.origin and Path(found.origin).parent != Path(__file__).parents[1] / package:
+        ways = "rename it, start from another folder, or use the console scripts (mdm-plan, mdm-report, ...)"
+        raise ValueError(f"{found.origin} hides the package {package!r} of mdm-jax: {ways}")
 
 
 def one_line(said: object) -> str:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import ml_collections
 
+from mdm_jax.command import refuse_hidden
 from mdm_jax.files.storage import as_path
 from mdm_jax.spec import RunSpec
 from mdm_jax.spec.validation import build, require, to_dict
@@ -41,6 +42,9 @@ def load_config(path: str) -> ml_collections.ConfigDict:
         config = namespace["get_config"]()
     except Exception as error:  # the file is the user's, who wants to know its line
         said = _said(error)
+        if isinstance(error, ImportError):
+            for package in ("isoflop", "analysis", "experiments"):
+                refuse_hidden(package)
         message = " ".join(said.partition("Other fields present")[0].split())
         raise ValueError(f"{path}{_line(error, str(file))}: {message}{_suggestion(said)}") from error
     require(isinstance(config, ml_collections.ConfigDict), "get_config()", type(config).__name__, "a ConfigDict")
@@ -112,12 +116,6 @@ def _assign(config: ml_collections.ConfigDict, key: str, value: Any) -> None:
         section[parts[-1]] = value
 
 
-def run_section(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """The `run` section of an experiment, or the whole of a config that is nothing but a run."""
-    section: Any = config.get("run", config)
-    return section
-
-
 def to_spec(cls: type[T], config: ml_collections.ConfigDict) -> T:
     """The dataclass `cls` (RunSpec, or a sweep's) that a ConfigDict describes.
 
@@ -125,3 +123,13 @@ def to_spec(cls: type[T], config: ml_collections.ConfigDict) -> T:
         ValueError: an unknown key, a wrong type or a value out of bounds, each named.
     """
     return build(cls, config.to_dict())
+
+
+def load_run(path: str, settings: Iterable[str] = ()) -> RunSpec:
+    """The run of an experiment file: its section `run`, or the whole of a file that describes nothing but a run.
+
+    Raises:
+        ValueError: see `load_config`, `override` and `to_spec`.
+    """
+    config: Any = override(load_config(path), settings)
+    return to_spec(RunSpec, config.get("run", config))

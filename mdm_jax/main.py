@@ -10,10 +10,9 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
-from mdm_jax.command import BAD, INTERRUPTED, RETRY, say
-from mdm_jax.config import load_config, override, run_section, to_spec
+from mdm_jax.command import BAD, INTERRUPTED, RETRY, Parser, say
+from mdm_jax.config import load_run
 from mdm_jax.files.faults import may_pass
 from mdm_jax.files.sealed_json import numbered_lines
 from mdm_jax.files.storage import Kind, Path, as_path, is_file, kind
@@ -25,18 +24,10 @@ from mdm_jax.spec.validation import require
 MOST_NAMED = 5
 
 
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong with the flags in one line, with exit code 1 as for every other bad input."""
-
-    def error(self, message: str) -> NoReturn:
-        """Does not return."""
-        sys.exit(say(message, BAD))
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     about, _, details = (__doc__ or "").partition("\n\n")
-    flags = Parser("python -m mdm_jax.main", description=about, epilog=details)
+    flags = Parser("mdm_jax.main", description=about, epilog=details)
     source = flags.add_mutually_exclusive_group(required=True)
     source.add_argument("--plan", help="plan.jsonl that isoflop.plan wrote, or its folder")
     source.add_argument("--config", help="experiment file; its `run` section is the run")
@@ -94,8 +85,7 @@ def requested(flags: argparse.Namespace) -> tuple[RunSpec, Path]:
         plan = plan / "plan.jsonl" if kind(plan, follow=True) is Kind.FOLDER else plan
         spec, runs = spec_of_plan(plan, flags.run_id), plan.parent / "runs"
     else:
-        config = override(load_config(flags.config), flags.set)
-        spec, runs = to_spec(RunSpec, run_section(config)), as_path("runs")
+        spec, runs = load_run(flags.config, flags.set), as_path("runs")
     return spec, (as_path(flags.runs) if flags.runs else runs) / spec.run_id
 
 

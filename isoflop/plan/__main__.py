@@ -58,7 +58,7 @@ SMDM_SEQ_LEN = 2048
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code of the command: 0, or 1 after one line that says what is wrong."""
     options = _parser().parse_args(arguments)
-    return exit_code("isoflop.plan", lambda: _plan(options))
+    return exit_code(lambda: _plan(options))
 
 
 def _parser() -> argparse.ArgumentParser:

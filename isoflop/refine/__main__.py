@@ -23,7 +23,7 @@ from isoflop.refine.evidence import CURVES, Evidence, read_evidence
 from isoflop.refine.proposal import TITLES, Kind, flops_of
 from isoflop.refine.propose import MOST_RUNS, Refinement, refine
 from isoflop.wording import duration, money
-from mdm_jax.command import DONE, exit_code, new_parser
+from mdm_jax.command import DONE, exit_code, new_parser, refuse_hidden
 from mdm_jax.devices.accelerators import DEVICES
 from mdm_jax.files.storage import as_path
 from mdm_jax.spec import RunSpec
@@ -33,7 +33,7 @@ from mdm_jax.spec.validation import require
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code of the command: 0, or 1 after one line that says what is wrong."""
     options = _parser().parse_args(arguments)
-    return exit_code("isoflop.refine", lambda: _refine(options))
+    return exit_code(lambda: _refine(options))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,6 +64,7 @@ def _refine(options: argparse.Namespace) -> int:
     require(options.max_runs >= 1, "--max-runs", options.max_runs, "at least 1")
     loss = options.loss
     require(loss is None or 0 < loss < math.inf, "--loss", loss, "above 0 nats")
+    refuse_hidden("analysis")
     evidence = read_evidence(options.directory, options.where, options.curve, loss)
     found = refine(evidence, options.budget_flops, options.max_runs)
     machine, stated = _machine(options, evidence)

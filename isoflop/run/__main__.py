@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None, command: Command | None = None)
         command: see `run_sweep`.
     """
     options = _parser().parse_args(arguments)
-    return exit_code("isoflop.run", lambda: _run(options, command))
+    return exit_code(lambda: _run(options, command))
 
 
 def _parser() -> argparse.ArgumentParser:

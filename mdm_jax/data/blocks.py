@@ -17,8 +17,8 @@ class Blocks:
     def __init__(self, path: Path, shard: Shard, manifest: Manifest) -> None:
         self._path, self._shard, self._vocab_size = path, shard, manifest.vocab_size
         self._dtype = np.dtype(manifest.dtype).newbyteorder("<")
-        self._item = ITEM_BYTES[manifest.dtype]
-        self._known = bytearray(-(-shard.bytes // BLOCK_BYTES))
+        self._item_bytes = ITEM_BYTES[manifest.dtype]
+        self._verified = bytearray(-(-shard.bytes // BLOCK_BYTES))
         """A byte for each block: 1 when this process has verified it."""
 
     def __len__(self) -> int:
@@ -32,7 +32,7 @@ class Blocks:
     def _sums(self) -> bytes:
         """The hashes of the blocks, end to end."""
         sums = self._sums_content()
-        if hashlib.sha256(sums).hexdigest() != self._shard.sums_sha256 or len(sums) != SUM_BYTES * len(self._known):
+        if hashlib.sha256(sums).hexdigest() != self._shard.sums_sha256 or len(sums) != SUM_BYTES * len(self._verified):
             raise ValueError(f"{sums_file(str(self._path))}: corrupt: prepare or copy it again")
         return sums
 
@@ -47,8 +47,8 @@ class Blocks:
         except FileNotFoundError:
             raise ValueError(f"{path}: absent: prepare or copy it again") from None
 
-    def _bring(self, block: int) -> None:
-        """Called for a block without its hash, before it is refused."""
+    def _fetch(self, block: int) -> None:
+        """Called for a block that has not its hash, before it is refused; a copy may fetch it again."""
 
     def tokens(self, start: int, stop: int) -> Integer[np.ndarray, "length"]:
         """A view of the tokens `start … stop - 1`, at least one, whose blocks are verified.
@@ -57,8 +57,8 @@ class Blocks:
             ValueError: a block is corrupt; file and place are named.
             OSError: the file cannot be read now.
         """
-        first, last = start * self._item // BLOCK_BYTES, (stop * self._item - 1) // BLOCK_BYTES
-        if 0 in self._known[first : last + 1]:
+        first, last = start * self._item_bytes // BLOCK_BYTES, (stop * self._item_bytes - 1) // BLOCK_BYTES
+        if 0 in self._verified[first : last + 1]:
             self._verify(first, last + 1)
         return self._array[start:stop]
 
@@ -67,21 +67,21 @@ class Blocks:
             self.verify_all()
             return
         for block in range(first, stop):
-            if self._known[block]:
+            if self._verified[block]:
                 continue
             if not self._is_whole(block, self._block(block).data):
-                self._bring(block)
+                self._fetch(block)
             if not self._is_whole(block, self._block(block).data):
                 place = f"bytes {block * BLOCK_BYTES} to {min((block + 1) * BLOCK_BYTES, self._shard.bytes)}"
                 raise ValueError(f"{self._path}: shard is corrupt ({place}): prepare or copy it again")
             self._check_vocabulary(self._block(block))
-            self._known[block] = 1
+            self._verified[block] = 1
 
     def _is_whole(self, block: int, raw: bytes | memoryview) -> bool:
         return hashlib.sha256(raw).digest() == self._sums[SUM_BYTES * block : SUM_BYTES * (block + 1)]
 
     def _block(self, block: int) -> np.ndarray:
-        step = BLOCK_BYTES // self._item
+        step = BLOCK_BYTES // self._item_bytes
         return self._array[block * step : (block + 1) * step]
 
     def _check_vocabulary(self, ids: np.ndarray) -> None:
@@ -96,13 +96,13 @@ class Blocks:
             ValueError: the shard is corrupt; it is named.
         """
         if self._shard.sums_sha256:
-            self._verify(0, len(self._known))
+            self._verify(0, len(self._verified))
         digest = hashlib.sha256(self._array.data)
         if digest.hexdigest() != self._shard.sha256:
             found = f"sha256 {digest.hexdigest()[:12]}, not {self._shard.sha256[:12]}"
             raise ValueError(f"{self._path}: shard is corrupt ({found}): prepare or copy it again")
         self._check_vocabulary(self._array)
-        self._known[:] = b"\1" * len(self._known)
+        self._verified[:] = b"\1" * len(self._verified)
 
 
 def check_size(path: Path, shard: Shard) -> None:

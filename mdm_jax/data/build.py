@@ -6,7 +6,6 @@ depends on its own text alone (on its package for `pydoc`), so adding documents 
 
 import contextlib
 import hashlib
-import json
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mdm_jax.data.corpus import PIECE_BYTES, Piece, cut, labelled, no_text
 from mdm_jax.data.duplicates import first_of_each
-from mdm_jax.data.parts import Part, Task, make_part
+from mdm_jax.data.parts import Part, Task, make_part, name_of
 from mdm_jax.data.shards import SHARD_TOKENS, ShardWriter
+from mdm_jax.data.sources import PIECE_BYTES, Piece, labelled, no_text, pieces_of
 from mdm_jax.data.tokenizer import TRAINING_BYTES, make_tokenizer, open_tokenizer
 from mdm_jax.data.workers import in_order
 from mdm_jax.files.storage import Path, as_path, is_file, write_atomic
@@ -70,12 +69,12 @@ def build_shards(
     """
     work = folder / PARTS
     work.mkdir(parents=True, exist_ok=True)
-    pieces = cut(data.corpus, piece_bytes)
+    pieces = pieces_of(data.corpus, piece_bytes)
     model = _model_file(data, pieces, work, skip_bad)
     tokenizer = open_tokenizer(model)
     dtype = "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32"
     tasks = [Task(piece, data, str(work), dtype, tokenizer.hash, model, skip_bad) for piece in pieces]
-    parts = _enough_parts(tasks, jobs, data.corpus.max_bytes, report)
+    parts = _parts_up_to(tasks, jobs, data.corpus.max_bytes, report)
     try:
         train, validation = _write_splits(parts, data, folder, dtype, shard_tokens)
     except ValueError:
@@ -117,7 +116,7 @@ def _write_splits(parts: Sequence[Part], data: DataSpec, folder: Path, dtype: st
         return [writers[name].finish() for name in SPLITS]
 
 
-def _enough_parts(tasks: Sequence[Task], jobs: int, max_bytes: int, report: Report) -> list[Part]:
+def _parts_up_to(tasks: Sequence[Task], jobs: int, max_bytes: int, report: Report) -> list[Part]:
     """Parts in order, as many as hold `max_bytes` of different texts; all of them if it is 0."""
     parts, held, documents, done = [], 0, 0, 0
     total, next_check = sum(task.piece.weight for task in tasks), max_bytes
@@ -127,7 +126,9 @@ def _enough_parts(tasks: Sequence[Task], jobs: int, max_bytes: int, report: Repo
         held, documents, done = held + part.text_bytes, documents + part.documents, done + task.piece.weight
         report(Progress(done, total, documents, part.skipped))
         if held >= next_check > 0:
-            different = sum(int(index["text_bytes"][first].sum()) for index, first in _first(parts, task.folder))
+            different = sum(
+                int(index["text_bytes"][first].sum()) for index, first in _first_documents(parts, task.folder)
+            )
             if different >= max_bytes:
                 break
             next_check = held + max(max_bytes - different, held // 8)
@@ -135,7 +136,7 @@ def _enough_parts(tasks: Sequence[Task], jobs: int, max_bytes: int, report: Repo
     return parts
 
 
-def _first(parts: Sequence[Part], folder: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _first_documents(parts: Sequence[Part], folder: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The index of each part, and which of its documents equal no earlier one."""
     total = sum(part.documents for part in parts)
     first = first_of_each((part.index(folder) for part in parts), total, as_path(folder))
@@ -148,7 +149,7 @@ def _first(parts: Sequence[Part], folder: str) -> Iterator[tuple[np.ndarray, np.
 def _write_parts(parts: Sequence[Part], folder: str, dtype: str, max_bytes: int, writers: Writers) -> None:
     """Writes each document once to its split, in order, until `max_bytes` of text are reached."""
     room = max_bytes or sys.maxsize
-    for part, (index, first) in zip(parts, _first(parts, folder), strict=True):
+    for part, (index, first) in zip(parts, _first_documents(parts, folder), strict=True):
         held = np.cumsum(index["text_bytes"] * first.astype(np.int64))
         count = min(int(np.searchsorted(held, room)) + 1, len(index))
         _write_documents(part.ids(folder, dtype), index[:count], first[:count], writers)
@@ -178,7 +179,7 @@ def _model_file(data: DataSpec, pieces: Sequence[Piece], work: Path, skip_bad: b
     if data.tokenizer.kind is TokenizerKind.BYTES:
         return ""
     decides = [to_dict(data.corpus), to_dict(data.tokenizer), data.validation_fraction, skip_bad, to_dict(pieces)]
-    name = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]
+    name = name_of(decides)
     path, seal = work / f"{name}.model", work / f"{name}.model.sha256"
     trained = data.tokenizer.kind is TokenizerKind.SENTENCEPIECE and is_file(path) and is_file(seal)
     if trained and seal.read_text() == hashlib.sha256(path.read_bytes()).hexdigest():
@@ -192,7 +193,7 @@ def _model_file(data: DataSpec, pieces: Sequence[Piece], work: Path, skip_bad: b
 def _sample(data: DataSpec, skip_bad: bool) -> Iterator[str]:
     """Training texts from the start of the corpus, out of as much text as a tokenizer is trained on."""
     size = 0
-    for document in labelled(data.corpus, data.validation_fraction, (lambda said: None) if skip_bad else None):
+    for document in labelled(data.corpus, data.validation_fraction, skip_bad):
         if not document.validation:
             yield document.text
         size += len(document.content)

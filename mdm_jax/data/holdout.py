@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, UInt64
+from jaxtyping import UInt64
 
 WINDOW_BYTES = 50
 MOST_SHARED = 0.02
@@ -28,13 +28,8 @@ class Grouped(NamedTuple):
     text: str
 
 
-def in_validation(text: str, fraction: float) -> bool:
-    """Whether a document that is its own group belongs to the validation split."""
-    return digest_in_validation(hashlib.sha256(text.encode()).digest(), fraction)
-
-
-def digest_in_validation(digest: bytes, fraction: float) -> bool:
-    """Whether a document whose UTF-8 text has this SHA-256 belongs to the validation split."""
+def in_validation(digest: bytes, fraction: float) -> bool:
+    """Whether a document whose UTF-8 text has this SHA-256, and which is its own group, is validation text."""
     return int.from_bytes(digest[:8], "big") < fraction * 2.0**64
 
 
@@ -51,10 +46,10 @@ def validation_groups(sizes: dict[str, int], fraction: float) -> set[str]:
     """
     goal, held, chosen = fraction * sum(sizes.values()), 0, set[str]()
 
-    def turn(name: str) -> tuple[bool, bytes]:
+    def order(name: str) -> tuple[bool, bytes]:
         return sizes[name] > MOST_OF_GOAL * goal, hashlib.sha256(name.encode()).digest()
 
-    for name in sorted(sizes, key=turn):
+    for name in sorted(sizes, key=order):
         if held < goal and held + sizes[name] <= MOST_OVERSHOOT * goal:
             chosen.add(name)
             held += sizes[name]
@@ -90,13 +85,7 @@ def shared_windows(validation: Sequence[bytes], training: Sequence[bytes]) -> li
         hashes = windows(content)
         place = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
         found[place[known[place] == hashes]] = True
-    return [float(_is_found(known, found, hashes).mean()) if len(hashes) else 0.0 for hashes in own]
-
-
-def _is_found(
-    known: UInt64[np.ndarray, "k"], found: Bool[np.ndarray, "k"], hashes: UInt64[np.ndarray, "n"]
-) -> Bool[np.ndarray, "n"]:
-    return found[np.searchsorted(known, hashes)]
+    return [float(found[np.searchsorted(known, hashes)].mean()) if len(hashes) else 0.0 for hashes in own]
 
 
 def windows(content: bytes) -> UInt64[np.ndarray, "windows"]:

@@ -14,7 +14,7 @@ from itertools import islice
 
 import numpy as np
 
-from mdm_jax.data.corpus import Document, Piece, SourceChanged, read_piece
+from mdm_jax.data.sources import Document, Piece, SourceChanged, read_piece
 from mdm_jax.data.tokenizer import Tokenizer, open_tokenizer
 from mdm_jax.files.storage import Path, as_path, is_file, write_atomic
 from mdm_jax.spec import DataSpec
@@ -26,6 +26,11 @@ MOST_TOLD = 20
 MOST_REMEMBERED_BYTES = 1 << 30
 INDEX = np.dtype([("high", "<u8"), ("low", "<u8"), ("tokens", "<u4"), ("text_bytes", "<u4"), ("validation", "?")])
 """A row for each document, 25 bytes: the first 128 bits of the text's SHA-256, its ids with EOS, its UTF-8 bytes."""
+
+
+def name_of(decides: object) -> str:
+    """The name of a file whose content the given plain values decide."""
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class Task:
         data = self.data
         decides = [PART_VERSION, to_dict(self.piece), to_dict(data.corpus), data.validation_fraction, self.dtype]
         decides += [self.tokenizer_hash, self.skip_bad]
-        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]
+        return name_of(decides)
 
 
 @dataclass(frozen=True)
@@ -111,12 +116,18 @@ class _Skipped:
     """What was passed over: the first few, and how often."""
 
     def __init__(self) -> None:
-        self.told: list[str] = []
-        self.count = 0
+        self.count, self._first = 0, list[str]()
 
     def __call__(self, said: str) -> None:
         self.count += 1
-        self.told += [said] if self.count <= MOST_TOLD else []
+        if self.count <= MOST_TOLD:
+            self._first.append(said)
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """A line for each of the first few, and one for the rest."""
+        rest = self.count - len(self._first)
+        return (*self._first, f"{rest} more in the same file") if rest else tuple(self._first)
 
 
 def _written(task: Task) -> Part:
@@ -124,19 +135,19 @@ def _written(task: Task) -> Part:
     corpus, skip = task.data.corpus, skipped if task.skip_bad else None
     try:
         documents = read_piece(corpus, task.piece, task.data.validation_fraction, skip)
-        part = _write(task, _enough(documents, corpus.max_bytes))
+        part = _write(task, _up_to(documents, corpus.max_bytes))
     except ValueError as error:
         if skip is None or isinstance(error, SourceChanged):
             raise
         skip(str(error))
         part = _write(task, iter(()))
-    part = replace(part, skipped=tuple(skipped.told), skipped_count=skipped.count)
+    part = replace(part, skipped=skipped.told, skipped_count=skipped.count)
     write_atomic(as_path(task.folder) / f"{task.name}.json", json.dumps(to_dict(part)) + "\n")
     return part
 
 
-def _enough(documents: Iterator[Document], max_bytes: int) -> Iterator[Document]:
-    """Documents until they alone, each counted once, fill the corpus; all of them where that would take much memory."""
+def _up_to(documents: Iterator[Document], max_bytes: int) -> Iterator[Document]:
+    """Documents until these alone, each counted once, have `max_bytes`; all of them where `max_bytes` is large."""
     if not 0 < max_bytes <= MOST_REMEMBERED_BYTES:
         yield from documents
         return

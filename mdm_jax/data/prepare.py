@@ -16,46 +16,23 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from typing import NoReturn
 
 import rich.console
 import rich.progress
 
-from mdm_jax.config import load_config, override, run_section, to_spec
+from mdm_jax.command import BAD, DONE, INTERRUPTED, Parser, say
+from mdm_jax.config import load_run
 from mdm_jax.data.build import PARTS, Progress, Report, build_shards
-from mdm_jax.data.store import verify_folder
+from mdm_jax.data.store import open_split
+from mdm_jax.files import storage
 from mdm_jax.files.lock import hold
-from mdm_jax.files.storage import (
-    Kind,
-    Path,
-    as_path,
-    entries,
-    is_file,
-    is_local,
-    kind,
-    make_folder,
-    refuse_link,
-    sync_folder,
-)
-from mdm_jax.manifest import (
-    MANIFEST_FILE,
-    SPLITS,
-    TOKENIZER_FILE,
-    Manifest,
-    check_matches,
-    read_manifest,
-    sums_file,
-)
-from mdm_jax.spec import (
-    BYTES_VOCAB_SIZE,
-    CorpusSource,
-    CorpusSpec,
-    DataSpec,
-    RunSpec,
-    TokenizerKind,
-    TokenizerSpec,
-)
+from mdm_jax.files.storage import Kind, Path, as_path, is_file, is_local, kind, refuse_link
+from mdm_jax.manifest import MANIFEST_FILE, SPLITS, TOKENIZER_FILE, Manifest, check_matches, read_manifest, sums_file
+from mdm_jax.spec import BYTES_VOCAB_SIZE, CorpusSource, CorpusSpec, DataSpec, TokenizerKind, TokenizerSpec
 from mdm_jax.spec.validation import require
+
+LONG_BYTES = 32 << 10
+"""A text file that is cut at blank lines gives shorter documents than this on average; prose gives 4 to 5 kB."""
 
 
 def prepare(
@@ -80,17 +57,20 @@ def prepare(
         ValueError: the corpus or the tokenizer is bad, or the folder holds something else.
         OSError: the disk is full or not writable; what was there is untouched, and finished parts remain.
     """
-    target = _behind_links(as_path(data.directory))
-    with _alone(target):
+    target = as_path(data.directory)
+    if is_local(target):
+        target = as_path(os.path.realpath(target))  # a link's own folder is replaced, in its place, beside its lock
+    with _only_one(target):
         if not force and is_file(target / MANIFEST_FILE):
             manifest = read_manifest(target)
             check_matches(manifest, dataclasses.replace(data, data_hash=""))
-            verify_folder(target, manifest, contents=verify)
+            for name in SPLITS:
+                open_split(target, name, verify, manifest)
             return manifest, False
-        _refuse_strangers(target)
+        _refuse_other_files(target)
         work = _work_folder(target)
         refuse_link(work)
-        _keep_parts_alone(work)
+        _remove_shards(work)
         try:
             manifest = build_shards(data, work, report, jobs=jobs, skip_bad=skip_bad)
         except ValueError:
@@ -102,43 +82,37 @@ def prepare(
     return manifest, True
 
 
-def _keep_parts_alone(work: Path) -> None:
-    """Removes the shards that an interrupted attempt left in its folder; its parts are used again if they are whole."""
+def _remove_shards(work: Path) -> None:
+    """Makes the work folder, and removes the shards of an interrupted attempt; its whole parts are used again."""
     work.mkdir(parents=True, exist_ok=True)
     for file in work.iterdir():
         if file.name != PARTS:
             file.unlink()
 
 
-def _behind_links(target: Path) -> Path:
-    """The folder itself, where a link on a disk leads to it: it is replaced in its own place, beside its own lock."""
-    return as_path(os.path.realpath(target)) if is_local(target) else target
-
-
 @contextlib.contextmanager
-def _alone(target: Path) -> Iterator[None]:
+def _only_one(target: Path) -> Iterator[None]:
     """Waits until no other process on this machine prepares the same folder."""
     if not is_local(target):
         yield
         return
-    make_folder(target.parent)
+    storage.make_folder(target.parent)
     with hold(target.parent, f".{target.name}.lock", lambda line: print(line, file=sys.stderr), math.inf):
         yield
 
 
 def _work_folder(target: Path) -> Path:
-    """The folder in which the shards are built: beside a local target, so that a rename ends it."""
-    if is_local(target):
-        return target.parent / f".{target.name}.partial"
-    return as_path(f".{target.name}.partial")
+    """The folder in which the shards are built: beside a local target, which a rename replaces at the end."""
+    name = f".{target.name}.partial"
+    return target.parent / name if is_local(target) else as_path(name)
 
 
-def _refuse_strangers(target: Path) -> None:
+def _refuse_other_files(target: Path) -> None:
     """Raises ValueError if the folder holds files that a preparation did not make: they would be deleted."""
     if kind(target, follow=True) not in (Kind.ABSENT, Kind.FOLDER):
         raise ValueError(f"{target}: is not a folder: choose another --out")
     made = (MANIFEST_FILE, TOKENIZER_FILE)
-    others = [p.name for p in entries(target) if p.name not in made and not _is_shard(p.name)]
+    others = [p.name for p in storage.entries(target) if p.name not in made and not _is_shard(p.name)]
     if others:
         raise ValueError(f"{target}: holds {sorted(others)[0]}, which is no shard: choose another --out folder")
 
@@ -153,11 +127,11 @@ def _publish(work: Path, target: Path) -> None:
         old = target.parent / f".{target.name}.replaced"
         refuse_link(old)
         shutil.rmtree(old, ignore_errors=True)
-        _refuse_strangers(target)
+        _refuse_other_files(target)
         if kind(target) is not Kind.ABSENT:
             target.rename(old)
         work.rename(target)
-        sync_folder(target.parent)
+        storage.sync_folder(target.parent)
         shutil.rmtree(old, ignore_errors=True)
         return
     (target / MANIFEST_FILE).unlink(missing_ok=True)
@@ -168,8 +142,7 @@ def _publish(work: Path, target: Path) -> None:
 def _data_spec(args: argparse.Namespace) -> DataSpec:
     """What the flags or the experiment file ask for."""
     if args.config:
-        config = override(load_config(args.config), args.set)
-        data = to_spec(RunSpec, run_section(config)).data
+        data = load_run(args.config, args.set).data
         return dataclasses.replace(data, directory=args.out or data.directory)
     if not args.out or not args.corpus:
         raise ValueError("give --config FILE, or --corpus SOURCE and --out DIR")
@@ -182,37 +155,20 @@ def _data_spec(args: argparse.Namespace) -> DataSpec:
     )
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line and exit code 1, as for every other bad input."""
-        self.exit(1, f"error: {message}\n")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser("python -m mdm_jax.data.prepare", description="Text to token shards.")
+    parser = Parser("mdm_jax.data.prepare", description="Text to token shards.")
     add = parser.add_argument
     add("--config", help="experiment file; its run.data section is prepared")
-    add(
-        "--set",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="KEY=VALUE",
-        help="changes to the experiment, as run.seed=1",
-    )
+    add("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="changes to it, as run.seed=1")
     add("--corpus", choices=[source.value for source in CorpusSource], help="source of the text, instead of --config")
-    add("--path", default="", help="file, folder or glob; the builder directory for tfds; nothing for pydoc")
+    add("--path", default="", help="file, folder or glob; the builder's folder for tfds; nothing for pydoc")
     add("--text-field", default="text", help="field of jsonl, parquet and tfds records (text)")
     add("--max-bytes", type=int, default=0, help="stop after this much text; 0 takes everything")
     add("--tokenizer", choices=[kind.value for kind in TokenizerKind], default="bytes")
     add("--vocab-size", type=int, default=BYTES_VOCAB_SIZE, help="ids with EOS (257 for bytes)")
     add("--tokenizer-path", default="", help="model of sentencepiece_file")
-    add(
-        "--validation-fraction",
-        type=float,
-        default=DataSpec.validation_fraction,
-        help="share of the documents; of the text for pydoc, by package",
-    )
+    fraction = DataSpec.validation_fraction
+    add("--validation-fraction", type=float, default=fraction, help="share of the documents (of the text for pydoc)")
     add("--out", help="folder of the shards (the experiment's data.directory)")
     add("--jobs", type=int, default=_processors(), help="processes at a time; the shards are the same for any number")
     add("--skip-bad", action="store_true", help="pass over lines and files that are corrupt or not UTF-8, and say so")
@@ -230,11 +186,9 @@ def _processors() -> int:
 def _progress(what: str) -> Iterator[Report]:
     """A bar with the time left on a terminal; elsewhere only what was passed over is said."""
     console = rich.console.Console(stderr=True)
-    columns = [
-        *rich.progress.Progress.get_default_columns(),
-        rich.progress.TextColumn("{task.fields[documents]:,} documents"),
-    ]
-    with rich.progress.Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    count = rich.progress.TextColumn("{task.fields[documents]:,} documents")
+    columns = rich.progress.Progress.get_default_columns()
+    with rich.progress.Progress(*columns, count, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=None, documents=0)
 
         def report(progress: Progress) -> None:
@@ -253,6 +207,11 @@ def _summary(manifest: Manifest, folder: str, made: bool) -> str:
             f"{name}: {split.documents:,} documents, {split.tokens:,} tokens, {split.text_bytes / 1e6:.2f} MB of text,"
             f" {split.bytes_per_token:.2f} bytes a token, {len(split.shards)} shards"
         )
+    documents = manifest.train.documents + manifest.validation.documents
+    text_bytes = manifest.train.text_bytes + manifest.validation.text_bytes
+    if manifest.corpus.source is CorpusSource.TEXT and text_bytes > LONG_BYTES * documents:
+        said = f"documents of {text_bytes / documents / 1000:.0f} kB: the text has few blank lines, where it is cut"
+        lines.append(f"{said}; --corpus passages cuts it into 2 to 4 kB")
     if manifest.skipped:
         lines.append(f"passed over: {manifest.skipped:,} bad lines and files")
     tokenizer = f"{manifest.tokenizer.kind.value}, {manifest.vocab_size} ids, EOS {manifest.eos_id}"
@@ -268,13 +227,11 @@ def main(argv: list[str] | None = None) -> int:
         with _progress(f"preparing {data.corpus.source.value} into {data.directory}") as report:
             manifest, made = prepare(data, args.force, args.verify, report, args.jobs, args.skip_bad)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return say(error, BAD)
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on from the finished parts", file=sys.stderr)
-        return 130
+        return say("interrupted: the same command goes on from the finished parts", INTERRUPTED)
     print(_summary(manifest, data.directory, made))
-    return 0
+    return DONE
 
 
 if __name__ == "__main__":

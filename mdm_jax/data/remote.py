@@ -74,7 +74,7 @@ class RemoteBlocks(Blocks):
             write_atomic(self._sums_copy, content)
         return content
 
-    def _bring(self, block: int) -> None:
+    def _fetch(self, block: int) -> None:
         """Copies the block and its neighbours, those of them that have their hash."""
         check_size(self._path, self._shard)
         first = block // FETCH_BLOCKS * FETCH_BLOCKS

@@ -21,7 +21,7 @@ class ShardWriter:
     """Writes one split: `train-00000.bin`, `train-00001.bin`, …, each of at most `shard_tokens` ids."""
 
     def __init__(self, folder: Path, split: str, dtype: str, shard_tokens: int = SHARD_TOKENS) -> None:
-        self._folder, self._name, self._most = folder, split, shard_tokens
+        self._folder, self._name, self._shard_tokens = folder, split, shard_tokens
         self._dtype = np.dtype(dtype).newbyteorder("<")
         self._shards: list[Shard] = []
         self._file: IO[bytes] | None = None
@@ -29,7 +29,7 @@ class ShardWriter:
         self._documents = self._text_bytes = 0
 
     def _begin(self) -> None:
-        self._held, self._digest, self._sums, self._rest = 0, hashlib.sha256(), bytearray(), bytearray()
+        self._held, self._digest, self._sums, self._unsummed = 0, hashlib.sha256(), bytearray(), bytearray()
 
     def add(self, ids: Integer[np.ndarray, "tokens"], text_bytes: int, documents: int = 1) -> None:
         """Appends the ids of whole documents; a document may go on in the next shard."""
@@ -37,7 +37,7 @@ class ShardWriter:
         self._text_bytes += text_bytes
         stored = ids.astype(self._dtype, copy=False)
         while len(stored):
-            room = self._most - self._held
+            room = self._shard_tokens - self._held
             self._write(stored[:room].tobytes(), len(stored[:room]))
             stored = stored[room:]
 
@@ -46,18 +46,18 @@ class ShardWriter:
             self._file = (self._folder / self._file_name()).open("wb")
         self._file.write(raw)
         self._digest.update(raw)
-        self._rest += raw
-        self._sum_blocks(len(self._rest) // BLOCK_BYTES * BLOCK_BYTES)
+        self._unsummed += raw
+        self._sum_blocks(len(self._unsummed) // BLOCK_BYTES * BLOCK_BYTES)
         self._held += tokens
-        if self._held == self._most:
+        if self._held == self._shard_tokens:
             self._close()
 
     def _sum_blocks(self, stop: int) -> None:
         """Hashes the first `stop` of the bytes that no hash covers yet."""
-        with memoryview(self._rest) as rest:
+        with memoryview(self._unsummed) as rest:
             for start in range(0, stop, BLOCK_BYTES):
                 self._sums += hashlib.sha256(rest[start : min(start + BLOCK_BYTES, stop)]).digest()
-        del self._rest[:stop]
+        del self._unsummed[:stop]
 
     def _file_name(self) -> str:
         return f"{self._name}-{len(self._shards):05d}.bin"
@@ -67,7 +67,7 @@ class ShardWriter:
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
-            self._sum_blocks(len(self._rest))
+            self._sum_blocks(len(self._unsummed))
             name, size = self._file_name(), self._held * self._dtype.itemsize
             write_atomic(self._folder / sums_file(name), bytes(self._sums))
             sums = hashlib.sha256(self._sums).hexdigest()
@@ -88,8 +88,6 @@ class ShardWriter:
         """
         self._close()
         if not self._shards:
-            raise ValueError(
-                f"the {self._name} split has no document: give more text or change validation_fraction; a text file is"
-                " cut into documents at blank lines"
-            )
+            more = "give more text or change validation_fraction; a text file is cut into documents at blank lines:"
+            raise ValueError(f"the {self._name} split has no document: {more} without them, take --corpus passages")
         return Split(sum(s.tokens for s in self._shards), self._documents, self._text_bytes, tuple(self._shards))

@@ -72,10 +72,17 @@ def open_split(
     shards = manifest.split(split).shards
     _allow_open_files(len(shards))
     local = is_local(as_path(directory))
-    open_shard = _open_local if local else _open_remote
+
+    def open_shard(shard: Shard) -> Blocks:
+        path = inside(directory, shard.file)
+        if not local:
+            return RemoteBlocks(path, shard, manifest, cache_folder())
+        check_size(path, shard)
+        return Blocks(path, shard, manifest)
+
     small = local and sum(shard.bytes for shard in shards) <= SMALL_BYTES
     with ThreadPoolExecutor(READERS) as pool:  # an object store takes its time for each size
-        opened = list(pool.map(open_shard, [directory] * len(shards), shards, [manifest] * len(shards)))
+        opened = list(pool.map(open_shard, shards))
         if verify or (verify is None and small):
             list(pool.map(Blocks.verify_all, opened))
     return TokenStore(opened)
@@ -89,23 +96,3 @@ def _allow_open_files(count: int) -> None:
         wanted = min(wanted, most)
     if limit != resource.RLIM_INFINITY and wanted > limit:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
-
-
-def _open_local(directory: str | os.PathLike, shard: Shard, manifest: Manifest) -> Blocks:
-    path = inside(directory, shard.file)
-    check_size(path, shard)
-    return Blocks(path, shard, manifest)
-
-
-def _open_remote(directory: str | os.PathLike, shard: Shard, manifest: Manifest) -> Blocks:
-    return RemoteBlocks(inside(directory, shard.file), shard, manifest, cache_folder())
-
-
-def verify_folder(directory: str | os.PathLike, manifest: Manifest, contents: bool) -> None:
-    """Returns if every shard is there with its size and, if asked, its contents.
-
-    Raises:
-        ValueError: one is not; it is named.
-    """
-    for name in ("train", "validation"):
-        open_split(directory, name, contents, manifest)

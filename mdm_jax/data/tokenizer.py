@@ -1,7 +1,8 @@
 """Tokenizers: bytes, sentencepiece trained here, and a sentencepiece model that already exists.
 
-Each gives ids below `vocab_size` and an EOS that never stands for text, and names its content by a hash. Training is
-a pure function of the documents: one thread, no sampling, and no normalisation, so that decoding gives the text back.
+Each gives ids below `vocab_size` and an EOS, `eos_id`, that never stands for text. `hash` is the SHA-256 (hex) of what
+decides the ids, and `model` the content of `tokenizer.model`, empty for bytes. Training is a pure function of the
+documents: one thread, no sampling, and no normalisation, so that decoding gives the text back.
 """
 
 import hashlib
@@ -9,51 +10,19 @@ import io
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import sentencepiece
 from jaxtyping import Int32, Int64, Integer
 
 from mdm_jax.files.storage import Path, as_path, is_file
-from mdm_jax.manifest import TOKENIZER_FILE, Manifest, read_manifest
+from mdm_jax.manifest import TOKENIZER_FILE, Manifest
 from mdm_jax.spec import BYTES_VOCAB_SIZE, TokenizerKind, TokenizerSpec
 
 BYTES_EOS = 256
 MOST_MODEL_BYTES = 256 << 20
 TRAINING_BYTES = 64 << 20
 TRAINING_PIECE_CHARACTERS = 4096
-
-
-@runtime_checkable
-class Tokenizer(Protocol):
-    """Text to ids and back."""
-
-    vocab_size: int
-    eos_id: int
-    hash: str
-    """SHA-256 (hex) of what decides the ids."""
-    model: bytes
-    """The content of `tokenizer.model`; empty for a tokenizer that needs no file."""
-
-    def encode(self, text: str) -> Int32[np.ndarray, "tokens"]:
-        """The ids of a text, without EOS."""
-        ...
-
-    def encode_batch(self, texts: Sequence[str]) -> tuple[Int32[np.ndarray, "tokens"], Int64[np.ndarray, "texts"]]:
-        """The ids of the texts end to end, EOS after each, and how many ids each text has with its EOS."""
-        ...
-
-    def decode(self, ids: Integer[np.ndarray, "tokens"]) -> str:
-        """The text of ids, EOS left out."""
-        ...
-
-    def text_bytes(self, ids: Integer[np.ndarray, "tokens"]) -> int:
-        """UTF-8 bytes of the text that the ids stand for, where a document begins at the first id and after each EOS.
-
-        EOS stands for no text. An id of one byte counts as one byte, also where the rest of its character is cut off.
-        """
-        ...
 
 
 class ByteTokenizer:
@@ -65,22 +34,22 @@ class ByteTokenizer:
     model = b""
 
     def encode(self, text: str) -> Int32[np.ndarray, "tokens"]:
-        """The UTF-8 bytes."""
+        """The ids of a text, without EOS: its UTF-8 bytes."""
         return np.frombuffer(text.encode(), np.uint8).astype(np.int32)
 
     def encode_batch(self, texts: Sequence[str]) -> tuple[Int32[np.ndarray, "tokens"], Int64[np.ndarray, "texts"]]:
-        """The UTF-8 bytes of all texts at once; 0xff occurs in no UTF-8 and marks the ends."""
-        contents = [text.encode() for text in texts]
+        """The ids of the texts end to end, EOS after each, and how many ids each text has with its EOS."""
+        contents = [text.encode() for text in texts]  # all at once: 0xff occurs in no UTF-8 and marks the ends
         ids = np.frombuffer(b"".join(content + b"\xff" for content in contents), np.uint8).astype(np.int32)
         ids[ids == 0xFF] = BYTES_EOS
         return ids, np.array([len(content) + 1 for content in contents], np.int64)
 
     def decode(self, ids: Integer[np.ndarray, "tokens"]) -> str:
-        """The text; bytes that are not UTF-8 (a row cuts characters) become the replacement character."""
+        """The text of ids, EOS left out; bytes that are not UTF-8 (a row cuts characters) become U+FFFD."""
         return ids[ids < BYTES_EOS].astype(np.uint8).tobytes().decode(errors="replace")
 
     def text_bytes(self, ids: Integer[np.ndarray, "tokens"]) -> int:
-        """The number of ids that are not EOS."""
+        """UTF-8 bytes of the text that the ids stand for: one for each id, none for EOS."""
         return int(np.count_nonzero(ids < BYTES_EOS))
 
 
@@ -100,21 +69,25 @@ class SentencePieceTokenizer:
         self.vocab_size = self._pieces if eos >= 0 else self._pieces + 1
 
     def encode(self, text: str) -> Int32[np.ndarray, "tokens"]:
-        """Ids of the pieces."""
+        """The ids of a text, without EOS."""
         return np.asarray(self._processor.encode(text), np.int32)
 
     def encode_batch(self, texts: Sequence[str]) -> tuple[Int32[np.ndarray, "tokens"], Int64[np.ndarray, "texts"]]:
-        """Ids of the pieces of each text, one text after the other."""
+        """As `ByteTokenizer.encode_batch`."""
         parts = [[*self._processor.encode(text), self.eos_id] for text in texts]
         ids = np.fromiter(itertools.chain.from_iterable(parts), np.int32)
         return ids, np.array([len(part) for part in parts], np.int64)
 
     def decode(self, ids: Integer[np.ndarray, "tokens"]) -> str:
-        """The text of the pieces."""
+        """The text of ids, EOS left out."""
         return self._processor.decode([int(i) for i in ids if i != self.eos_id])
 
     def text_bytes(self, ids: Integer[np.ndarray, "tokens"]) -> int:
-        """Bytes of the documents as `decode` gives them, after the model's own normalisation."""
+        """UTF-8 bytes of the documents as `decode` gives them, after the model's own normalisation.
+
+        A document begins at the first id and after each EOS. An id of one byte counts as one byte, also where the rest
+        of its character is cut off.
+        """
         documents = np.split(ids, np.flatnonzero(ids == self.eos_id) + 1)
         end = len(documents[-1])
         while end and documents[-1][end - 1] < self._pieces and self._processor.is_byte(int(documents[-1][end - 1])):
@@ -122,6 +95,9 @@ class SentencePieceTokenizer:
         cut_bytes = len(documents[-1]) - end
         documents[-1] = documents[-1][:end]
         return cut_bytes + sum(len(self.decode(document).encode()) for document in documents)
+
+
+Tokenizer = ByteTokenizer | SentencePieceTokenizer
 
 
 def train_sentencepiece(texts: Iterable[str], vocab_size: int) -> bytes:
@@ -133,7 +109,7 @@ def train_sentencepiece(texts: Iterable[str], vocab_size: int) -> bytes:
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=_pieces(texts),
+            sentence_iterator=_training_pieces(texts),
             model_writer=model,
             model_type="bpe",
             vocab_size=vocab_size,
@@ -157,7 +133,7 @@ def train_sentencepiece(texts: Iterable[str], vocab_size: int) -> bytes:
     return model.getvalue()
 
 
-def _pieces(texts: Iterable[str]) -> Iterator[str]:
+def _training_pieces(texts: Iterable[str]) -> Iterator[str]:
     for text in texts:
         for start in range(0, len(text), TRAINING_PIECE_CHARACTERS):
             yield text[start : start + TRAINING_PIECE_CHARACTERS]
@@ -189,13 +165,12 @@ def open_tokenizer(model: str) -> Tokenizer:
     return _read_model(as_path(model)) if model else ByteTokenizer()
 
 
-def load_tokenizer(directory: str | os.PathLike, manifest: Manifest | None = None) -> Tokenizer:
+def load_tokenizer(directory: str | os.PathLike, manifest: Manifest) -> Tokenizer:
     """The tokenizer of a prepared corpus.
 
     Raises:
-        ValueError: the manifest or the model file is absent or corrupt.
+        ValueError: the model file is absent or corrupt.
     """
-    manifest = manifest or read_manifest(directory)
     path = as_path(directory) / TOKENIZER_FILE
     tokenizer = ByteTokenizer() if manifest.tokenizer.kind is TokenizerKind.BYTES else _read_model(path)
     if tokenizer.hash != manifest.tokenizer_hash:

@@ -41,7 +41,7 @@ def in_order(function: Callable[[Task], Result], tasks: Sequence[Task], jobs: in
         finished = False
         try:
             for task in tasks:
-                with _interruptions_later():
+                with _interrupts_held_back():
                     handed_out.append(pool.submit(function, task))
                 if len(handed_out) >= AHEAD * jobs:
                     yield handed_out.popleft().result()
@@ -58,7 +58,7 @@ def in_order(function: Callable[[Task], Result], tasks: Sequence[Task], jobs: in
 
 
 @contextlib.contextmanager
-def _interruptions_later() -> Iterator[None]:
+def _interrupts_held_back() -> Iterator[None]:
     """Holds back the interruption of a terminal, and for good in processes that are started meanwhile."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

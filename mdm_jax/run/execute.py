@@ -16,14 +16,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from mdm_jax.data.pipeline import TrainingRows, evaluation_rows, open_manifest, training_rows, unique_tokens
-from mdm_jax.data.tokenizer import load_tokenizer
+from mdm_jax.data.corpus import Corpus, TrainingRows, open_corpus
 from mdm_jax.devices.sharding import as_first_process, make_mesh
 from mdm_jax.evaluate.kept import KEPT_FILE, Kept
 from mdm_jax.evaluate.nelbo import Evaluation, evaluate, usable_rows
 from mdm_jax.files.storage import Path, write_atomic
 from mdm_jax.layout import CHECKPOINTS_FOLDER, METRICS_FOLDER, SPEC_FILE, steps_in
-from mdm_jax.manifest import Manifest
 from mdm_jax.results import RunResult, Status
 from mdm_jax.run.parent import read_parent
 from mdm_jax.run.record import Record
@@ -48,21 +46,22 @@ def execute(spec: RunSpec, folder: Path, record: Record, watch: Watch) -> RunRes
         Diverged, Preempted: see `train`; `result.json` says so.
         OSError: the disk is full or not readable; what was saved before remains.
     """
-    manifest = open_manifest(spec.data)
-    _check_same_data(record.data_hash_before, manifest)
-    eval_SL = evaluation_rows(spec.data, spec.evaluation.eval_tokens)
+    corpus = open_corpus(spec.data)
+    data_hash = corpus.manifest.data_hash
+    _check_same_data(record.data_hash_before, data_hash)
+    eval_SL = corpus.evaluation_rows(spec.evaluation.eval_tokens)
     eval_SL = eval_SL[: usable_rows(spec, len(eval_SL))]
-    text_bytes = load_tokenizer(spec.data.directory, manifest).text_bytes(eval_SL.reshape(-1))
-    rows = training_rows(spec.data, spec.optim.global_batch, spec.seed)
+    text_bytes = corpus.tokenizer.text_bytes(eval_SL.reshape(-1))
+    rows = corpus.training_rows(spec.optim.global_batch, spec.seed)
     if spec.cell.parent_run_id and not steps_in(folder / CHECKPOINTS_FOLDER):
-        read_parent(spec, folder, manifest.data_hash)
+        read_parent(spec, folder, data_hash)
     mesh = make_mesh(spec.hardware.mesh_data, spec.hardware.mesh_model)
-    record.learn(**_where(spec), **_what(spec, manifest))
+    record.learn(**_device_columns(spec), **_data_columns(spec, corpus))
     if jax.process_index() == 0:
         write_atomic(folder / SPEC_FILE, to_json(spec) + "\n")
     record.write(Status.RUNNING)
     watch.saved = lambda: _note_cost(record, watch)
-    work = _Work(spec, folder, manifest.data_hash, mesh, rows, eval_SL, watch)
+    work = _Work(spec, folder, data_hash, mesh, rows, eval_SL, watch)
     try:
         with jax.set_mesh(mesh):
             measured = confirmed(work.train_and_evaluate, folder, record.attempts, watch.say)
@@ -179,19 +178,18 @@ def _check_step(state: TrainState, step: int, folder: Path) -> None:
     require(held == step, name, held, f"{step}: give the folder its name back, or remove it")
 
 
-def _check_same_data(before: str, manifest: Manifest) -> None:
-    same = before in ("", manifest.data_hash)
+def _check_same_data(before: str, data_hash: str) -> None:
     bound = f"{before}, with which this run was begun: restore that data or remove the run's folder"
-    require(same, "data_hash", manifest.data_hash, bound)
+    require(before in ("", data_hash), "data_hash", data_hash, bound)
 
 
-def _what(spec: RunSpec, manifest: Manifest) -> dict[str, Any]:
-    unique = float(unique_tokens(spec.data))
+def _data_columns(spec: RunSpec, corpus: Corpus) -> dict[str, Any]:
+    unique, manifest = float(corpus.unique_tokens), corpus.manifest
     hashes = {"data_hash": manifest.data_hash, "tokenizer_hash": manifest.tokenizer_hash}
     return {**hashes, "unique_tokens": unique, "epochs": spec.train_tokens / unique}
 
 
-def _where(spec: RunSpec) -> dict[str, str]:
+def _device_columns(spec: RunSpec) -> dict[str, str]:
     devices, hw = jax.devices(), spec.hardware
     mesh = f"{hw.mesh_data}x{hw.mesh_model}"
     return {

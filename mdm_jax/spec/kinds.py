@@ -92,10 +92,15 @@ class Float32Precision(enum.StrEnum):
 
 
 class CorpusSource(enum.StrEnum):
-    """The source of the text; `pydoc` is the documentation that every installation has."""
+    """The source of the text.
+
+    `pydoc` is the documentation that every installation has. `text` cuts text files at blank lines; `passages` cuts
+    them after some thousand characters, whether they have blank lines or not.
+    """
 
     PYDOC = "pydoc"
     TEXT = "text"
+    PASSAGES = "passages"
     JSONL = "jsonl"
     PARQUET = "parquet"
     TFDS = "tfds"

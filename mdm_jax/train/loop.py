@@ -14,7 +14,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from mdm_jax.data.pipeline import TrainingRows
+from mdm_jax.data.corpus import TrainingRows
 from mdm_jax.devices.sharding import global_batch
 from mdm_jax.spec import RunSpec
 from mdm_jax.train.checkpoint import Checkpoints

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from isoflop.placement import PlacementSpec
 
 from analysis import fit_isoflop
 from analysis.runs.load import read_runs
@@ -15,7 +16,6 @@ from isoflop.place.advice import advise
 from isoflop.place.expand import expand, forecast_of
 from isoflop.place.forecast import rough_optimum
 from isoflop.place.prior import SMDM, TINY
-from isoflop.placement import PlacementSpec
 from isoflop.sweep import CurveSpec, SweepSpec
 from mdm_jax.spec import DataSpec, Family, ModelSpec, RunSpec, TokenizerKind, TokenizerSpec
 

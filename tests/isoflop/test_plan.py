@@ -226,7 +226,7 @@ def test_terminal_grid_shows_every_number(tmp_path, columns: str) -> None:
         ("--budgets 1e19 --hardware v5e --flops-per-second 1e12", "left out with --hardware"),
         ("--budgets 1e18 --sizes 7", "2121"),
         ("--budgets 1e18 --sizes 6 --recipe foo", "smdm_code, smdm_paper, mdlm"),
-        ("--budgets 1e18 --recipe foo", "isoflop.plan: recipe 'foo': must be one of smdm_code"),
+        ("--budgets 1e18 --recipe foo", "mdm_jax: recipe 'foo': must be one of smdm_code"),
         ("--budgets 1e18 --sizes 6 --families foo", "mdm, arm"),
         ("--budgets=-1e18 --sizes 6", "above 0 FLOPs"),
         ("--budgets nan --sizes 6", "finite"),

@@ -318,7 +318,7 @@ def test_this_hosts_devices_stand_in_and_say_so(tmp_path):
     assert code == 130, said
     assert said[0] == "2 shapes of 4 runs on v5e:2x2"
     assert "[1/2] mdm 3x32, batch 16: compiling hardware.remat=none hardware.microbatches=1 (after 0 s)" in said
-    stop = f"isoflop.preflight: stopped: 1 of 2 shapes are in {tmp_path}/preflight.json; the same command goes on"
+    stop = f"mdm_jax: stopped: 1 of 2 shapes are in {tmp_path}/preflight.json; the same command goes on"
     assert said[-1].startswith(stop)
     assert not any("Traceback" in line for line in said)
     (first,) = json.loads((tmp_path / "preflight.json").read_text())["shapes"]

@@ -315,7 +315,7 @@ def test_ctrl_c_is_one_line(finished) -> None:
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         said = process.communicate(timeout=60)
-    assert said == ("", "isoflop.refine: interrupted\n")
+    assert said == ("", "mdm_jax: interrupted\n")
     assert process.returncode in (130, -signal.SIGINT)  # a shell shows both as 130
 
 

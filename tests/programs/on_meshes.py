@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mdm_jax.data.pipeline import TrainingRows, evaluation_rows, training_rows
+from mdm_jax.data.corpus import TrainingRows, open_corpus
 from mdm_jax.devices.sharding import global_batch, make_mesh
 from mdm_jax.evaluate.nelbo import evaluate
 from mdm_jax.objectives.loss import draw
@@ -54,7 +54,8 @@ def trained(spec: RunSpec, mesh: jax.sharding.Mesh, rows: TrainingRows, steps: i
     for step in range(steps):
         state, scalars = step_fn(state, global_batch(mesh, rows.shape, functools.partial(rows.read, step)), rate)
         losses.append(float(scalars["loss"]))
-    measured = evaluate(state.evaluated, spec, evaluation_rows(spec.data, spec.evaluation.eval_tokens), mesh)
+    eval_SL = open_corpus(spec.data).evaluation_rows(spec.evaluation.eval_tokens)
+    measured = evaluate(state.evaluated, spec, eval_SL, mesh)
     return {"losses": losses, "evaluation": [measured.loss, measured.se_mc, measured.se_data]}
 
 
@@ -63,7 +64,7 @@ def answer(planned: RunSpec, case: dict) -> dict:
     data, model = case["mesh"]
     hardware = dataclasses.replace(planned.hardware, mesh_data=data, mesh_model=model)
     spec = dataclasses.replace(planned, hardware=hardware)
-    rows = training_rows(spec.data, spec.optim.global_batch, spec.seed)
+    rows = open_corpus(spec.data).training_rows(spec.optim.global_batch, spec.seed)
     mesh = make_mesh(data, model, [jax.devices()[i] for i in case["order"]])
     with jax.set_mesh(mesh):
         result = trained(spec, mesh, rows, case["steps"]) if case["steps"] else {}

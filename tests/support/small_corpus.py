@@ -5,6 +5,7 @@ import random
 from pathlib import Path
 
 from mdm_jax.data.prepare import prepare
+from mdm_jax.data.sources import labelled
 from mdm_jax.spec import CorpusSource, CorpusSpec, DataSpec
 
 WORDS = """
@@ -43,3 +44,8 @@ def flags(data: DataSpec, *more: str) -> list[str]:
     """The command line that prepares what `data_spec` describes."""
     fixed = ["--corpus", "jsonl", "--validation-fraction", "0.2"]
     return [*fixed, "--path", data.corpus.path, "--out", data.directory, *more]
+
+
+def documents(corpus: CorpusSpec) -> list[str]:
+    """The texts of a corpus, of both splits."""
+    return [document.text for document in labelled(corpus, DataSpec.validation_fraction)]

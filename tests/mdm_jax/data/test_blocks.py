@@ -13,7 +13,7 @@ from bucket import in_memory
 from small_corpus import data_spec, prepared
 
 from mdm_jax.data.build import build_shards
-from mdm_jax.data.pipeline import training_rows
+from mdm_jax.data.corpus import open_corpus
 from mdm_jax.data.prepare import prepare
 from mdm_jax.data.shards import ShardWriter
 from mdm_jax.data.store import open_split
@@ -95,17 +95,18 @@ def whole(store):
     return np.array(store.tokens(0, len(store)))
 
 
-def test_a_run_reads_no_token_of_a_damaged_block(copied):
+def test_a_run_reads_no_token_of_a_damaged_block(copied, monkeypatch):
     """The batches up to the damaged row are given, then the reading stops with the file's name."""
+    monkeypatch.setattr("mdm_jax.data.store.SMALL_BYTES", 0)  # as a split of more than 64 MiB
     (Path(copied) / "x").mkdir()
     data = dataclasses.replace(data_spec(Path(copied) / "x", count=4000), directory=str(copied), seq_len=64)
     data = dataclasses.replace(data, corpus=read_manifest(copied).corpus)
     shard = read_manifest(copied).train.shards[1]
-    rows = training_rows(data, 4, 0, verify=False)
+    rows = open_corpus(data).training_rows(4, 0)
     clean = [rows.read(step, 0, 4) for step in range(60)]
     flip(copied / shard.file, BLOCK_BYTES + 5)
     with pytest.raises(ValueError, match=rf"{shard.file}: shard is corrupt"):
-        compare(training_rows(data, 4, 0, verify=False), clean)
+        compare(open_corpus(data).training_rows(4, 0), clean)
 
 
 @pytest.mark.parametrize("change", ["flipped", "absent", "short"])

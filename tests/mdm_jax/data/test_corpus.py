@@ -1,260 +1,153 @@
-"""Every source gives its documents once, in a fixed order, and names the file and line that is wrong."""
+"""Rows of batches are a pure function of (seed, step, row), and epochs are permutations."""
 
-import gzip
-import itertools
-import json
-import os
-import re
-import subprocess
-import sys
+import dataclasses
 
 import numpy as np
-import pyarrow
-import pyarrow.parquet
 import pytest
-import zstandard
-from small_corpus import texts, write_jsonl
+from small_corpus import prepared
 
-from mdm_jax.data.corpus import cut, documents, labelled, read_piece
-from mdm_jax.data.holdout import WINDOW_BYTES, shared_windows
-from mdm_jax.data.pydoc import pydoc_documents
-from mdm_jax.spec import CorpusSource, CorpusSpec, DataSpec, EvaluationSpec
+from mdm_jax.data.corpus import open_corpus, stream_row
+from mdm_jax.data.store import open_split
+from mdm_jax.manifest import read_manifest
+from mdm_jax.spec import DataSpec
 
-TEXTS = texts(50)
-
-
-def read(source, path, **settings):
-    return list(documents(CorpusSpec(source=CorpusSource(source), path=str(path), **settings)))
-
-
-def test_text_files_give_their_text_in_the_order_of_their_names(tmp_path):
-    (tmp_path / "deep").mkdir()
-    for name, text in (("b.txt", "second\n"), ("a.md", "first"), ("deep/c.txt", "third"), ("x.bin", "not text")):
-        (tmp_path / name).write_text(text)
-    assert read("text", tmp_path) == ["first", "second", "third"]
-    assert read("text", tmp_path / "b.txt") == ["second"]
-    assert read("text", tmp_path / "*.txt") == ["second"]
-    assert read("text", tmp_path / "**" / "*.txt") == ["second", "third"]
-
-
-def test_a_long_text_is_cut_at_blank_lines_and_nothing_is_lost(tmp_path):
-    paragraphs = [f"{i} " + "word " * 50 for i in range(200)]
-    (tmp_path / "long.txt").write_text("\n\n".join(paragraphs))
-    pieces = read("text", tmp_path)
-    assert len(pieces) > 5
-    assert all(4000 <= len(piece) <= 4600 for piece in pieces[:-1])
-    assert "\n\n".join(pieces) == "\n\n".join(paragraphs)
-
-
-def test_a_text_without_blank_lines_is_cut_all_the_same(tmp_path):
-    (tmp_path / "log.txt").write_text("".join(f"line {i}\n" for i in range(50_000)))
-    pieces = read("text", tmp_path)
-    assert max(map(len, pieces)) < 70_000
-    assert "\n".join(pieces) + "\n" == (tmp_path / "log.txt").read_text()
-
-
-def test_jsonl_plain_gzip_and_zstandard_read_the_same(tmp_path):
-    plain = tmp_path / "a.jsonl"
-    write_jsonl(plain, TEXTS)
-    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(plain.read_bytes()))
-    (tmp_path / "c.jsonl.zst").write_bytes(zstandard.compress(plain.read_bytes()))
-    for name in ("a.jsonl", "b.jsonl.gz", "c.jsonl.zst"):
-        assert read("jsonl", tmp_path / name) == TEXTS
-    assert read("jsonl", tmp_path) == TEXTS, "the same text in three files counts once"
-
-
-def test_parquet_reads_the_named_column(tmp_path):
-    table = pyarrow.table({"id": range(50), "body": TEXTS})
-    pyarrow.parquet.write_table(table, tmp_path / "a.parquet", row_group_size=7)
-    assert read("parquet", tmp_path, text_field="body") == TEXTS
-    with pytest.raises(ValueError, match=r"a\.parquet: no text column 'text'; its columns: id, body"):
-        read("parquet", tmp_path)
-    with pytest.raises(ValueError, match="no text column 'id'"):
-        read("parquet", tmp_path, text_field="id")
-
-
-def test_repeated_and_empty_documents_are_left_out(tmp_path):
-    path = write_jsonl(tmp_path / "a.jsonl", ["one", "two\r\n", "", "  \n", "one", "two\n", "three"])
-    assert read("jsonl", path) == ["one", "two\n", "three"]
-
-
-def test_reading_stops_after_max_bytes(tmp_path):
-    path = write_jsonl(tmp_path / "a.jsonl", TEXTS)
-    some = read("jsonl", path, max_bytes=2000)
-    assert some == TEXTS[: len(some)]
-    assert sum(len(t.encode()) for t in some[:-1]) < 2000 <= sum(len(t.encode()) for t in some)
-
-
-def test_half_a_surrogate_pair_does_not_stop_the_reading(tmp_path):
-    (tmp_path / "a.jsonl").write_text('{"text": "bad \\ud800 half"}\n')
-    assert read("jsonl", tmp_path) == ["bad ? half"]
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("{nonsense", "line 3: not JSON"),
-        ('["text"]', "line 3: no text in field 'text'"),
-        ('{"body": "x"}', "line 3: no text in field 'text'; its fields: body"),
-        ('{"text": 3}', "line 3: no text in field"),
-        ("[" * 100_000, "line 3: not JSON"),
-        (b'{"text": "\xff"}', "line 3: not UTF-8"),
-    ],
-)
-def test_a_bad_line_is_named(tmp_path, line, message):
-    raw = line if isinstance(line, bytes) else line.encode()
-    (tmp_path / "bad.jsonl").write_bytes(b'{"text": "good"}\n\n' + raw + b"\n")
-    with pytest.raises(ValueError, match=re.escape(f"bad.jsonl: {message}")):
-        read("jsonl", tmp_path)
-
-
-@pytest.mark.parametrize("suffix", ["gz", "zst"])
-@pytest.mark.parametrize("damage", ["cut", "flipped", "no such format"])
-def test_a_damaged_compressed_file_is_named(tmp_path, suffix, damage):
-    plain = "".join(json.dumps({"text": text}) + "\n" for text in texts(5000)).encode()
-    packed = gzip.compress(plain) if suffix == "gz" else zstandard.ZstdCompressor(write_checksum=True).compress(plain)
-    flipped = bytearray(packed)
-    flipped[len(packed) // 2] ^= 64
-    content = {"cut": packed[:-8], "flipped": bytes(flipped), "no such format": plain}[damage]
-    (tmp_path / f"a.jsonl.{suffix}").write_bytes(content)
-    with pytest.raises(ValueError, match=rf"a\.jsonl\.{suffix}: "):
-        read("jsonl", tmp_path)
-
-
-def test_a_damaged_parquet_file_is_named(tmp_path):
-    pyarrow.parquet.write_table(pyarrow.table({"text": TEXTS}), tmp_path / "a.parquet")
-    whole = (tmp_path / "a.parquet").read_bytes()
-    for content in (whole[:-20], whole[: len(whole) // 2], b"", b"text"):
-        (tmp_path / "a.parquet").write_bytes(content)
-        with pytest.raises(ValueError, match=r"a\.parquet: not a readable Parquet file"):
-            read("parquet", tmp_path)
-
-
-@pytest.mark.parametrize("source", ["text", "jsonl", "parquet"])
-def test_an_empty_or_absent_corpus_is_said(tmp_path, source):
-    with pytest.raises(ValueError, match="holds no file"):
-        read(source, tmp_path)
-    with pytest.raises(ValueError, match="no such file, folder or glob"):
-        read(source, tmp_path / "absent")
-    with pytest.raises(ValueError, match="holds no file"):
-        read(source, tmp_path / "*.none")
-
-
-def test_files_without_text_are_an_empty_corpus(tmp_path):
-    (tmp_path / "a.txt").write_text("\n \n")
-    with pytest.raises(ValueError, match="corpus text: no text in "):
-        read("text", tmp_path)
+BATCH = 8
 
 
 @pytest.fixture(scope="module")
-def tfds_directory(tmp_path_factory):
-    """A TFDS builder directory in the ArrayRecord format, made without TensorFlow."""
-    import tensorflow_datasets as tfds
-
-    class Tiny(tfds.core.GeneratorBasedBuilder):
-        VERSION = tfds.core.Version("1.0.0")
-
-        def _info(self):
-            features = tfds.features.FeaturesDict(
-                {"text": tfds.features.Text(), "n": tfds.features.Scalar(dtype=np.int64)}
-            )
-            return tfds.core.DatasetInfo(builder=self, features=features)
-
-        def _split_generators(self, dl_manager):
-            return {"train": self._generate_examples()}
-
-        def _generate_examples(self):
-            for i, text in enumerate(TEXTS):
-                yield i, {"text": text, "n": i}
-
-    builder = Tiny(data_dir=tmp_path_factory.mktemp("tfds"), file_format="array_record")
-    builder.download_and_prepare()
-    return str(builder.data_dir)
+def data(tmp_path_factory) -> DataSpec:
+    return prepared(tmp_path_factory.mktemp("corpus"))
 
 
-def test_tfds_gives_every_record_without_tensorflow(tfds_directory):
-    code = (
-        "import sys; from mdm_jax.data.corpus import documents; from mdm_jax.spec import CorpusSpec, CorpusSource;"
-        f"d = list(documents(CorpusSpec(CorpusSource.TFDS, {tfds_directory!r})));"
-        "assert 'tensorflow' not in sys.modules; import json; print(json.dumps(d))"
+def take(data, steps, start=0):
+    """The batches of steps `start` to `steps - 1`, read from the beginning of a new process's reader."""
+    rows = open_corpus(data).training_rows(BATCH, seed=3)
+    return np.stack([rows.read(step, 0, BATCH) for step in range(start, steps)])
+
+
+def steps_of_an_epoch(data):
+    return open_corpus(data).unique_tokens // data.seq_len / BATCH
+
+
+def test_a_batch_does_not_depend_on_where_reading_started(data):
+    steps = int(2.5 * steps_of_an_epoch(data))
+    whole = take(data, steps)
+    for start in (1, 7, steps - 3):
+        np.testing.assert_array_equal(take(data, steps, start), whole[start:])
+
+
+def test_rows_read_apart_are_those_of_the_batch(data):
+    steps = int(1.5 * steps_of_an_epoch(data))
+    rows, whole = open_corpus(data).training_rows(BATCH, seed=3), take(data, steps)
+    assert rows.shape == (BATCH, data.seq_len)
+    for step in reversed(range(steps)):
+        for first, last in ((5, 8), (0, 1), (1, 5)):
+            np.testing.assert_array_equal(rows.read(step, first, last), whole[step, first:last])
+
+
+def test_every_epoch_gives_each_row_once_in_another_order(data):
+    store = open_split(data.directory, "train")
+    rows = len(store) // data.seq_len
+    assert rows % BATCH, "the test wants epochs that end inside a batch"
+    corpus = store.tokens(0, rows * data.seq_len).reshape(rows, data.seq_len)
+    stream = take(data, 3 * rows // BATCH + 1).reshape(-1, data.seq_len)
+    epochs = [stream[e * rows : (e + 1) * rows] for e in range(3)]
+    for epoch in epochs:
+        np.testing.assert_array_equal(np.unique(epoch, axis=0), np.unique(corpus, axis=0))
+        assert sorted(map(bytes, epoch)) == sorted(map(bytes, corpus.astype(np.int32)))
+    assert not np.array_equal(epochs[0], epochs[1])
+    assert not np.array_equal(epochs[1], epochs[2])
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 255, 1000])
+def test_the_shuffle_is_a_permutation_for_any_number_of_rows(rows):
+    for epoch in range(3):
+        positions = range(epoch * rows, (epoch + 1) * rows)
+        assert sorted(stream_row(i, rows, seed=5) for i in positions) == list(range(rows))
+
+
+def test_seeds_do_not_share_epochs():
+    orders = {(s, e): tuple(stream_row(e * 50 + i, 50, s) for i in range(50)) for s in range(4) for e in range(4)}
+    assert len(set(orders.values())) == len(orders)
+
+
+def test_the_shuffle_mixes_positions():
+    rows = 4096
+    order = np.array([stream_row(i, rows, seed=0) for i in range(rows)])
+    assert abs(np.corrcoef(order, np.arange(rows))[0, 1]) < 5 / np.sqrt(rows)
+    neighbours = np.abs(np.diff(order)) < rows / 100
+    assert neighbours.mean() < 0.04, "two random rows lie within a hundredth of the corpus 2% of the time"
+
+
+def test_the_order_of_rows_is_the_recorded_one():
+    golden = [574, 748, 142, 773, 694, 474, 855]
+    now = [stream_row(i, 1000, seed=0) for i in (0, 1, 2, 3, 999, 1000, 123456)]
+    assert now == golden, (
+        "the row order changed: runs that are resumed would read other batches, and new ones would not be comparable"
+        " with old ones. If grain's index_shuffle changed, pin the older grain; renew the list only in a major version"
     )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert sorted(json.loads(out.stdout)) == sorted(TEXTS)
 
 
-def test_tfds_in_pieces_gives_every_record_once(tfds_directory):
-    corpus = CorpusSpec(CorpusSource.TFDS, tfds_directory)
-    pieces = cut(corpus, piece_records=7)
-    assert len(pieces) == 8
-    assert sum(piece.weight for piece in pieces) == len(TEXTS)
-    found = [document.text for piece in pieces for document in read_piece(corpus, piece, 0.1)]
-    assert found == list(documents(corpus))
+def test_batches_hold_int32_tokens_below_the_vocabulary(data):
+    batch = take(data, 1)[0]
+    assert batch.shape == (BATCH, data.seq_len)
+    assert batch.dtype == np.int32
+    assert 0 <= batch.min() <= batch.max() < 257
 
 
-def test_tfds_refuses_what_it_cannot_read_whole(tfds_directory, tmp_path):
-    with pytest.raises(ValueError, match="no feature 'body'; it has n, text"):
-        read("tfds", tfds_directory, text_field="body")
-    with pytest.raises(ValueError, match=r"dataset_info\.json: no such file: corpus\.path must be a TFDS"):
-        read("tfds", tmp_path)
-    (tmp_path / "dataset_info.json").write_text('{"name": "tiny", "version": "1.0.0", "fileFormat": "parquet"}')
-    with pytest.raises(ValueError, match="file format parquet: write it with file_format='array_record'"):
-        read("tfds", tmp_path)
+def test_a_batch_larger_than_the_corpus_runs_over_several_epochs(data):
+    rows = open_corpus(data).unique_tokens // data.seq_len
+    size = 2 * rows + 2
+    batch = open_corpus(data).training_rows(size, seed=0).read(0, 0, size)
+    counts = np.unique(batch, axis=0, return_counts=True)[1]
+    assert batch.shape[0] == size
+    assert counts.min() >= 2
 
 
-def test_tfds_names_a_damaged_directory(tfds_directory, tmp_path):
-    for name in os.listdir(tfds_directory):
-        with open(os.path.join(tfds_directory, name), "rb") as file:
-            content = bytearray(file.read())
-        if "array_record" in name:
-            content[300] ^= 255
-        (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=f"{tmp_path}: a file of the split 'train' is absent or corrupt"):
-        read("tfds", tmp_path)
+def test_evaluation_rows_are_the_first_tokens_of_the_validation_split(data):
+    store = open_split(data.directory, "validation")
+    rows = open_corpus(data).evaluation_rows(100)
+    assert rows.shape == (6, 16)
+    assert rows.dtype == np.int32
+    np.testing.assert_array_equal(rows.ravel(), store.tokens(0, 96))
 
 
-def test_the_documentation_corpus_is_english_and_code():
-    some = list(documents(CorpusSpec(max_bytes=400_000)))
-    text = " ".join(some)
-    words = re.findall(r"[a-z]+", text.lower())
-    assert 0.03 < words.count("the") / len(words) < 0.09, "English is about 5% 'the'"
-    assert text.count(">>> ") > 50
-    assert min(map(len, some)) >= 100
-    assert len(some) == len(set(some))
-    assert sum(map(str.isalpha, text)) + sum(map(str.isspace, text)) > 0.8 * len(text)
+def test_train_and_validation_text_do_not_overlap(data):
+    eos = 256
+    documents = {}
+    for split in ("train", "validation"):
+        store = open_split(data.directory, split)
+        tokens = np.asarray(store.tokens(0, len(store)))
+        assert tokens[-1] == eos
+        documents[split] = {bytes(part) for part in np.split(tokens, np.flatnonzero(tokens == eos) + 1) if len(part)}
+    assert len(documents["train"]) + len(documents["validation"]) == 300
+    assert not documents["train"] & documents["validation"]
 
 
-def test_the_documentation_corpus_does_not_depend_on_the_process():
-    code = (
-        "import hashlib; from mdm_jax.data.corpus import documents; from mdm_jax.spec import CorpusSpec;"
-        "print(hashlib.sha256('|'.join(documents(CorpusSpec(max_bytes=300_000))).encode()).hexdigest())"
-    )
-    here = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    environment = {**os.environ, "PYTHONHASHSEED": "77", "LC_ALL": "C", "HOME": "/"}
-    there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
-    assert here == there.stdout
+def test_bytes_per_token_counts_the_end_of_each_document(data):
+    validation = read_manifest(data.directory).validation
+    expected = (validation.tokens - validation.documents) / validation.tokens
+    assert validation.bytes_per_token == pytest.approx(expected)
 
 
-def test_a_larger_documentation_corpus_begins_with_the_smaller_one():
-    small, large = (list(documents(CorpusSpec(max_bytes=size))) for size in (50_000, 100_000))
-    everything = [document.text for document in itertools.islice(pydoc_documents(), 2 * len(large))]
-    for some in (small, large):
-        places = [everything.index(text) for text in some]
-        assert places == sorted(places)
-        dropped = places[-1] + 1 - len(some)
-        assert dropped <= 0.1 * len(some), "what is left out repeats another document, or training text"
+def test_too_few_validation_tokens_are_counted_out(data):
+    held = read_manifest(data.directory).validation.tokens
+    with pytest.raises(ValueError, match=f"eval_tokens = {held + 1}: must be at most {held}, the tokens"):
+        open_corpus(data).evaluation_rows(held + 1)
+    with pytest.raises(ValueError, match=r"at least data\.seq_len = 16"):
+        open_corpus(data).evaluation_rows(15)
 
 
-@pytest.mark.slow
-def test_the_whole_documentation_corpus_measures_generalisation():
-    """Ten to twenty megabytes, enough validation text for any tokenizer, and none of it in the training text."""
-    validation, training = [], []
-    for document in labelled(CorpusSpec(), DataSpec.validation_fraction):
-        (validation if document.validation else training).append(document.content)
-    size = sum(map(len, validation + training))
-    assert 10e6 < size < 20e6
-    held = sum(map(len, validation))
-    assert held > 4 * EvaluationSpec.eval_tokens
-    assert 0.9 < held / size / DataSpec.validation_fraction < 1.1
-    counts = np.maximum(0, np.array([len(content) for content in validation]) - WINDOW_BYTES + 1)
-    shared = np.array(shared_windows(validation, training)) @ counts / counts.sum()
-    assert shared < 0.001, "27% with a split by document"
+def test_rows_longer_than_the_corpus_are_refused(data):
+    long = dataclasses.replace(data, seq_len=1 << 20)
+    with pytest.raises(ValueError, match=r"data\.seq_len = 1048576: must be at most the \d+ tokens"):
+        open_corpus(long).training_rows(BATCH, 0)
+
+
+def test_a_run_refuses_other_data_than_it_was_planned_for(data):
+    planned = dataclasses.replace(data, data_hash=read_manifest(data.directory).data_hash)
+    open_corpus(planned).training_rows(BATCH, 0)
+    other = dataclasses.replace(data, data_hash="0" * 64)
+    for read in (lambda: open_corpus(other).training_rows(BATCH, 0), lambda: open_corpus(other).evaluation_rows(64)):
+        with pytest.raises(ValueError, match="is not the planned 000000000000"):
+            read()

@@ -4,7 +4,6 @@ import collections
 import itertools
 import random
 
-from mdm_jax.data.corpus import labelled
 from mdm_jax.data.holdout import (
     MOST_SHARED,
     WINDOW_BYTES,
@@ -15,6 +14,7 @@ from mdm_jax.data.holdout import (
     windows,
 )
 from mdm_jax.data.pydoc import pydoc_documents
+from mdm_jax.data.sources import labelled
 from mdm_jax.spec import CorpusSpec
 
 

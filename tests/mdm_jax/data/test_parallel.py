@@ -15,9 +15,9 @@ import pytest
 from small_corpus import data_spec, texts
 
 from mdm_jax.data.build import build_shards
-from mdm_jax.data.corpus import cut, labelled, read_piece
 from mdm_jax.data.duplicates import first_of_each
 from mdm_jax.data.prepare import main, prepare
+from mdm_jax.data.sources import labelled, pieces_of, read_piece
 from mdm_jax.data.store import open_split
 from mdm_jax.files.storage import as_path
 from mdm_jax.manifest import read_manifest
@@ -105,7 +105,7 @@ def test_a_bad_line_is_named_by_its_number_in_the_file_whatever_the_cut(tmp_path
 
 def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path):
     data = data_spec(tmp_path)
-    (piece,) = cut(data.corpus)
+    (piece,) = pieces_of(data.corpus)
     reading = read_piece(data.corpus, piece, 0.2)
     next(reading)
     with open(data.corpus.path, "a") as file:
@@ -211,14 +211,17 @@ def test_a_killed_worker_and_an_interruption_are_one_line_each(tmp_path):
     os.kill(children(process)[-1], signal.SIGKILL)
     said = process.communicate(timeout=120)[1]
     assert process.returncode == 1
-    assert said.startswith("error: a worker process was ended from outside (is memory short?)")
+    assert said.startswith("mdm_jax: a worker process was ended from outside (is memory short?)")
     assert said.count("\n") == 1
 
     process = start(arguments, "--jobs", "2")
     wait_for_parts(process, tmp_path, 6)
     os.killpg(process.pid, signal.SIGINT)
     said = process.communicate(timeout=120)[1]
-    assert (process.returncode, said) == (130, "interrupted: the same command goes on from the finished parts\n")
+    assert (process.returncode, said) == (
+        130,
+        "mdm_jax: interrupted: the same command goes on from the finished parts\n",
+    )
 
 
 def test_a_latin_1_file_is_named_with_the_remedy_or_passed_over(tmp_path, capsys):
@@ -232,7 +235,7 @@ def test_a_latin_1_file_is_named_with_the_remedy_or_passed_over(tmp_path, capsys
     capsys.readouterr()
     assert main([*arguments, "--out", str(tmp_path / "bad")]) == 1
     said = capsys.readouterr().err
-    assert "30a.txt: line 3: not UTF-8" in said
+    assert "30a.txt: line 3, byte 13: not UTF-8" in said
     assert "iconv -f latin1 -t utf-8" in said
     assert "--skip-bad" in said
     assert main([*arguments, "--out", str(tmp_path / "bad"), "--skip-bad"]) == 0
@@ -255,7 +258,9 @@ def test_bad_lines_are_passed_over_on_request_and_counted(tmp_path, capsys):
     assert read_manifest(tmp_path / "out").skipped == len(bad)
     held = split_text(tmp_path / "out", "train") + split_text(tmp_path / "out", "validation")
     assert sorted(held) == sorted(text.encode() for text in good)
-    assert "line 6: no text in field 'text'; its fields: body" in capsys.readouterr().err
+    said = capsys.readouterr().err.splitlines()
+    assert "line 6: no text in field 'text'; its fields: body" in said[1]
+    assert said[-1] == "passed over: 10 more in the same file", "30 bad lines, of which 20 are named"
 
 
 @pytest.mark.parametrize(
@@ -271,6 +276,29 @@ def test_a_text_without_breaks_is_told_what_to_do(tmp_path, capsys, content, mes
     assert main(arguments) == 1
     assert message in capsys.readouterr().err
     assert not (tmp_path / ".out.partial").exists()
+
+
+def test_a_text_without_breaks_is_cut_into_passages_on_request(tmp_path, capsys):
+    """The remedy that the error names works: whole passages in either split, and the same run may train on them."""
+    draw = random.Random(0)
+    (tmp_path / "book.txt").write_text(" ".join(draw.choices(["masked", "tokens", "größe"], k=50_000)))
+    out = str(tmp_path / "out")
+    arguments = ["--path", str(tmp_path / "book.txt"), "--validation-fraction", "0.1", "--out", out]
+    assert main(["--corpus", "passages", *arguments]) == 0
+    train, validation = split_text(tmp_path / "out", "train"), split_text(tmp_path / "out", "validation")
+    assert sorted(map(len, train + validation))[1] > 2000
+    assert len(train) > len(validation) > 1
+    joined = (tmp_path / "book.txt").read_bytes()
+    assert sum(map(len, train + validation)) == len(joined)
+    assert all(text in joined for text in train + validation)
+    manifest = read_manifest(out)
+    assert manifest.corpus.source is CorpusSource.PASSAGES
+    (tmp_path / "lines.txt").write_text("".join(f"line {i} {draw.random()}\n" for i in range(30_000)))
+    arguments = ["--corpus", "text", "--path", str(tmp_path / "lines.txt"), "--validation-fraction", "0.3"]
+    capsys.readouterr()
+    assert main([*arguments, "--out", str(tmp_path / "lines")]) == 0
+    assert "documents of 6" in (said := capsys.readouterr().out)
+    assert "few blank lines, where it is cut; --corpus passages cuts it into 2 to 4 kB" in said
 
 
 def test_progress_says_how_much_of_the_files_is_done(tmp_path):

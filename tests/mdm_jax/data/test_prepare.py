@@ -1,5 +1,6 @@
 """Preparing is idempotent, all or nothing, and splits by content; shards that differ from their manifest are named."""
 
+import hashlib
 import resource
 import signal
 import subprocess
@@ -11,10 +12,14 @@ import numpy as np
 import pytest
 from small_corpus import data_spec, flags, prepared, texts, write_jsonl
 
-from mdm_jax.data.holdout import in_validation
+from mdm_jax.data.holdout import in_validation as digest_in_validation
 from mdm_jax.data.prepare import main, prepare
 from mdm_jax.data.store import open_split
 from mdm_jax.manifest import read_manifest
+
+
+def in_validation(text, fraction):
+    return digest_in_validation(hashlib.sha256(text.encode()).digest(), fraction)
 
 
 def content(folder):
@@ -101,7 +106,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, capsys,
     said = capsys.readouterr().err
     assert code == 1
     assert message in said
-    assert said.startswith("error: ")
+    assert said.startswith("mdm_jax: ")
     assert said.count("\n") == 1
     assert not [path for path in tmp_path.iterdir() if path.name != ".x.lock"]
 
@@ -154,7 +159,7 @@ def test_a_full_disk_is_one_line_and_leaves_what_was_there(tmp_path):
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (100_000, 100_000))  # long before it can write
     said = process.communicate()[1]
     assert process.returncode == 1
-    assert said.startswith("error: ")
+    assert said.startswith("mdm_jax: ")
     assert "File too large" in said
     assert said.count("\n") == 1
     assert content(data.directory) == before

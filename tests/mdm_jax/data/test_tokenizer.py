@@ -7,9 +7,8 @@ import sys
 import numpy as np
 import pytest
 import sentencepiece
-from small_corpus import prepared, texts
+from small_corpus import documents, prepared, texts
 
-from mdm_jax.data.corpus import documents
 from mdm_jax.data.tokenizer import (
     ByteTokenizer,
     SentencePieceTokenizer,
@@ -34,7 +33,7 @@ AWKWARD = [
 
 @pytest.fixture(scope="module")
 def corpus():
-    return list(documents(CorpusSpec(max_bytes=200_000)))
+    return documents(CorpusSpec(max_bytes=200_000))
 
 
 @pytest.fixture(scope="module")
@@ -99,9 +98,10 @@ def test_pieces_are_shorter_than_bytes(model, corpus):
 
 def test_training_again_in_another_process_gives_the_same_model(model):
     code = (
-        "import hashlib; from mdm_jax.data.corpus import documents; from mdm_jax.spec import CorpusSpec;"
+        "import hashlib; from mdm_jax.data.sources import labelled; from mdm_jax.spec import CorpusSpec;"
         "from mdm_jax.data.tokenizer import train_sentencepiece;"
-        "print(hashlib.sha256(train_sentencepiece(documents(CorpusSpec(max_bytes=200_000)), 600)).hexdigest())"
+        "texts = (document.text for document in labelled(CorpusSpec(max_bytes=200_000), 0.02));"
+        "print(hashlib.sha256(train_sentencepiece(texts, 600)).hexdigest())"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == SentencePieceTokenizer(model).hash
@@ -135,11 +135,11 @@ def test_what_is_no_model_is_named(tmp_path, content):
 def test_a_prepared_folder_gives_its_tokenizer_back(tmp_path):
     data = prepared(tmp_path, tokenizer=TokenizerSpec(TokenizerKind.SENTENCEPIECE, 300))
     manifest = read_manifest(data.directory)
-    tokenizer = load_tokenizer(data.directory)
+    tokenizer = load_tokenizer(data.directory, manifest)
     assert (tokenizer.vocab_size, tokenizer.eos_id) == (manifest.vocab_size, manifest.eos_id) == (300, 1)
     path = tmp_path / "prepared" / "tokenizer.model"
     raw = bytearray(path.read_bytes())
     raw[-1] ^= 1
     path.write_bytes(raw)
     with pytest.raises(ValueError, match=r"tokenizer\.model: (corrupt|not a sentencepiece model)"):
-        load_tokenizer(data.directory)
+        load_tokenizer(data.directory, manifest)

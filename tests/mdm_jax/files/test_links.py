@@ -184,7 +184,7 @@ def test_the_lock_of_a_data_folder_that_is_a_link_empties_nothing(tmp_path, vict
     before, link = contents(victim), tmp_path / ".data.lock"
     link.symlink_to(victim / "thesis")
     assert prepare([*corpus, "--out", str(tmp_path / "data")]) == 1
-    assert f"error: {link} is a link to {victim / 'thesis'}" in capsys.readouterr().err
+    assert f"mdm_jax: {link} is a link to {victim / 'thesis'}" in capsys.readouterr().err
     assert contents(victim) == before
 
 
@@ -193,7 +193,7 @@ def test_what_is_cleared_beside_a_data_folder_is_no_link(tmp_path, victim, corpu
     before, link = contents(victim), tmp_path / name
     link.symlink_to(victim)
     assert prepare([*corpus, "--out", str(tmp_path / "data")]) == 1
-    assert f"error: {link} is a link to {victim}" in capsys.readouterr().err
+    assert f"mdm_jax: {link} is a link to {victim}" in capsys.readouterr().err
     assert contents(victim) == before
 
 

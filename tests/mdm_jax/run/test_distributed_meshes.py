@@ -22,7 +22,7 @@ import pytest
 from running import ROOT, Workshop, ended, free_address, workshop
 
 from isoflop.preflight.compile import NO_TPU_QUERIES
-from mdm_jax.data.pipeline import training_rows
+from mdm_jax.data.corpus import open_corpus
 from mdm_jax.devices.sharding import global_batch, make_mesh
 from mdm_jax.objectives.loss import draw
 from mdm_jax.spec import EvaluationSpec, Family, ModelSpec, OptimSpec, RunSpec, to_json
@@ -80,7 +80,7 @@ def on_processes(shop: Workshop, cases: list[dict[str, Any]], processes: int, de
 @functools.cache
 def whole(spec: RunSpec, step: int) -> dict[str, np.ndarray]:
     """The batch and its draw on one device of this process."""
-    rows = training_rows(spec.data, BATCH, spec.seed)
+    rows = open_corpus(spec.data).training_rows(BATCH, spec.seed)
     tokens_BL = rows.read(step, 0, BATCH)
     mesh = make_mesh(1, 1, jax.devices()[:1])
     with jax.set_mesh(mesh):

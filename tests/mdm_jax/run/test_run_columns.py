@@ -7,8 +7,8 @@ import pytest
 from running import Workshop, result, workshop
 
 from mdm_jax.counting import step_flops
+from mdm_jax.data.corpus import open_corpus
 from mdm_jax.data.store import open_split
-from mdm_jax.data.tokenizer import load_tokenizer
 from mdm_jax.devices.accelerators import DEVICES, peak_flops_per_second
 from mdm_jax.files.storage import as_path
 from mdm_jax.manifest import read_manifest
@@ -31,7 +31,7 @@ def test_the_row_says_which_tokens_were_evaluated_and_their_bits_a_byte(shop) ->
     assert spec.evaluation.eval_tokens == 500
     assert row.eval_tokens == 256  # one batch of 16 rows of 16; 500 tokens fill no second one
     tokens = open_split(spec.data.directory, "validation").tokens(0, 256)
-    text = load_tokenizer(spec.data.directory).decode(tokens)
+    text = open_corpus(spec.data).tokenizer.decode(tokens)
     assert row.loss is not None
     assert row.bits_per_byte == pytest.approx(row.loss / math.log(2) * 256 / len(text.encode()), rel=1e-12)
     whole_split = row.loss / math.log(2) / read_manifest(spec.data.directory).validation.bytes_per_token

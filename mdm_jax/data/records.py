@@ -1,0 +1,94 @@
+"""Documents from the records of JSONL and Parquet files."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+
+import pyarrow
+import pyarrow.parquet
+
+from mdm_jax.data.files import Line, read_lines
+from mdm_jax.files.storage import Path, as_path
+
+TEXT_TYPES = (pyarrow.string(), pyarrow.large_string())
+BATCH_ROWS = 64
+"""Rows of a Parquet file in memory at a time: a long text that many rows share is stored once and read as often."""
+MOST_EXPANSION, ALWAYS_FINE_BYTES = 1000, 8 << 20
+"""Text compresses by less than this factor, and a column chunk below these bytes may do as it likes."""
+
+Skip = Callable[[str], None]
+"""Is told what is passed over and why."""
+
+
+def jsonl_documents(
+    path: str, text_field: str, start: int = 0, stop: int = sys.maxsize, skip: Skip | None = None
+) -> Iterator[str]:
+    """The field `text_field` of the JSON object on each line; blank lines are passed over.
+
+    Args:
+        path: the file.
+        text_field: name of the field.
+        start: only lines that begin at this byte or later.
+        stop: only lines that begin before this byte.
+        skip: is told of each bad line, which is passed over then.
+
+    Raises:
+        ValueError: a line is not JSON or lacks the field; file and line are named.
+    """
+    for line in read_lines(as_path(path), start, stop):
+        try:
+            if (text := _json_text(line, text_field)) is not None:
+                yield text
+        except ValueError as error:
+            if skip is None:
+                raise
+            skip(str(error))
+
+
+def _json_text(line: Line, text_field: str) -> str | None:
+    """The text of one line, None for a blank one."""
+    content = line.text
+    if not content.strip():
+        return None
+    try:
+        record = json.loads(content)
+    except (ValueError, RecursionError) as error:  # ValueError also for a number of more than 4300 digits
+        raise ValueError(f"{line.where}: not JSON ({error})") from None
+    if not isinstance(record, dict) or not isinstance(record.get(text_field), str):
+        known = ", ".join(record) if isinstance(record, dict) else "none: not an object"
+        raise ValueError(f"{line.where}: no text in field {text_field!r}; its fields: {known}")
+    return record[text_field]
+
+
+def parquet_documents(path: str, text_field: str) -> Iterator[str]:
+    """The string column `text_field` of a Parquet file, row group by row group; nulls are passed over.
+
+    Raises:
+        ValueError: the file is corrupt or has no such column; it is named.
+    """
+    file = as_path(path)
+    with file.open("rb") as raw:
+        try:
+            table = pyarrow.parquet.ParquetFile(raw)
+            schema = table.schema_arrow
+            if text_field not in schema.names or schema.field(text_field).type not in TEXT_TYPES:
+                raise ValueError(f"{file}: no text column {text_field!r}; its columns: {', '.join(schema.names)}")
+            _check_expansion(file, table.metadata, text_field)
+            for batch in table.iter_batches(BATCH_ROWS, columns=[text_field]):
+                yield from (text for text in batch.column(0).to_pylist() if text is not None)
+        except (pyarrow.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:  # the disk or the network
+                raise
+            first = str(error).splitlines()[0]
+            raise ValueError(f"{file}: not a readable Parquet file ({first})") from None
+
+
+def _check_expansion(file: Path, metadata: pyarrow.parquet.FileMetaData, text_field: str) -> None:
+    """Refuses a file of few bytes that asks for gigabytes: a page is decompressed whole."""
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        for column in map(group.column, range(group.num_columns)):
+            grown, stored = column.total_uncompressed_size, max(1, column.total_compressed_size)
+            if column.path_in_schema == text_field and grown > max(ALWAYS_FINE_BYTES, MOST_EXPANSION * stored):
+                said = f"{file}: row group {number} grows from {stored} to {grown} bytes"
+                raise ValueError(f"{said}, more than text does: write the file again, or leave it out")
