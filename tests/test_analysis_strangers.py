@@ -43,7 +43,7 @@ def test_every_function_takes_a_table_of_the_needed_columns_and_gives_what_read_
     assert {finding.code for finding in check(raw, fit)} == {finding.code for finding in check(read, known)}
     surface = fit_parametric(raw, family="arm")
     assert pytest.approx(fit_parametric(read, family="arm").E, rel=1e-9) == surface.E
-    assert bootstrap_parametric(surface, n=20, backend="numpy").n == 20
+    assert bootstrap_parametric(surface, n=20).n == 20
     assert len(gap_sensitivity(fit, draws=0, curves=("quadratic",), laws=("power_law",)))
     assert len(holdout(fit, {"arm": 1e20, "mdm": 1e21}))
     assert summarise(raw, n=200).usable_budgets == 10
