@@ -34,7 +34,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.finding import Finding, Severity
 from analysis.minima.fit import IsoFlopFit
 from analysis.minima.noise import paule_mandel
 from analysis.runs.load import numbers
@@ -48,8 +47,6 @@ STEEPEST = 3.0
 """Largest |s|, with log C scaled to run from -1 to 1: from one end to the other the slope changes 400-fold."""
 EXACT = 1e-6
 """Nats: no minimum is taken to be known better, so that exact losses do not divide by zero."""
-CERTAIN = 0.01
-"""A probability below this makes the scatter a warning: one clean family in a hundred has it."""
 ZOOMS, POINTS = 7, 41
 """How often the search for s zooms, and how many values each zoom tries. A zoom narrows the range twentyfold."""
 FEWEST_DOF = 2
@@ -186,15 +183,3 @@ def _said(scatter: Scatter, added: bool) -> str:
 def scatter_said(fit: IsoFlopFit, unit: str) -> list[str]:
     """A sentence a family; empty where the draws redraw the minima by their own scatter (unit="budget")."""
     return scatter_lines(scatter_of(fit), fit.recipe.scatter == "add") if unit == "run" else []
-
-
-def scatter_findings(fit: IsoFlopFit) -> list[Finding]:
-    """Scatter between budgets that the runs' errors do not explain."""
-    scatter = scatter_of(fit)
-    out = []
-    for side, message in zip(scatter.values(), scatter_lines(scatter, fit.recipe.scatter == "add"), strict=True):
-        if side.p < CERTAIN:
-            remedy = "look for what differs from budget to budget, such as learning rate, batch size or data"
-            ratio = side.chi2 / side.dof
-            out.append(Finding(Severity.WARNING, "budget_scatter", f"{message}; p = {side.p:.2g}", ratio, remedy))
-    return out

@@ -15,8 +15,7 @@ import pandas as pd
 
 from analysis.laws.saturating import SaturatingPowerLaw
 from analysis.runs.groups import check_one_group, check_one_loss
-from analysis.runs.load import numbers, select, usable_runs
-from analysis.runs.raw_tables import as_runs
+from analysis.runs.load import as_runs, numbers, select, usable_runs
 from analysis.surface.frontier import (
     SIX_ND,
     ComputeOptimal,
