@@ -97,7 +97,7 @@ def _parametric(given: argparse.Namespace) -> dict[str, Any]:
             continue
         values = {name: getattr(fit, name) for name in PARAMETERS}
         how = {name: getattr(fit, name) for name in ("objective", "starts", "starts_agreeing", "converged", "reason")}
-        fits.append({"family": family, "runs": len(fit.losses), **values, "n_exponent": fit.optimum.n_exponent, **how})
+        fits.append({"family": family, "runs": len(fit.runs), **values, "n_exponent": fit.optimum.n_exponent, **how})
         if given.holdout is not None:
             try:
                 told += records(holdout(fit, given.holdout, level=given.level))

@@ -17,7 +17,7 @@ from analysis.minima.cells import without_window
 from analysis.minima.fit import IsoFlopFit, fit_recipe
 from analysis.runs.load import numbers, select, usable_runs
 from analysis.surface.bootstrap import bootstrap_parametric
-from analysis.surface.fit import ParametricFit, fit_parametric, refit
+from analysis.surface.fit import ParametricFit, fit_parametric, fit_surface
 from analysis.wording import family_name, scientific
 from mdm_jax.results import flop_column
 
@@ -184,20 +184,22 @@ def _half_width(law: PowerLaw | SaturatingPowerLaw, below: np.ndarray, above: np
 
 def _surface(fit: ParametricFit, budget_max: float | Mapping[str, float], level: float) -> list[dict[str, Any]]:
     """Rows of one family's runs."""
-    compute = np.where(np.isfinite(fit.budgets), fit.budgets, 6 * fit.n * fit.d)
+    runs = fit.runs
+    compute = np.where(np.isfinite(runs.budgets), runs.budgets, 6 * runs.n * runs.d)
     above = compute > _limit(budget_max, fit.family)
     if not above.any() or above.all():
         side = "above" if not above.any() else "at or below"
         span = f"they have {scientific(float(compute.min()))} to {scientific(float(compute.max()))}"
         raise ValueError(f"{_named(budget_max)}: no run of {family_name(fit.family)} lies {side} it; {span}")
-    below = refit(fit, ~above)
+    below = fit_surface(runs.only(~above), fit.criterion)
     if not below.converged:
         raise ValueError(f"{_named(budget_max)}: the surface of the runs below is not converged: {below.reason}")
-    draws = bootstrap_parametric(below, "run", DRAWS, 0, "numpy")
-    ends = draws.predict_interval(below, fit.n[above], fit.d[above], level)
+    draws = bootstrap_parametric(below, n=DRAWS)
+    n, d = runs.n[above], runs.d[above]
+    ends = draws.predict_interval(below, n, d, level)
     where = fit.family, RUN_LOSS, "parametric"
     known = {"floor": below.E, "floor_undetermined": below.floor_vanished}
-    return _rows(where, compute[above], below.predict(fit.n[above], fit.d[above]), fit.losses[above], ends, known)
+    return _rows(where, compute[above], below.predict(n, d), runs.losses[above], ends, known)
 
 
 def _rows(

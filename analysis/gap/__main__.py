@@ -45,9 +45,9 @@ def tree_of(given: argparse.Namespace) -> dict[str, Any]:
         ValueError: nothing to read or to fit, no gap, or an argument out of range.
     """
     from analysis.checks.disagreement import disagreements
+    from analysis.checks.finding import in_order
     from analysis.checks.floors import undetermined_floors
     from analysis.checks.sweep import check
-    from analysis.finding import in_order
     from analysis.gap.sensitivity import DEFAULT_LAWS, check_floors, check_place, gap_sensitivity
     from analysis.minima.bootstrap import bootstrap, check_draws
     from analysis.minima.curves import CURVES

@@ -63,7 +63,7 @@ def fit_surfaces(runs: pd.DataFrame, draws: int, seed: int) -> tuple[Surfaces | 
     pair = fits["arm"], fits["mdm"]
     if not draws:
         return Surfaces(pair, None), ""
-    arm, mdm = (bootstrap_parametric(fit, "run", min(draws, PARAMETRIC_DRAWS), seed, backend="numpy") for fit in pair)
+    arm, mdm = (bootstrap_parametric(fit, "run", min(draws, PARAMETRIC_DRAWS), seed) for fit in pair)
     return Surfaces(pair, (arm, mdm)), ""
 
 
