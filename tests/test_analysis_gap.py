@@ -12,7 +12,8 @@ from test_analysis_fits import points, published
 from analysis import Frontier, IsoFlopFit, bootstrap, check, compute_gap, fit_isoflop, middle_of_overlap, overlap
 from analysis.gap import percentile_interval
 from analysis.gap.surfaces import fit_surfaces
-from analysis.minima.bootstrap import Bootstrap, FamilyDraws, lines
+from analysis.laws.power_law import lines
+from analysis.minima.bootstrap import Bootstrap, FamilyDraws
 from analysis.runs.load import numbers
 from analysis.surface.frontier import optimum_terms
 
