@@ -55,8 +55,7 @@ def drawn_minimum_row(row: dict[str, Any]) -> dict[str, str]:
         "family": family_name(row["family"]),
         "budget": scientific(row["budget"]),
         "loss": with_interval(*row["loss_opt"], digits=4),
-        "N*": with_interval(*row["n_opt"]),
-        "D*": with_interval(*row["d_opt"]),
+        **{name: "{} [{}, {}]".format(*map(count, row[of])) for name, of in (("N*", "n_opt"), ("D*", "d_opt"))},
         "lost draws": f"{row['lost']:.1%}",
     }
 
