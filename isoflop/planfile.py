@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from isoflop.trunks import moved_warmup
+from mdm_jax.files.sealed_json import Damaged, numbered_lines, unseal
+from mdm_jax.files.storage import Kind, Path, as_path, entries, is_file, kind, write_atomic
 from mdm_jax.results import Status, read_result
-from mdm_jax.sealed_json import Damaged, numbered_lines, unseal
 from mdm_jax.spec import SCHEMA_VERSION, SEALED_SINCE, RunSpec, from_json, to_json
-from mdm_jax.step_folders import steps_in
-from mdm_jax.storage import Kind, Path, as_path, entries, is_file, kind, write_atomic
+from mdm_jax.train.step_folders import steps_in
 
 PLAN_FILE = "plan.jsonl"
 RUNS_FOLDER = "runs"

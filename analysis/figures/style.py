@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from analysis.wording import count, scientific
-from mdm_jax.storage import as_path, write_atomic
+from mdm_jax.files.storage import as_path, write_atomic
 
 FAMILY_COLOURS = {"arm": "#0072B2", "mdm": "#D55E00"}
 """Okabe and Ito's blue and vermillion."""

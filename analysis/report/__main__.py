@@ -12,7 +12,7 @@ from analysis.options import add_bootstrap, add_recipe, answer, families_of, new
 
 if TYPE_CHECKING:
     from analysis.report.summary import Summary
-    from mdm_jax.storage import Path
+    from mdm_jax.files.storage import Path
 
 
 def text_summary(summary: "Summary") -> str:

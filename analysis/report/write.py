@@ -17,8 +17,8 @@ from analysis.report.summary import Summary, as_json, summarise
 from analysis.runs.columns import columns_text
 from analysis.runs.load import read_runs
 from analysis.sampling import DRAWS, LEVEL, SEED, UNIT
+from mdm_jax.files.storage import Path, as_path, write_atomic
 from mdm_jax.results import escaped
-from mdm_jax.storage import Path, as_path, write_atomic
 
 TABLE = "run_table.csv"
 """The run table beside a report; it names the source of a table that was loaded."""

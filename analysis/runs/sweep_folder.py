@@ -11,10 +11,10 @@ from typing import Any
 
 from analysis.runs.columns import COLUMNS
 from mdm_jax import results
+from mdm_jax.files.sealed_json import Damaged, numbered_lines, unseal
+from mdm_jax.files.storage import Path
 from mdm_jax.results import TABLE_VERSION, Status, contradictions, result_of
-from mdm_jax.sealed_json import Damaged, numbered_lines, unseal
 from mdm_jax.spec import SCHEMA_VERSION, SEALED_SINCE, RunSpec, from_json
-from mdm_jax.storage import Path
 
 MISSING = "missing"
 """Status of a run that the plan names and that has left no result."""

@@ -16,7 +16,7 @@ import pandas as pd
 
 from analysis.runs.groups import check_one_group
 from analysis.runs.load import numbers, read_runs, records, select, usable_runs
-from mdm_jax.storage import Path, as_path
+from mdm_jax.files.storage import Path, as_path
 
 MAX_PART_BYTES = 1 << 28
 SUFFIX = ".jsonl"
