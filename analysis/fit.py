@@ -129,10 +129,8 @@ def text(tree: dict[str, Any]) -> str:
     """Tables, and the findings as lines."""
     from analysis import tables
 
-    shapes = {
-        "minima": tables.minimum_row, "laws": tables.law_row, "fits": tables.surface_row, "points": tables.point_row,
-        "holdout": tables.prediction_row, "heldout": tables.heldout_row,
-    }  # fmt: skip
+    shapes = {"minima": tables.minimum_row, "laws": tables.law_row, "fits": tables.surface_row}
+    shapes |= {"points": tables.point_row, "holdout": tables.prediction_row, "heldout": tables.heldout_row}
     filled = {name: shape for name, shape in shapes.items() if tree.get(name)}
     parts = [tables.titled(name, [shape(row) for row in tree[name]]) for name, shape in filled.items()]
     parts += ["\n".join(f"{name}: no surface: {why}" for name, why in tree.get("without_surface", {}).items())]

@@ -1,6 +1,8 @@
-"""Tables for a terminal: aligned columns, and numbers as people read them."""
+"""Tables for a terminal and for notebooks, with numbers as people read them."""
 
 from typing import Any
+
+import pandas as pd
 
 from analysis.wording import (
     CONVENTIONS,
@@ -27,6 +29,11 @@ def aligned(rows: list[dict[str, str]]) -> str:
     return "\n".join("  ".join(c.rjust(w) for c, w in zip(line, widths, strict=True)) for line in cells)
 
 
+def html_table(rows: list[dict[str, str]]) -> str:
+    """Rows of text as an HTML table, which a notebook shows for an object that ends a cell."""
+    return pd.DataFrame(rows).to_html(index=False, border=0)
+
+
 def titled(title: str, rows: list[dict[str, str]]) -> str:
     """A table under its name."""
     return f"{title}\n{aligned(rows)}"
@@ -40,6 +47,17 @@ def minimum_row(row: dict[str, Any]) -> dict[str, str]:
         "loss": with_error(row["loss_opt"], row["loss_opt_se"]), "N*": count(row["n_opt"]),
         "± %": significant(100 * row["n_opt_se"] / row["n_opt"], 2), "D*": count(row["d_opt"]),
     }  # fmt: skip
+
+
+def drawn_minimum_row(row: dict[str, Any]) -> dict[str, str]:
+    """A minimum with the intervals that a bootstrap's draws give it."""
+    return {
+        "family": family_name(row["family"]),
+        "budget": scientific(row["budget"]),
+        "loss": with_interval(*row["loss_opt"], digits=4),
+        **{name: "{} [{}, {}]".format(*map(count, row[of])) for name, of in (("N*", "n_opt"), ("D*", "d_opt"))},
+        "lost draws": f"{row['lost']:.1%}",
+    }
 
 
 def law_row(row: dict[str, Any]) -> dict[str, str]:
@@ -99,6 +117,19 @@ def gap_row(row: dict[str, Any]) -> dict[str, str]:
         "loss": significant(row["loss"], 4),
         "MDM / ARM": with_interval(row["ratio"], row["lower"], row["upper"]), "support": row["support"] or "none",
     }  # fmt: skip
+
+
+def gap_point_row(point: Any) -> dict[str, str]:
+    """A `GapPoint`."""
+    return {
+        "law": LAWS[point.law],
+        "FLOPs": CONVENTIONS[point.convention],
+        "loss": significant(point.loss, 4),
+        "C of the ARM": scientific(point.flops_arm),
+        "C of the MDM": scientific(point.flops_mdm),
+        "MDM / ARM": with_interval(point.ratio, point.lower, point.upper),
+        "support": point.support,
+    }
 
 
 def finding_line(row: dict[str, Any]) -> str:

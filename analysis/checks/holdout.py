@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.laws.power_law import PowerLaw, t_quantile
+from analysis.law_names import LawName
+from analysis.laws.power_law import PowerLaw
 from analysis.laws.saturating import SaturatingPowerLaw, fit_saturating_power_law
 from analysis.minima.bootstrap import fit_law
 from analysis.minima.cells import without_window
@@ -156,30 +157,18 @@ def _family(
     c_below, c_above = numbers(trained.minima_of(family), column), numbers(above, column)
     for quantity in QUANTITIES:
         law = fit_law(trained, family, quantity, convention)
-        laws: dict[str, PowerLaw | SaturatingPowerLaw] = {} if law is None else {"power_law": law}
+        laws: dict[str, PowerLaw | SaturatingPowerLaw] = {} if law is None else {LawName.POWER_LAW.value: law}
         if quantity == "loss_opt" and len(c_below) >= FEWEST_FOR_A_FLOOR:
             losses = numbers(trained.minima_of(family), "loss_opt")
-            laws["saturating"] = fit_saturating_power_law(c_below, losses, "free")
+            laws[LawName.SATURATING.value] = fit_saturating_power_law(c_below, losses, "free")
         for name, fitted in laws.items():
-            predicted = fitted.predict(c_above)
-            half = _half_width(fitted, c_below, c_above, level)
-            ends = predicted * np.exp(-half), predicted * np.exp(half)
+            ends = fitted.prediction_interval(c_above, level)
             where = family, quantity, name
-            known = {"floor": math.nan, "floor_undetermined": False}
-            if isinstance(fitted, SaturatingPowerLaw):
-                known = {"floor": fitted.floor, "floor_undetermined": fitted.floor_undetermined}
-            rows += _rows(where, numbers(above, "budget"), predicted, numbers(above, quantity), ends, known)
+            known = {"floor": fitted.floor, "floor_undetermined": fitted.floor_undetermined}
+            rows += _rows(
+                where, numbers(above, "budget"), fitted.predict(c_above), numbers(above, quantity), ends, known
+            )
     return rows
-
-
-def _half_width(law: PowerLaw | SaturatingPowerLaw, below: np.ndarray, above: np.ndarray, level: float) -> np.ndarray:
-    """Half width [n], in log y, of the prediction interval of a new minimum; nan where there is none."""
-    if isinstance(law, SaturatingPowerLaw):
-        return np.full(len(above), np.nan)
-    x, center = np.log(above), float(np.log(below).mean())
-    spread = float(((np.log(below) - center) ** 2).sum())
-    leverage = 1 + 1 / len(below) + (x - center) ** 2 / spread
-    return t_quantile(level, law.dof) * law.residual_sd * np.sqrt(leverage)
 
 
 def _surface(fit: ParametricFit, budget_max: float | Mapping[str, float], level: float) -> list[dict[str, Any]]:
@@ -197,7 +186,7 @@ def _surface(fit: ParametricFit, budget_max: float | Mapping[str, float], level:
     draws = bootstrap_parametric(below, n=DRAWS)
     n, d = runs.n[above], runs.d[above]
     ends = draws.predict_interval(below, n, d, level)
-    where = fit.family, RUN_LOSS, "parametric"
+    where = fit.family, RUN_LOSS, LawName.PARAMETRIC.value
     known = {"floor": below.E, "floor_undetermined": below.floor_vanished}
     return _rows(where, compute[above], below.predict(n, d), runs.losses[above], ends, known)
 
