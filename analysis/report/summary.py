@@ -13,7 +13,7 @@ from analysis.checks.holdout import QUANTITIES, largest_held_out
 from analysis.checks.sweep import Finding, check
 from analysis.gap import GapCurve, compute_gap, middle_of_overlap
 from analysis.gap.laws import usable_laws
-from analysis.gap.sensitivity import DEFAULT_LAWS, gap_sensitivity, parametric_rows
+from analysis.gap.sensitivity import DEFAULT_LAWS, gap_sensitivity
 from analysis.gap.surfaces import fit_surfaces
 from analysis.law_names import LawName
 from analysis.laws.frontier import Frontier, overlap
@@ -163,12 +163,12 @@ def summarise(
             refusals[convention] = str(unable)
     findings = check(fit.runs, fit, draws, list(gaps.values()))
     rows = _laws(fit, draws, level)
+    fitted = surfaces, refusal
     table = pd.DataFrame()
     if target is not None:
-        laws = [law for law in DEFAULT_LAWS if law != LawName.PARAMETRIC]
-        table = gap_sensitivity(fit, "loss", target, laws, conventions=tuple(usable), draws=draws, level=level)
-        both = parametric_rows(fit, (surfaces, refusal), tuple(usable), "loss", target, level)
-        table = pd.concat([table, pd.DataFrame(both)], ignore_index=True)
+        table = gap_sensitivity(
+            fit, "loss", target, conventions=tuple(usable), draws=draws, level=level, surfaces=fitted
+        )
     known = {surface.family: surface for surface in surfaces.fits} if surfaces is not None else {}
     return Summary(
         source, fit, draws, level, tuple(usable), shared, target, gaps, curves, at_arm, tuple(rows), tuple(findings),
