@@ -50,8 +50,8 @@ def gap_sensitivity(
     """One row a choice of curve, convention and law, with the gap there or the reason why there is none.
 
     Columns: curve, convention, law, floor (of both families; nan for laws without), floor_arm, floor_mdm, floor_status
-    ("given", or fitted and "determined" or "undetermined" by the minima), loss, flops_arm, ratio, lower, upper, support,
-    not_in_interval (the error that the law's interval leaves out) and reason.
+    ("given", or fitted and "determined" or "undetermined" by the minima), loss, flops_arm, ratio, lower, upper,
+    support, not_in_interval (the error that the law's interval leaves out) and reason.
 
     Args:
         fit: the sweep; its runs are fitted again with every curve, the rest of its recipe as it is.

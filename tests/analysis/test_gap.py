@@ -121,8 +121,10 @@ def test_the_gap_at_a_loss_is_the_curves_whatever_its_grid(noisy: IsoFlopFit, na
     assert str(point).endswith(
         "at a loss of 2.900 nats per token " + f"({LawName(name).wording}, both families measured)"
     )
-    assert str(nowhere).startswith("no gap" if LawName(name).interpolates else "gap")
-    assert str(nowhere).endswith("extrapolated)")
+    ending = "says nothing there" if LawName(name).interpolates else "extrapolated)"
+    assert str(nowhere).endswith(ending)
+    with pytest.raises(ValueError, match=r"loss = -1.0: must be"):
+        gap.at(-1.0)
 
 
 def test_a_fit_its_draws_and_its_gap_show_as_short_tables(noisy: IsoFlopFit) -> None:
