@@ -149,17 +149,7 @@ def compute_gap(
 
 
 def gap_between(pair: LawPair, at: str, grid: np.ndarray | None, level: float) -> GapCurve:
-    """Ratio of compute at equal loss between two laws, with its interval and its support.
-
-    Args:
-        pair: the ARM's and the MDM's laws and their draws.
-        at: what `grid` holds: "loss" (nats per token) or "flops" (the ARM's).
-        grid: where to evaluate, [G]; by default all measured losses at which both laws may be read.
-        level: of the interval.
-
-    Raises:
-        ValueError: an unknown `at`, a level or a grid out of range, or too few draws for the level.
-    """
+    """The gap between two laws; `at`, `grid` and `level` as in `compute_gap`, and with the same errors."""
     _check(at, level)
     log_l, log_c = _grid(pair, at, grid)
     log_arm, log_mdm = (law.log_flops(log_l)[0] for law in pair.laws)

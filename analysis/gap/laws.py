@@ -148,12 +148,7 @@ def usable_laws(sides: Sides, laws: Sequence[str]) -> list[str]:
 
 
 def pair_of(sides: Sides, law: str, floor: float | None, draws: Bootstrap | None, level: float) -> LawPair:
-    """Both families' laws through their minima and, with draws, through every draw of them.
-
-    Raises:
-        ValueError: an unknown law, minima that are too few for it or of families or conventions that do not belong
-            together, a floor that is missing, superfluous or too high, or draws that are too few or of other minima.
-    """
+    """Both families' laws through their minima and, with draws, through every draw; `compute_gap` lists the errors."""
     if law not in GAP_LAWS:
         raise ValueError(f"law = {law!r}: must be one of {', '.join(GAP_LAWS)}")
     kind = GAP_LAWS[law]
