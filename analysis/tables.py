@@ -1,6 +1,8 @@
-"""Tables for a terminal: aligned columns, and numbers as people read them."""
+"""Tables for a terminal and for notebooks, with numbers as people read them."""
 
 from typing import Any
+
+import pandas as pd
 
 from analysis.wording import (
     CONVENTIONS,
@@ -27,6 +29,11 @@ def aligned(rows: list[dict[str, str]]) -> str:
     return "\n".join("  ".join(c.rjust(w) for c, w in zip(line, widths, strict=True)) for line in cells)
 
 
+def html_table(rows: list[dict[str, str]]) -> str:
+    """Rows of text as an HTML table, which a notebook shows for an object that ends a cell."""
+    return pd.DataFrame(rows).to_html(index=False, border=0)
+
+
 def _cell(row: Row) -> dict[str, str]:
     return {"family": family_name(row["family"]), "budget": scientific(row["budget"])}
 
@@ -36,6 +43,12 @@ def minimum_row(row: Row) -> dict[str, str]:
     loss, error = with_error(row["loss_opt"], row["loss_opt_se"]), significant(100 * row["n_opt_se"] / row["n_opt"], 2)
     state = {"status": row["status"].replace("_", " "), "sizes": str(row["n_sizes"])}
     return _cell(row) | state | {"loss": loss, "N*": count(row["n_opt"]), "± %": error, "D*": count(row["d_opt"])}
+
+
+def drawn_minimum_row(row: Row) -> dict[str, str]:
+    """A minimum with the intervals that a bootstrap's draws give it."""
+    sizes = {name: "{} [{}, {}]".format(*map(count, row[of])) for name, of in (("N*", "n_opt"), ("D*", "d_opt"))}
+    return _cell(row) | {"loss": with_interval(*row["loss_opt"], digits=4), **sizes, "lost draws": f"{row['lost']:.1%}"}
 
 
 def law_row(row: Row) -> dict[str, str]:
@@ -95,6 +108,19 @@ ROWS = {
     "heldout": heldout_row,
 }
 """The row of each table that `python -m analysis.fit` prints."""
+
+
+def gap_point_row(point: Any) -> dict[str, str]:
+    """A `GapPoint`."""
+    return {
+        "law": LAWS[point.law],
+        "FLOPs": CONVENTIONS[point.convention],
+        "loss": significant(point.loss, 4),
+        "C of the ARM": scientific(point.flops_arm),
+        "C of the MDM": scientific(point.flops_mdm),
+        "MDM / ARM": with_interval(point.ratio, point.lower, point.upper),
+        "support": point.support,
+    }
 
 
 def finding_line(row: dict[str, Any]) -> str:

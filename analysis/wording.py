@@ -2,6 +2,8 @@
 
 import math
 
+from analysis.laws.names import LawName
+
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 CONVENTIONS = {
     "smdm_6nd": "6ND without head", "with_head": "6ND with head", "exact": "exact FLOPs",
@@ -10,25 +12,8 @@ CONVENTIONS = {
 HUGE, TINY = 1e6, 1e-4
 """A number from HUGE on, or below TINY, is written with a power of ten."""
 FAMILIES = {"arm": "ARM", "mdm": "MDM"}
-LAWS = {
-    "interpolated": "interpolated",
-    "piecewise_linear": "straight segments",
-    "power_law": "power law",
-    "shared_floor": "shared floor",
-    "own_floors": "a floor each",
-    "given_floor": "given floor",
-    "saturating": "its own floor",
-    "parametric": "parametric",
-}
-MODEL_ERRORS = {
-    "interpolated": "none of a law's form; only the shape of the curve between two budgets",
-    "piecewise_linear": "straight segments lie above a curve with a floor",
-    "power_law": "assumes that losses have no floor",
-    "shared_floor": "assumes one floor for both families",
-    "own_floors": "each floor is an extrapolation beyond every run",
-    "given_floor": "the floor is an assumption",
-    "parametric": "assumes the surface's form, far beyond the runs",
-}
+LAWS = {name.value: name.wording for name in LawName}
+MODEL_ERRORS = {name.value: name.model_error for name in LawName}
 """What a law's interval, which is statistical, does not hold."""
 
 

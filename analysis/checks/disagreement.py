@@ -15,11 +15,7 @@ from analysis.wording import CONVENTIONS, LAWS, with_interval
 
 def law_rows(gaps: Iterable[GapCurve]) -> list[dict[str, Any]]:
     """Rows for `disagreements`, one a place of each gap."""
-    names = ("loss", "flops_arm", "ratio", "lower", "upper", "support")
-    return [
-        {"law": gap.law, "convention": gap.convention, "at": gap.at} | {name: getattr(gap, name)[i] for name in names}
-        for gap in gaps for i in range(len(gap.loss))
-    ]  # fmt: skip
+    return [vars(point) | {"at": gap.grid_of} for gap in gaps for point in gap.points()]
 
 
 def disagreements(rows: Sequence[Mapping[str, Any]], at: str = "loss") -> list[Finding]:
@@ -42,8 +38,9 @@ def _of_place(convention: str, laws: Sequence[Mapping[str, Any]]) -> list[Findin
     low, high = min(laws, key=itemgetter("upper")), max(laws, key=itemgetter("lower"))
     if not low["upper"] < high["lower"]:
         return []
-    said = " and ".join(f"{_name(row)} {with_interval(row['ratio'], row['lower'], row['upper'])}"
-                        for row in (low, high))  # fmt: skip
+    said = " and ".join(
+        f"{_name(row)} {with_interval(row['ratio'], row['lower'], row['upper'])}" for row in (low, high)
+    )
     message = (
         f"laws exclude each other at a loss of {high['loss']:.4g}, which both families measured "
         f"({CONVENTIONS[convention]}): {said}"

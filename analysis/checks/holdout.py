@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.laws.power_law import PowerLaw, t_quantile
+from analysis.laws.names import LawName
+from analysis.laws.power_law import PowerLaw
 from analysis.laws.saturating import SaturatingPowerLaw, fit_saturating_power_law
 from analysis.minima.bootstrap import fit_law
 from analysis.minima.cells import QUANTITIES, without_window
@@ -154,35 +155,17 @@ def _family(
     c_below, c_above = numbers(trained.minima_of(family), column), numbers(above, column)
     for quantity in QUANTITIES:
         law = fit_law(trained, family, quantity, convention)
-        laws: dict[str, PowerLaw | SaturatingPowerLaw] = {} if law is None else {"power_law": law}
+        laws: dict[str, PowerLaw | SaturatingPowerLaw] = {} if law is None else {LawName.POWER_LAW.value: law}
         if quantity == "loss_opt" and len(c_below) >= FEWEST_FOR_A_FLOOR:
             losses = numbers(trained.minima_of(family), "loss_opt")
-            laws["saturating"] = fit_saturating_power_law(c_below, losses, "free")
+            laws[LawName.SATURATING.value] = fit_saturating_power_law(c_below, losses, "free")
         for name, fitted in laws.items():
+            ends = fitted.prediction_interval(c_above, level)
+            law_of = {"family": family, "quantity": quantity, "law": name}
+            law_of |= {"floor": fitted.floor, "floor_undetermined": fitted.floor_undetermined}
             predicted = fitted.predict(c_above)
-            half = _half_width(fitted, c_below, c_above, level)
-            ends = predicted * np.exp(-half), predicted * np.exp(half)
-            law_of = {
-                "family": family,
-                "quantity": quantity,
-                "law": name,
-                "floor": math.nan,
-                "floor_undetermined": False,
-            }
-            if isinstance(fitted, SaturatingPowerLaw):
-                law_of |= {"floor": fitted.floor, "floor_undetermined": fitted.floor_undetermined}
             rows += _rows(law_of, numbers(above, "budget"), predicted, numbers(above, quantity), ends)
     return rows
-
-
-def _half_width(law: PowerLaw | SaturatingPowerLaw, below: np.ndarray, above: np.ndarray, level: float) -> np.ndarray:
-    """Half width [n], in log y, of the prediction interval of a new minimum; nan where there is none."""
-    if isinstance(law, SaturatingPowerLaw):
-        return np.full(len(above), np.nan)
-    x, center = np.log(above), float(np.log(below).mean())
-    spread = float(((np.log(below) - center) ** 2).sum())
-    leverage = 1 + 1 / len(below) + (x - center) ** 2 / spread
-    return t_quantile(level, law.dof) * law.residual_sd * np.sqrt(leverage)
 
 
 def _surface(fit: ParametricFit, budget_max: float | Mapping[str, float], level: float) -> list[dict[str, Any]]:
@@ -200,7 +183,7 @@ def _surface(fit: ParametricFit, budget_max: float | Mapping[str, float], level:
     draws = bootstrap_parametric(below, n=DRAWS)
     n, d = runs.n[above], runs.d[above]
     ends = draws.predict_interval(below, n, d, level)
-    law_of = {"family": fit.family, "quantity": RUN_LOSS, "law": "parametric"}
+    law_of = {"family": fit.family, "quantity": RUN_LOSS, "law": LawName.PARAMETRIC.value}
     law_of |= {"floor": below.E, "floor_undetermined": below.floor_vanished}
     return _rows(law_of, compute[above], below.predict(n, d), runs.losses[above], ends)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from analysis.gap import middle_of_overlap
 from analysis.laws.frontier import Frontier
-from analysis.laws.interpolate import invert
+from analysis.laws.interpolate import Interpolation
 from analysis.laws.power_law import t_quantile
 from analysis.minima.cells import Cell
 from analysis.minima.curves import make_curve, smoother
@@ -58,7 +58,7 @@ def influences(fit: IsoFlopFit) -> list[Influence]:
     out = []
     for family, sign in (("arm", -1.0), ("mdm", 1.0)):
         runs, log_c, log_l = _deleted(fit, family)
-        moved = sign * (invert(log_c, log_l, np.log([loss]))[:, 0] - base[family])
+        moved = sign * (Interpolation(log_c, log_l).log_flops(np.log([loss]))[:, 0] - base[family])
         for (budget, row), change in zip(runs, moved, strict=True):
             share = abs(change) / half if half > 0 else math.nan
             out.append(Influence(family, budget, row, loss, math.exp(log_ratio), math.exp(log_ratio + change), share))
@@ -67,7 +67,8 @@ def influences(fit: IsoFlopFit) -> list[Influence]:
 
 def _log_flops(side: Frontier, log_loss: np.ndarray, loss: float) -> np.ndarray:
     """Log FLOPs [n] at which minima of these log losses [n, B] reach the loss."""
-    return invert(np.broadcast_to(np.log(side.flops), log_loss.shape), log_loss, np.log([loss]))[:, 0]
+    curves = Interpolation(np.broadcast_to(np.log(side.flops), log_loss.shape), log_loss)
+    return curves.log_flops(np.log([loss]))[:, 0]
 
 
 def _half_width(fit: IsoFlopFit, sides: dict[str, Frontier], loss: float) -> float:

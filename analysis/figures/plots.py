@@ -22,9 +22,10 @@ from analysis.figures.style import (
     padded,
     styled,
 )  # fmt: skip
-from analysis.gap import INTERPOLATING, GapCurve
+from analysis.gap import GapCurve
 from analysis.laws.frontier import Frontier, overlap
-from analysis.laws.interpolate import invert
+from analysis.laws.interpolate import Interpolation
+from analysis.laws.names import LawName
 from analysis.laws.power_law import t_quantile
 from analysis.laws.saturating import fit_saturating_power_law
 from analysis.minima.bootstrap import Bootstrap, fit_law, law_interval
@@ -231,7 +232,7 @@ def _loss_curve(
                   fmt="o", ms=6, color=colour, mec="white", mew=0.8, elinewidth=1.2, capsize=2.5, zorder=4)  # fmt: skip
     if len(side.loss) >= 2:
         log_l = np.linspace(np.log(side.loss.max()), np.log(side.loss.min()), 200)
-        log_c = invert(np.log(side.flops)[None], np.log(side.loss)[None], log_l)[0]
+        log_c = Interpolation(*side.logs).log_flops(log_l)[0]
         axes.plot(np.exp(log_c), np.exp(log_l), color=colour, lw=1.8, zorder=3)
     law = fit_law(fit, family, "loss_opt", side.convention)
     c = np.geomspace(*x_limits, 100)
@@ -375,7 +376,7 @@ def _gap_limits(curves: list[GapCurve]) -> tuple[float, float]:
 
 def _gap_curve(axes: Axes, curve: GapCurve, colour: str) -> None:
     inside = curve.support == "interpolated"
-    measured = curve.law in INTERPOLATING
+    measured = LawName(curve.law).interpolates
     axes.plot(curve.loss, curve.ratio, color=colour, lw=2.0 if measured else 1.4, ls=LAW_DASHES[curve.law],
               label=LAWS[curve.law], zorder=4 if measured else 3)  # fmt: skip
     if curve.law in NO_BAND or np.isnan(curve.lower).all():

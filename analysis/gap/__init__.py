@@ -3,28 +3,6 @@
 `python -m analysis.gap RUNS` prints it.
 """
 
-from analysis.gap.curve import (
-    EXTRAPOLATED,
-    GRID_POINTS,
-    INTERPOLATED,
-    INTERPOLATING,
-    LAWS,
-    NO_FLOOR,
-    GapCurve,
-    compute_gap,
-    middle_of_overlap,
-    percentile_interval,
-)
+from analysis.gap.curve import EXTRAPOLATED, INTERPOLATED, GapCurve, compute_gap, middle_of_overlap, percentile_interval
 
-__all__ = [
-    "EXTRAPOLATED",
-    "GRID_POINTS",
-    "INTERPOLATED",
-    "INTERPOLATING",
-    "LAWS",
-    "NO_FLOOR",
-    "GapCurve",
-    "compute_gap",
-    "middle_of_overlap",
-    "percentile_interval",
-]
+__all__ = ["EXTRAPOLATED", "INTERPOLATED", "GapCurve", "compute_gap", "middle_of_overlap", "percentile_interval"]

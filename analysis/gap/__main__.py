@@ -15,9 +15,14 @@ def parser() -> argparse.ArgumentParser:
         "How many times the ARM's compute the MDM needs for the same loss: under every law, with its interval, and "
         "whether both families were measured there.",
     )
-    made.add_argument("--at", type=_place, default=("loss", None), metavar="loss|flops[=X]",
-                      help="loss=2.84 (nats per token) or flops=1e19 (of the ARM); alone: the middle of what both "
-                      "families measured, or the ARM's largest budget (default: loss)")  # fmt: skip
+    made.add_argument(
+        "--at",
+        type=_place,
+        default=("loss", None),
+        metavar="loss|flops[=X]",
+        help="loss=2.84 (nats per token) or flops=1e19 (of the ARM); alone: the middle of what both "
+        "families measured, or the ARM's largest budget (default: loss)",
+    )
     made.add_argument("--floor", type=float, action="append", default=[], help="also with this floor; may be repeated")
     made.add_argument("--convention", action="append", help="smdm_6nd, with_head, …; may be repeated")
     made.add_argument("--sensitivity", action="store_true", help="every curve and convention, not only the chosen ones")
@@ -28,14 +33,14 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _place(text: str) -> tuple[str, float | None]:
-    """What to read the gap at, and where: loss, flops, loss=2.84 or flops=1e19."""
-    what, _, where = text.partition("=")
-    if what not in ("loss", "flops"):
+    """(quantity, value or None) of loss, flops, loss=2.84 or flops=1e19."""
+    quantity, _, value = text.partition("=")
+    if quantity not in ("loss", "flops"):
         raise argparse.ArgumentTypeError(f"{text!r}: must be loss or flops, or such as loss=2.84 or flops=1e19")
     try:
-        return what, float(where) if where else None
+        return quantity, float(value) if value else None
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}: {where!r} is not a number") from None
+        raise argparse.ArgumentTypeError(f"{text!r}: {value!r} is not a number") from None
 
 
 def tree_of(given: argparse.Namespace) -> dict[str, Any]:
@@ -48,7 +53,9 @@ def tree_of(given: argparse.Namespace) -> dict[str, Any]:
     from analysis.checks.finding import in_order
     from analysis.checks.floors import undetermined_floors
     from analysis.checks.sweep import check
-    from analysis.gap.sensitivity import DEFAULT_LAWS, check_floors, check_place, gap_sensitivity
+    from analysis.gap.laws import check_floor
+    from analysis.gap.sensitivity import DEFAULT_LAWS, check_place, gap_sensitivity
+    from analysis.laws.names import LawName
     from analysis.minima.bootstrap import bootstrap, check_draws
     from analysis.minima.curves import CURVES
     from analysis.minima.fit import fit_recipe
@@ -72,8 +79,9 @@ def tree_of(given: argparse.Namespace) -> dict[str, Any]:
             "--arm NAME and --mdm NAME; python -m analysis.fit shows the minima"
         )
     check_place(fit, at, where)
-    check_floors(fit, given.floor)
-    laws = (PRESETS[given.preset].law,) if given.preset else (*DEFAULT_LAWS, "own_floors")
+    for floor in given.floor:
+        check_floor((fit.frontier("arm"), fit.frontier("mdm")), floor)
+    laws = (PRESETS[given.preset].law.value,) if given.preset else (*DEFAULT_LAWS, LawName.OWN_FLOORS.value)
     curves = CURVES if given.sensitivity else (fit.curve,)
     drawn = bootstrap(fit, given.unit, given.bootstrap, given.seed) if given.bootstrap else None
     rows = records(

@@ -6,16 +6,17 @@ laws show, and none of their intervals, which are statistical, holds it.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis.gap.curve import GapCurve, compute_gap, middle_of_overlap
-from analysis.gap.surfaces import LAW as PARAMETRIC
 from analysis.gap.surfaces import Surfaces, fit_surfaces
+from analysis.laws.names import LawName
 from analysis.minima.bootstrap import Bootstrap, bootstrap, check_draws
 from analysis.minima.cells import Recipe, without_window
 from analysis.minima.curves import CURVES
@@ -25,7 +26,9 @@ from analysis.sampling import DRAWS, LEVEL, SEED
 from analysis.wording import MODEL_ERRORS
 from mdm_jax.results import FLOP_COLUMNS
 
-DEFAULT_LAWS = ("interpolated", "power_law", "shared_floor", PARAMETRIC)
+DEFAULT_LAWS = tuple(
+    law.value for law in (LawName.INTERPOLATED, LawName.POWER_LAW, LawName.SHARED_FLOOR, LawName.PARAMETRIC)
+)
 GIVEN, DETERMINED, UNDETERMINED = "given", "determined", "undetermined"
 SURFACE = "surface"
 """What stands for the curve in a parametric row: it goes through all runs and has no IsoFLOP curves."""
@@ -42,17 +45,19 @@ def gap_sensitivity(
     draws: int | Bootstrap = DRAWS,
     seed: int = SEED,
     level: float = LEVEL,
+    surfaces: tuple[Surfaces | None, str] | None = None,
 ) -> pd.DataFrame:
-    """One row a choice: curve, convention, law, floors, loss, flops_arm, ratio, lower, upper, support, beside, reason.
+    """One row a choice of curve, convention and law, with the gap there or the reason why there is none.
 
-    `floor` is the floor of both families, `floor_arm` and `floor_mdm` are each one's (nan for laws without), and
-    `floor_status` says whether the floor was "given", or fitted and "determined" or "undetermined" by the minima.
+    Columns: curve, convention, law, floor (of both families; nan for laws without), floor_arm, floor_mdm, floor_status
+    ("given", or fitted and "determined" or "undetermined" by the minima), loss, flops_arm, ratio, lower, upper,
+    support, not_in_interval (the error that the law's interval leaves out) and reason.
 
     Args:
         fit: the sweep; its runs are fitted again with every curve, the rest of its recipe as it is.
         at: whether `where` is a "loss" or the ARM's "flops".
         where: nats per token, or FLOPs; by default the middle of the fit's overlap, or the ARM's largest budget.
-        laws: members of `analysis.gap.LAWS` but given_floor, and "parametric", which has one row a convention.
+        laws: names in `analysis.gap.laws.GAP_LAWS` but given_floor, and "parametric", which has one row a convention.
         floors: nats per token; each adds a row with the law given_floor.
         conventions: FLOP conventions; by default all whose FLOPs the runs hold.
         curves: IsoFLOP curves. Akima, which has no residuals, takes the noise of the fit.
@@ -60,6 +65,7 @@ def gap_sensitivity(
             number of draws and seed the other curves' bootstraps share.
         seed: of the bootstrap, where it is not given.
         level: of the intervals.
+        surfaces: of the same runs, from `fit_surfaces`, where they are fitted already.
 
     Raises:
         ValueError: no default for `where`, because the families share no loss, or an argument out of range, such as
@@ -68,51 +74,57 @@ def gap_sensitivity(
     own = draws if isinstance(draws, Bootstrap) else bootstrap(fit, n=draws, seed=seed) if draws else None
     if own is not None:
         check_draws(own.n, level)
-    where = _where(fit, at) if where is None else where
+    where = default_place(fit, at) if where is None else where
     if conventions is None:
         conventions = [c for c, column in FLOP_COLUMNS.items() if np.isfinite(numbers(fit.runs, column)).any()]
-    rows = []
-    drawn_laws = [law for law in laws if law != PARAMETRIC]
+    choices = [(law, None) for law in laws if law != LawName.PARAMETRIC]
+    choices += [(LawName.GIVEN_FLOOR.value, float(floor)) for floor in floors]
+    grid, rows = np.array([where]), []
     for curve in curves:
         other = fit if curve == fit.curve else fit_recipe(without_window(fit.runs), _with_curve(fit, curve))
         sampled = own if other is fit or own is None else bootstrap(other, own.unit, own.n, own.seed)
         for convention in conventions:
-            choices = [(law, None) for law in drawn_laws] + [("given_floor", floor) for floor in floors]
+            sides = other.frontier("arm", convention), other.frontier("mdm", convention)
             for law, floor in choices:
-                said = {"curve": curve, "convention": convention, "law": law, "floor": _number(floor)}
-                rows.append(said | _row(other, convention, law, floor, at, where, sampled, level))
-    if PARAMETRIC in laws:
+                read = partial(compute_gap, *sides, at, law, grid, sampled, level, floor)
+                rows.append(_row(_choice(curve, convention, law, floor), read))
+    if LawName.PARAMETRIC in laws:
         n, start = (own.n, own.seed) if own is not None else (0, seed)
-        rows += parametric_rows(fit, fit_surfaces(without_window(fit.runs), n, start), conventions, at, where, level)
+        fitted, refusal = surfaces or fit_surfaces(without_window(fit.runs), n, start)
+        for convention in conventions:
+            choice = _choice(SURFACE, convention, LawName.PARAMETRIC.value, None)
+            sides = fit.frontier("arm", convention), fit.frontier("mdm", convention)
+            surface_row = _row(choice, partial(fitted.gap, sides, at, grid, level)) if fitted else None
+            rows.append(surface_row or choice | {"reason": refusal})
     return pd.DataFrame(rows)
 
 
-def parametric_rows(
-    fit: IsoFlopFit, fitted: tuple[Surfaces | None, str], conventions: Sequence[str], at: str, where: float,
-    level: float,
-) -> list[dict[str, Any]]:  # fmt: skip
-    """What the surfaces give under each convention, or why they give nothing; `fitted` is from `fit_surfaces`."""
-    surfaces, refusal = fitted
-    rows = []
-    for convention in conventions:
-        sides = fit.frontier("arm", convention), fit.frontier("mdm", convention)
-        said = {"curve": SURFACE, "convention": convention, "law": PARAMETRIC, "floor": math.nan}
-        if surfaces is None:
-            rows.append(said | _nothing(PARAMETRIC, refusal))
-            continue
-        try:
-            gap = surfaces.gap(sides, at, np.array([where]), level)
-        except ValueError as unable:
-            rows.append(said | _nothing(PARAMETRIC, str(unable)))
-        else:
-            rows.append(said | sensitivity_row(gap))
-    return rows
-
-
-def _nothing(law: str, reason: str) -> dict[str, Any]:
+def _choice(curve: str, convention: str, law: str, floor: float | None) -> dict[str, Any]:
     """A row without a ratio."""
-    blank = dict.fromkeys(("floor_arm", "floor_mdm", "loss", "flops_arm", "ratio", "lower", "upper"), math.nan)
-    return blank | {"floor_status": "", "support": "", "beside": MODEL_ERRORS[law], "reason": reason}
+    row: dict[str, Any] = {"curve": curve, "convention": convention, "law": law}
+    row |= {"floor": math.nan if floor is None else floor, "floor_arm": math.nan, "floor_mdm": math.nan}
+    row |= {"floor_status": ""} | dict.fromkeys(("loss", "flops_arm", "ratio", "lower", "upper"), math.nan)
+    return row | {"support": "", "not_in_interval": MODEL_ERRORS[law], "reason": ""}
+
+
+def _row(choice: dict[str, Any], read: Callable[[], GapCurve]) -> dict[str, Any]:
+    """The choice with the gap that it gives at one place, or with the reason why it gives none."""
+    try:
+        gap = read()
+    except ValueError as refusal:
+        return choice | {"reason": str(refusal)}
+    point = vars(gap.points()[0])
+    read_there = {name: point[name] for name in ("loss", "flops_arm", "ratio", "lower", "upper", "support")}
+    floors = {"floor": gap.floor, "floor_arm": gap.floors[0], "floor_mdm": gap.floors[1]}
+    return choice | floors | {"floor_status": _floor_status(gap)} | read_there
+
+
+def _floor_status(gap: GapCurve) -> str:
+    if math.isnan(gap.floors[0]):
+        return ""
+    if gap.pair.floors[0].given:
+        return GIVEN
+    return UNDETERMINED if gap.floor_undetermined else DETERMINED
 
 
 def check_place(fit: IsoFlopFit, at: str, where: float | None) -> None:
@@ -135,19 +147,8 @@ def check_place(fit: IsoFlopFit, at: str, where: float | None) -> None:
         )
 
 
-def check_floors(fit: IsoFlopFit, floors: Sequence[float]) -> None:
-    """Refuses floors that no loss can have.
-
-    Raises:
-        ValueError: one is negative, or not below the lowest minimum.
-    """
-    lowest = min(*fit.frontier("arm").loss, *fit.frontier("mdm").loss)
-    for floor in floors:
-        if not 0 <= floor < lowest:
-            raise ValueError(f"floor = {floor:g}: must be from 0 to below the lowest loss, {lowest:.4g}")
-
-
-def _where(fit: IsoFlopFit, at: str) -> float:
+def default_place(fit: IsoFlopFit, at: str) -> float:
+    """The middle of the losses that both families reached, or the ARM's largest budget; see `gap_sensitivity`."""
     arm, mdm = fit.frontier("arm"), fit.frontier("mdm")
     if at == "flops" and len(arm.flops):
         return float(arm.flops.max())
@@ -171,38 +172,3 @@ def _with_curve(fit: IsoFlopFit, curve: str) -> Recipe:
             losses = numbers(select(fit.runs, fit.runs["family"] == family), "loss")
             told[family] = noise.sd * (float(np.nanmedian(losses)) if fit.log_loss else 1.0)
     return replace(recipe, noise_sd=told or None)
-
-
-def _row(
-    fit: IsoFlopFit, convention: str, law: str, floor: float | None, at: str, where: float,
-    draws: Bootstrap | None, level: float,
-) -> dict[str, Any]:  # fmt: skip
-    """What one choice gives, or why it gives nothing."""
-    arm, mdm = fit.frontier("arm", convention), fit.frontier("mdm", convention)
-    try:
-        gap = compute_gap(arm, mdm, at, law, np.array([where]), draws, level, floor)
-    except ValueError as refusal:
-        return _nothing(law, str(refusal))
-    return sensitivity_row(gap, floor)
-
-
-def sensitivity_row(gap: GapCurve, floor: float | None = None) -> dict[str, Any]:
-    """A gap at one place as a row; `beside` names the error that its interval does not hold."""
-    return {
-        "floor": _number(floor) if floor is not None else gap.floor, "floor_arm": gap.floors[0],
-        "floor_mdm": gap.floors[1], "floor_status": _floor_status(gap), "loss": float(gap.loss[0]),
-        "flops_arm": float(gap.flops_arm[0]), "ratio": float(gap.ratio[0]), "lower": float(gap.lower[0]),
-        "upper": float(gap.upper[0]), "support": str(gap.support[0]), "beside": MODEL_ERRORS[gap.law], "reason": "",
-    }  # fmt: skip
-
-
-def _floor_status(gap: GapCurve) -> str:
-    if math.isnan(gap.floors[0]):
-        return ""
-    if gap.law == "given_floor":
-        return GIVEN
-    return UNDETERMINED if gap.floor_undetermined else DETERMINED
-
-
-def _number(floor: float | None) -> float:
-    return math.nan if floor is None else float(floor)

@@ -13,17 +13,16 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.gap import EXTRAPOLATED, GRID_POINTS, INTERPOLATED, NO_FLOOR, GapCurve, percentile_interval
-from analysis.laws.frontier import Frontier, overlap
-from analysis.laws.saturating import reaches_bound
+from analysis.gap.curve import GRID_POINTS, GapCurve, gap_between
+from analysis.gap.laws import LawPair, Sides
+from analysis.laws.floors import Floor, reaches_bound
+from analysis.laws.frontier import Frontier
+from analysis.laws.names import LawName
 from analysis.runs.columns import ROLES
 from analysis.sampling import LEVEL, PARAMETRIC_DRAWS
 from analysis.surface.bootstrap import ParametricDraws, bootstrap_parametric
 from analysis.surface.fit import ParametricFit, fit_parametric
-from analysis.surface.frontier import SurfaceFrontier
 from analysis.wording import family_name
-
-LAW = "parametric"
 
 
 def fit_families(runs: pd.DataFrame, families: Iterable[str]) -> tuple[dict[str, ParametricFit], dict[str, str]]:
@@ -49,7 +48,7 @@ class Surfaces:
     fits: tuple[ParametricFit, ParametricFit]
     draws: tuple[ParametricDraws, ParametricDraws] | None
 
-    def gap(self, sides: tuple[Frontier, Frontier], at: str, grid: np.ndarray | None, level: float) -> GapCurve:
+    def gap(self, sides: Sides, at: str, grid: np.ndarray | None, level: float) -> GapCurve:
         """`parametric_gap` of these."""
         return parametric_gap(*sides, self.fits, at, grid, self.draws, level)
 
@@ -91,44 +90,6 @@ def parametric_gap(
         ValueError: an unknown `at`, conventions that differ or under which the runs tell no FLOPs per token, a fit that
             is not converged, no minima, or draws that differ in length or are too few for the level.
     """
-    _check(arm, mdm, fits, at, draws, level)
-    frontiers = [fit.frontier(arm.convention) for fit in fits]
-    log_l = _log_losses(arm, mdm, frontiers[0], at, grid)
-    log_arm, log_mdm = (frontier.log_flops(log_l)[0] for frontier in frontiers)
-    shared = overlap(arm, mdm)
-    inside = np.zeros(len(log_l), bool)
-    if shared is not None:
-        inside = (log_l >= np.log(shared[0]) - 1e-12) & (log_l <= np.log(shared[1]) + 1e-12)
-    nothing = np.full(len(log_l), np.nan)
-    lower, upper, unknown = nothing, nothing, nothing
-    if draws is not None:
-        drawn = [side.frontier(frontier.cost) for side, frontier in zip(draws, frontiers, strict=True)]
-        if at == "loss":
-            log_ratio = drawn[1].log_flops(log_l) - drawn[0].log_flops(log_l)
-        else:  # the ARM's compute is held, and each draw reaches a loss of its own there
-            log_ratio = drawn[1].log_flops(np.log(drawn[0].loss(log_arm))) - log_arm
-        lower, upper, unknown = percentile_interval(log_ratio, level)
-    floors, bound = (fits[0].E, fits[1].E), any(fit.floor_vanished for fit in fits)
-    intervals = (NO_FLOOR, NO_FLOOR) if draws is None else (draws[0].intervals()["E"], draws[1].intervals()["E"])
-    lowest = arm.loss_range[0], mdm.loss_range[0]
-    undetermined = bound or any(map(reaches_bound, intervals, floors, lowest))
-    return GapCurve(
-        at, LAW, arm.convention, level, np.exp(log_l), np.exp(log_arm), np.exp(log_mdm), np.exp(log_mdm - log_arm),
-        lower, upper, np.where(inside, INTERPOLATED, EXTRAPOLATED), unknown, shared, float("nan"), bound,
-        floors, intervals, undetermined,
-    )  # fmt: skip
-
-
-def _check(
-    arm: Frontier, mdm: Frontier, fits: tuple[ParametricFit, ParametricFit], at: str,
-    draws: tuple[ParametricDraws, ParametricDraws] | None, level: float,
-) -> None:  # fmt: skip
-    if at not in ("loss", "flops"):
-        raise ValueError(f"at = {at!r}: must be 'loss' or 'flops'")
-    if not 0 < level < 1:
-        raise ValueError(f"level = {level}: must be between 0 and 1")
-    if arm.convention != mdm.convention:
-        raise ValueError(f"convention: arm counts {arm.convention}, mdm {mdm.convention}; they must be the same")
     for side, fit in zip((arm, mdm), fits, strict=True):
         if not len(side.loss):
             raise ValueError(f"{side.family}: no usable minimum, so nothing says where the gap is supported")
@@ -136,18 +97,17 @@ def _check(
             raise ValueError(f"{side.family}: the parametric fit is not converged: {fit.reason}")
     if draws is not None and draws[0].n != draws[1].n:
         raise ValueError(f"draws: {draws[0].n} and {draws[1].n}; both families need the same number")
+    sides = arm, mdm
+    laws = fits[0].frontier(arm.convention), fits[1].frontier(mdm.convention)
+    drawn = None if draws is None else (draws[0].frontier(laws[0].cost), draws[1].frontier(laws[1].cost))
+    floors = _floor(fits[0], draws and draws[0], arm), _floor(fits[1], draws and draws[1], mdm)
+    if at == "flops" and grid is None:
+        grid = np.geomspace(arm.flops.min(), arm.flops.max(), GRID_POINTS)
+    return gap_between(LawPair(LawName.PARAMETRIC, sides, laws, drawn, floors), at, grid, level)
 
 
-def _log_losses(
-    arm: Frontier, mdm: Frontier, frontier: SurfaceFrontier, at: str, grid: np.ndarray | None
-) -> np.ndarray:
-    """Log losses [G] of the grid; `frontier` is the ARM's."""
-    if grid is None:
-        low, high = (pick(arm.loss_range[i], mdm.loss_range[i]) for i, pick in enumerate((min, max)))
-        if at == "loss":
-            return np.linspace(np.log(low), np.log(high), GRID_POINTS)
-        return np.log(frontier.loss(np.log(np.geomspace(arm.flops.min(), arm.flops.max(), GRID_POINTS)))[0])
-    given = np.asarray(grid, np.float64)
-    if given.ndim != 1 or not len(given) or not (np.isfinite(given).all() and (given > 0).all()):
-        raise ValueError("grid: must be a list of finite positive numbers")
-    return np.log(given) if at == "loss" else np.log(frontier.loss(np.log(given))[0])
+def _floor(fit: ParametricFit, draws: ParametricDraws | None, side: Frontier) -> Floor:
+    """A surface's E, and what its draws tell of it."""
+    interval = Floor().interval if draws is None else draws.intervals()["E"]
+    undetermined = fit.floor_vanished or reaches_bound(interval, fit.E, side.loss_range[0])
+    return Floor(fit.E, False, interval, fit.floor_vanished, undetermined)

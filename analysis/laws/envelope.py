@@ -80,13 +80,11 @@ def fit_envelope(
 def _refuse_bad_numbers(curves: pd.DataFrame, columns: tuple[str, ...]) -> None:
     for name in columns:
         values = numbers(curves, name)
-        bad = ~(np.isfinite(values) & (values > 0))
-        if bad.any():
-            first = int(bad.argmax())
-            run, rows = curves["run_id"].iloc[first], int(bad.sum())
+        bad = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
+        if len(bad):
             raise ValueError(
-                f"curves: run {run} has {name} = {values[first]:g} ({rows} such rows in all); must be finite "
-                "and above 0: leave those rows out"
+                f"curves: run {curves['run_id'].iloc[bad[0]]} has {name} = {values[bad[0]]:g} ({len(bad)} such rows in "
+                "all); must be finite and above 0: leave those rows out"
             )
 
 
@@ -119,10 +117,8 @@ def _lowest(
     name, n, log_loss, rate = min(there, key=lambda run: run[2])
     sizes = sorted({run[1] for run in there})
     status = "ok" if sizes[0] < n < sizes[-1] else "edge"
-    return {
-        "family": family, "flops": math.exp(c), "n": n, "d": math.exp(c) * rate, "loss": math.exp(log_loss),
-        "run_id": name, "runs": len(there), "status": status,
-    }  # fmt: skip
+    best = {"family": family, "flops": math.exp(c), "n": n, "d": math.exp(c) * rate, "loss": math.exp(log_loss)}
+    return best | {"run_id": name, "runs": len(there), "status": status}
 
 
 def _running_mean(x: np.ndarray, y: np.ndarray, half: float) -> np.ndarray:

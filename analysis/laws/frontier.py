@@ -28,6 +28,11 @@ class Frontier:
         object.__setattr__(self, "loss", loss[order])
 
     @property
+    def logs(self) -> tuple[np.ndarray, np.ndarray]:
+        """Log FLOPs and log losses as one draw, [1, n] each."""
+        return np.log(self.flops)[None], np.log(self.loss)[None]
+
+    @property
     def beaten(self) -> np.ndarray:
         """Which points a cheaper one equals or beats, [n]: no interpolation goes through them."""
         cheaper = np.minimum.accumulate(np.append(np.inf, self.loss))[:-1]

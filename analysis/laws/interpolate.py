@@ -3,30 +3,16 @@
 The interpolant is the monotone cubic of Fritsch and Carlson (1980) with scipy's PCHIP slopes, over log FLOPs, and it is
 inverted for the FLOPs that reach a loss. The axis matters: with a floor, log loss is a gentle function of log FLOPs,
 while log FLOPs of log loss has a pole at the floor. A minimum that a cheaper budget equals or beats is left out, of the
-measured points and of every draw: the least compute that reached a loss is what a frontier means.
-
-Chosen by measurement on two pairs of surfaces with floors (one pair alike, one with other exponents and floors), five
-budgets, and errors of the gap over 5 to 95% of the overlap. Columns 2 to 4: the largest error without noise. Columns 5
-and 6: the central 95% of the error over 3.92, in the middle, and its rms where draws run wild, at 5% of the overlap,
-with errors of .022 nats in four minima a factor 2.5 apart.
-
-| interpolant | x4 | x10 | x10, unlike | middle, noisy | rms at 5%, noisy |
-|---|---|---|---|---|---|
-| straight, log-log | 1.3% | 6.4% | 4.6% | 8.7% | 8% |
-| PCHIP, log FLOPs of log loss | .40% | 2.1% | 2.5% | 9.1% | 11% |
-| PCHIP, log loss of log FLOPs (this one) | .07% | .62% | .65% | 8.8% | 11% |
-| Steffen (1990), log loss of log FLOPs | .07% | .69% | 1.4% | 8.8% | 11% |
-| not-a-knot spline, kept monotone, likewise | .02% | .13% | .11% | 10.0% | 27% |
-| PCHIP of what a floor law leaves | 0 | 0 | 0 | 10.8% | 12% |
-
-The spline has no bias to speak of and runs wild on noise; the last leans on the very law that this gap shall do
-without. What is left at x10 is less than half a standard error of the quietest sweeps that `benchmarks/coverage.py`
-simulates, whose intervals cover all the same.
+measured points and of every draw: the least compute that reached a loss is what a frontier means. docs/analysis.md has
+the measurements by which this interpolant was chosen.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
+
+from analysis.laws.law import Law
 
 LINEAR, CUBIC = "linear", "cubic"
 LEAST_END = 0.5
@@ -34,24 +20,46 @@ LEAST_END = 0.5
 may level its end, and a level line never reaches a loss."""
 STEPS, CLOSE = 40, 1e-9
 """The inversion's most steps (each halves the bracket, or is Newton's), and the share of a segment that the last
-one moved; the next would have moved its square."""
+one moved; the next would have moved its square. scipy's batched `find_root` took three times as long (.94 s against
+.33 s for 4000 draws at 61 losses)."""
 
 
-def invert(log_c: np.ndarray, log_l: np.ndarray, targets: np.ndarray, kind: str = CUBIC) -> np.ndarray:
-    """Log FLOPs [n, G] that reach log losses `targets`; nan where a draw has fewer than two minima that count.
+@dataclass(frozen=True, eq=False)
+class Interpolation(Law):
+    """n draws of the curve through a family's minima; a draw with fewer than two minima that count gives nan."""
 
-    Args:
-        log_c: [n, B] log FLOPs of the minima; nan where the draw lost one.
-        log_l: [n, B] their log loss.
-        targets: log loss, [G], or [n, G] where each draw has its own.
-        kind: "cubic" or "linear".
-    """
-    return _by_pattern(log_c, log_l, targets, kind, _invert)
+    log_c: np.ndarray
+    """Log FLOPs of the minima, [n, B]; nan where the draw lost one."""
+    log_l: np.ndarray
+    """Their log loss, [n, B]."""
+    kind: str = CUBIC
+    """"cubic" or "linear"."""
 
+    @property
+    def support(self) -> tuple[float, float]:
+        """The lowest log loss of the minima, and the cheapest one's: no curve is read where nothing was measured."""
+        return float(np.nanmin(self.log_l)), float(self.log_l[0, np.nanargmin(self.log_c[0])])
 
-def evaluate(log_c: np.ndarray, log_l: np.ndarray, at: np.ndarray, kind: str = CUBIC) -> np.ndarray:
-    """Log loss [n, G] at log FLOPs `at` ([G] or [n, G]): what `invert` inverts, with the same arguments."""
-    return _by_pattern(log_c, log_l, at, kind, _evaluate)
+    def log_loss(self, log_flops: np.ndarray) -> np.ndarray:
+        """Log loss [n, G] at log FLOPs, [G] or [n, G]."""
+        return self._read(_Curve.log_loss, log_flops)
+
+    def log_flops(self, log_loss: np.ndarray) -> np.ndarray:
+        """Log FLOPs [n, G] that reach a log loss, [G] or [n, G]."""
+        return self._read(_Curve.log_flops, log_loss)
+
+    def _read(self, read: "Callable[[_Curve, np.ndarray], np.ndarray]", places: np.ndarray) -> np.ndarray:
+        """`read` on the minima that count, for all draws at once that share which these are."""
+        places = np.broadcast_to(places, (len(self.log_c), np.shape(places)[-1]))
+        out = np.full(places.shape, np.nan)
+        order = np.argsort(self.log_c, axis=1, kind="stable")  # nan last
+        x, y = np.take_along_axis(self.log_c, order, 1), np.take_along_axis(self.log_l, order, 1)
+        patterns, member = np.unique(unbeaten(x, y), axis=0, return_inverse=True)
+        for index, pattern in enumerate(patterns):
+            if pattern.sum() >= 2:
+                rows = np.flatnonzero(member.ravel() == index)
+                out[rows] = read(_Curve(x[rows][:, pattern], y[rows][:, pattern], self.kind), places[rows])
+        return out
 
 
 def unbeaten(log_c: np.ndarray, log_l: np.ndarray) -> np.ndarray:
@@ -60,20 +68,6 @@ def unbeaten(log_c: np.ndarray, log_l: np.ndarray) -> np.ndarray:
     loss = np.where(known, log_l, np.inf)
     cheaper = np.minimum.accumulate(loss, axis=1)
     return known & np.concatenate([known[:, :1], loss[:, 1:] < cheaper[:, :-1]], axis=1)
-
-
-def _by_pattern(log_c: np.ndarray, log_l: np.ndarray, at: np.ndarray, kind: str, read: "Reader") -> np.ndarray:
-    """`read` on the minima that count, for all draws at once that share which these are."""
-    at = np.broadcast_to(at, (len(log_c), np.shape(at)[-1]))
-    out = np.full(at.shape, np.nan)
-    order = np.argsort(log_c, axis=1, kind="stable")  # nan last
-    x, y = np.take_along_axis(log_c, order, 1), np.take_along_axis(log_l, order, 1)
-    patterns, member = np.unique(unbeaten(x, y), axis=0, return_inverse=True)
-    for index, pattern in enumerate(patterns):
-        if pattern.sum() >= 2:
-            rows = np.flatnonzero(member.ravel() == index)
-            out[rows] = read(_Curve(x[rows][:, pattern], y[rows][:, pattern], kind), at[rows])
-    return out
 
 
 class _Curve:
@@ -89,11 +83,37 @@ class _Curve:
         own = ends if self.slope is None else self.slope[:, [0, -1]]
         self.ends = np.minimum(own, LEAST_END * ends)
 
-    def segment(self, at: np.ndarray, knots: np.ndarray) -> np.ndarray:
-        """The segment [n, G] that each place lies in, by rising knots [n, k]; the first or last beyond them."""
-        return np.clip((knots[:, None, 1:-1] <= at[:, :, None]).sum(2), 0, knots.shape[1] - 2)
+    def log_loss(self, log_flops: np.ndarray) -> np.ndarray:
+        """Log loss [n, G] at log FLOPs [n, G]; beyond the ends the curve is straight."""
+        left = _segment(log_flops, self.x)
+        s = (log_flops - _at(self.x, left)) / _at(self.h, left)
+        y, _ = self._in_segment(np.clip(s, 0.0, 1.0), left)
+        before, after = np.minimum(log_flops - self.x[:, :1], 0.0), np.maximum(log_flops - self.x[:, -1:], 0.0)
+        return y + before * self.ends[:, :1] + after * self.ends[:, 1:]
 
-    def inside(self, s: np.ndarray, left: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def log_flops(self, log_loss: np.ndarray) -> np.ndarray:
+        """Log FLOPs [n, G] at log losses [n, G]: Newton's steps from the chord, within a bracket that shrinks."""
+        left = _segment(-log_loss, -self.y)
+        held = np.clip(log_loss, self.y[:, -1:], self.y[:, :1])
+        y0, y1 = _at(self.y, left), _at(self.y, left + 1)
+        low, high = np.zeros_like(held), np.ones_like(held)
+        s = (held - y0) / (y1 - y0)
+        for _ in range(STEPS if self.slope is not None else 0):
+            y, dy = self._in_segment(s, left)
+            low, high = np.where(y > held, s, low), np.where(y > held, high, s)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                newton = s - (y - held) / dy
+            moved = np.where((newton > low) & (newton < high), newton, (low + high) / 2)
+            moved = np.where(y == held, s, moved)
+            done = np.abs(moved - s).max(initial=0.0) < CLOSE
+            s = moved
+            if done:
+                break
+        x = _at(self.x, left) + s * _at(self.h, left)
+        above, below = np.maximum(log_loss - self.y[:, :1], 0.0), np.minimum(log_loss - self.y[:, -1:], 0.0)
+        return x + above / self.ends[:, :1] + below / self.ends[:, 1:]
+
+    def _in_segment(self, s: np.ndarray, left: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """y, and its derivative by s, at the share s of the segments `left`, [n, G] each."""
         y0, y1, h = _at(self.y, left), _at(self.y, left + 1), _at(self.h, left)
         if self.slope is None:
@@ -103,43 +123,13 @@ class _Curve:
         return y0 + s * (m0 + s * (c2 + s * c3)), m0 + s * (2 * c2 + 3 * s * c3)
 
 
-Reader = Callable[[_Curve, np.ndarray], np.ndarray]
-"""(curves, places [n, G]) -> [n, G]."""
+def _segment(places: np.ndarray, knots: np.ndarray) -> np.ndarray:
+    """The segment [n, G] that each place lies in, by rising knots [n, k]; the first or last beyond them."""
+    return np.clip((knots[:, None, 1:-1] <= places[:, :, None]).sum(2), 0, knots.shape[1] - 2)
 
 
-def _at(values: np.ndarray, where: np.ndarray) -> np.ndarray:
-    return np.take_along_axis(values, where, axis=1)
-
-
-def _evaluate(curve: _Curve, at: np.ndarray) -> np.ndarray:
-    left = curve.segment(at, curve.x)
-    s = (at - _at(curve.x, left)) / _at(curve.h, left)
-    y, _ = curve.inside(np.clip(s, 0.0, 1.0), left)
-    before, after = np.minimum(at - curve.x[:, :1], 0.0), np.maximum(at - curve.x[:, -1:], 0.0)
-    return y + before * curve.ends[:, :1] + after * curve.ends[:, 1:]
-
-
-def _invert(curve: _Curve, targets: np.ndarray) -> np.ndarray:
-    """The curve's inverse: Newton's steps from the chord, each held within a bracket that shrinks."""
-    left = curve.segment(-targets, -curve.y)
-    held = np.clip(targets, curve.y[:, -1:], curve.y[:, :1])
-    y0, y1 = _at(curve.y, left), _at(curve.y, left + 1)
-    low, high = np.zeros_like(held), np.ones_like(held)
-    s = (held - y0) / (y1 - y0)
-    for _ in range(STEPS if curve.slope is not None else 0):
-        y, dy = curve.inside(s, left)
-        low, high = np.where(y > held, s, low), np.where(y > held, high, s)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            newton = s - (y - held) / dy
-        moved = np.where((newton > low) & (newton < high), newton, (low + high) / 2)
-        moved = np.where(y == held, s, moved)
-        done = np.abs(moved - s).max(initial=0.0) < CLOSE
-        s = moved
-        if done:
-            break
-    x = _at(curve.x, left) + s * _at(curve.h, left)
-    above, below = np.maximum(targets - curve.y[:, :1], 0.0), np.minimum(targets - curve.y[:, -1:], 0.0)
-    return x + above / curve.ends[:, :1] + below / curve.ends[:, 1:]
+def _at(values: np.ndarray, segments: np.ndarray) -> np.ndarray:
+    return np.take_along_axis(values, segments, axis=1)
 
 
 def _slopes(h: np.ndarray, chord: np.ndarray) -> np.ndarray:

@@ -3,13 +3,17 @@
 With the three to five budgets that a sweep has, intervals are Student's t with as few degrees of freedom as there are.
 """
 
+import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
+from analysis.laws.law import Law
+
 
 @dataclass(frozen=True, eq=False)
-class PowerLaw:
+class PowerLaw(Law):
     """y = coefficient * C^exponent. `covariance` is of (log coefficient, exponent); nan with two points."""
 
     coefficient: float
@@ -19,13 +23,16 @@ class PowerLaw:
     residual_sd: float
     """Scatter of log y around the line."""
 
-    def predict(self, c: np.ndarray | float) -> np.ndarray:
-        """The law's value at compute c (FLOPs)."""
-        return np.asarray(self.coefficient * np.asarray(c, np.float64) ** self.exponent)
+    floor: ClassVar[float] = math.nan
+    floor_undetermined: ClassVar[bool] = False
 
-    def invert(self, y: np.ndarray | float) -> np.ndarray:
-        """Compute c (FLOPs) at which the law gives y."""
-        return np.asarray(np.exp((np.log(np.asarray(y, np.float64)) - np.log(self.coefficient)) / self.exponent))
+    def log_loss(self, log_flops: np.ndarray) -> np.ndarray:
+        """Log y at log FLOPs, of the same shape."""
+        return np.asarray(np.log(self.coefficient) + self.exponent * log_flops)
+
+    def log_flops(self, log_loss: np.ndarray) -> np.ndarray:
+        """Log FLOPs at which the law gives log y, of the same shape."""
+        return np.asarray((log_loss - np.log(self.coefficient)) / self.exponent)
 
     def intervals(self, level: float = 0.95) -> dict[str, tuple[float, float]]:
         """Student-t intervals of `coefficient` and `exponent`; (nan, nan) with two points, which leave no scatter."""
@@ -38,10 +45,20 @@ class PowerLaw:
 
     def band(self, c: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
         """Interval of the line itself at compute c, lower and upper."""
+        return self._around(c, t_quantile(level, self.dof) * np.sqrt(self._line_variance(c)))
+
+    def prediction_interval(self, c: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+        """Interval of a new point at compute c, which scatters around the line as the fitted ones do."""
+        return self._around(c, t_quantile(level, self.dof) * np.sqrt(self.residual_sd**2 + self._line_variance(c)))
+
+    def _line_variance(self, c: np.ndarray) -> np.ndarray:
+        """Variance of log y on the line at compute c."""
         x = np.stack([np.ones_like(c), np.log(c)], axis=-1)
-        half = t_quantile(level, self.dof) * np.sqrt(np.maximum(((x @ self.covariance) * x).sum(-1), 0))
+        return np.maximum(((x @ self.covariance) * x).sum(-1), 0)
+
+    def _around(self, c: np.ndarray, half_width: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         y = self.predict(c)
-        return y * np.exp(-half), y * np.exp(half)
+        return y * np.exp(-half_width), y * np.exp(half_width)
 
 
 def t_quantile(level: float, dof: float | int) -> float:
@@ -135,3 +152,16 @@ def checked_logs(c: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if len(np.unique(c)) < 2:
         raise ValueError(f"c: a law needs two different budgets, got {len(np.unique(c))}")
     return np.log(c), np.log(y)
+
+
+def lines(log_c: np.ndarray, log_y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Least-squares (intercept, slope) of each row, [n] each, over its finite entries; nan below two of them."""
+    good = np.isfinite(log_c) & np.isfinite(log_y)
+    count = good.sum(1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mx = np.where(good, log_c, 0.0).sum(1) / count
+        my = np.where(good, log_y, 0.0).sum(1) / count
+        dx = np.where(good, log_c - mx[:, None], 0.0)
+        dy = np.where(good, log_y - my[:, None], 0.0)
+        slope = np.where(count >= 2, (dx * dy).sum(1) / (dx * dx).sum(1), np.nan)
+    return my - slope * mx, slope

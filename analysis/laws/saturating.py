@@ -1,10 +1,6 @@
-"""Saturating power laws loss = floor + coefficient * C^exponent, and how well the points determine the floor.
+"""Saturating power laws loss = floor + coefficient * C^exponent.
 
-`laws/floor_solver.py` fits them. A floor is read far below the points, so its interval is printed wherever it is: all
-floors at which the best law fits the points no worse than an F-test at 5% allows (profile likelihood, Bates and Watts
-1988, ch. 6; one degree of freedom against those that the points leave). Where that interval reaches 0 or the lowest
-loss, or the points leave no degree of freedom, the floor is `floor_undetermined`: the power law, or losses that fall no
-further, describe the same points.
+`laws/floor_solver.py` fits them, and `laws/floors.py` says how well the points determine the floor.
 """
 
 import math
@@ -13,20 +9,14 @@ from typing import Literal, overload
 
 import numpy as np
 
-from analysis.laws.floor_solver import HIGHEST, Saturated, fit_floors
+from analysis.laws.floor_solver import fit_floors
+from analysis.laws.floors import EXACT, Floor, fitted_floor, lowest_loss
+from analysis.laws.law import Law
 from analysis.laws.power_law import SlopeTest, checked_logs
-from analysis.sampling import LEVEL
-
-EXACT = 1e-8
-"""Scatter of log loss below which points lie on their law but for rounding, which tests nothing."""
-AT_ZERO, AT_LOWEST = 1e-3, 0.998
-"""A floor below the one share of the lowest loss, or above the other, ran to an end of its range."""
-PROFILED, ZOOMS = 17, 4
-"""Floors that each of so many passes tries for the ends of an interval; the ends are known to 1e-4 of the range."""
 
 
 @dataclass(frozen=True, eq=False)
-class SaturatingPowerLaw:
+class SaturatingPowerLaw(Law):
     """loss = floor + coefficient * C^exponent."""
 
     coefficient: float
@@ -39,15 +29,48 @@ class SaturatingPowerLaw:
     floor_undetermined: bool = False
     """A fitted floor is at an end of its range, or its interval reaches one."""
 
-    def predict(self, c: np.ndarray | float) -> np.ndarray:
-        """Loss (nats per token) at compute c (FLOPs)."""
-        return np.asarray(self.floor + self.coefficient * np.asarray(c, np.float64) ** self.exponent)
+    def log_loss(self, log_flops: np.ndarray) -> np.ndarray:
+        """Log loss at log FLOPs, of the same shape."""
+        return np.asarray(np.log(self.floor + self.coefficient * np.exp(self.exponent * log_flops)))
 
-    def invert(self, loss: np.ndarray | float) -> np.ndarray:
-        """Compute c (FLOPs) that reaches the loss; nan at or below the floor."""
-        above = np.asarray(loss, np.float64) - self.floor
-        safe = np.where(above > 0, above, np.nan)
-        return np.asarray(np.exp((np.log(safe) - np.log(self.coefficient)) / self.exponent))
+    def log_flops(self, log_loss: np.ndarray) -> np.ndarray:
+        """Log FLOPs that reach a log loss, of the same shape; nan at or below the floor."""
+        return np.asarray((log_above(log_loss, self.floor) - np.log(self.coefficient)) / self.exponent)
+
+    def prediction_interval(self, c: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+        """Unknown, (nan, nan): the floor's own error is no straight line's."""
+        nothing = np.full(len(c), np.nan)
+        return nothing, nothing
+
+
+@dataclass(frozen=True, eq=False)
+class DrawnLaws(Law):
+    """n draws of a family's law: log (loss - floor) = level + slope * log C. The floor is 0 for power laws."""
+
+    level: np.ndarray
+    """[n]."""
+    slope: np.ndarray
+    """[n]; a draw whose loss does not fall has no law."""
+    floor: np.ndarray
+    """[n], nats per token."""
+
+    def log_loss(self, log_flops: np.ndarray) -> np.ndarray:
+        """Log loss [n, G] at log FLOPs, [G] or [n, G]."""
+        return np.log(self.floor[:, None] + np.exp(self.level[:, None] + self._falling_slope * log_flops))
+
+    def log_flops(self, log_loss: np.ndarray) -> np.ndarray:
+        """Log FLOPs [n, G] that reach a log loss, [G] or [n, G]; nan at or below the floor."""
+        return (log_above(log_loss, self.floor[:, None]) - self.level[:, None]) / self._falling_slope
+
+    @property
+    def _falling_slope(self) -> np.ndarray:
+        return np.where(self.slope < 0, self.slope, np.nan)[:, None]
+
+
+def log_above(log_loss: np.ndarray, floor: np.ndarray | float) -> np.ndarray:
+    """Log of how far a loss lies above a floor; nan at or below it."""
+    above = np.exp(log_loss) - floor
+    return np.asarray(np.log(np.where(above > 0, above, np.nan)))
 
 
 @overload
@@ -83,22 +106,20 @@ def fit_saturating_power_law(
     shared = floor == "shared"
     groups = list(zip(c, loss, strict=True)) if shared else [(np.asarray(c), np.asarray(loss))]
     log_c, log_l = _rows(groups)
-    lowest = _lowest(log_l)
-    interval, undetermined = (math.nan, math.nan), False
     if isinstance(floor, str):
         if sum(x.shape[1] for x in log_c) < 2 * len(groups) + 1:
             raise ValueError(f"floor = {floor!r}: needs at least {2 * len(groups) + 1} budgets in all")
         fitted = fit_floors(log_c, log_l)
-        interval = floor_interval(log_c, log_l, fitted)
-        undetermined = reaches_bound(interval, float(fitted.floor[0]), lowest)
+        known = fitted_floor(log_c, log_l, fitted)
     else:
-        if not 0 <= floor < lowest:
+        if not 0 <= floor < (lowest := lowest_loss(log_l)):
             raise ValueError(f"floor = {floor}: must be from 0 to below the lowest loss, {lowest:.4g}")
         fitted = fit_floors(log_c, log_l, np.array([float(floor)]))
-    value = float(fitted.floor[0])
-    bound = isinstance(floor, str) and floor_at_bound(value, lowest)
+        known = Floor(float(floor), given=True)
     laws = [
-        SaturatingPowerLaw(float(np.exp(level)), float(slope), value, bound, interval, undetermined)
+        SaturatingPowerLaw(
+            float(np.exp(level)), float(slope), known.value, known.at_bound, known.interval, known.undetermined
+        )
         for level, slope in zip(fitted.level[0], fitted.slope[0], strict=True)
     ]
     return laws if shared else laws[0]
@@ -133,58 +154,6 @@ def compare_saturating_slopes(c: list[np.ndarray], loss: list[np.ndarray]) -> Sl
     return SlopeTest(difference, se, float(dof), t, float(2 * stdtr(dof, -abs(t))))
 
 
-def floor_at_bound(floor: float, lowest: float) -> bool:
-    """Whether a fitted floor ran to 0 or to the lowest loss, the ends of its range."""
-    return floor < AT_ZERO * lowest or floor > AT_LOWEST * lowest
-
-
-def reaches_bound(interval: tuple[float, float], floor: float, lowest: float) -> bool:
-    """Whether a fitted floor or an end of its interval is at 0 or at the lowest loss."""
-    return floor_at_bound(floor, lowest) or any(floor_at_bound(end, lowest) for end in interval)
-
-
-def floor_interval(
-    log_c: list[np.ndarray], log_l: list[np.ndarray], best: Saturated, level: float = LEVEL
-) -> tuple[float, float]:
-    """Ends of the floors, nats per token, that an F-test does not reject; 0 to the lowest loss without dof.
-
-    Args:
-        log_c: log FLOPs of the families' minima, [1, B] each.
-        log_l: log losses, as log_c; the families share the floor.
-        best: their fitted laws.
-        level: of the interval.
-    """
-    from scipy.special import fdtri
-
-    highest = HIGHEST * _lowest(log_l)
-    points = sum(x.shape[1] for x in log_c)
-    dof = points - 2 * len(log_c) - 1
-    if dof < 1:
-        return 0.0, highest
-    rest = max(float(best.cost[0]), points * EXACT**2)
-    most = rest * (1 + float(fdtri(1, dof, level)) / dof)
-    floor = float(best.floor[0])
-    return _crossing(log_c, log_l, floor, 0.0, most), _crossing(log_c, log_l, floor, highest, most)
-
-
-def _crossing(log_c: list[np.ndarray], log_l: list[np.ndarray], inner: float, outer: float, most: float) -> float:
-    """The farthest floor that costs less than `most`, between one that does (inner) and an end of the range (outer)."""
-    for _ in range(ZOOMS):
-        tried = np.linspace(inner, outer, PROFILED)
-        rows, losses = ([np.broadcast_to(v, (PROFILED, v.shape[1])) for v in side] for side in (log_c, log_l))
-        allowed = fit_floors(rows, losses, tried).cost <= most
-        allowed[0] = True
-        last = int(np.flatnonzero(allowed)[-1])
-        if last == PROFILED - 1:
-            return outer
-        inner, outer = float(tried[last]), float(tried[last + 1])
-    return inner
-
-
 def _rows(groups: list[tuple[np.ndarray, np.ndarray]]) -> tuple[list[np.ndarray], list[np.ndarray]]:
     logs = [checked_logs(c, loss) for c, loss in groups]
     return [x[None] for x, _ in logs], [z[None] for _, z in logs]
-
-
-def _lowest(log_l: list[np.ndarray]) -> float:
-    return min(float(np.exp(values.min())) for values in log_l)

@@ -26,15 +26,17 @@ sweeps; at N*/3 to 3 N* (7% lost) in 93 to 97% of 150. Counting every such draw 
 
 import zlib
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from analysis.laws.power_law import PowerLaw, fit_power_law
+from analysis.laws.power_law import PowerLaw, fit_power_law, lines
 from analysis.minima.cells import AT_VERTEX, QUANTITIES, Cell
 from analysis.minima.fit import IsoFlopFit
 from analysis.minima.scatter import UNTOLD, Scatter, scatter_added, student_factors
 from analysis.runs.load import numbers
 from analysis.sampling import DRAWS, LEVEL, SEED, UNIT, UNITS, check_bootstrap
+from analysis.tables import drawn_minimum_row, html_table
 from mdm_jax.results import flop_column
 
 BEYOND = 0.5
@@ -92,18 +94,21 @@ class Bootstrap:
         values = draws.log_loss if y == "loss_opt" else draws.log_at[y]
         return lines(draws.log_at[flop_column(convention)], values)
 
+    def minimum_rows(self, level: float = LEVEL) -> list[dict[str, Any]]:
+        """A row a minimum: family, budget, share of lost draws, and (value, lower, upper) of loss_opt, n_opt, d_opt."""
+        rows = []
+        for family, draws in self.families.items():
+            drawn = {"loss_opt": draws.log_loss, "n_opt": draws.log_at["n_opt"], "d_opt": draws.log_at["d_opt"]}
+            for i, budget in enumerate(draws.budgets):
+                row: dict[str, Any] = {"family": family, "budget": float(budget), "lost": float(draws.lost[i])}
+                for name, values in drawn.items():
+                    ends = np.nanquantile(values[:, i], [(1 - level) / 2, (1 + level) / 2])
+                    row[name] = tuple(np.exp([draws.log_minimum[name][i], *ends]).tolist())
+                rows.append(row)
+        return rows
 
-def lines(log_c: np.ndarray, log_y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Least-squares (intercept, slope) of each row, [n] each, over its finite entries; nan below two of them."""
-    good = np.isfinite(log_c) & np.isfinite(log_y)
-    count = good.sum(1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        mx = np.where(good, log_c, 0.0).sum(1) / count
-        my = np.where(good, log_y, 0.0).sum(1) / count
-        dx = np.where(good, log_c - mx[:, None], 0.0)
-        dy = np.where(good, log_y - my[:, None], 0.0)
-        slope = np.where(count >= 2, (dx * dy).sum(1) / (dx * dx).sum(1), np.nan)
-    return my - slope * mx, slope
+    def _repr_html_(self) -> str:
+        return html_table([drawn_minimum_row(row) for row in self.minimum_rows()])
 
 
 def bootstrap(fit: IsoFlopFit, unit: str = UNIT, n: int = DRAWS, seed: int = SEED) -> Bootstrap:

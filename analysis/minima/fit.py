@@ -28,7 +28,8 @@ from analysis.laws.frontier import Frontier
 from analysis.minima.cells import AT_VERTEX, Cell, Recipe, fitted, make_cells, windowed, with_abscissa
 from analysis.minima.noise import Noise, Observed, estimate_noise
 from analysis.runs.groups import check_one_convention, check_one_group, check_one_loss
-from analysis.runs.load import as_runs, numbers, select, usable_runs
+from analysis.runs.load import as_runs, numbers, records, select, usable_runs
+from analysis.tables import html_table, minimum_row
 from analysis.wording import count
 from mdm_jax.results import flop_column
 
@@ -109,6 +110,9 @@ class IsoFlopFit:
                     "standardised": float((cell.y[i] - fit[i]) / sd[i]),
                 })  # fmt: skip
         return pd.DataFrame(rows)
+
+    def _repr_html_(self) -> str:
+        return html_table([minimum_row(row) for row in records(self.minima)])
 
 
 def fit_isoflop(

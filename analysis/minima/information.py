@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from analysis.laws.interpolate import invert
+from analysis.laws.interpolate import Interpolation
 from analysis.laws.power_law import t_quantile
 from analysis.minima.cells import AT_VERTEX, Cell
 from analysis.minima.curves import Akima
@@ -220,4 +220,4 @@ class _Gap:
 
     def _log_flops(self, family: str, move_c: np.ndarray | float = 0.0, move_l: np.ndarray | float = 0.0) -> float:
         _, log_c, log_l = self.sides[family]
-        return float(invert((log_c + move_c)[None], (log_l + move_l)[None], self.target)[0, 0])
+        return float(Interpolation((log_c + move_c)[None], (log_l + move_l)[None]).log_flops(self.target)[0, 0])

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from analysis.laws.names import LawName
 from analysis.minima.cells import Recipe
 from mdm_jax.spec import FlopConvention
 
@@ -11,14 +12,14 @@ class Preset:
     """How a paper gets from runs to a gap."""
 
     recipe: Recipe
-    law: str
+    law: LawName
     convention: str
     source: str
 
 
 SMDM = Preset(
     Recipe(x="params_non_embedding", curve="quadratic", log_loss=False, window=None, weights="equal"),
-    law="power_law",
+    law=LawName.POWER_LAW,
     convention=FlopConvention.SMDM_6ND.value,
     source="Nie et al., Scaling up Masked Diffusion Models on Text, arXiv 2410.18514: quadratics in log N by least "
     "squares, straight lines through the minima's log loss against log C = log 6ND by least squares",

@@ -28,7 +28,6 @@ from analysis import (
     fit_parametric,
     gap_sensitivity,
     holdout,
-    middle_of_overlap,
     plot_isoflop,
     plot_loss,
     read_runs,
@@ -64,25 +63,34 @@ except ValueError as error:
 
 # %%
 fit = fit_isoflop(runs, curve="cubic")
-print(fit.minima[["family", "budget", "status", "loss_opt", "loss_opt_se", "n_opt", "n_opt_se"]].to_string(index=False))
+fit
+
+# %%
 plot_isoflop(fit)
+
+# %% [markdown]
+# Every minimum with its 95% interval, from 4000 draws of the runs' errors:
+
+# %%
+draws = bootstrap(fit)
+draws
 
 # %% [markdown]
 # What a referee would ask, each doubt with its number and its remedy:
 
 # %%
-draws = bootstrap(fit)
 for finding in check(fit.runs, fit, draws):
     print(f"{finding.severity}: {finding.message}. Remedy: {finding.remedy}.")
 
 # %% [markdown]
-# The gap, where both families were measured, with its interval:
+# The gap, where both families were measured, with its interval, and at any loss among them:
 
 # %%
-arm, mdm = fit.frontier("arm"), fit.frontier("mdm")
-gap = compute_gap(arm, mdm, draws=draws)
-at = int(np.argmin(np.abs(gap.loss - middle_of_overlap(arm, mdm))))
-print(f"at {gap.loss[at]:.3f}: {gap.ratio[at]:.1f} [{gap.lower[at]:.1f}, {gap.upper[at]:.1f}], {gap.support[at]}")
+gap = compute_gap(fit.frontier("arm"), fit.frontier("mdm"), draws=draws)
+print(gap.at(3.0))
+gap
+
+# %%
 plot_loss(fit, draws=draws, gap=gap)
 
 # %%
@@ -99,7 +107,7 @@ _ = axes.legend(frameon=False)
 
 # %%
 table = gap_sensitivity(fit, conventions=("smdm_6nd",), draws=draws)
-print(table[["curve", "law", "ratio", "lower", "upper", "beside"]].round(1).to_string(index=False))
+print(table[["curve", "law", "ratio", "lower", "upper", "not_in_interval"]].round(1).to_string(index=False))
 
 # %% [markdown]
 # Would the laws have predicted the largest budgets? Fit below, predict above. Power laws are off by a tenth of a nat;
@@ -108,7 +116,9 @@ print(table[["curve", "law", "ratio", "lower", "upper", "beside"]].round(1).to_s
 # %%
 largest = {"arm": 1e20, "mdm": 1e21}
 told = holdout(fit, budget_max=largest).query("quantity == 'loss_opt'")
-print(told[["family", "law", "predicted", "observed", "error_nats", "inside"]].round(4).to_string(index=False))
+told[["family", "law", "predicted", "observed", "error_nats", "inside"]].round(4)
+
+# %%
 for family in ("arm", "mdm"):
     runs_above = holdout(fit_parametric(runs, family=family), budget_max=largest)
     rms = float(np.sqrt((runs_above["error_nats"] ** 2).mean()))

@@ -11,11 +11,12 @@ import pandas as pd
 
 from analysis.checks.holdout import QUANTITIES, largest_held_out
 from analysis.checks.sweep import Finding, check
-from analysis.gap import INTERPOLATING, GapCurve, compute_gap, middle_of_overlap
-from analysis.gap.sensitivity import DEFAULT_LAWS, gap_sensitivity, parametric_rows
-from analysis.gap.surfaces import LAW as PARAMETRIC
+from analysis.gap import GapCurve, compute_gap, middle_of_overlap
+from analysis.gap.laws import usable_laws
+from analysis.gap.sensitivity import DEFAULT_LAWS, gap_sensitivity
 from analysis.gap.surfaces import fit_surfaces
 from analysis.laws.frontier import Frontier, overlap
+from analysis.laws.names import LawName
 from analysis.minima.bootstrap import Bootstrap, bootstrap, fit_law, law_interval
 from analysis.minima.cells import Recipe, without_window
 from analysis.minima.fit import IsoFlopFit, fit_recipe
@@ -26,7 +27,6 @@ from analysis.sampling import DRAWS, LEVEL, SEED, UNIT
 from mdm_jax.results import FLOP_COLUMNS
 
 SCHEMA_VERSION = 1
-LAWS = ("interpolated", "power_law", "shared_floor")
 HEADLINE_CONVENTIONS = ("smdm_6nd", "exact")
 PACKAGES = ("mdm-jax", "numpy", "scipy", "pandas", "matplotlib")
 
@@ -103,7 +103,7 @@ class Summary:
     @property
     def headline(self) -> dict[str, GapCurve]:
         """The gap at the target loss under the headline's conventions: interpolated where the ranges overlap."""
-        law = "interpolated" if self.overlap else "power_law"
+        law = LawName.INTERPOLATED if self.overlap else LawName.POWER_LAW
         return {c: self.gaps[c, law] for c in HEADLINE_CONVENTIONS if (c, law) in self.gaps}
 
 
@@ -146,7 +146,7 @@ def summarise(
     for convention, (arm, mdm) in usable.items():
         assert target is not None
         reach = arm.flops.max() * np.array([1.0, 10.0])
-        for law in _possible(arm, mdm):
+        for law in usable_laws((arm, mdm), DEFAULT_LAWS):
             key, rest = (convention, law), {"law": law, "draws": draws, "level": level}
             gaps[key] = compute_gap(arm, mdm, grid=np.array([target]), **rest)
             curves[key] = compute_gap(arm, mdm, **rest)
@@ -154,7 +154,7 @@ def summarise(
         if surfaces is None:
             refusals[convention] = refusal
             continue
-        key, pair = (convention, PARAMETRIC), (arm, mdm)
+        key, pair = (convention, LawName.PARAMETRIC.value), (arm, mdm)
         try:
             gaps[key] = surfaces.gap(pair, "loss", np.array([target]), level)
             curves[key] = surfaces.gap(pair, "loss", None, level)
@@ -163,12 +163,12 @@ def summarise(
             refusals[convention] = str(unable)
     findings = check(fit.runs, fit, draws, list(gaps.values()))
     rows = _laws(fit, draws, level)
+    fitted = surfaces, refusal
     table = pd.DataFrame()
     if target is not None:
-        laws = [law for law in DEFAULT_LAWS if law != PARAMETRIC]
-        table = gap_sensitivity(fit, "loss", target, laws, conventions=tuple(usable), draws=draws, level=level)
-        both = parametric_rows(fit, (surfaces, refusal), tuple(usable), "loss", target, level)
-        table = pd.concat([table, pd.DataFrame(both)], ignore_index=True)
+        table = gap_sensitivity(
+            fit, "loss", target, conventions=tuple(usable), draws=draws, level=level, surfaces=fitted
+        )
     known = {surface.family: surface for surface in surfaces.fits} if surfaces is not None else {}
     return Summary(
         source, fit, draws, level, tuple(usable), shared, target, gaps, curves, at_arm, tuple(rows), tuple(findings),
@@ -183,12 +183,6 @@ def _target(arm: Frontier, mdm: Frontier) -> float:
     low = min(arm.loss_range[1], mdm.loss_range[1])
     high = max(arm.loss_range[0], mdm.loss_range[0])
     return float(np.sqrt(low * high))
-
-
-def _possible(arm: Frontier, mdm: Frontier) -> list[str]:
-    """Laws that these minima allow."""
-    laws = [law for law in LAWS if law not in INTERPOLATING or overlap(arm, mdm)]
-    return [law for law in laws if law != "shared_floor" or len(arm.loss) + len(mdm.loss) > 5]
 
 
 def _laws(fit: IsoFlopFit, draws: Bootstrap, level: float) -> list[LawRow]:
@@ -251,8 +245,8 @@ def as_json(summary: Summary) -> dict[str, Any]:
 
 
 def _point(gap: GapCurve) -> dict[str, Any]:
-    return {key: value[0] if isinstance(value, np.ndarray) else value for key, value in vars(gap).items()}
+    return {key: value[0] if isinstance(value, np.ndarray) else value for key, value in gap.as_dict().items()}
 
 
 def _curve(gap: GapCurve) -> dict[str, Any]:
-    return dict(vars(gap))
+    return gap.as_dict()

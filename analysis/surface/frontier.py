@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from analysis.laws.law import Law
 from analysis.laws.saturating import SaturatingPowerLaw
 
 LEAST_SLOPE = 0.05
@@ -122,7 +123,7 @@ def fit_token_cost(n: np.ndarray, flops_per_token: np.ndarray) -> TokenCost:
 
 
 @dataclass(frozen=True, eq=False)
-class SurfaceFrontier:
+class SurfaceFrontier(Law):
     """The best loss at each compute, of n surfaces at once."""
 
     terms: np.ndarray
@@ -161,6 +162,10 @@ class SurfaceFrontier:
         """Log FLOPs at which these log sizes are the best, less log_c."""
         ratio = np.log(beta * self.cost.slope(log_n)) + log_b - np.log(alpha) - log_a
         return self.cost.log_flops(log_n) + (ratio + alpha * log_n) / beta - log_c
+
+    def log_loss(self, log_flops: np.ndarray) -> np.ndarray:
+        """Log of the best loss [n, G] at log FLOPs [G]."""
+        return np.log(self.loss(log_flops))
 
     def loss(self, log_c: np.ndarray) -> np.ndarray:
         """The best loss [n, G], nats per token, at log FLOPs [G]."""

@@ -161,16 +161,14 @@ def test_a_law_with_a_floor_predicts_held_out_budgets_and_the_power_law_does_not
 
 def test_a_prediction_interval_covers_when_the_law_is_true() -> None:
     """300 laws of six points: 95% of the seventh points lie inside, known to 1.3%."""
-    from analysis.checks.holdout import _half_width
-
     rng = np.random.default_rng(3)
     c = np.geomspace(1e18, 1e20, 6)
     inside = 0
     for _ in range(300):
         law = fit_power_law(c, 40 * c**-0.06 * np.exp(0.003 * rng.standard_normal(6)))
         seventh = np.log(40 * 3e20**-0.06) + 0.003 * rng.standard_normal()
-        half = _half_width(law, c, np.array([3e20]), 0.95)
-        inside += bool(abs(np.log(law.predict(3e20)) - seventh) < half[0])
+        low, high = law.prediction_interval(np.array([3e20]))
+        inside += bool(np.log(low[0]) < seventh < np.log(high[0]))
     assert 0.91 < inside / 300 < 0.985
 
 

@@ -17,7 +17,7 @@ from analysis import (
     fit_power_law,
     fit_saturating_power_law,
 )
-from analysis.laws.interpolate import evaluate, invert
+from analysis.laws.interpolate import Interpolation
 from analysis.minima.bootstrap import fit_law
 from analysis.runs.load import numbers
 
@@ -268,10 +268,10 @@ def test_the_interpolant_is_scipys_monotone_cubic_of_log_loss_over_log_flops() -
 
     log_c, log_l = minima(50, 6)
     at = log_c[:, :1] + np.linspace(0, 1, 17) * np.ptp(log_c, axis=1)[:, None]
-    ours = evaluate(log_c, log_l, at)
+    ours = Interpolation(log_c, log_l).log_loss(at)
     theirs = np.stack([PchipInterpolator(*row)(where) for *row, where in zip(log_c, log_l, at, strict=True)])
     assert ours == pytest.approx(theirs, rel=1e-12)
-    assert invert(log_c, log_l, ours) == pytest.approx(at, rel=1e-9)
+    assert Interpolation(log_c, log_l).log_flops(ours) == pytest.approx(at, rel=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["cubic", "linear"])
@@ -279,21 +279,23 @@ def test_the_interpolant_is_scipys_monotone_cubic_of_log_loss_over_log_flops() -
 def test_interpolation_and_its_inverse_agree_in_between_and_beyond(kind: str, count: int) -> None:
     log_c, log_l = minima(50, count)
     at = np.linspace(35, 60, 40)
-    there = evaluate(log_c, log_l, at, kind)
+    there = Interpolation(log_c, log_l, kind).log_loss(at)
     assert (np.diff(there, axis=1) < 0).all()
-    assert invert(log_c, log_l, there, kind) == pytest.approx(np.broadcast_to(at, there.shape), rel=1e-9)
+    assert Interpolation(log_c, log_l, kind).log_flops(there) == pytest.approx(
+        np.broadcast_to(at, there.shape), rel=1e-9
+    )
 
 
 def test_lost_and_beaten_minima_count_for_nothing() -> None:
     log_c, log_l = minima(3, 6)
     targets = np.linspace(0.7, 1.3, 9)
-    kept = invert(np.delete(log_c, 2, axis=1), np.delete(log_l, 2, axis=1), targets)
+    kept = Interpolation(np.delete(log_c, 2, axis=1), np.delete(log_l, 2, axis=1)).log_flops(targets)
     lost, beaten = log_c.copy(), log_l.copy()
     lost[:, 2], beaten[:, 2] = np.nan, log_l[:, 1] + np.array([0.0, 0.01, 0.3])
-    assert invert(lost, log_l, targets) == pytest.approx(kept, rel=1e-12)
-    assert invert(log_c, beaten, targets) == pytest.approx(kept, rel=1e-12)
+    assert Interpolation(lost, log_l).log_flops(targets) == pytest.approx(kept, rel=1e-12)
+    assert Interpolation(log_c, beaten).log_flops(targets) == pytest.approx(kept, rel=1e-12)
     flat = np.broadcast_to(log_l[:, :1], log_l.shape)
-    assert np.isnan(invert(log_c, flat, targets)).all()
+    assert np.isnan(Interpolation(log_c, flat).log_flops(targets)).all()
 
 
 def test_the_papers_lines_follow_from_its_points(reference_data: Path) -> None:

@@ -1,4 +1,4 @@
-"""The notebooks: each is one notebook in two formats, and its printed outputs are those that the code prints today.
+"""The notebooks: each is one notebook in two formats, and shows the text and the tables that the code gives today.
 
 nbmake executes the `.ipynb` as tests of their own. They are committed with their outputs, for those who read them on a
 forge; what changes is reviewed in the `.py`. To write the `.ipynb` anew from the `.py`: `make notebooks`, which is
@@ -18,7 +18,19 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted((ROOT / "analysis" / "notebooks").glob("*.py"))
-RUN_ALL = "import runpy, sys\nfor path in sys.argv[1:]:\n    print('FILE', path)\n    runpy.run_path(path)"
+RUN_ALL = """
+import ast, jupytext, sys
+for path in sys.argv[1:]:
+    print("FILE", path)
+    names = {}
+    for cell in (cell for cell in jupytext.read(path)["cells"] if cell["cell_type"] == "code"):
+        code = ast.parse(cell["source"]).body
+        last = ast.Expression(code.pop().value) if isinstance(code[-1], ast.Expr) else None
+        exec(compile(ast.Module(code, []), path, "exec"), names)
+        shown = eval(compile(last, path, "eval"), names) if last else None
+        if hasattr(shown, "_repr_html_") and (table := shown._repr_html_()):
+            print(table)
+"""
 MOST_BYTES = 400_000
 HOW = "if the change is meant, run `make notebooks` and commit the .ipynb"
 
@@ -34,6 +46,14 @@ def outputs(script: Path) -> list[Any]:
     return [output for cell in book["cells"] for output in cell.get("outputs", [])]
 
 
+def shown_text(output: Any) -> str:
+    """What the output prints, or the HTML of its table; nothing for a figure."""
+    if output["output_type"] == "stream":
+        return output["text"]
+    table = output["data"].get("text/html")
+    return f"{table}\n" if table else ""
+
+
 def test_the_notebooks_show_what_their_code_prints() -> None:
     """All in one process, without the reference data, warnings as errors."""
     kept = {name: value for name, value in os.environ.items() if name != "MDM_REFERENCE_DATA"}
@@ -43,8 +63,7 @@ def test_the_notebooks_show_what_their_code_prints() -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     printed = dict(part.split("\n", 1) for part in done.stdout.split("FILE ")[1:])
     for script in SCRIPTS:
-        shown = "".join(output["text"] for output in outputs(script) if output["output_type"] == "stream")
-        assert shown == printed[str(script)], HOW
+        assert "".join(shown_text(output) for output in outputs(script)) == printed[str(script)], HOW
     assert "at the ARM's 1e19 FLOPs: 15.5, extrapolated" in done.stdout
     assert "floor 1.5: 17 at 1e+19, 31 at 1e+20, 54 at 1e+21" in done.stdout
 
@@ -58,12 +77,12 @@ def test_both_formats_are_one_notebook(script: Path) -> None:
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
-def test_outputs_are_text_and_figures_only(script: Path) -> None:
+def test_outputs_are_text_tables_and_figures_only(script: Path) -> None:
     kinds = {output.get("name", output["output_type"]) for output in outputs(script)}
     assert kinds <= {"stdout", "display_data", "execute_result"}
     shown = [output["data"] for output in outputs(script) if "data" in output]
     assert shown
-    assert all("image/png" in data for data in shown)
+    assert all("image/png" in data or "text/html" in data for data in shown)
     assert script.with_suffix(".ipynb").stat().st_size < MOST_BYTES
 
 
@@ -77,8 +96,8 @@ def renew(script: Path) -> None:
     for index, cell in enumerate(book["cells"]):
         cell["id"] = f"{script.stem}-{index}"
         for output in cell.get("outputs", []):
-            if "data" in output:  # the object's address stands in its text
-                output["data"]["text/plain"] = "<Figure>"
+            if "data" in output:  # the object's address, or all its numbers, stand in its text
+                output["data"]["text/plain"] = "<Table>" if "text/html" in output["data"] else "<Figure>"
     book["metadata"] = {
         "jupytext": {"formats": "ipynb,py:percent"},
         "kernelspec": book["metadata"]["kernelspec"],
