@@ -43,7 +43,7 @@ def covered(cell: Cell, noiseless: pd.DataFrame, seed: int, draws: int) -> dict[
     truth = np.log(cell.true_gap(where))
     out = {}
     for unit in UNITS:
-        sides = [bootstrap_parametric(fit, unit, draws, seed, backend="numpy") for fit in fits]
+        sides = [bootstrap_parametric(fit, unit, draws, seed) for fit in fits]
         log_arm, log_mdm = (side.log_flops(np.log(where)) for side in sides)
         lower, upper, _ = percentile_interval(log_mdm - log_arm, 0.95)
         with np.errstate(divide="ignore"):

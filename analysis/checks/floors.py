@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.finding import Finding, Severity
+from analysis.checks.finding import Finding, Severity
 from analysis.gap import GapCurve
 from analysis.gap.sensitivity import UNDETERMINED
 from analysis.runs.columns import ROLES

@@ -11,7 +11,7 @@ import re
 import numpy as np
 import pandas as pd
 
-from analysis.finding import Finding, Severity, some
+from analysis.checks.finding import Finding, Severity, some
 from analysis.runs.load import LOSS_HEADER, numbers, usable_runs
 from analysis.wording import family_name, significant
 

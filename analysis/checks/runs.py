@@ -5,8 +5,8 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 
+from analysis.checks.finding import Finding, Severity, plural, some
 from analysis.checks.loss_units import loss_unit_findings
-from analysis.finding import Finding, Severity, plural, some
 from analysis.minima.cells import OUTSIDE, REPLICATES
 from analysis.runs.budgets import OFF_BUDGET, spending
 from analysis.runs.columns import DECISIVE, ROLES, UNREAD, not_a_number

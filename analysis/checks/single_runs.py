@@ -2,9 +2,9 @@
 
 import math
 
+from analysis.checks.finding import Finding, Severity
 from analysis.checks.influence import Influence, influences
 from analysis.checks.outliers import Outlier, outliers
-from analysis.finding import Finding, Severity
 from analysis.minima.fit import IsoFlopFit
 from analysis.wording import family_name, scientific, significant
 

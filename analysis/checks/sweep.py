@@ -7,19 +7,18 @@ import numpy as np
 import pandas as pd
 
 from analysis.checks.disagreement import disagreements, law_rows
+from analysis.checks.finding import Finding, Severity, in_order, plural
 from analysis.checks.floors import floor_findings
 from analysis.checks.runs import check_runs
 from analysis.checks.single_runs import single_run_findings
-from analysis.finding import Finding, Severity, in_order, plural
 from analysis.gap import GapCurve
 from analysis.laws.frontier import overlap
 from analysis.minima.bootstrap import Bootstrap
 from analysis.minima.curves import ONE_SIZE
 from analysis.minima.fit import IsoFlopFit
-from analysis.minima.scatter import scatter_findings
+from analysis.minima.scatter import scatter_lines, scatter_of
 from analysis.runs.columns import ROLES
-from analysis.runs.load import numbers, records, select, usable_runs
-from analysis.runs.raw_tables import as_runs
+from analysis.runs.load import as_runs, numbers, records, select, usable_runs
 from analysis.wording import CONVENTIONS, family_name, scientific, significant
 from mdm_jax.results import FLOP_COLUMNS
 
@@ -29,10 +28,10 @@ NEAR_SIZES = 0.05
 LOST_DRAWS = 0.025
 WIDE_STEP = 5.5
 """A step between budgets, as a factor. Below it the interpolation errs by .2% at most."""
+CERTAIN = 0.01
+"""A probability below this makes the scatter a warning: one clean family in a hundred has it."""
 ONE_BUDGET = 1e-5
 """Budgets that differ by a smaller share are one by rounding."""
-
-__all__ = ["Finding", "Severity", "check"]
 
 
 def check(
@@ -55,7 +54,7 @@ def check(
     if fit is not None:
         for family in fit.families:
             findings += [*_minima(fit, family), *_budgets(fit, family), *_sizes(fit, family), *_noise(fit, family)]
-        findings += [*_overlaps(fit), *_merged(fit), *_partial_flops(fit), *scatter_findings(fit)]
+        findings += [*_overlaps(fit), *_merged(fit), *_partial_flops(fit), *_scatter(fit)]
         findings += single_run_findings(fit)
     if draws is not None:
         findings += _lost_draws(draws)
@@ -78,6 +77,18 @@ def _merged(fit: IsoFlopFit) -> list[Finding]:
     )
     remedy = "nothing, if these are the FLOPs that whole steps gave; else map the planned budget"
     return [Finding(Severity.NOTE, "merged_budgets", message, max(merged), remedy)]
+
+
+def _scatter(fit: IsoFlopFit) -> list[Finding]:
+    """Scatter between budgets that the runs' errors do not explain."""
+    scatter = scatter_of(fit)
+    out = []
+    for side, message in zip(scatter.values(), scatter_lines(scatter, fit.recipe.scatter == "add"), strict=True):
+        if side.p < CERTAIN:
+            remedy = "look for what differs from budget to budget, such as learning rate, batch size or data"
+            ratio = side.chi2 / side.dof
+            out.append(Finding(Severity.WARNING, "budget_scatter", f"{message}; p = {side.p:.2g}", ratio, remedy))
+    return out
 
 
 def _partial_flops(fit: IsoFlopFit) -> list[Finding]:

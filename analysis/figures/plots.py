@@ -23,9 +23,9 @@ from analysis.figures.style import (
     styled,
 )  # fmt: skip
 from analysis.gap import GapCurve
-from analysis.law_names import LawName
 from analysis.laws.frontier import Frontier, overlap
 from analysis.laws.interpolate import Interpolation
+from analysis.laws.names import LawName
 from analysis.laws.power_law import t_quantile
 from analysis.laws.saturating import fit_saturating_power_law
 from analysis.minima.bootstrap import Bootstrap, fit_law, law_interval

@@ -50,12 +50,12 @@ def tree_of(given: argparse.Namespace) -> dict[str, Any]:
         ValueError: nothing to read or to fit, no gap, or an argument out of range.
     """
     from analysis.checks.disagreement import disagreements
+    from analysis.checks.finding import in_order
     from analysis.checks.floors import undetermined_floors
     from analysis.checks.sweep import check
-    from analysis.finding import in_order
     from analysis.gap.laws import check_floor
     from analysis.gap.sensitivity import DEFAULT_LAWS, check_place, gap_sensitivity
-    from analysis.law_names import LawName
+    from analysis.laws.names import LawName
     from analysis.minima.bootstrap import bootstrap, check_draws
     from analysis.minima.curves import CURVES
     from analysis.minima.fit import fit_recipe

@@ -14,12 +14,12 @@ from functools import partial
 
 import numpy as np
 
-from analysis.law_names import LawName
 from analysis.laws.floor_solver import fit_floors
 from analysis.laws.floors import Floor, fitted_floor
 from analysis.laws.frontier import Frontier, overlap
 from analysis.laws.interpolate import CUBIC, LINEAR, Interpolation
 from analysis.laws.law import Law
+from analysis.laws.names import LawName
 from analysis.laws.power_law import lines
 from analysis.laws.saturating import DrawnLaws
 from analysis.minima.bootstrap import Bootstrap, check_draws

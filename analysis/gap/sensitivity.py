@@ -16,7 +16,7 @@ import pandas as pd
 
 from analysis.gap.curve import GapCurve, compute_gap, middle_of_overlap
 from analysis.gap.surfaces import Surfaces, fit_surfaces
-from analysis.law_names import LawName
+from analysis.laws.names import LawName
 from analysis.minima.bootstrap import Bootstrap, bootstrap, check_draws
 from analysis.minima.cells import Recipe, without_window
 from analysis.minima.curves import CURVES

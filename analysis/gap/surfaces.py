@@ -15,9 +15,9 @@ import pandas as pd
 
 from analysis.gap.curve import GRID_POINTS, GapCurve, gap_between
 from analysis.gap.laws import LawPair, Sides
-from analysis.law_names import LawName
 from analysis.laws.floors import Floor, reaches_bound
 from analysis.laws.frontier import Frontier
+from analysis.laws.names import LawName
 from analysis.runs.columns import ROLES
 from analysis.sampling import LEVEL, PARAMETRIC_DRAWS
 from analysis.surface.bootstrap import ParametricDraws, bootstrap_parametric
@@ -62,7 +62,7 @@ def fit_surfaces(runs: pd.DataFrame, draws: int, seed: int) -> tuple[Surfaces | 
     pair = fits["arm"], fits["mdm"]
     if not draws:
         return Surfaces(pair, None), ""
-    arm, mdm = (bootstrap_parametric(fit, "run", min(draws, PARAMETRIC_DRAWS), seed, backend="numpy") for fit in pair)
+    arm, mdm = (bootstrap_parametric(fit, "run", min(draws, PARAMETRIC_DRAWS), seed) for fit in pair)
     return Surfaces(pair, (arm, mdm)), ""
 
 

@@ -28,8 +28,7 @@ from analysis.laws.frontier import Frontier
 from analysis.minima.cells import AT_VERTEX, Cell, Recipe, fitted, make_cells, windowed, with_abscissa
 from analysis.minima.noise import Noise, Observed, estimate_noise
 from analysis.runs.groups import check_one_convention, check_one_group, check_one_loss
-from analysis.runs.load import numbers, records, select, usable_runs
-from analysis.runs.raw_tables import as_runs
+from analysis.runs.load import as_runs, numbers, records, select, usable_runs
 from analysis.tables import html_table, minimum_row
 from analysis.wording import count
 from mdm_jax.results import flop_column

@@ -15,6 +15,7 @@ they share the evaluation tokens, and enters nothing.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,16 +94,23 @@ def _squares(budgets: list[Observed], sd: float | None) -> float:
 
 
 def _excess(budgets: list[Observed], run_to_run: float, dof: int) -> float:
-    """The sd beyond the known error and the run-to-run one, by bisection in its logarithm."""
-
-    def surplus(sd: float) -> float:
-        return _squares(budgets, math.hypot(run_to_run, sd)) - dof
-
+    """The sd beyond the known error and the run-to-run one."""
     high = 2 * math.sqrt(_squares(budgets, None) / dof)
-    low = 1e-6 * high
-    if high == 0 or surplus(low) <= 0:
-        return 0.0 if high == 0 else low
-    for _ in range(60):
-        middle = math.sqrt(low * high)
-        low, high = (middle, high) if surplus(middle) > 0 else (low, middle)
-    return high
+    return paule_mandel(lambda sd: _squares(budgets, math.hypot(run_to_run, sd)), dof, 1e-6 * high, high)
+
+
+def paule_mandel(squares: Callable[[float], float], dof: int, low: float, high: float) -> float:
+    """The standard deviation from low to high that makes weighted squares equal their degrees of freedom.
+
+    Args:
+        squares: what an extra standard deviation makes of them; falls, below `dof` at high.
+        dof: degrees of freedom.
+        low: the answer where the squares are too small even there.
+        high: 0 where there is no scatter at all.
+    """
+    from scipy.optimize import root_scalar  # .2 s that importing analysis does not cost
+
+    if high == 0 or squares(low) <= dof:
+        return low
+    ends = math.log(low), math.log(high)
+    return math.exp(root_scalar(lambda log_sd: squares(math.exp(log_sd)) - dof, bracket=ends, xtol=1e-13).root)

@@ -34,8 +34,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.finding import Finding, Severity
 from analysis.minima.fit import IsoFlopFit
+from analysis.minima.noise import paule_mandel
 from analysis.runs.load import numbers
 from analysis.wording import family_name, significant
 
@@ -47,8 +47,6 @@ STEEPEST = 3.0
 """Largest |s|, with log C scaled to run from -1 to 1: from one end to the other the slope changes 400-fold."""
 EXACT = 1e-6
 """Nats: no minimum is taken to be known better, so that exact losses do not divide by zero."""
-CERTAIN = 0.01
-"""A probability below this makes the scatter a warning: one clean family in a hundred has it."""
 ZOOMS, POINTS = 7, 41
 """How often the search for s zooms, and how many values each zoom tries. A zoom narrows the range twentyfold."""
 FEWEST_DOF = 2
@@ -109,8 +107,11 @@ def measure_scatter(budget: np.ndarray, loss: np.ndarray, se: np.ndarray, noise_
     dof, errors = len(loss) - PARAMETERS, np.maximum(se, EXACT)
     x = np.log(budget)
     x = 2 * (x - (x.max() + x.min()) / 2) / np.ptp(x)
-    chi2 = float(_chi_squared(x, loss, errors, np.zeros(1))[0])
-    sd = _paule_mandel(x, loss, errors) if chi2 > dof else 0.0
+    chi2 = _chi_squared(x, loss, errors, 0.0)
+    sd = 0.0
+    if chi2 > dof:
+        low, high = 1e-3 * float(errors.min()), 2 * float(np.ptp(loss)) + EXACT
+        sd = paule_mandel(lambda extra: _chi_squared(x, loss, errors, extra), dof, low, high)
     return Scatter(chi2, dof, noise_dof, sd, float(np.median(np.hypot(1, sd / errors))))
 
 
@@ -130,43 +131,30 @@ def student_factors(scatter: dict[str, Scatter], rng: np.random.Generator, n: in
     return np.sqrt(dof / rng.chisquare(dof, n))
 
 
-def _paule_mandel(x: np.ndarray, loss: np.ndarray, errors: np.ndarray) -> float:
-    """The sd that makes chi-squared equal to its degrees of freedom, by zooming in on its logarithm."""
-    low, high = 1e-3 * float(errors.min()), 2 * float(np.ptp(loss)) + EXACT
-    for _ in range(4):
-        grid = np.geomspace(low, high, 25)
-        enough = _chi_squared(x, loss, errors, grid) <= len(loss) - PARAMETERS
-        first = int(enough.argmax()) if enough.any() else len(grid) - 1
-        low, high = grid[max(first - 1, 0)], grid[first]
-    return float(high)
-
-
-def _chi_squared(x: np.ndarray, loss: np.ndarray, errors: np.ndarray, sd: np.ndarray) -> np.ndarray:
-    """Chi-squared [T] of losses [B] around their smooth law in x [B], with extra standard deviations sd [T].
+def _chi_squared(x: np.ndarray, loss: np.ndarray, errors: np.ndarray, extra_sd: float) -> float:
+    """Chi-squared of losses [B] around their smooth law in x [B].
 
     For a given s the rest of the law is linear, so the search has one dimension.
     """
-    weights = 1 / (errors**2 + sd[:, None] ** 2)
-    low, high = np.full(len(sd), -STEEPEST), np.full(len(sd), STEEPEST)
-    best = low
+    weights = 1 / (errors**2 + extra_sd**2)
+    low, high, best = -STEEPEST, STEEPEST, math.inf
     for _ in range(ZOOMS):
         s = np.linspace(low, high, POINTS)
         squares = _squares(x, loss, weights, s)
-        at = squares.argmin(0)[None]
-        best, center = (np.take_along_axis(v, at, 0)[0] for v in (squares, s))
+        center, best = float(s[squares.argmin()]), float(squares.min())
         step = (high - low) / (POINTS - 1)
-        low, high = np.maximum(center - step, -STEEPEST), np.minimum(center + step, STEEPEST)
+        low, high = max(center - step, -STEEPEST), min(center + step, STEEPEST)
     return best
 
 
 def _squares(x: np.ndarray, loss: np.ndarray, weights: np.ndarray, s: np.ndarray) -> np.ndarray:
-    """Weighted squares [P, T] around a + b (e^(s x) - 1) / s for s [P, T], weights [T, B], x and loss [B]."""
-    steep = np.where(np.abs(s) < 1e-9, 1e-9, s)[:, :, None]
-    f, total = np.expm1(steep * x) / steep, weights.sum(1)
-    df = f - ((weights * f).sum(2) / total)[:, :, None]
-    dy = loss - ((weights * loss).sum(1) / total)[:, None]
-    b = (weights * df * dy).sum(2) / (weights * df * df).sum(2)
-    return (weights * (dy - b[:, :, None] * df) ** 2).sum(2)
+    """Weighted squares [P] around a + b (e^(s x) - 1) / s for s [P]; weights, x and loss [B]."""
+    steep = np.where(np.abs(s) < 1e-9, 1e-9, s)[:, None]
+    f = np.expm1(steep * x) / steep
+    df = f - np.average(f, axis=1, weights=weights)[:, None]
+    dy = loss - np.average(loss, weights=weights)
+    b = (weights * df * dy).sum(1) / (weights * df * df).sum(1)
+    return (weights * (dy - b[:, None] * df) ** 2).sum(1)
 
 
 def scatter_lines(scatter: dict[str, Scatter], added: bool) -> list[str]:
@@ -195,15 +183,3 @@ def _said(scatter: Scatter, added: bool) -> str:
 def scatter_said(fit: IsoFlopFit, unit: str) -> list[str]:
     """A sentence a family; empty where the draws redraw the minima by their own scatter (unit="budget")."""
     return scatter_lines(scatter_of(fit), fit.recipe.scatter == "add") if unit == "run" else []
-
-
-def scatter_findings(fit: IsoFlopFit) -> list[Finding]:
-    """Scatter between budgets that the runs' errors do not explain."""
-    scatter = scatter_of(fit)
-    out = []
-    for side, message in zip(scatter.values(), scatter_lines(scatter, fit.recipe.scatter == "add"), strict=True):
-        if side.p < CERTAIN:
-            remedy = "look for what differs from budget to budget, such as learning rate, batch size or data"
-            ratio = side.chi2 / side.dof
-            out.append(Finding(Severity.WARNING, "budget_scatter", f"{message}; p = {side.p:.2g}", ratio, remedy))
-    return out

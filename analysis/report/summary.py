@@ -15,8 +15,8 @@ from analysis.gap import GapCurve, compute_gap, middle_of_overlap
 from analysis.gap.laws import usable_laws
 from analysis.gap.sensitivity import DEFAULT_LAWS, gap_sensitivity
 from analysis.gap.surfaces import fit_surfaces
-from analysis.law_names import LawName
 from analysis.laws.frontier import Frontier, overlap
+from analysis.laws.names import LawName
 from analysis.minima.bootstrap import Bootstrap, bootstrap, fit_law, law_interval
 from analysis.minima.cells import Recipe, without_window
 from analysis.minima.fit import IsoFlopFit, fit_recipe

@@ -17,6 +17,7 @@ from analysis.runs.columns import (
     COLUMNS,
     DECISIVE,
     NUMERIC,
+    TEXT,
     UNREAD,
     check_read,
     mapping_of,
@@ -89,10 +90,27 @@ def read_runs(
     table = path.copy() if isinstance(path, pd.DataFrame) else _read(as_path(path))
     if table.empty:
         raise ValueError(f"{source}: holds no runs")
-    full = choose(_typed(renamed(table, mapping_of(columns), source), source, families), where)
+    mapping, known = mapping_of(columns), dict(table.attrs)  # what an earlier reading of the table found
+    full = choose(_typed(renamed(table, mapping, source), source, families), where)
     full["excluded_reason"] = best_lr_reasons(full)
-    full.attrs[LOSS_HEADER] = mapping_of(columns).get("loss", "loss")
+    header = mapping.get("loss", "loss")
+    full.attrs[LOSS_HEADER] = known.get(LOSS_HEADER, header) if header == "loss" else header
+    full.attrs[UNREAD] = known.get(UNREAD, {}) | full.attrs[UNREAD]
     return full
+
+
+def as_runs(table: pd.DataFrame) -> pd.DataFrame:
+    """The table as `read_runs` gives it, and as it is where it already comes from there.
+
+    Every function that takes runs calls this, so that a table of the needed columns (`family`, `params_non_embedding`,
+    `loss` and one of `tokens`, `budget` and `flops_6nd`) is enough.
+
+    Raises:
+        ValueError: a needed column lacks (it is named), or a table that `read_runs` refuses.
+    """
+    known = all(name in table for name in COLUMNS)
+    floats = known and all(table[name].dtype == np.float64 for name in NUMERIC)
+    return table if floats and not table[list(TEXT)].isna().to_numpy().any() else read_runs(table)
 
 
 def _read(where: Path) -> pd.DataFrame:

@@ -23,25 +23,25 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.surface.batched import solver
-from analysis.surface.fit import ParametricFit, centred, criterion_of, natural, solver_theta
+from analysis import sampling
+from analysis.sampling import DRAWS, LEVEL, SEED, UNIT, check_bootstrap
+from analysis.surface.fit import PARAMETERS, ParametricFit, solver_theta
 from analysis.surface.frontier import SIX_ND, SurfaceFrontier, TokenCost
+from analysis.surface.problem import centred, natural
+from analysis.surface.solver import Points, minimise
 
-UNITS = ("run", "budget", "noise")
+UNITS = (*sampling.UNITS, "noise")
 CHUNK = 512
-"""Resamples between two calls of `progress`; a multiple of the solver's batch, so that one program serves all."""
-MAX_DRAWS = 1_000_000
+"""Resamples that are fitted at once; `progress` is called after each such batch."""
 
 
 @dataclass(frozen=True, eq=False)
 class ParametricDraws:
-    """n refits; the same seed gives the same draws, on either backend to rounding. nan where one did not converge."""
+    """n refits; the same seed gives the same draws. nan where one did not converge."""
 
     unit: str
     n: int
     seed: int
-    backend: str
-    """What fitted them: "jax" or "numpy"."""
     family: str
     E: np.ndarray
     A: np.ndarray
@@ -56,13 +56,13 @@ class ParametricDraws:
 
     def standard_errors(self) -> dict[str, float]:
         """Standard deviation of each parameter over the draws; B's has a heavy tail, so prefer its interval."""
-        return {name: float(np.nanstd(getattr(self, name))) for name in ("E", "A", "B", "alpha", "beta")}
+        return {name: float(np.nanstd(getattr(self, name))) for name in PARAMETERS}
 
-    def intervals(self, level: float = 0.95) -> dict[str, tuple[float, float]]:
+    def intervals(self, level: float = LEVEL) -> dict[str, tuple[float, float]]:
         """Percentile intervals of the parameters and of the exponents of N* and D*."""
         tails = [(1 - level) / 2, (1 + level) / 2]
         a = self.beta / (self.alpha + self.beta)
-        drawn = {name: getattr(self, name) for name in ("E", "A", "B", "alpha", "beta")}
+        drawn = {name: getattr(self, name) for name in PARAMETERS}
         drawn |= {"n_exponent": a, "d_exponent": 1 - a}
         ends = {name: np.nanquantile(values, tails) for name, values in drawn.items()}
         return {name: (float(low), float(high)) for name, (low, high) in ends.items()}
@@ -82,7 +82,7 @@ class ParametricDraws:
         return SurfaceFrontier(terms, cost)
 
     def predict_interval(
-        self, fit: ParametricFit, n: np.ndarray, d: np.ndarray, level: float = 0.95
+        self, fit: ParametricFit, n: np.ndarray, d: np.ndarray, level: float = LEVEL
     ) -> tuple[np.ndarray, np.ndarray]:
         """Percentile interval (lower, upper), nats per token, [m] each, of the loss of new runs.
 
@@ -99,17 +99,16 @@ class ParametricDraws:
         losses = E + A * np.exp(-alpha * log_n) + B * np.exp(-beta * log_d)
         pool, rng = _pool(fit), np.random.default_rng([self.seed, zlib.crc32(self.family.encode()), 1])
         error = rng.choice(pool, losses.shape)
-        new = losses * np.exp(error) if fit.space == "log" else losses + error
+        new = losses * np.exp(error) if fit.criterion.space == "log" else losses + error
         low, high = np.nanquantile(new, [(1 - level) / 2, (1 + level) / 2], axis=0)
         return low, high
 
 
 def bootstrap_parametric(
     fit: ParametricFit,
-    unit: str = "run",
-    n: int = 4000,
-    seed: int = 0,
-    backend: str = "auto",
+    unit: str = UNIT,
+    n: int = DRAWS,
+    seed: int = SEED,
     progress: Callable[[int, int], None] | None = None,
 ) -> ParametricDraws:
     """Refits of resampled runs, n times, each started from the full fit.
@@ -122,38 +121,33 @@ def bootstrap_parametric(
         unit: "run", "budget" (needs runs that name three budgets or more) or "noise".
         n: draws, 1 to 1,000,000.
         seed: any integer from 0.
-        backend: "jax" (compiles first, then is fastest), "numpy", or "auto" for the one that ends first; numpy, with a
-            warning, where jax is due and absent.
         progress: called with (draws done, n) after every 512.
 
     Raises:
-        ValueError: a fit that is not converged, an unknown unit or backend, or n or seed out of range.
+        ValueError: a fit that is not converged, an unknown unit, or n or seed out of range.
     """
-    if unit not in UNITS:
-        raise ValueError(f"unit = {unit!r}: must be one of {', '.join(UNITS)}")
-    if not 1 <= n <= MAX_DRAWS or seed < 0:
-        raise ValueError(f"n = {n}, seed = {seed}: must be 1 to {MAX_DRAWS}, and at least 0")
+    check_bootstrap(unit, UNITS, n, seed)
     if not fit.converged:
         raise ValueError(f"fit: is not converged ({fit.reason}), so its refits would mean nothing")
-    criterion = criterion_of(fit.form, fit.space, fit.loss, fit.delta, fit.over)
-    backend, solve = solver(backend, criterion, n * len(fit.n))
-    points, means = centred(fit.n, fit.d, fit.losses, criterion)
+    runs, huber = fit.runs, fit.criterion.huber
+    points, means = centred(runs, huber.log)
     draw = _resampler(fit, unit, points.y, np.random.default_rng([seed, zlib.crc32(fit.family.encode())]))
-    start, where = solver_theta(fit, means), np.stack([points.u, points.v])
+    start = np.tile(solver_theta(fit, means), (CHUNK, 1))
     theta = np.empty((n, 5))
     for first in range(0, n, CHUNK):
-        found, done = solve(start, where, *draw())
-        found[~done] = np.nan
+        weights, y = draw()
+        state = minimise(start, weights, Points(points.u, points.v, y), huber)
+        found = np.where(state.done[:, None], state.theta, np.nan)
         theta[first : first + CHUNK] = found[: n - first]
         if progress is not None:
             progress(min(first + CHUNK, n), n)
-    return ParametricDraws(unit, n, seed, backend, fit.family, *natural(theta, means))
+    return ParametricDraws(unit, n, seed, fit.family, *natural(theta, means))
 
 
 def _pool(fit: ParametricFit) -> np.ndarray:
     """The residuals that errors are drawn from, in units where the runs' weights are 1, as wide as the errors are."""
-    scaled, parameters = fit.residuals * np.sqrt(fit.weights), 5
-    if fit.loss == "squares":
+    scaled, parameters = fit.residuals * np.sqrt(fit.runs.weights), len(PARAMETERS)
+    if fit.criterion.loss == "squares":
         return scaled * np.sqrt(len(scaled) / max(len(scaled) - parameters, 1))
     return scaled[np.argsort(np.abs(scaled))[parameters:]]  # a robust fit passes through that many runs
 
@@ -164,8 +158,8 @@ def _resampler(
     """A function that draws weights and targets, [CHUNK, m] each."""
     shape = (CHUNK, len(y))
     if unit == "noise":
-        scale, dof, pool = np.sqrt(fit.weights), len(y) - 5, _pool(fit)
-        fitted, weights = y - fit.residuals, np.broadcast_to(fit.weights, shape)
+        scale, dof, pool = np.sqrt(fit.runs.weights), len(y) - len(PARAMETERS), _pool(fit)
+        fitted, weights = y - fit.residuals, np.broadcast_to(fit.runs.weights, shape)
 
         def redrawn() -> tuple[np.ndarray, np.ndarray]:
             student = np.sqrt(dof / rng.chisquare(dof, (CHUNK, 1)))  # the scatter is itself an estimate
@@ -174,9 +168,9 @@ def _resampler(
         return redrawn
     groups, member = np.arange(len(y)), np.arange(len(y))
     if unit == "budget":
-        groups, member = np.unique(fit.budgets, return_inverse=True)
-        if not np.isfinite(fit.budgets).all() or len(groups) < 3:
+        groups, member = np.unique(fit.runs.budgets, return_inverse=True)
+        if not np.isfinite(fit.runs.budgets).all() or len(groups) < 3:
             raise ValueError("unit = 'budget': needs runs that name three budgets or more; use 'run' or 'noise'")
     even = np.full(len(groups), 1 / len(groups))
     targets = np.broadcast_to(y, shape)
-    return lambda: (rng.multinomial(len(groups), even, CHUNK)[:, member] * fit.weights, targets)
+    return lambda: (rng.multinomial(len(groups), even, CHUNK)[:, member] * fit.runs.weights, targets)

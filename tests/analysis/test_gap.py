@@ -13,7 +13,7 @@ from analysis import Frontier, IsoFlopFit, bootstrap, check, compute_gap, fit_is
 from analysis.gap import percentile_interval
 from analysis.gap.laws import GAP_LAWS
 from analysis.gap.surfaces import fit_surfaces
-from analysis.law_names import LawName
+from analysis.laws.names import LawName
 from analysis.laws.power_law import lines
 from analysis.minima.bootstrap import Bootstrap, FamilyDraws
 from analysis.runs.load import numbers

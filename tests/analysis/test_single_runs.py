@@ -8,10 +8,10 @@ import pytest
 import synthetic_sweeps as sweeps
 
 from analysis import IsoFlopFit, bootstrap, check, compute_gap, fit_isoflop, middle_of_overlap
+from analysis.checks.finding import Finding
 from analysis.checks.influence import influences
 from analysis.checks.outliers import outliers, studentised
 from analysis.checks.single_runs import single_run_findings
-from analysis.finding import Finding
 
 CODES = ("outlier_run", "influential_run")
 FOUR = {"arm": 1e18 * 4.0 ** np.arange(4), "mdm": 1e19 * 4.0 ** np.arange(4)}

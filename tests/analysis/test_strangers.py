@@ -43,7 +43,7 @@ def test_every_function_takes_a_table_of_the_needed_columns_and_gives_what_read_
     assert {finding.code for finding in check(raw, fit)} == {finding.code for finding in check(read, known)}
     surface = fit_parametric(raw, family="arm")
     assert pytest.approx(fit_parametric(read, family="arm").E, rel=1e-9) == surface.E
-    assert bootstrap_parametric(surface, n=20, backend="numpy").n == 20
+    assert bootstrap_parametric(surface, n=20).n == 20
     assert len(gap_sensitivity(fit, draws=0, curves=("quadratic",), laws=("power_law",)))
     assert len(holdout(fit, {"arm": 1e20, "mdm": 1e21}))
     assert summarise(raw, n=200).usable_budgets == 10
@@ -95,6 +95,11 @@ def test_losses_that_cannot_be_nats_per_token_are_findings(tmp_path: Path, capsy
     assert unit_findings(small.assign(vocab_size=256.0, bits_per_byte=small["loss"])) == [("error", "loss_unit")] * 2
     named = raw.rename(columns={"loss": "val_ppl"})
     assert unit_findings(named, "loss=val_ppl") == [("error", "loss_unit")]
+    first = read_runs(named, "loss=val_ppl")
+    for again in (first, first.drop(columns="git_sha"), first[first["family"] == "arm"]):
+        assert ("error", "loss_unit") in unit_findings(again)  # a second reading remembers what the first one mapped
+        assert "loss_unit" in {finding.code for finding in check(again)}
+    assert unit_findings(first.assign(nats=first["loss"]), "loss=nats") == []
     assert unit_findings(raw.rename(columns={"loss": "eval_bpb"}), "loss=eval_bpb") == [("error", "loss_unit")]
     file = tmp_path / "perplexities.csv"
     perplexities.to_csv(file, index=False)

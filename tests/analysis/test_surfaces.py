@@ -11,8 +11,9 @@ from analysis.checks.holdout import summarise_runs
 from analysis.gap.surfaces import fit_families
 from analysis.runs.load import numbers, records
 from analysis.surface.bootstrap import bootstrap_parametric
-from analysis.surface.fit import ParametricFit, fit_surface, refit
+from analysis.surface.fit import ParametricFit, fit_surface
 from analysis.surface.frontier import SIX_ND, TokenCost, fit_token_cost
+from analysis.surface.problem import SurfaceRuns
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def test_six_nd_is_the_closed_form(pair: tuple[ParametricFit, ParametricFit]) ->
     arm, c = pair[0], np.geomspace(1e15, 1e25, 11)
     law = arm.optimum.loss_law
     assert arm.frontier("smdm_6nd").loss(np.log(c))[0] == pytest.approx(law.predict(c), rel=1e-12)
-    draws = bootstrap_parametric(fit_surface(*sweeps.scattered()), n=50)
+    draws = bootstrap_parametric(fit_surface(SurfaceRuns(*sweeps.scattered())), n=50)
     rising = TokenCost(3.0, 0.4, 0.0)
     assert (draws.log_flops(np.log([2.5]), rising) > draws.log_flops(np.log([2.5]))).all()
 
@@ -83,7 +84,7 @@ def test_the_parametric_gap_exists_under_every_convention(pair: tuple[Parametric
     with pytest.raises(ValueError, match="arm, exact: some runs lack FLOPs"):
         bare.frontier("exact")
     with pytest.raises(ValueError, match="FLOPs under it are unknown"):
-        fit_surface(*sweeps.scattered()).frontier("exact")
+        fit_surface(SurfaceRuns(*sweeps.scattered())).frontier("exact")
 
 
 def test_sensitivity_has_a_parametric_row_for_each_convention() -> None:
@@ -175,10 +176,10 @@ def test_what_cannot_be_held_out_is_refused() -> None:
 def test_runs_below_are_weighted_anew() -> None:
     rows = [row | {"loss_se_mc": 0.02 if i % 2 else 0.002} for i, row in enumerate(sweeps.rows(sd=0.003))]
     fit = fit_parametric(sweeps.table(rows))
-    keep = fit.budgets < 1e20
-    below = refit(fit, keep)
+    keep = fit.runs.budgets < 1e20
+    below = fit_surface(fit.runs.only(keep))
     direct = fit_parametric(sweeps.table([row for row in rows if row["budget"] < 1e20]))
-    assert below.weights == pytest.approx(direct.weights)
+    assert below.runs.weights == pytest.approx(direct.runs.weights)
     assert (below.E, below.alpha) == pytest.approx((direct.E, direct.alpha))
-    assert below.weights.mean() == pytest.approx(1.0)
-    assert isinstance(below.flops["exact"], np.ndarray)
+    assert below.runs.weights.mean() == pytest.approx(1.0)
+    assert isinstance(below.runs.flops["exact"], np.ndarray)

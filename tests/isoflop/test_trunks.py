@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from analysis import check, read_runs
-from analysis.finding import Severity
+from analysis.checks.finding import Severity
 from isoflop.grid import make_grid
 from isoflop.ladder import SMDM
 from isoflop.place.expand import expand

@@ -40,7 +40,6 @@ AXES = {"data", "model"}
 AXIS_WRITERS = {"P", "PartitionSpec", "NamedSharding", "Mesh", "AbstractMesh", "make_mesh", "shard_map"}
 AXIS_WRITERS |= {"psum", "pmean", "pmax", "pmin", "all_gather", "psum_scatter", "ppermute", "axis_index", "axis_size"}
 UNPICKLERS = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
-LOADS_JAX = re.compile(r"^\s*(import|from) jax\b", re.MULTILINE)
 MAX_LINES = 400
 EMPTY_NAME = re.compile(r"(.*_)?(utils?|helpers?|misc|v2)|common")
 # Assembled, so that this file does not hold what it forbids.
@@ -152,8 +151,6 @@ def check_import(path: str, here: str, item: Import, command: bool) -> Iterator[
         yield f"imports {root}: only {ONLY_IN[root]} does"
     elif root == "rich" and not (command or (here in BESIDE and item.lazy)):
         yield "imports rich: doors and command lines print, and what they call in isoflop/ or analysis/ loads it lazily"
-    elif here == "analysis" and root == "jax" and item.lazy:
-        return
     elif here in OTHER_PACKAGES and root not in {"rich"} | OF_ONE_FILE.get(path, OTHER_PACKAGES[here]):
         yield f"{here} imports {root}: this floor is free of it"
 
@@ -225,9 +222,4 @@ def check_project(files: Mapping[str, str]) -> list[str]:
         findings += check_name(path) + check_text(path, text)
         if path.endswith(".py"):
             findings += check_python(path, text)
-    with_jax = [
-        path for path, text in sorted(files.items()) if room(dotted(path)) == "analysis" and LOADS_JAX.search(text)
-    ]
-    if len(with_jax) > 1:
-        findings.append(f"{with_jax[1]}:1: {' and '.join(with_jax)} import jax: one file of analysis/ may, lazily")
     return findings
