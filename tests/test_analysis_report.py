@@ -1,7 +1,9 @@
 import json
 import re
+import signal
 import subprocess
 import sys
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -211,6 +213,25 @@ def test_errors_are_one_line_and_exit_1(
     assert error.count("\n") == 1
 
 
+def test_ctrl_c_ends_in_one_line_and_leaves_whole_files(tmp_path: Path) -> None:
+    table = tmp_path / "runs.csv"
+    pd.DataFrame(sweeps.both(sd=0.005, sizes=5)).to_csv(table, index=False)
+    command = [sys.executable, "-m", "analysis.report", str(table), "--bootstrap", "200"]
+    figures = tmp_path / "runs-report" / "figures"
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        for _ in range(6000):
+            if (figures / "isoflop.png").exists():
+                break
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        printed, error = process.communicate(timeout=60)
+    assert (process.returncode, printed, error) == (130, "", "analysis.report: stopped by Ctrl-C\n")
+    written = list(figures.parent.rglob("*.*"))
+    assert {file.suffix for file in written} == {".svg", ".png"}  # no page, and no file half written under another name
+    assert all(file.read_bytes().endswith((b"</svg>\n", b"IEND\xaeB`\x82")) for file in written)
+
+
 def test_importing_and_help_load_neither_jax_nor_what_they_do_not_need() -> None:
     code = "import analysis, sys; print(*{'jax', 'scipy', 'matplotlib'} & set(sys.modules))"
     imported = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
@@ -298,6 +319,23 @@ def test_a_loss_near_a_floor_and_a_floor_that_nothing_tells_are_found() -> None:
     ]
     undetermined = compute_gap(straight[0], straight[1], law="shared_floor")
     assert "floor_undetermined" in {f.code for f in check(fit.runs, fit, None, [undetermined])}
+
+
+def test_floors_that_no_convention_determines_are_one_finding_that_names_each() -> None:
+    fit = fit_isoflop(sweeps.table(sweeps.both(sd=0.0005)))
+    gaps = []
+    for convention in ("smdm_6nd", "exact"):
+        arm = Frontier("arm", *straight_line(fit.frontier("arm", convention), 45.0), convention)
+        gaps.append(compute_gap(arm, Frontier("mdm", 10 * arm.flops, arm.loss, convention), law="shared_floor"))
+    (found,) = [finding for finding in check(fit.runs, fit, None, gaps) if finding.code == "floor_undetermined"]
+    assert found.message.startswith("shared floor: the minima do not determine the floor of ")
+    assert found.message.count("6ND without head") == found.message.count("exact FLOPs") == 1
+    assert found.number == min(gaps[0].floor, gaps[1].floor)
+
+
+def straight_line(frontier: Frontier, at_one_flop: float) -> tuple[np.ndarray, np.ndarray]:
+    """FLOPs and losses of a law without a floor."""
+    return frontier.flops, at_one_flop * frontier.flops**-0.06
 
 
 def test_flops_that_overflowed_are_left_out_or_called_wrong() -> None:

@@ -1,10 +1,7 @@
 """All numbers of a report, computed once: fits, gaps under every law and FLOP convention, laws, findings."""
 
-import importlib.metadata
 import math
-import platform
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,16 +16,12 @@ from analysis.laws.frontier import Frontier, overlap
 from analysis.minima.bootstrap import Bootstrap, bootstrap, fit_law, law_interval
 from analysis.minima.cells import Recipe, without_window
 from analysis.minima.fit import IsoFlopFit, fit_recipe
-from analysis.minima.scatter import scatter_of
-from analysis.options import plain
-from analysis.runs.load import numbers, records, usable_runs
+from analysis.runs.load import numbers, usable_runs
 from analysis.sampling import DRAWS, LEVEL, SEED, UNIT
 from mdm_jax.results import FLOP_COLUMNS
 
-SCHEMA_VERSION = 1
 LAWS = ("interpolated", "power_law", "shared_floor")
 HEADLINE_CONVENTIONS = ("smdm_6nd", "exact")
-PACKAGES = ("mdm-jax", "numpy", "scipy", "pandas", "matplotlib")
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,53 +199,3 @@ def _laws(fit: IsoFlopFit, draws: Bootstrap, level: float) -> list[LawRow]:
                 rows.append(LawRow(convention, family, quantity, law.coefficient, law.exponent, interval, sampled,
                                    law.residual_sd, law.dof))  # fmt: skip
     return rows
-
-
-def versions() -> dict[str, str]:
-    """Versions of what made the numbers."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:  # run from a checkout that is not installed
-            continue
-    return found
-
-
-def as_json(summary: Summary) -> dict[str, Any]:
-    """All numbers as plain JSON types; unknown ones are null, and an interval's open end is "inf" or "-inf"."""
-    draws = summary.draws
-    tree = {
-        "schema_version": SCHEMA_VERSION,
-        "source": summary.source,
-        "versions": versions(),
-        "bootstrap": {"unit": draws.unit, "draws": draws.n, "seed": draws.seed, "level": summary.level},
-        "fit": vars(summary.fit.recipe),
-        "conventions": list(summary.conventions),
-        "overlap_loss": summary.overlap,
-        "headline": {"loss": summary.target, "gap": {c: _point(g) for c, g in summary.headline.items()}},
-        "gap_at_headline_loss": [_point(gap) for gap in summary.gaps.values()],
-        "gap_at_arm_flops": [_curve(gap) for gap in summary.at_arm.values()],
-        "gap_curves": [_curve(gap) for gap in summary.curves.values()],
-        "model_spread_at_ten_times_the_arms_largest_budget": summary.model_spread,
-        "no_parametric_gap_because": summary.no_parametric,
-        "holdout": records(summary.heldout),
-        "sensitivity": records(summary.sensitivity),
-        "minima": records(summary.fit.minima),
-        "coefficients": records(summary.fit.coefficients),
-        "scatter": {family: vars(side) | {"p": side.p} for family, side in scatter_of(summary.fit).items()},
-        "noise": {family: vars(noise) for family, noise in summary.fit.noise.items()},
-        "laws": [vars(row) for row in summary.laws],
-        "lost_draws": {f: {"lost": d.lost, "outside": d.outside} for f, d in draws.families.items()},
-        "findings": [vars(finding) for finding in summary.findings],
-        "runs": {"all": len(summary.runs), "used": summary.used_runs},
-    }
-    return plain(tree)
-
-
-def _point(gap: GapCurve) -> dict[str, Any]:
-    return {key: value[0] if isinstance(value, np.ndarray) else value for key, value in vars(gap).items()}
-
-
-def _curve(gap: GapCurve) -> dict[str, Any]:
-    return dict(vars(gap))

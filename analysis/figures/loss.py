@@ -1,0 +1,134 @@
+"""Loss against compute: minima, the curve through them, the power law and its band, and the gap as an arrow."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from analysis.figures.isoflop import LOSS_LABEL, name_with_bound
+from analysis.figures.minima import FamilyMinima, family_minima
+from analysis.figures.style import (
+    DASHED,
+    DOTTED,
+    ERROR_BAR,
+    HALO,
+    INK,
+    MUTED,
+    SHADE,
+    Picture,
+    empty,
+    family_colour,
+    log_axis,
+    styled,
+)
+from analysis.gap import GapCurve
+from analysis.laws.frontier import overlap
+from analysis.laws.interpolate import invert
+from analysis.laws.saturating import fit_saturating_power_law
+from analysis.minima.bootstrap import Bootstrap
+from analysis.minima.fit import IsoFlopFit
+from analysis.wording import CONVENTIONS, with_interval
+
+
+def plot_loss(
+    fit: IsoFlopFit,
+    convention: str = "smdm_6nd",
+    draws: Bootstrap | None = None,
+    gap: GapCurve | None = None,
+    level: float = 0.95,
+) -> Picture:
+    """Loss against compute: minima, the curve through them, the power law and its band, and the gap as an arrow.
+
+    Args:
+        fit: from `fit_isoflop`.
+        convention: how FLOPs are counted.
+        draws: bootstrap of the fit, for the bands.
+        gap: a gap curve whose middle point the arrow shows; pass one of a single loss to choose it.
+        level: of the bands and of the minima's intervals.
+    """
+    with styled():
+        figure = Picture(figsize=(5.6, 4.4), layout="constrained")
+        sides = family_minima(fit, "loss_opt", convention, draws, level)
+        if not sides:
+            return empty(figure, "no budget has a usable minimum")
+        axes = figure.subplots()
+        for side in sides:
+            axes.plot(
+                side.flops, side.values, "o", ms=6, color=family_colour(side.family), mec="white", mew=0.8, zorder=5
+            )
+        log_axis(axes, "x", "flops", margin=0.08)
+        log_axis(axes, "y", "plain", margin=0.15)
+        for side in sides:
+            _family(axes, side, name_with_bound(fit, side.family))
+        _legend(axes, _shared_floor(axes, sides), _shared_losses(axes, sides))
+        if gap is not None:
+            _gap_arrow(axes, gap)
+        axes.set(xlabel=f"training compute C ({CONVENTIONS[convention]})", ylabel=LOSS_LABEL)
+        return figure
+
+
+def _family(axes: Axes, side: FamilyMinima, name: str) -> None:
+    """A family's error bars, the curve through its minima, its law and its name."""
+    colour = family_colour(side.family)
+    axes.errorbar(side.flops, side.values, yerr=side.errors, fmt="none", color=colour, **ERROR_BAR)
+    if len(side.values) >= 2:
+        log_l = np.linspace(np.log(side.values.max()), np.log(side.values.min()), 200)
+        log_c = invert(np.log(side.flops)[None], np.log(side.values)[None], log_l)[0]
+        axes.plot(np.exp(log_c), np.exp(log_l), color=colour, lw=1.8, zorder=3)
+    if side.law is not None:
+        c = np.geomspace(*axes.get_xlim(), 100)
+        axes.plot(c, side.law.predict(c), color=colour, lw=1.0, ls=DASHED, zorder=2)
+        if (band := side.band(c)) is not None:
+            axes.fill_between(c, *band, color=colour, alpha=0.13, lw=0, zorder=1)
+        name += f"\n$L \\propto C^{{\\,{side.law.exponent:.3f}}}$"
+    if side.family == "arm":  # names stand outside the overlap: at the ARM's lowest loss, at the others' highest
+        end, place = -1, dict[str, Any](xytext=(-9, -7), ha="right", va="top")
+    else:
+        end, place = 0, dict[str, Any](xytext=(9, 5), ha="left", va="bottom")
+    style = dict[str, Any](color=colour, fontweight="bold", fontsize=9.5, path_effects=HALO, zorder=6)
+    axes.annotate(name, (side.flops[end], side.values[end]), textcoords="offset points", **place, **style)
+
+
+def _shared_floor(axes: Axes, sides: list[FamilyMinima]) -> bool:
+    """Draws both families' laws with one fitted floor, dotted; False where there are too few minima for them."""
+    if len(sides) < 2 or min(len(side.values) for side in sides) < 3:
+        return False
+    laws = fit_saturating_power_law([side.flops for side in sides], [side.values for side in sides], "shared")
+    c = np.geomspace(*axes.get_xlim(), 100)
+    for side, law in zip(sides, laws, strict=True):
+        axes.plot(c, law.predict(c), color=family_colour(side.family), lw=1.2, ls=DOTTED, zorder=2)
+    return True
+
+
+def _shared_losses(axes: Axes, sides: list[FamilyMinima]) -> bool:
+    """Shades the losses that both families reach; False where there are none."""
+    shared = overlap(sides[0].frontier, sides[1].frontier) if len(sides) == 2 else None
+    if shared is not None:
+        axes.axhspan(*shared, **SHADE)
+    return shared is not None
+
+
+def _legend(axes: Axes, floored: bool, shared: bool) -> None:
+    """What solid, dashed, dotted and the strip mean, in grey."""
+    styles: list[tuple[str, Any]] = [("through the minima", "-"), ("power law", DASHED)]
+    styles += [("shared floor", DOTTED)] if floored else []
+    handles: list[Artist] = [Line2D([], [], color=MUTED, lw=1.3, ls=style, label=label) for label, style in styles]
+    handles += [Patch(**SHADE, label="both measured")] if shared else []
+    axes.legend(handles=handles, loc="lower left", handlelength=2.2, borderaxespad=0.2)
+
+
+def _gap_arrow(axes: Axes, gap: GapCurve) -> None:
+    """The gap at the middle of the curve, from the ARM's compute to the MDM's."""
+    i = len(gap.loss) // 2
+    if not np.isfinite(gap.ratio[i]):
+        return
+    start, end, loss = gap.flops_arm[i], gap.flops_mdm[i], gap.loss[i]
+    arrow = {"arrowstyle": "<|-|>", "color": INK, "lw": 1.3, "shrinkA": 0, "shrinkB": 0}
+    axes.annotate("", (end, loss), (start, loss), zorder=6, arrowprops=arrow)
+    said = f"×{with_interval(gap.ratio[i], gap.lower[i], gap.upper[i])}"
+    style = dict[str, Any](fontsize=9, fontweight="bold", path_effects=HALO, zorder=6)
+    middle = (float(np.sqrt(start * end)), loss)
+    axes.annotate(said, middle, xytext=(0, 5), textcoords="offset points", ha="center", va="bottom", **style)
