@@ -26,12 +26,12 @@ def floor_findings(gaps: Iterable[GapCurve]) -> list[Finding]:
         if gap.floor_undetermined:
             low = min(interval[0] for interval in gap.floor_intervals)
             high = max(interval[1] for interval in gap.floor_intervals)
-            known = "" if np.isnan(low) else f", 95% interval {significant(low)} to {significant(high)}"
-            said = f"of {floors_text(gap.floors, False)} nats{known}"
+            known = "" if np.isnan(low) else f" (95% interval {significant(low)} to {significant(high)})"
+            said = f"{floors_text(gap.floors, False)} nats{known}"
             loose.setdefault(gap.law, {}).setdefault(said, []).append(CONVENTIONS[gap.convention])
             least[gap.law] = min(*gap.floors, least.get(gap.law, math.inf))
     for law, under in loose.items():
-        said = ", ".join(f"{floor} ({', '.join(names)})" for floor, names in under.items())
+        said = "; ".join(f"{floor} under {', '.join(names)}" for floor, names in under.items())
         out.append(_undetermined(law, said, least[law]))
     return out
 
@@ -57,7 +57,7 @@ def _near(gap: GapCurve) -> list[Finding]:
 def undetermined_floors(rows: Iterable[Mapping[str, Any]]) -> list[Finding]:
     """Findings about the floors in rows of `gap_sensitivity`: one for each law and its floors."""
     loose = [row for row in rows if row["floor_status"] == UNDETERMINED]
-    found = {(row["law"], f"of {floors_text(_floors(row), False)} nats"): min(_floors(row)) for row in loose}
+    found = {(row["law"], f"{floors_text(_floors(row), False)} nats"): min(_floors(row)) for row in loose}
     return [_undetermined(law, said, least) for (law, said), least in found.items()]
 
 
@@ -67,7 +67,7 @@ def _floors(row: Mapping[str, Any]) -> tuple[float, float]:
 
 def _undetermined(law: str, said: str, least: float) -> Finding:
     message = (
-        f"{LAWS[law]}: the minima do not determine the floor {said}: losses that fall to 0, or hardly further, fit "
+        f"{LAWS[law]}: the minima do not determine the floor, {said}: losses that fall to 0, or hardly further, fit "
         "them as well, and the ratio rests on the floor"
     )
     remedy = "read the power law beside it, or add budgets a factor 10 further"

@@ -4,11 +4,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from analysis.figures.minima import FamilyMinima, family_minima
+from analysis.figures.series import FamilyMinima, family_minima
 from analysis.figures.style import DASHED, ERROR_BAR, Picture, empty, family_colour, log_axis, styled
 from analysis.minima.bootstrap import Bootstrap
 from analysis.minima.fit import IsoFlopFit
-from analysis.wording import CONVENTIONS, family_name, significant
+from analysis.wording import CONVENTIONS, significant
 
 QUANTITIES = {
     "n_opt": ("Best size N*", "parameters without embedding and head"),
@@ -16,8 +16,6 @@ QUANTITIES = {
 }
 SHOWN_ERROR = 4.0
 """The largest factor by which an error bar widens the panel."""
-BEYOND = 0.5
-"""How far a law is drawn beyond its minima, as a share of their log range of compute."""
 
 
 def plot_allocation(
@@ -51,27 +49,22 @@ def _panel(axes: Axes, sides: list[FamilyMinima]) -> None:
         shown = np.clip(ends, side.values / SHOWN_ERROR, side.values * SHOWN_ERROR)
         axes.update_datalim(np.column_stack([np.tile(side.flops, 2), shown.ravel()]))
     log_axis(axes, "x", "flops", margin=0.08)
-    log_axis(axes, "y", "count", margin=0.08, headroom=0.1 * len(sides))
+    log_axis(axes, "y", "count", margin=0.08, headroom=0.2)
     for side in sides:
         colour = family_colour(side.family)
         axes.errorbar(side.flops, side.values, yerr=side.errors, fmt="none", color=colour, **ERROR_BAR)
-        if side.law is not None:
-            log_c = np.log(side.flops)
-            reach = BEYOND * np.ptp(log_c)
-            c = np.exp(np.linspace(log_c.min() - reach, log_c.max() + reach, 60))
-            axes.plot(c, side.law.predict(c), color=colour, lw=1.2, ls=DASHED, zorder=2)
-            if (band := side.band(c)) is not None:
-                axes.fill_between(c, *band, color=colour, alpha=0.13, lw=0, zorder=1)
+        if side.line is not None:
+            axes.plot(side.line.flops, side.line.values, color=colour, lw=1.2, ls=DASHED, zorder=2)
+            if side.line.band is not None:
+                axes.fill_between(side.line.flops, *side.line.band, color=colour, alpha=0.13, lw=0, zorder=1)
     axes.legend(handles=[_handle(side) for side in sides], loc="upper left", handlelength=1.4, borderaxespad=0.2)
 
 
 def _handle(side: FamilyMinima) -> Line2D:
     """The legend's entry: the family, and its law's exponent with the interval."""
-    label = family_name(side.family)
-    if side.law is not None:
-        label += f":  $\\propto C^{{\\,{side.law.exponent:.3f}}}$"
-        if (interval := side.exponent_interval) is not None:
-            label += f"  [{significant(interval[0])}, {significant(interval[1])}]"
-    return Line2D(
-        [], [], color=family_colour(side.family), marker="o", mec="white", ms=6, lw=1.2, ls=DASHED, label=label
-    )
+    label, colour = side.name, family_colour(side.family)
+    if side.line is not None:
+        label += f":  $\\propto C^{{\\,{side.line.law.exponent:.3f}}}$"
+        if side.line.exponent_interval is not None:
+            label += "  [{}, {}]".format(*map(significant, side.line.exponent_interval))
+    return Line2D([], [], color=colour, marker="o", mec="white", ms=6, lw=1.2, ls=DASHED, label=label)

@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Ellipse
 from matplotlib.ticker import MaxNLocator
 
-from analysis.figures.minima import FamilyMinima, family_minima
+from analysis.figures.series import LawLine, family_minima
 from analysis.figures.style import DASHED, INK, MUTED, Picture, styled
 from analysis.laws.power_law import SlopeTest, compare_slopes
 from analysis.laws.saturating import compare_saturating_slopes
@@ -32,27 +32,31 @@ def plot_clouds(fit: IsoFlopFit, draws: Bootstrap, convention: str = "smdm_6nd")
         draws: its bootstrap.
         convention: how FLOPs are counted.
     """
-    clouds = {}
+    clouds: dict[str, list[LawLine]] = {}
+    tests: dict[str, dict[str, SlopeTest]] = {}
     for quantity in EXPONENTS:
-        sides = {side.family: side for side in family_minima(fit, quantity, convention, draws, LEVEL)}
-        clouds[quantity] = [sides[role] for role in ROLES if role in sides and sides[role].draws is not None]
-    if any(len(pair) < len(ROLES) or any(side.law is None for side in pair) for pair in clouds.values()):
-        return None
+        sides = [side for side in family_minima(fit, quantity, convention, draws, LEVEL) if side.family in ROLES]
+        lines = [side.line for side in sides if side.line is not None and len(side.line.exponents)]
+        if len(lines) < len(ROLES):
+            return None
+        clouds[quantity] = lines
+        tests[quantity] = {"straight lines": compare_slopes(lines[0].law, lines[1].law)}
+        if quantity == "loss_opt":
+            floored = compare_saturating_slopes([side.flops for side in sides], [side.values for side in sides])
+            tests[quantity]["with a shared floor"] = floored
     with styled():
         figure = Picture(figsize=(9.6, 4.7), layout="constrained")
-        for axes, (quantity, (arm, mdm)) in zip(figure.subplots(1, 2), clouds.items(), strict=True):
-            _cloud(axes, arm, mdm)
-            _title(axes, quantity, arm, mdm)
+        for axes, quantity in zip(figure.subplots(1, 2), EXPONENTS, strict=True):
+            _cloud(axes, *clouds[quantity])
+            _title(axes, EXPONENTS[quantity], tests[quantity])
             axes.set(xlabel=f"{family_name('arm')} exponent", ylabel=f"{family_name('mdm')} exponent")
         return figure
 
 
-def _cloud(axes: Axes, arm: FamilyMinima, mdm: FamilyMinima) -> None:
+def _cloud(axes: Axes, arm: LawLine, mdm: LawLine) -> None:
     """The draws, their ellipse, the fitted exponents, and the line on which both are equal."""
-    assert arm.law is not None and mdm.law is not None  # noqa: PT018
-    assert arm.draws is not None and mdm.draws is not None  # noqa: PT018
     fitted = np.array([arm.law.exponent, mdm.law.exponent])
-    cloud = np.stack([arm.draws[1], mdm.draws[1]], axis=1)
+    cloud = np.stack([arm.exponents, mdm.exponents], axis=1)
     cloud = cloud[np.isfinite(cloud).all(1)]
     if len(cloud) > 2:
         axes.plot(*cloud[:POINTS].T, ".", ms=3, color=MUTED, alpha=0.4, mew=0, rasterized=True, zorder=2)
@@ -72,20 +76,16 @@ def _cloud(axes: Axes, arm: FamilyMinima, mdm: FamilyMinima) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(5))
 
 
-def _title(axes: Axes, quantity: str, arm: FamilyMinima, mdm: FamilyMinima) -> None:
-    """The panel's title, and above the panel what tests of equal exponents say."""
-    assert arm.law is not None and mdm.law is not None  # noqa: PT018
-    lines = [f"equal exponents, straight lines: {_p_value(compare_slopes(arm.law, mdm.law))}"]
-    if quantity == "loss_opt":
-        floored = compare_saturating_slopes([arm.flops, mdm.flops], [arm.values, mdm.values])
-        lines.append(f"equal exponents, with a shared floor: {_p_value(floored)}")
+def _title(axes: Axes, title: str, tests: dict[str, SlopeTest]) -> None:
+    """The panel's title, and between title and panel what the tests of equal exponents say."""
+    lines = [f"equal exponents, {assumed}: {_p_value(test)}" for assumed, test in tests.items()]
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     seen = max(left, bottom) < min(right, top)
     lines.append("dashed: equal exponents" if seen else "the line of equal exponents lies beyond the panel")
-    axes.set_title(EXPONENTS[quantity], pad=8 + 12 * len(lines))
+    axes.set_title(title, pad=8 + 12 * len(lines))
     place = {"xy": (0, 1), "xytext": (0, 5), "xycoords": "axes fraction", "textcoords": "offset points"}
     axes.annotate("\n".join(lines), **place, va="bottom", fontsize=8.5, color=MUTED)
 
 
 def _p_value(test: SlopeTest) -> str:
-    return "no test, too few budgets" if np.isnan(test.p) else f"p = {significant(test.p, 2)}"
+    return "too few budgets" if np.isnan(test.p) else f"p = {significant(test.p, 2)}"

@@ -29,7 +29,7 @@ SHOWN_ENDS = 3.0
 def plot_gap(curves: list[GapCurve]) -> Picture:
     """The gap against loss under several laws, with intervals; hatched where a law is extrapolated."""
     with styled():
-        figure = Picture(figsize=(5.6, 4.4), layout="constrained")
+        figure = Picture(figsize=(5.6, 4.6), layout="constrained")
         if not curves:
             return empty(figure, "no law gives a gap")
         axes = figure.subplots()

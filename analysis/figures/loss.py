@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from analysis.figures.isoflop import LOSS_LABEL, name_with_bound
-from analysis.figures.minima import FamilyMinima, family_minima
+from analysis.figures.isoflop import LOSS_LABEL
+from analysis.figures.series import FamilyMinima, family_minima
 from analysis.figures.style import (
     DASHED,
     DOTTED,
@@ -25,12 +25,16 @@ from analysis.figures.style import (
     styled,
 )
 from analysis.gap import GapCurve
-from analysis.laws.frontier import overlap
+from analysis.laws.frontier import Frontier, overlap
 from analysis.laws.interpolate import invert
 from analysis.laws.saturating import fit_saturating_power_law
 from analysis.minima.bootstrap import Bootstrap
 from analysis.minima.fit import IsoFlopFit
+from analysis.runs.columns import ROLES
 from analysis.wording import CONVENTIONS, with_interval
+
+FEWEST_FOR_A_FLOOR = 3
+"""Minima of each family that a shared floor is fitted to."""
 
 
 def plot_loss(
@@ -50,40 +54,51 @@ def plot_loss(
         level: of the bands and of the minima's intervals.
     """
     with styled():
-        figure = Picture(figsize=(5.6, 4.4), layout="constrained")
-        sides = family_minima(fit, "loss_opt", convention, draws, level)
+        figure = Picture(figsize=(5.6, 4.6), layout="constrained")
+        sides = family_minima(fit, "loss_opt", convention, draws, level, reach=4.0)
         if not sides:
             return empty(figure, "no budget has a usable minimum")
+        flops, losses = [side.flops for side in sides], [side.values for side in sides]
+        floored = len(sides) > 1 and min(map(len, losses)) >= FEWEST_FOR_A_FLOOR
+        floors = fit_saturating_power_law(flops, losses, "shared") if floored else ()
+        shared = overlap(*map(Frontier, ROLES, flops, losses)) if len(sides) == len(ROLES) else None
         axes = figure.subplots()
-        for side in sides:
-            axes.plot(
-                side.flops, side.values, "o", ms=6, color=family_colour(side.family), mec="white", mew=0.8, zorder=5
-            )
-        log_axis(axes, "x", "flops", margin=0.08)
-        log_axis(axes, "y", "plain", margin=0.15)
-        for side in sides:
-            _family(axes, side, name_with_bound(fit, side.family))
-        _legend(axes, _shared_floor(axes, sides), _shared_losses(axes, sides))
+        _minima(axes, sides)
+        for side, law in zip(sides, floors, strict=False):
+            c = np.geomspace(*axes.get_xlim(), 100)
+            axes.plot(c, law.predict(c), color=family_colour(side.family), lw=1.2, ls=DOTTED, zorder=2)
+        if shared is not None:
+            axes.axhspan(*shared, **SHADE)
         if gap is not None:
             _gap_arrow(axes, gap)
+        _legend(figure, floored, shared is not None)
         axes.set(xlabel=f"training compute C ({CONVENTIONS[convention]})", ylabel=LOSS_LABEL)
         return figure
 
 
-def _family(axes: Axes, side: FamilyMinima, name: str) -> None:
+def _minima(axes: Axes, sides: list[FamilyMinima]) -> None:
+    """All families' minima, and what goes through them, on log axes around the minima."""
+    for side in sides:
+        colour = family_colour(side.family)
+        axes.plot(side.flops, side.values, "o", ms=6, color=colour, mec="white", mew=0.8, zorder=5)
+    log_axis(axes, "x", "flops", margin=0.08)
+    log_axis(axes, "y", "plain", margin=0.15)
+    for side in sides:
+        _family(axes, side)
+
+
+def _family(axes: Axes, side: FamilyMinima) -> None:
     """A family's error bars, the curve through its minima, its law and its name."""
-    colour = family_colour(side.family)
+    colour, name = family_colour(side.family), side.name
     axes.errorbar(side.flops, side.values, yerr=side.errors, fmt="none", color=colour, **ERROR_BAR)
-    if len(side.values) >= 2:
+    if side.line is not None:
         log_l = np.linspace(np.log(side.values.max()), np.log(side.values.min()), 200)
         log_c = invert(np.log(side.flops)[None], np.log(side.values)[None], log_l)[0]
         axes.plot(np.exp(log_c), np.exp(log_l), color=colour, lw=1.8, zorder=3)
-    if side.law is not None:
-        c = np.geomspace(*axes.get_xlim(), 100)
-        axes.plot(c, side.law.predict(c), color=colour, lw=1.0, ls=DASHED, zorder=2)
-        if (band := side.band(c)) is not None:
-            axes.fill_between(c, *band, color=colour, alpha=0.13, lw=0, zorder=1)
-        name += f"\n$L \\propto C^{{\\,{side.law.exponent:.3f}}}$"
+        axes.plot(side.line.flops, side.line.values, color=colour, lw=1.0, ls=DASHED, zorder=2)
+        if side.line.band is not None:
+            axes.fill_between(side.line.flops, *side.line.band, color=colour, alpha=0.13, lw=0, zorder=1)
+        name += f"\n$L \\propto C^{{\\,{side.line.law.exponent:.3f}}}$"
     if side.family == "arm":  # names stand outside the overlap: at the ARM's lowest loss, at the others' highest
         end, place = -1, dict[str, Any](xytext=(-9, -7), ha="right", va="top")
     else:
@@ -92,32 +107,13 @@ def _family(axes: Axes, side: FamilyMinima, name: str) -> None:
     axes.annotate(name, (side.flops[end], side.values[end]), textcoords="offset points", **place, **style)
 
 
-def _shared_floor(axes: Axes, sides: list[FamilyMinima]) -> bool:
-    """Draws both families' laws with one fitted floor, dotted; False where there are too few minima for them."""
-    if len(sides) < 2 or min(len(side.values) for side in sides) < 3:
-        return False
-    laws = fit_saturating_power_law([side.flops for side in sides], [side.values for side in sides], "shared")
-    c = np.geomspace(*axes.get_xlim(), 100)
-    for side, law in zip(sides, laws, strict=True):
-        axes.plot(c, law.predict(c), color=family_colour(side.family), lw=1.2, ls=DOTTED, zorder=2)
-    return True
-
-
-def _shared_losses(axes: Axes, sides: list[FamilyMinima]) -> bool:
-    """Shades the losses that both families reach; False where there are none."""
-    shared = overlap(sides[0].frontier, sides[1].frontier) if len(sides) == 2 else None
-    if shared is not None:
-        axes.axhspan(*shared, **SHADE)
-    return shared is not None
-
-
-def _legend(axes: Axes, floored: bool, shared: bool) -> None:
-    """What solid, dashed, dotted and the strip mean, in grey."""
+def _legend(figure: Picture, floored: bool, shared: bool) -> None:
+    """What solid, dashed, dotted and the strip mean, in grey, below the panel: lines may go anywhere in it."""
     styles: list[tuple[str, Any]] = [("through the minima", "-"), ("power law", DASHED)]
     styles += [("shared floor", DOTTED)] if floored else []
     handles: list[Artist] = [Line2D([], [], color=MUTED, lw=1.3, ls=style, label=label) for label, style in styles]
     handles += [Patch(**SHADE, label="both measured")] if shared else []
-    axes.legend(handles=handles, loc="lower left", handlelength=2.2, borderaxespad=0.2)
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), columnspacing=1.4)
 
 
 def _gap_arrow(axes: Axes, gap: GapCurve) -> None:

@@ -43,5 +43,5 @@ def plot_residuals(fit: IsoFlopFit) -> Picture | None:
         panels[families[0]].set_ylabel("loss − curve (thousandths of a nat)")
         budgets = colours.items()
         handles = [Line2D([], [], color=c, marker="o", ms=5, mec="white", label=scientific(b)) for b, c in budgets]
-        legend_below(figure, handles, len(families), "budget (FLOPs)")
+        legend_below(figure, handles, "budget (FLOPs)")
         return figure

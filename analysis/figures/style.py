@@ -5,7 +5,6 @@ Figures are built with matplotlib's object interface, so that importing or drawi
 
 import io
 import math
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -20,7 +19,6 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from analysis.wording import count, scientific
-from mdm_jax.storage import as_path, write_atomic
 
 FAMILY_COLOURS = {"arm": "#0072B2", "mdm": "#D55E00"}
 """Okabe and Ito's blue and vermillion."""
@@ -30,6 +28,8 @@ DASHED, DOTTED = (0, (4, 3)), (0, (1, 1.6))
 SHADE: dict[str, Any] = {"color": FAINT, "alpha": 0.45, "lw": 0, "zorder": 0}
 """The strip of losses that both families reach."""
 HALO = [withStroke(linewidth=3, foreground="white")]
+ENTRY_INCHES = 1.32
+"""Width of a legend's entry: one figure's seven make a row, and one panel's four."""
 ERROR_BAR: dict[str, Any] = {"elinewidth": 1.2, "capsize": 2.5, "zorder": 4}
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -86,7 +86,7 @@ def family_colour(family: str) -> str:
 
 def budget_colours(budgets: np.ndarray) -> dict[float, str]:
     """Colour of each budget, dark for small and light for large (viridis, safe for the colour-blind)."""
-    ranks = np.linspace(0.0, 0.82, len(budgets)) if len(budgets) > 1 else np.zeros(1)
+    ranks = np.linspace(0.0, 0.78, len(budgets)) if len(budgets) > 1 else np.zeros(1)
     colours = mpl.colormaps["viridis"](ranks)
     return {float(b): to_hex(c) for b, c in zip(np.sort(budgets), colours, strict=True)}
 
@@ -128,9 +128,9 @@ def _ticks(low: float, high: float, fewest: int) -> list[float]:
     return [float(f"{v:.6g}") for v in np.arange(np.ceil(low / step) * step, high, step)]
 
 
-def legend_below(figure: Figure, handles: Sequence[Artist], panels: int, title: str) -> None:
+def legend_below(figure: Figure, handles: Sequence[Artist], title: str) -> None:
     """A legend below the panels, in rows of about equal length that are not wider than the figure."""
-    rows = math.ceil(len(handles) / (4 if panels == 1 else 7))
+    rows = math.ceil(len(handles) / int(figure.get_figwidth() / ENTRY_INCHES))
     columns = math.ceil(len(handles) / rows)
     figure.legend(
         handles=_by_rows(handles, columns),
@@ -160,13 +160,11 @@ def _plain_label(value: float) -> str:
     return f"{value:,.0f}" if value >= 1e3 else f"{value:.4g}"
 
 
-def save(figure: Figure, folder: str | os.PathLike[str], name: str) -> str:
-    """Writes `<name>.svg` and `<name>.png` (200 dpi) and returns the SVG's text."""
+def rendered(figure: Figure) -> dict[str, bytes]:
+    """The figure as "svg" and as "png" (200 dpi)."""
     svg, png = io.BytesIO(), io.BytesIO()
     with styled():
         figure.savefig(svg, format="svg", metadata={"Date": None})
         figure.set_layout_engine("none")  # its places stand, and finding them takes a third of the time
         figure.savefig(png, format="png", dpi=200)
-    write_atomic(as_path(folder) / f"{name}.svg", svg.getvalue())
-    write_atomic(as_path(folder) / f"{name}.png", png.getvalue())
-    return svg.getvalue().decode()
+    return {"svg": svg.getvalue(), "png": png.getvalue()}

@@ -7,10 +7,8 @@ from typing import Any
 import numpy as np
 
 from analysis.gap import GapCurve
-from analysis.minima.scatter import scatter_of
 from analysis.options import plain
 from analysis.report.summary import Summary
-from analysis.runs.load import records
 
 SCHEMA_VERSION = 1
 PACKAGES = ("mdm-jax", "numpy", "scipy", "pandas", "matplotlib")
@@ -44,11 +42,11 @@ def as_json(summary: Summary) -> dict[str, Any]:
         "gap_curves": [vars(gap) for gap in summary.curves.values()],
         "model_spread_at_ten_times_the_arms_largest_budget": summary.model_spread,
         "no_parametric_gap_because": summary.no_parametric,
-        "holdout": records(summary.heldout),
-        "sensitivity": records(summary.sensitivity),
-        "minima": records(summary.fit.minima),
-        "coefficients": records(summary.fit.coefficients),
-        "scatter": {family: vars(side) | {"p": side.p} for family, side in scatter_of(summary.fit).items()},
+        "holdout": summary.heldout.to_dict("records"),
+        "sensitivity": summary.sensitivity.to_dict("records"),
+        "minima": summary.fit.minima.to_dict("records"),
+        "coefficients": summary.fit.coefficients.to_dict("records"),
+        "scatter": {family: vars(side) | {"p": side.p} for family, side in summary.scatter.items()},
         "noise": {family: vars(noise) for family, noise in summary.fit.noise.items()},
         "laws": [vars(row) for row in summary.laws],
         "lost_draws": {f: {"lost": d.lost, "outside": d.outside} for f, d in draws.families.items()},

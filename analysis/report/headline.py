@@ -4,8 +4,6 @@ import math
 
 from analysis.finding import Severity
 from analysis.gap import GapCurve
-from analysis.minima.scatter import scatter_said
-from analysis.report.losses import loss_kind
 from analysis.report.summary import Summary
 from analysis.runs.columns import ROLES
 from analysis.wording import family_name, floors_text, significant, with_interval
@@ -31,7 +29,7 @@ def headline(summary: Summary) -> str:
             f"The families were measured at no common loss, so no gap is measured. Extrapolated by two power laws to "
             f"{loss}, the MDM would need {', and '.join(gaps)}{_other_laws(summary)}."
         )
-    bound = " (the MDM's is a bound)" if loss_kind(summary.runs, "mdm").startswith("NELBO") else ""
+    bound = " (the MDM's is a bound)" if summary.losses.kinds["mdm"].startswith("NELBO") else ""
     return f"At a loss of {loss}{bound}, which both families reach, the MDM needs {', and '.join(gaps)}."
 
 
@@ -57,6 +55,6 @@ def text_summary(summary: Summary) -> str:
     if not summary.overlap:
         lines.append(headline(summary))
     lines.append(f"budgets with a usable minimum: {summary.usable_budgets} of {len(summary.fit.cells)}")
-    lines += scatter_said(summary.fit, summary.draws.unit)
+    lines += summary.scatter_said
     grave = [finding for finding in summary.findings if finding.severity is not Severity.NOTE]
     return "\n".join([*lines, *(f"{finding.severity.value}: {finding.message}" for finding in grave)])

@@ -16,43 +16,45 @@ MEASURED = {"vocab_size": "a vocabulary of {}", "seq_len": "{} tokens a sequence
 
 
 @dataclass(frozen=True)
-class LossesSaid:
-    """Parts of the page's sentences on losses."""
+class Losses:
+    """What a page says of the losses of a run table."""
 
+    kinds: dict[str, str]
+    """NLL or NELBO by family, as its usable runs say it; with a question mark where they do not."""
     families: list[str]
-    """What each family's loss is."""
+    """What each family's loss is, in words."""
     bound_against_likelihood: bool
     """Whether the MDM's loss is a bound and the ARM's a likelihood."""
     tokens: list[str]
+    """Of which tokens the losses are."""
     budgets: str
+    """By which FLOPs budgets count, a sentence."""
 
 
-def loss_kind(runs: pd.DataFrame, family: str) -> str:
-    """NLL or NELBO as the family's usable runs say it, with a question mark where they do not; as tables have it."""
-    kinds = _told(runs, family)
-    if not kinds:
-        return f"{KINDS[USUAL[family]]}?" if family in USUAL else "–"
-    return " and ".join(KINDS.get(kind, kind) for kind in kinds)
-
-
-def losses_said(runs: pd.DataFrame) -> LossesSaid:
+def describe_losses(runs: pd.DataFrame) -> Losses:
     """What each family's loss is, what equal losses then mean, of which tokens, and what budgets count."""
-    kinds = {role: _told(runs, role) or [USUAL[role]] for role in USUAL if role in set(runs["family"])}
-    families = [
-        f"the {family_name(role)}'s is {' or '.join(SAID.get(kind, kind) for kind in own)}"
-        + ("" if _told(runs, role) else " (the runs do not say)")
-        for role, own in kinds.items()
-    ]
-    return LossesSaid(families, kinds == {role: [kind] for role, kind in USUAL.items()}, _tokens(runs), _budgets(runs))
-
-
-def _told(runs: pd.DataFrame, family: str) -> list[str]:
     used = usable_runs(runs)
-    return sorted(set(used.loc[used["family"] == family, "loss_kind"]) - {""})
+    told: dict[str, list[str]] = {role: [] for role in USUAL}
+    for family, rows in used.groupby("family", sort=False):
+        told[str(family)] = sorted(set(rows["loss_kind"]) - {""})
+    kinds = {family: _short(family, own) for family, own in told.items()}
+    known = {role: told[role] or [USUAL[role]] for role in USUAL if role in set(runs["family"])}
+    families = []
+    for role, own in known.items():
+        said = " or ".join(SAID.get(kind, kind) for kind in own)
+        families.append(f"the {family_name(role)}'s is {said}{'' if told[role] else ' (the runs do not say)'}")
+    bound = known == {role: [kind] for role, kind in USUAL.items()}
+    return Losses(kinds, families, bound, _tokens(used), _budgets(runs))
 
 
-def _tokens(runs: pd.DataFrame) -> list[str]:
-    used, said = usable_runs(runs), []
+def _short(family: str, kinds: list[str]) -> str:
+    if kinds:
+        return " and ".join(KINDS.get(kind, kind) for kind in kinds)
+    return f"{KINDS[USUAL[family]]}?" if family in USUAL else "–"
+
+
+def _tokens(used: pd.DataFrame) -> list[str]:
+    said = []
     for column, words in MEASURED.items():
         known = np.unique(numbers(used, column))
         known = known[np.isfinite(known)]

@@ -12,10 +12,8 @@ from analysis import wording
 from analysis.checks.holdout import summarise_runs
 from analysis.finding import Severity, plural
 from analysis.gap import GapCurve
-from analysis.minima.scatter import scatter_said
 from analysis.report.fits_json import versions
 from analysis.report.headline import headline, ratio_text
-from analysis.report.losses import loss_kind, losses_said
 from analysis.report.summary import Summary
 from analysis.runs.columns import ROLES
 from analysis.runs.load import records
@@ -25,16 +23,16 @@ FLAG = re.compile(r"--[a-z][a-z-]*(?: (?:ignore|cubic|equal|[0-9.]+|[A-Z]+)\b|=[
 """An option of a command line, with its value."""
 
 
-def render(summary: Summary, figures: dict[str, str], command: str) -> str:
+def render(summary: Summary, figures: dict[str, bytes], command: str) -> str:
     """The whole report as one HTML document, which loads nothing and runs nothing.
 
     Args:
         summary: the numbers.
-        figures: SVG text by name.
+        figures: SVG by name.
         command: the command line that makes this report again.
     """
     severities = [finding.severity for finding in summary.findings]
-    rows = records(summary.heldout)
+    rows = summary.heldout.to_dict("records")
     heldout = [row for row in rows if row["quantity"] == "loss_opt"] + summarise_runs(rows)
     sources = {name: sorted(set(summary.runs[name]) - {""}) for name in ("git_sha", "versions", "device", "data_hash")}
     return (
@@ -48,9 +46,6 @@ def render(summary: Summary, figures: dict[str, str], command: str) -> str:
             level=f"{100 * summary.level:g}%",
             width="wide" if len(summary.fit.families) > 1 else "narrow",
             severities=[plural(severities.count(kind), kind.value) for kind in Severity if kind in severities],
-            losses=losses_said(summary.runs),
-            kinds={family: loss_kind(summary.runs, family) for family in summary.fit.families},
-            scatter=scatter_said(summary.fit, summary.draws.unit),
             heldout=sorted(heldout, key=lambda row: wording.family_name(row["family"])),
             versions=versions(),
             sources={name: values[:6] for name, values in sources.items() if values},
@@ -71,7 +66,7 @@ def _environment() -> jinja2.Environment:
     made.globals |= {"CONVENTIONS": wording.CONVENTIONS, "LAWS": wording.LAWS, "MODEL_ERRORS": wording.MODEL_ERRORS}
     made.globals |= {"QUANTITIES": QUANTITIES}
     made.filters |= {
-        "base64": lambda text: base64.b64encode(text.encode()).decode(),
+        "base64": lambda raw: base64.b64encode(raw).decode(),
         "code": _with_code,
         "convention": wording.CONVENTIONS.__getitem__,
         "count": wording.count,

@@ -16,6 +16,8 @@ from analysis.laws.frontier import Frontier, overlap
 from analysis.minima.bootstrap import Bootstrap, bootstrap, fit_law, law_interval
 from analysis.minima.cells import Recipe, without_window
 from analysis.minima.fit import IsoFlopFit, fit_recipe
+from analysis.minima.scatter import Scatter, scatter_lines, scatter_of
+from analysis.report.losses import Losses, describe_losses
 from analysis.runs.load import numbers, usable_runs
 from analysis.sampling import DRAWS, LEVEL, SEED, UNIT
 from mdm_jax.results import FLOP_COLUMNS
@@ -68,6 +70,9 @@ class Summary:
     """The reason, by convention, why there is no parametric gap under it; empty where there are all."""
     heldout: pd.DataFrame
     """Each family's largest budget as the smaller ones predict it, see `largest_held_out`."""
+    scatter: dict[str, Scatter]
+    """How far each family's minima lie off a smooth law."""
+    losses: Losses
 
     @property
     def runs(self) -> pd.DataFrame:
@@ -83,6 +88,12 @@ class Summary:
     def usable_budgets(self) -> int:
         """How many budgets have a usable minimum, both families together."""
         return sum(len(self.fit.minima_of(family)) for family in self.fit.families)
+
+    @property
+    def scatter_said(self) -> list[str]:
+        """A sentence a family on its scatter; empty where the draws redraw the minima by their own scatter."""
+        added = self.fit.recipe.scatter == "add"
+        return scatter_lines(self.scatter, added) if self.draws.unit == "run" else []
 
     @property
     def model_spread(self) -> tuple[float, float] | None:
@@ -154,8 +165,6 @@ def summarise(
             at_arm[key] = surfaces.gap(pair, "flops", reach, level)
         except ValueError as unable:  # FLOPs per token that no function of N describes
             refusals[convention] = str(unable)
-    findings = check(fit.runs, fit, draws, list(gaps.values()))
-    rows = _laws(fit, draws, level)
     table = pd.DataFrame()
     if target is not None:
         laws = [law for law in DEFAULT_LAWS if law != PARAMETRIC]
@@ -164,9 +173,24 @@ def summarise(
         table = pd.concat([table, pd.DataFrame(both)], ignore_index=True)
     known = {surface.family: surface for surface in surfaces.fits} if surfaces is not None else {}
     return Summary(
-        source, fit, draws, level, tuple(usable), shared, target, gaps, curves, at_arm, tuple(rows), tuple(findings),
-        table, refusals, largest_held_out(fit, level, known),
-    )  # fmt: skip
+        source=source,
+        fit=fit,
+        draws=draws,
+        level=level,
+        conventions=tuple(usable),
+        overlap=shared,
+        target=target,
+        gaps=gaps,
+        curves=curves,
+        at_arm=at_arm,
+        laws=tuple(_laws(fit, draws, level)),
+        findings=tuple(check(fit.runs, fit, draws, list(gaps.values()))),
+        sensitivity=table,
+        no_parametric=refusals,
+        heldout=largest_held_out(fit, level, known),
+        scatter=scatter_of(fit),
+        losses=describe_losses(fit.runs),
+    )
 
 
 def _target(arm: Frontier, mdm: Frontier) -> float:
@@ -196,6 +220,6 @@ def _laws(fit: IsoFlopFit, draws: Bootstrap, level: float) -> list[LawRow]:
                 if family in draws.families:
                     sampled = law_interval(draws.power_laws(family, quantity, convention), level)["exponent"]
                 interval = law.intervals(level)["exponent"]
-                rows.append(LawRow(convention, family, quantity, law.coefficient, law.exponent, interval, sampled,
-                                   law.residual_sd, law.dof))  # fmt: skip
+                fitted, scatter = (law.coefficient, law.exponent, interval), (law.residual_sd, law.dof)
+                rows.append(LawRow(convention, family, quantity, *fitted, sampled, *scatter))
     return rows

@@ -6,15 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from analysis.figures.allocation import plot_allocation
-from analysis.figures.clouds import plot_clouds
-from analysis.figures.gap import plot_gap
-from analysis.figures.isoflop import plot_isoflop
-from analysis.figures.loss import plot_loss
-from analysis.figures.residuals import plot_residuals
-from analysis.figures.style import Picture, save
 from analysis.minima.cells import Recipe
 from analysis.report.command import report_command
+from analysis.report.figures import draw
 from analysis.report.fits_json import as_json
 from analysis.report.page import render
 from analysis.report.summary import Summary, summarise
@@ -39,7 +33,7 @@ def write_report(
     where: Sequence[str] = (),
     families: Mapping[str, str] | None = None,
 ) -> tuple[Summary, Path]:
-    """The report's numbers and the path of its `report.html`.
+    """The report's numbers and the path of its `report.html`, which is written last, when all else is there.
 
     Args:
         source: a sweep's directory, a run table (CSV, TSV, JSONL, Parquet), or a table that is loaded, with `out`.
@@ -66,22 +60,11 @@ def write_report(
     name = " ".join([root.name or str(root), *where])
     summary = summarise(runs, n=n, seed=seed, level=level, unit=unit, source=name, recipe=recipe)
     command = report_command(root.name, summary.draws, level, summary.fit.recipe, columns, families, where)
-    figures = {name: save(figure, folder / "figures", name) for name, figure in draw(summary).items()}
-    write_atomic(folder / "fits.json", json.dumps(as_json(summary), indent=1, allow_nan=False) + "\n")
-    write_atomic(folder / TABLE, summary.runs.map(escaped).to_csv(index=False, lineterminator="\n"))
-    write_atomic(folder / "report.html", render(summary, figures, command))
+    table = summary.runs.map(escaped).to_csv(index=False, lineterminator="\n")
+    fits = json.dumps(as_json(summary), indent=1, allow_nan=False) + "\n"
+    figures = draw(summary)
+    page = render(summary, {name: forms["svg"] for name, forms in figures.items()}, command)
+    drawn = {f"figures/{name}.{form}": raw for name, forms in figures.items() for form, raw in forms.items()}
+    for name, content in (drawn | {TABLE: table, "fits.json": fits, "report.html": page}).items():
+        write_atomic(folder / name, content)
     return summary, folder / "report.html"
-
-
-def draw(summary: Summary) -> dict[str, Picture]:
-    """The report's figures by the names of their files."""
-    fit, draws, level = summary.fit, summary.draws, summary.level
-    drawn: dict[str, Picture | None] = {"isoflop": plot_isoflop(fit, level)}
-    for convention in summary.headline:
-        point = summary.gaps.get((convention, "interpolated"))
-        drawn[f"loss_{convention}"] = plot_loss(fit, convention, draws, point, level)
-        drawn[f"gap_{convention}"] = plot_gap([gap for (c, _), gap in summary.curves.items() if c == convention])
-    if summary.laws:
-        drawn["allocation"] = plot_allocation(fit, "smdm_6nd", draws, level)
-    drawn |= {"residuals": plot_residuals(fit), "clouds": plot_clouds(fit, draws)}
-    return {name: figure for name, figure in drawn.items() if figure is not None}
