@@ -52,7 +52,7 @@ format: setup ## Let ruff rewrite what it can
 
 .PHONY: notebooks
 notebooks: setup ## Execute the notebooks and write each .ipynb anew from its .py
-	$(PY) tests/test_analysis_notebooks.py
+	$(PY) tests/analysis/test_notebooks.py
 
 .PHONY: constraints
 constraints: setup ## Pin what .venv holds into constraints/ (after a green `make test`)

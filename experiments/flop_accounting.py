@@ -44,7 +44,7 @@ import ml_collections
 from isoflop.ladder import ladder_between
 from isoflop.sweep import default_sweep, product
 from mdm_jax.config import default_run
-from mdm_jax.kinds import FlopConvention
+from mdm_jax.spec import FlopConvention
 
 BUDGETS = (2e16, 6e16, 2e17, 6e17)
 CENTRES = {"smdm_6nd": 0.9, "with_head": 0.7, "exact": 0.6, "chinchilla": 0.5}

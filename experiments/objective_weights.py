@@ -27,7 +27,7 @@ import ml_collections
 
 from isoflop.sweep import curve, default_sweep, product
 from mdm_jax.config import default_run
-from mdm_jax.kinds import Weighting
+from mdm_jax.spec import Weighting
 
 
 def get_config() -> ml_collections.ConfigDict:

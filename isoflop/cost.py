@@ -10,11 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mdm_jax.accelerators import DEVICES, GB
 from mdm_jax.counting import count_parameters, evaluated_tokens, forward_flops, trained_flops
-from mdm_jax.kinds import ComputeDtype, Family, FlopConvention
-from mdm_jax.spec import RunSpec
-from mdm_jax.tree import require
+from mdm_jax.devices.accelerators import DEVICES, GB
+from mdm_jax.spec import ComputeDtype, Family, FlopConvention, RunSpec
+from mdm_jax.spec.validation import require
 
 STATE_BYTES_PER_PARAMETER = 16
 """Weights, gradients and AdamW's two moments, each float32."""

@@ -10,7 +10,7 @@ from isoflop.ladder import find_size
 from isoflop.recipe import Setting, find_recipe
 from isoflop.sweep import CurveSpec, SweepSpec
 from mdm_jax.spec import CellSpec, HardwareSpec, RunSpec, pair
-from mdm_jax.tree import require
+from mdm_jax.spec.validation import require
 
 MOST_CELLS = 10_000
 """About ten seconds of planning, and far more runs than a sweep needs."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from mdm_jax.counting import count_parameters
 from mdm_jax.spec import ModelSpec
-from mdm_jax.tree import require
+from mdm_jax.spec.validation import require
 
 
 @dataclass(frozen=True)

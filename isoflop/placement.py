@@ -11,9 +11,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mdm_jax.kinds import Family
-from mdm_jax.spec import MOST_BUDGET
-from mdm_jax.tree import require
+from mdm_jax.spec import MOST_BUDGET, Family
+from mdm_jax.spec.validation import require
 
 FEWEST_SIZES = 7
 FEWEST_BUDGETS = 3

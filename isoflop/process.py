@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mdm_jax.command import signal_name
+from mdm_jax.files.storage import open_no_link
 from mdm_jax.spec import RunSpec
-from mdm_jax.storage import open_no_link
 
 LOG_FILE = "log.txt"
 MOST_TAIL_BYTES = 1 << 16

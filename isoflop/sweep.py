@@ -17,7 +17,7 @@ import ml_collections
 from isoflop.ladder import Size
 from isoflop.placement import PlacementSpec
 from mdm_jax.spec import MOST_BUDGET, Family, FlopConvention, ObjectiveSpec
-from mdm_jax.tree import require, to_dict
+from mdm_jax.spec.validation import require, to_dict
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from mdm_jax.counting import train_flops, trained_flops
-from mdm_jax.kinds import FlopConvention, ScheduleKind
-from mdm_jax.spec import CellSpec, HardwareSpec, RunSpec, ScheduleSpec
+from mdm_jax.spec import CellSpec, FlopConvention, HardwareSpec, RunSpec, ScheduleKind, ScheduleSpec
 
 MOST_STEPS = 1 << 31
 

@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 
 import ml_collections
 
+from mdm_jax.files.storage import as_path
 from mdm_jax.spec import RunSpec
-from mdm_jax.storage import as_path
-from mdm_jax.tree import build, require, to_dict
+from mdm_jax.spec.validation import build, require, to_dict
 
 T = TypeVar("T")
 

@@ -11,15 +11,15 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from mdm_jax.attempt import Attempt, code_if_finished
 from mdm_jax.command import BAD, INTERRUPTED, RETRY, say
 from mdm_jax.config import load_config, override, run_section, to_spec
-from mdm_jax.faults import may_pass
-from mdm_jax.sealed_json import numbered_lines
+from mdm_jax.files.faults import may_pass
+from mdm_jax.files.sealed_json import numbered_lines
+from mdm_jax.files.storage import Path, as_path, is_file
+from mdm_jax.run.attempt import Attempt, code_if_finished
+from mdm_jax.run.supervised import is_supervised, supervise
 from mdm_jax.spec import RunSpec, from_json
-from mdm_jax.storage import Path, as_path, is_file
-from mdm_jax.supervised import is_supervised, supervise
-from mdm_jax.tree import require
+from mdm_jax.spec.validation import require
 
 
 class Parser(argparse.ArgumentParser):

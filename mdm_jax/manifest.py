@@ -14,9 +14,9 @@ import os
 import re
 from dataclasses import dataclass
 
+from mdm_jax.files.storage import as_path, inside, is_file, write_atomic
 from mdm_jax.spec import CorpusSource, CorpusSpec, DataSpec, TokenizerSpec
-from mdm_jax.storage import as_path, inside, is_file, write_atomic
-from mdm_jax.tree import build, require, to_dict
+from mdm_jax.spec.validation import build, require, to_dict
 
 MANIFEST_VERSION = 2
 READABLE_VERSIONS = (1, 2)

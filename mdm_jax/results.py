@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from mdm_jax.counting import count_parameters, evaluated_tokens, train_flops
-from mdm_jax.sealed_json import Newer, seal, unseal
+from mdm_jax.files.sealed_json import Newer, seal, unseal
+from mdm_jax.files.storage import as_path, free_name, is_file, write_atomic
+from mdm_jax.layout import RESULT_FILE
 from mdm_jax.spec import Family, FlopConvention, RunSpec, ScheduleKind
-from mdm_jax.storage import as_path, free_name, is_file, write_atomic
-from mdm_jax.tree import build, require
+from mdm_jax.spec.validation import build, require
 
 TABLE_VERSION = 3
 """2 added `group`, `budget_convention` and `flops_chinchilla`, which are unknown in a row of version 1."""
@@ -238,7 +239,7 @@ def set_aside_unusable(folder: Any) -> str:
         Newer: a newer version of mdm-jax wrote it.
         OSError: it cannot be read or renamed now.
     """
-    path = as_path(folder) / "result.json"
+    path = as_path(folder) / RESULT_FILE
     if not is_file(path):
         return ""
     try:

@@ -17,8 +17,7 @@ from isoflop.place.prior import covered
 from isoflop.placement import FEWEST_BUDGETS, FEWEST_ON_A_SIDE, FEWEST_SIZES, choose_sizes, inside_count
 from isoflop.sweep import CurveSpec, SweepSpec
 from isoflop.wording import short_number
-from mdm_jax.kinds import Family, FlopConvention
-from mdm_jax.spec import RunSpec
+from mdm_jax.spec import Family, FlopConvention, RunSpec
 
 BARELY_BEYOND = 1.1
 """Up to this factor beyond a prior's points nothing is said."""

@@ -12,9 +12,8 @@ from isoflop.placement import FEWEST_ON_A_SIDE, FEWEST_SIZES, choose_sizes, roun
 from isoflop.recipe import find_recipe
 from isoflop.sweep import CurveSpec, SweepSpec
 from mdm_jax.counting import count_parameters
-from mdm_jax.kinds import Family
-from mdm_jax.spec import RunSpec
-from mdm_jax.tree import require
+from mdm_jax.spec import Family, RunSpec
+from mdm_jax.spec.validation import require
 
 FILLING = 1.4
 """Factor between the sizes that fill a gap of the ladders, closer than the seven that a window of four takes (1.6)."""

@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from isoflop.ladder import Size
 from isoflop.place.prior import FamilyPrior, Prior, covered
 from mdm_jax.counting import count_parameters, step_flops
-from mdm_jax.kinds import Family, FlopConvention
-from mdm_jax.spec import RunSpec, pair
-from mdm_jax.tree import require
+from mdm_jax.spec import Family, FlopConvention, RunSpec, pair
+from mdm_jax.spec.validation import require
 
 FARTHEST = 100.0
 """Nothing is expected beyond the prior's points by more than this factor in compute."""

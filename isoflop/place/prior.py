@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mdm_jax.kinds import Family, FlopConvention
+from mdm_jax.files.storage import as_path
 from mdm_jax.results import FLOP_COLUMNS
-from mdm_jax.storage import as_path
-from mdm_jax.tree import require
+from mdm_jax.spec import Family, FlopConvention
+from mdm_jax.spec.validation import require
 
 FITS_VERSION = 1
 MOST_FITS_BYTES = 64 << 20

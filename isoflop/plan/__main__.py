@@ -38,13 +38,13 @@ from isoflop.planfile import PLAN_FILE, Written, write_plan
 from isoflop.recipe import RECIPES
 from isoflop.sweep import SweepSpec, default_sweep, recast
 from isoflop.trunks import savings, with_trunks
-from mdm_jax.accelerators import DEVICES
 from mdm_jax.command import DONE
 from mdm_jax.config import default_run, load_config, override
+from mdm_jax.devices.accelerators import DEVICES
+from mdm_jax.files.storage import as_path
 from mdm_jax.manifest import check_matches, read_manifest
 from mdm_jax.spec import BYTES_VOCAB_SIZE, Family, HardwareSpec, RunSpec, ScheduleKind, TokenizerKind
-from mdm_jax.storage import as_path
-from mdm_jax.tree import build, require, to_dict
+from mdm_jax.spec.validation import build, require, to_dict
 
 FAMILIES = tuple(family.value for family in Family)
 MOST_NAMED = 5

@@ -26,9 +26,9 @@ from isoflop.preflight.table import show
 from isoflop.preflight.topology import Topology, find_mesh, find_topology
 from isoflop.preflight.verdict import Verdict, advice, examine, report
 from mdm_jax.command import BAD, DONE
+from mdm_jax.files.storage import as_path, write_atomic
 from mdm_jax.spec import CellSpec, EvaluationSpec, RunSpec, ScheduleSpec, to_json
-from mdm_jax.storage import as_path, write_atomic
-from mdm_jax.tree import require
+from mdm_jax.spec.validation import require
 
 REPORT_FILE = "preflight.json"
 SCHEMA_VERSION = 1

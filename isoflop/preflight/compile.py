@@ -16,8 +16,7 @@ from pathlib import Path
 from isoflop.preflight.collectives import by_kind, read_collectives
 from isoflop.preflight.topology import Topology
 from isoflop.process import describe_exit
-from mdm_jax.kinds import Remat
-from mdm_jax.spec import RunSpec, to_json
+from mdm_jax.spec import Remat, RunSpec, to_json
 
 NO_TPU_QUERIES = {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
 """No look-up of the slice that this machine belongs to, and no lock: it guards an accelerator, and none is used."""

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 from isoflop.preflight.topology import Chip
 from mdm_jax.counting import count_parameters, forward_flops, scored_positions
-from mdm_jax.kinds import ComputeDtype, Remat
-from mdm_jax.spec import RunSpec
+from mdm_jax.spec import ComputeDtype, Remat, RunSpec
 
 STATE_READS_AND_WRITES = 7 * 4
 """Bytes a parameter and step: AdamW reads weight, gradient and two moments, and writes three of them, in float32."""

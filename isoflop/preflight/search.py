@@ -7,8 +7,7 @@ that recomputes more is worth trying only with larger microbatches than the one 
 from collections.abc import Callable, Iterable
 
 from isoflop.preflight.compile import Compiled, Setting
-from mdm_jax.kinds import Remat
-from mdm_jax.spec import RunSpec
+from mdm_jax.spec import Remat, RunSpec
 
 CHEAPEST_FIRST = (Remat.NONE, Remat.DOTS, Remat.FULL)
 

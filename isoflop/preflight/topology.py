@@ -10,7 +10,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from mdm_jax.accelerators import DEVICES, GIB
+from mdm_jax.devices.accelerators import DEVICES, GIB
 
 GB_PER_SECOND = 1e9
 

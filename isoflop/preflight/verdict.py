@@ -9,7 +9,7 @@ from isoflop.preflight.roofline import Roofline, roofline
 from isoflop.preflight.search import nearest, search
 from isoflop.preflight.topology import Topology
 from mdm_jax.spec import RunSpec
-from mdm_jax.tree import to_dict
+from mdm_jax.spec.validation import to_dict
 
 GIB = 2**30
 

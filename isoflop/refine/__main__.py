@@ -23,11 +23,11 @@ from isoflop.refine.measured import measured_machine
 from isoflop.refine.proposal import TITLES, Kind, flops_of
 from isoflop.refine.propose import MOST_RUNS, Refinement, refine
 from isoflop.wording import duration, money
-from mdm_jax.accelerators import DEVICES
 from mdm_jax.command import DONE
+from mdm_jax.devices.accelerators import DEVICES
+from mdm_jax.files.storage import as_path
 from mdm_jax.spec import RunSpec
-from mdm_jax.storage import as_path
-from mdm_jax.tree import require
+from mdm_jax.spec.validation import require
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

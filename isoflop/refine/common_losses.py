@@ -10,7 +10,7 @@ from isoflop.refine.missing_minima import WINDOW
 from isoflop.refine.proposal import Kind, Proposal, flops_of
 from isoflop.refine.rungs import non_embedding, rungs
 from isoflop.wording import short_number
-from mdm_jax.kinds import Family
+from mdm_jax.spec import Family
 
 FARTHEST = 100.0
 """A law is followed beyond its budgets by at most this factor in compute: a first step where more is needed."""

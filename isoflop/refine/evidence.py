@@ -11,10 +11,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from isoflop.place.prior import FamilyPrior, Law
 from isoflop.planfile import read_plan
-from mdm_jax.kinds import Family, FlopConvention
 from mdm_jax.results import Status
-from mdm_jax.spec import RunSpec
-from mdm_jax.tree import require
+from mdm_jax.spec import Family, FlopConvention, RunSpec
+from mdm_jax.spec.validation import require
 
 OK, EDGE, NO_MINIMUM, TOO_FEW = "ok", "edge", "no_minimum", "too_few"
 CURVES = ("quadratic", "cubic")

@@ -21,8 +21,7 @@ from isoflop.recipe import RECIPES, Setting, find_recipe
 from isoflop.refine.rungs import non_embedding
 from isoflop.sweep import CurveSpec, SweepSpec
 from mdm_jax.counting import count_parameters
-from mdm_jax.kinds import Family, ScheduleKind
-from mdm_jax.spec import CellSpec, RunSpec
+from mdm_jax.spec import CellSpec, Family, RunSpec, ScheduleKind
 
 SAME_BUDGET = 1e-5
 """The difference of log budgets below which two are one: the analysis rounds budgets to six digits."""

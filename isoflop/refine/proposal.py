@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from mdm_jax.counting import train_flops
-from mdm_jax.kinds import Family
-from mdm_jax.spec import RunSpec
+from mdm_jax.spec import Family, RunSpec
 
 
 class Kind(enum.StrEnum):

@@ -10,8 +10,7 @@ from isoflop.refine.further_run import FurtherRuns
 from isoflop.refine.missing_minima import repaired_minima, retries
 from isoflop.refine.proposal import Limits, Proposal
 from isoflop.refine.sharper import Candidates, sharper_gap, sharper_sizes, with_unfinished
-from mdm_jax.kinds import Family
-from mdm_jax.spec import RunSpec
+from mdm_jax.spec import Family, RunSpec
 
 MOST_RUNS = 12
 MOST_SCATTER = 0.5

@@ -17,8 +17,7 @@ from isoflop.refine.further_run import FurtherRuns
 from isoflop.refine.missing_minima import WINDOW
 from isoflop.refine.proposal import Kind, Limits, Proposal, flops_of
 from isoflop.refine.rungs import non_embedding, rungs, size_of
-from mdm_jax.kinds import Family
-from mdm_jax.spec import RunSpec
+from mdm_jax.spec import Family, RunSpec
 
 LEAST_GAIN = 0.03
 """A run that takes less than this share off the gap's variance is not worth its line."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from isoflop.cost import work_flops
-from mdm_jax.lineage import check_parent
+from mdm_jax.run.parent import check_parent
 from mdm_jax.spec import RunSpec
 
 

@@ -18,7 +18,7 @@ from isoflop.run.outcome import count_attempts, count_seconds, is_blocked, is_do
 from isoflop.run.parents import chain_flops
 from isoflop.run.progress import Progress, cell_line, finished_line
 from mdm_jax.command import DONE, INTERRUPTED, PREEMPTED, RETRY
-from mdm_jax.lock import RUN_LOCK, Lock, is_held
+from mdm_jax.files.lock import RUN_LOCK, Lock, is_held
 from mdm_jax.results import RunResult, Status
 from mdm_jax.spec import RunSpec
 

@@ -20,10 +20,10 @@ from mdm_jax.data.parts import Part, Task, make_part
 from mdm_jax.data.shards import SHARD_TOKENS, ShardWriter
 from mdm_jax.data.tokenizer import TRAINING_BYTES, make_tokenizer, open_tokenizer
 from mdm_jax.data.workers import in_order
+from mdm_jax.files.storage import Path, as_path, is_file, write_atomic
 from mdm_jax.manifest import SPLITS, TOKENIZER_FILE, Manifest, Split, data_hash, write_manifest
 from mdm_jax.spec import DataSpec, TokenizerKind
-from mdm_jax.storage import Path, as_path, is_file, write_atomic
-from mdm_jax.tree import to_dict
+from mdm_jax.spec.validation import to_dict
 
 PARTS = "parts"
 CHUNK_TOKENS = 1 << 21

@@ -23,8 +23,8 @@ from mdm_jax.data.files import (
 from mdm_jax.data.holdout import Grouped, digest_in_validation, hold_out
 from mdm_jax.data.pydoc import pydoc_documents, pydoc_versions
 from mdm_jax.data.tfds import tfds_documents, tfds_records
+from mdm_jax.files.storage import Path, as_path
 from mdm_jax.spec import CorpusSource, CorpusSpec, DataSpec
-from mdm_jax.storage import Path, as_path
 
 PIECE_BYTES = 32 << 20
 PIECE_RECORDS = 1 << 15

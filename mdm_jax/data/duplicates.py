@@ -11,7 +11,7 @@ from typing import IO
 import numpy as np
 from jaxtyping import Bool
 
-from mdm_jax.storage import Path
+from mdm_jax.files.storage import Path
 
 MOST_FILES = 256
 FILE_DOCUMENTS = 1 << 18

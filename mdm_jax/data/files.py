@@ -11,7 +11,7 @@ from typing import BinaryIO, cast
 import pyarrow
 import pyarrow.parquet
 
-from mdm_jax.storage import Path, as_path, is_local
+from mdm_jax.files.storage import Path, as_path, is_local
 
 TEXT_SUFFIXES = (".txt", ".text", ".md", ".rst")
 JSONL_SUFFIXES = (".jsonl", ".ndjson")

@@ -16,9 +16,9 @@ import numpy as np
 
 from mdm_jax.data.corpus import Document, Piece, SourceChanged, read_piece
 from mdm_jax.data.tokenizer import Tokenizer, open_tokenizer
+from mdm_jax.files.storage import Path, as_path, is_file, write_atomic
 from mdm_jax.spec import DataSpec
-from mdm_jax.storage import Path, as_path, is_file, write_atomic
-from mdm_jax.tree import build, require, to_dict
+from mdm_jax.spec.validation import build, require, to_dict
 
 PART_VERSION = 1
 BATCH_DOCUMENTS = 512

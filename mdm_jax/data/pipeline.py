@@ -20,7 +20,7 @@ from jaxtyping import Int32
 from mdm_jax.data.store import TokenStore, open_split
 from mdm_jax.manifest import Manifest, check_matches, read_manifest
 from mdm_jax.spec import DataSpec
-from mdm_jax.tree import require
+from mdm_jax.spec.validation import require
 
 MOST_ROWS = (1 << 32) - 1
 ROUNDS = 4

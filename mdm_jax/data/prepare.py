@@ -24,7 +24,19 @@ import rich.progress
 from mdm_jax.config import load_config, override, run_section, to_spec
 from mdm_jax.data.build import PARTS, Progress, Report, build_shards
 from mdm_jax.data.store import verify_folder
-from mdm_jax.lock import hold
+from mdm_jax.files.lock import hold
+from mdm_jax.files.storage import (
+    Kind,
+    Path,
+    as_path,
+    entries,
+    is_file,
+    is_local,
+    kind,
+    make_folder,
+    refuse_link,
+    sync_folder,
+)
 from mdm_jax.manifest import (
     MANIFEST_FILE,
     SPLITS,
@@ -43,8 +55,7 @@ from mdm_jax.spec import (
     TokenizerKind,
     TokenizerSpec,
 )
-from mdm_jax.storage import Kind, Path, as_path, entries, is_file, is_local, kind, make_folder, refuse_link, sync_folder
-from mdm_jax.tree import require
+from mdm_jax.spec.validation import require
 
 
 def prepare(

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
-from mdm_jax.storage import as_path, is_file
+from mdm_jax.files.storage import as_path, is_file
 
 READABLE = "array_record"
 

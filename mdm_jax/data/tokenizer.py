@@ -15,9 +15,9 @@ import numpy as np
 import sentencepiece
 from jaxtyping import Int32, Int64, Integer
 
+from mdm_jax.files.storage import Path, as_path, is_file
 from mdm_jax.manifest import TOKENIZER_FILE, Manifest, read_manifest
 from mdm_jax.spec import BYTES_VOCAB_SIZE, TokenizerKind, TokenizerSpec
-from mdm_jax.storage import Path, as_path, is_file
 
 BYTES_EOS = 256
 MOST_MODEL_BYTES = 256 << 20

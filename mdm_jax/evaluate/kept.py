@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 
-from mdm_jax.storage import Path, write_atomic
+from mdm_jax.files.storage import Path, write_atomic
 
 KEPT_FILE = "evaluation.part"
 KEEP_SECONDS = 10.0

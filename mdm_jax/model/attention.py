@@ -21,8 +21,8 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ma
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from mdm_jax.products import sum_in_float32
-from mdm_jax.sharding import BATCH_LHK, over_shards
+from mdm_jax.devices.precision import sum_in_float32
+from mdm_jax.devices.sharding import BATCH_LHK, over_shards
 from mdm_jax.spec import Attention
 
 LANES = 128

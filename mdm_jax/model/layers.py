@@ -9,8 +9,8 @@ from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from mdm_jax.products import sum_in_float32
-from mdm_jax.sharding import BATCH_L, BATCH_LD, DATA, MODEL, gather, layout, over_shards, reshard
+from mdm_jax.devices.precision import sum_in_float32
+from mdm_jax.devices.sharding import BATCH_L, BATCH_LD, DATA, MODEL, gather, layout, over_shards, reshard
 
 NORM_EPS = 1e-5
 ROPE_BASE = 1e4

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
+from mdm_jax.devices.sharding import BATCH_LCHK, BATCH_LD, BATCH_LF
 from mdm_jax.model.attention import attend
 from mdm_jax.model.layers import look_up, project, rms_norm, rope
-from mdm_jax.sharding import BATCH_LCHK, BATCH_LD, BATCH_LF
 from mdm_jax.spec import HardwareSpec, LayerLoop, ModelSpec, Remat
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from mdm_jax.sharding import BATCH, BATCH_L, over_shards, reshard, rows_spec
+from mdm_jax.devices.sharding import BATCH, BATCH_L, over_shards, reshard, rows_spec
 from mdm_jax.spec import LevelSampler
 
 

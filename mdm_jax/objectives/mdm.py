@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
+from mdm_jax.devices.sharding import BATCH, reshard
 from mdm_jax.objectives.masking import antithetic_counts, count_masks, independent_masks, noise_times
 from mdm_jax.objectives.noise import mask_probability, nelbo_weight
 from mdm_jax.objectives.weighting import count_weights, level_weight
-from mdm_jax.sharding import BATCH, reshard
 from mdm_jax.spec import ObjectiveSpec, Variant, Weighting
 
 

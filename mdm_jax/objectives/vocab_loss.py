@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from mdm_jax.products import sum_in_float32
-from mdm_jax.sharding import BATCH, BATCH_L, DATA, HEAD_DV, MODEL, REPLICATED, over_shards
+from mdm_jax.devices.precision import sum_in_float32
+from mdm_jax.devices.sharding import BATCH, BATCH_L, DATA, HEAD_DV, MODEL, REPLICATED, over_shards
 
 CHUNK_ROWS = 1024
 

@@ -22,12 +22,12 @@ import jax.numpy as jnp
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from mdm_jax.optim import learning_rate
-from mdm_jax.sharding import BATCH_L, REPLICATED, make_mesh
+from mdm_jax.devices.sharding import BATCH_L, REPLICATED, make_mesh
 from mdm_jax.spec import RunSpec, from_json
+from mdm_jax.spec.validation import build, to_dict
+from mdm_jax.train.optim import learning_rate
 from mdm_jax.train.state import TrainState, make_state
 from mdm_jax.train.step import compile_step
-from mdm_jax.tree import build, to_dict
 
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 TOO_LARGE = "RESOURCE_EXHAUSTED"

@@ -14,15 +14,15 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from mdm_jax.checkpoint import Checkpoints
 from mdm_jax.data.pipeline import TrainingRows
-from mdm_jax.metrics import MetricsWriter
-from mdm_jax.optim import learning_rate
-from mdm_jax.sharding import global_batch
+from mdm_jax.devices.sharding import global_batch
 from mdm_jax.spec import RunSpec
-from mdm_jax.stop import Phase
+from mdm_jax.train.checkpoint import Checkpoints
+from mdm_jax.train.metrics import MetricsWriter
+from mdm_jax.train.optim import learning_rate
 from mdm_jax.train.state import TrainState
 from mdm_jax.train.step import compile_step
+from mdm_jax.train.stop import Phase
 
 Row = dict[str, float | int]
 

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from mdm_jax.devices.sharding import place
 from mdm_jax.model.transformer import Transformer
-from mdm_jax.optim import adamw
-from mdm_jax.sharding import place
 from mdm_jax.spec import RunSpec
+from mdm_jax.train.optim import adamw
 
 
 @struct.dataclass

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from mdm_jax.devices.precision import product_precision
+from mdm_jax.devices.sharding import place, split_microbatches
 from mdm_jax.model.transformer import Transformer, hidden
 from mdm_jax.objectives.loss import Draw, draw, loss
-from mdm_jax.optim import LearningRate, adamw
-from mdm_jax.products import product_precision
-from mdm_jax.sharding import place, split_microbatches
 from mdm_jax.spec import RunSpec
+from mdm_jax.train.optim import LearningRate, adamw
 from mdm_jax.train.state import TrainState
 
 NOISE_STREAM = 1

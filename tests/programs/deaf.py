@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 
-from mdm_jax.stop import Phase, Signals
+from mdm_jax.train.stop import Phase, Signals
 
 signal.alarm(120)  # nothing of it is left behind where a test fails
 signals = Signals(lambda: Phase[sys.argv[1]], os._exit)

@@ -17,11 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from mdm_jax.data.pipeline import TrainingRows, evaluation_rows, training_rows
+from mdm_jax.devices.sharding import global_batch, make_mesh
 from mdm_jax.evaluate.nelbo import evaluate
 from mdm_jax.objectives.loss import draw
-from mdm_jax.optim import learning_rate
-from mdm_jax.sharding import global_batch, make_mesh
 from mdm_jax.spec import RunSpec, from_json
+from mdm_jax.train.optim import learning_rate
 from mdm_jax.train.state import init_state
 from mdm_jax.train.step import compile_step, noise_key
 

@@ -1,0 +1,40 @@
+"""The user's cache folder, which holds copies of remote shards and compiled programs: all of it may be deleted.
+
+`MDM_JAX_CACHE` names the folder; without it the folder is `mdm-jax` in `$XDG_CACHE_HOME`, or in `~/.cache`.
+"""
+
+import os
+import pathlib
+import stat
+
+from mdm_jax.files.storage import Path, as_path
+
+CACHE_VARIABLE = "MDM_JAX_CACHE"
+
+
+def cache_folder() -> Path:
+    """The folder `MDM_JAX_CACHE`, or `mdm-jax` in the user's cache folder; it need not exist yet."""
+    named = os.environ.get(CACHE_VARIABLE)
+    return as_path(named) if named else as_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "mdm-jax"
+
+
+def private_folder(path: str | os.PathLike[str]) -> pathlib.Path:
+    """The local folder at `path`, made with mode 0700 if it is absent, to which nobody but this user can write.
+
+    Raises:
+        ValueError: the path is a link or no folder, another user owns it, or others may write to it.
+        OSError: the folder cannot be made or looked at.
+    """
+    folder = pathlib.Path(path)
+    if not os.path.lexists(folder):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.lstat()
+    others_write = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    refused = f"cache folder = {str(folder)!r}: must be"
+    if not stat.S_ISDIR(found.st_mode):
+        raise ValueError(f"{refused} a folder, and no link: remove the link")
+    if found.st_uid != os.getuid():
+        raise ValueError(f"{refused} your own: name another folder in the variable that names this one")
+    if others_write:
+        raise ValueError(f"{refused} closed to other users: chmod go-w it")
+    return folder

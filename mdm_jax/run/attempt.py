@@ -1,0 +1,180 @@
+"""One attempt at a run: its lock, its signals, its peers, and the exit code for whatever happens.
+
+Some ends are agreed: every process of the run comes to them by itself (done, diverged, stopped in training). In every
+other end this process leaves alone, so it tells its peers, who leave with the same code, and ends without waiting for
+them.
+"""
+
+import argparse
+import os
+import sys
+import threading
+import time
+import traceback
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from mdm_jax.command import BAD, DIVERGED, DONE, RETRY, one_line, say
+from mdm_jax.files.faults import may_pass
+from mdm_jax.files.lock import Held, hold_run
+from mdm_jax.files.storage import Path
+from mdm_jax.layout import RESULT_FILE
+from mdm_jax.results import Status, read_result, set_aside_unusable
+from mdm_jax.run.supervised import when_supervisor_ends
+from mdm_jax.spec import RunSpec
+from mdm_jax.train.stop import Phase, Signals
+
+if TYPE_CHECKING:
+    from mdm_jax.run.peers import Peers
+    from mdm_jax.run.record import Record
+    from mdm_jax.train.loop import Watch
+
+LINGER_SECONDS = 0.5
+"""Process 0 ends that much later than the others, since its end aborts those that still talk to it."""
+LEFT_AT_ONCE = "asked to stop: the same command goes on from what was saved last"
+
+
+def code_if_finished(folder: Path) -> int | None:
+    """The exit code of a run that is ok or diverged, said; None for one to begin or go on with.
+
+    A damaged result is kept aside, and the run's next attempt writes it anew.
+
+    Raises:
+        Newer: a newer version of mdm-jax wrote the result.
+        OSError: the result cannot be read now.
+    """
+    set_aside = set_aside_unusable(folder)
+    if set_aside:
+        say(set_aside, DONE)
+    try:
+        status = read_result(folder / RESULT_FILE).status
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if status not in (Status.OK, Status.DIVERGED):
+        return None
+    with suppress(OSError):
+        print(f"{folder} is finished: see result.json there", file=sys.stderr)
+    return DONE if status is Status.OK else DIVERGED
+
+
+class Attempt:
+    """An attempt at the run in `folder`, in one process or as one of several.
+
+    jax is loaded late: until then a signal is answered too, and the lock is taken before a device is.
+    """
+
+    def __init__(self, spec: RunSpec, folder: Path, flags: argparse.Namespace) -> None:
+        self._spec, self._folder, self._flags = spec, folder, flags
+        self._signals = Signals(self._phase, lambda code: self._leave(code, LEFT_AT_ONCE))
+        self._watch: Watch | None = None
+        self._peers: Peers | None = None
+        self._record: Record | None = None
+        self._leaving = threading.Lock()
+
+    def run(self) -> int:
+        """Runs to the end and returns the exit code; whatever happens is in `result.json` if the disk takes it."""
+        with self._signals.answered(), ExitStack() as held:
+            when_supervisor_ends(lambda: self._leave(RETRY, "its supervisor was killed"))
+            try:
+                return self._run(held)
+            except Exception as error:
+                return self._ended_by(error)
+
+    def _run(self, held: ExitStack) -> int:
+        alone = not (self._flags.distributed or self._flags.coordinator)
+        if alone:
+            held.enter_context(hold_run(self._folder, self._say))
+            ended = code_if_finished(self._folder)  # by the process that held it until now
+            if ended is not None:
+                return ended
+        from mdm_jax.run.execute import execute
+        from mdm_jax.run.peers import join
+        from mdm_jax.run.progress import shown
+        from mdm_jax.run.record import Record
+        from mdm_jax.train.loop import Watch
+
+        self._watch = Watch(asked_to_stop=self._signals.asked)
+        self._peers = join(self._flags)
+        with self._peers.heard(self._told):
+            if self._peers.is_first and not alone:
+                held.enter_context(hold_run(self._folder, self._say))
+                ended = code_if_finished(self._folder)  # by the job that held it until now
+                if ended is not None:
+                    self._leave(ended, f"{self._folder} is finished")
+            self._peers.wait_for_all()
+            self._record = Record(self._spec, self._folder)
+            with shown(self._watch, self._spec.run_id, self._spec.schedule.steps):
+                row = execute(self._spec, self._folder, self._record, self._watch)
+        loss = f"{row.loss:.4f} nats/token ({row.loss_kind.value})"
+        with suppress(OSError):  # the result is in its file
+            print(f"{row.run_id}: {loss}, standard error {row.loss_se_mc:.4f} of the draws", flush=True)
+        return DONE
+
+    def _phase(self) -> Phase:
+        return self._watch.phase if self._watch else Phase.NOTHING_NEW
+
+    def _say(self, line: str) -> None:
+        say(line, DONE)
+
+    def _ended_by(self, error: Exception) -> int:
+        """The exit code for an error, which is recorded."""
+        from mdm_jax.train.loop import Diverged, Preempted
+
+        if isinstance(error, Diverged):
+            return say(error, DIVERGED)
+        if isinstance(error, Preempted):
+            agreed = self._phase() is Phase.TRAINING
+            return say(error, self._signals.code) if agreed else self._end(self._signals.code, error)
+        if isinstance(error, Held):
+            return self._end(RETRY, error)
+        if may_pass(error):
+            self._note(Status.RUNNING, f"{type(error).__name__}: {error}")
+            return self._end(RETRY, error)
+        self._note(Status.FAILED, f"{type(error).__name__}: {error}")
+        if isinstance(error, ValueError):
+            return self._end(BAD, error)
+        with suppress(OSError):  # standard error may lie on the disk that is full
+            traceback.print_exception(error)
+        return self._end(BAD, f"{type(error).__name__}: {error}")
+
+    def _note(self, status: Status, reason: str) -> None:
+        """Leaves the reason in the result. A run that may be retried is still `running`; a full disk takes no note."""
+        if self._record is not None:
+            with suppress(OSError):
+                self._record.write(status, one_line(reason))
+
+    def _end(self, code: int, reason: object) -> int:
+        """The exit code of an end that is this process's alone; with peers the process ends here."""
+        if self._peers is not None and self._peers.any:
+            self._leave(code, reason)
+        return say(reason, code)
+
+    def _leave(self, code: int, reason: object) -> NoReturn:
+        """Ends the process at once, from any thread, after its peers are told."""
+        self._leaving.acquire()
+        say(reason, code)
+        if self._peers is not None:
+            self._peers.tell(code, one_line(reason))
+        self._exit(code)
+
+    def _told(self, code: int, reason: str) -> NoReturn:
+        """Ends the process because another one has left; the first process records why."""
+        self._leaving.acquire()
+        if code in (BAD, RETRY):
+            self._note(Status.FAILED if code == BAD else Status.RUNNING, reason)
+        say(reason, code)
+        self._exit(code)
+
+    def _exit(self, code: int) -> NoReturn:
+        """Ends the process without its exit handlers, one of which waits for all peers."""
+        if self._record is not None:
+            self._record.close()
+        if self._watch is not None:
+            self._watch.farewell()
+        if self._peers is not None and self._peers.any and self._peers.is_first:
+            time.sleep(LINGER_SECONDS)
+        streams: tuple[Any, ...] = (sys.stdout, sys.stderr)
+        for stream in streams:
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)

@@ -1,0 +1,206 @@
+"""One run from its spec to its result: checks before anything compiles, training, the final evaluation, `result.json`.
+
+A run's folder holds `spec.json`, `metrics/`, `checkpoints/` and `result.json`, and while a long evaluation goes on,
+`evaluation.part` with the losses it has so far. The result is there from the first second, with status `running`, and
+says at the end how the run went, whatever happened.
+
+A run with a parent begins from the parent's last checkpoint, which lies in the folder beside its own; its metrics begin
+there too. Once it has a checkpoint of its own, it needs the parent no more.
+"""
+
+import hashlib
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from mdm_jax.data.pipeline import TrainingRows, evaluation_rows, open_manifest, training_rows, unique_tokens
+from mdm_jax.data.tokenizer import load_tokenizer
+from mdm_jax.devices.sharding import as_first_process, make_mesh
+from mdm_jax.evaluate.kept import KEPT_FILE, Kept
+from mdm_jax.evaluate.nelbo import Evaluation, evaluate, usable_rows
+from mdm_jax.files.storage import Path, write_atomic
+from mdm_jax.layout import CHECKPOINTS_FOLDER, METRICS_FOLDER, SPEC_FILE, steps_in
+from mdm_jax.manifest import Manifest
+from mdm_jax.results import RunResult, Status
+from mdm_jax.run.parent import read_parent
+from mdm_jax.run.record import Record
+from mdm_jax.run.second_try import confirmed
+from mdm_jax.spec import RunSpec, to_json
+from mdm_jax.spec.validation import require
+from mdm_jax.train.checkpoint import Checkpoints, read_step
+from mdm_jax.train.loop import Diverged, Preempted, Watch, train
+from mdm_jax.train.metrics import MetricsWriter
+from mdm_jax.train.seal import SEAL_FILE, Identity
+from mdm_jax.train.state import TrainState, init_state
+from mdm_jax.train.stop import Phase
+
+
+def execute(spec: RunSpec, folder: Path, record: Record, watch: Watch) -> RunResult:
+    """Trains and evaluates the run in `folder`, from its newest whole checkpoint, or else from its parent's last.
+
+    Raises:
+        ValueError: data, vocabulary, mesh, evaluation or parent do not fit the spec; nothing has been compiled by then,
+            unless it is the parent's checkpoint that is damaged.
+        ParentNotReady: the parent is not trained to its end yet.
+        Diverged, Preempted: see `train`; `result.json` says so.
+        OSError: the disk is full or not readable; what was saved before remains.
+    """
+    manifest = open_manifest(spec.data)
+    _check_same_data(record.data_hash_before, manifest)
+    eval_SL = evaluation_rows(spec.data, spec.evaluation.eval_tokens)
+    eval_SL = eval_SL[: usable_rows(spec, len(eval_SL))]
+    text_bytes = load_tokenizer(spec.data.directory, manifest).text_bytes(eval_SL.reshape(-1))
+    rows = training_rows(spec.data, spec.optim.global_batch, spec.seed)
+    if spec.cell.parent_run_id and not steps_in(folder / CHECKPOINTS_FOLDER):
+        read_parent(spec, folder, manifest.data_hash)
+    mesh = make_mesh(spec.hardware.mesh_data, spec.hardware.mesh_model)
+    record.learn(**_where(spec), **_what(spec, manifest))
+    if jax.process_index() == 0:
+        write_atomic(folder / SPEC_FILE, to_json(spec) + "\n")
+    record.write(Status.RUNNING)
+    watch.saved = lambda: _note_cost(record, watch)
+    work = _Work(spec, folder, manifest.data_hash, mesh, rows, eval_SL, watch)
+    try:
+        with jax.set_mesh(mesh):
+            measured = confirmed(work.train_and_evaluate, folder, record.attempts, watch.say)
+    except Diverged as error:
+        record.write(Status.DIVERGED, str(error))
+        raise
+    record.learn(**_loss_columns(measured, text_bytes))
+    record.spent(watch)
+    row = record.write(Status.OK)
+    work.forget_losses()
+    return row
+
+
+def _note_cost(record: Record, watch: Watch) -> None:
+    """Keeps what was spent until a checkpoint, for the attempt after a kill."""
+    record.spent(watch)
+    record.write(Status.RUNNING)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What one attempt does on the devices; the ambient mesh is `mesh`."""
+
+    spec: RunSpec
+    folder: Path
+    data_hash: str
+    mesh: jax.sharding.Mesh
+    rows: TrainingRows
+    eval_SL: np.ndarray
+    watch: Watch
+
+    def train_and_evaluate(self) -> Evaluation:
+        """The final loss.
+
+        Raises:
+            Diverged: it is not finite, or see `train`.
+            Preempted: see `train`, or the evaluation was asked to stop; its losses so far are kept.
+        """
+        state = self._train()
+        measured = self._evaluate(state)
+        if not math.isfinite(measured.loss):
+            self.forget_losses()
+            raise Diverged(self.spec.schedule.steps, "final loss")
+        return measured
+
+    def forget_losses(self) -> None:
+        """Removes the kept losses of the evaluation, which is done or not to be believed."""
+        if jax.process_index() == 0:
+            (self.folder / KEPT_FILE).unlink(missing_ok=True)
+
+    def _train(self) -> TrainState:
+        self.watch.phase = Phase.NOTHING_NEW  # an earlier try may have left another
+        checkpoints = Checkpoints(self.folder / CHECKPOINTS_FOLDER, Identity(self.spec.spec_hash, self.data_hash))
+        state, step = _begin(self.spec, self.folder, checkpoints, self.data_hash, self.watch)
+        metrics = MetricsWriter(self.folder / METRICS_FOLDER, step) if jax.process_index() == 0 else None
+        try:
+            return train(state, self.spec, self.mesh, self.rows, checkpoints, metrics, self.watch)
+        finally:
+            if metrics is not None:
+                metrics.close()
+            checkpoints.close()
+
+    def _evaluate(self, state: TrainState) -> Evaluation:
+        """The final loss; the losses of an earlier attempt are taken over, and this one's are kept now and then."""
+        first, watch, batch = jax.process_index() == 0, self.watch, self.spec.evaluation.batch
+        kept = self._kept()
+        known = as_first_process(kept.read() if first else None)
+        done = len(known) // batch
+        watch.say(f"evaluation resumed at batch {done}" if done else "evaluation begins")
+
+        def finished(losses: np.ndarray) -> None:
+            stop = watch.asked_to_stop()
+            if first and (stop or kept.due):
+                kept.write(losses)
+            if stop:
+                raise Preempted(f"batch {len(losses) // batch} of the evaluation")
+
+        watch.phase = Phase.EVALUATING
+        return evaluate(state.evaluated, self.spec, self.eval_SL, self.mesh, known, finished)
+
+    def _kept(self) -> Kept:
+        """The losses kept of an earlier attempt at evaluating the newest checkpoint."""
+        newest = self.folder / CHECKPOINTS_FOLDER / str(self.spec.schedule.steps) / SEAL_FILE
+        seal = newest.read_text() if jax.process_index() == 0 else ""
+        belongs_to = hashlib.sha256("\n".join([self.spec.spec_hash, self.data_hash, seal]).encode()).hexdigest()
+        return Kept(self.folder / KEPT_FILE, belongs_to, self.spec.evaluation.batch)
+
+
+def _begin(
+    spec: RunSpec, folder: Path, checkpoints: Checkpoints, data_hash: str, watch: Watch
+) -> tuple[TrainState, int]:
+    """The state to go on from and its step: the newest whole one of the run, its parent's last, or a fresh one."""
+    fresh = init_state(spec)
+    restored, step, passed = checkpoints.restore(fresh)
+    for line in passed:
+        watch.say(line)
+    if restored is not None:
+        _check_step(restored, step, folder)
+        watch.say(f"resumed at step {step}")
+        return restored, step
+    if not spec.cell.parent_run_id:
+        return fresh, 0
+    parent = read_parent(spec, folder, data_hash)
+    step, home = parent.schedule.steps, folder.parent / parent.run_id
+    state = read_step(home / CHECKPOINTS_FOLDER, step, fresh, Identity(parent.spec_hash, data_hash))
+    _check_step(state, step, home)
+    watch.say(f"begun at step {step} of {parent.run_id}")
+    return state, step
+
+
+def _check_step(state: TrainState, step: int, folder: Path) -> None:
+    """Returns if the state is that of the step after which its folder is named; a seal of format 1 does not say."""
+    name, held = f"{folder / CHECKPOINTS_FOLDER / str(step)}: the state's step", int(state.step)
+    require(held == step, name, held, f"{step}: give the folder its name back, or remove it")
+
+
+def _check_same_data(before: str, manifest: Manifest) -> None:
+    same = before in ("", manifest.data_hash)
+    bound = f"{before}, with which this run was begun: restore that data or remove the run's folder"
+    require(same, "data_hash", manifest.data_hash, bound)
+
+
+def _what(spec: RunSpec, manifest: Manifest) -> dict[str, Any]:
+    unique = float(unique_tokens(spec.data))
+    hashes = {"data_hash": manifest.data_hash, "tokenizer_hash": manifest.tokenizer_hash}
+    return {**hashes, "unique_tokens": unique, "epochs": spec.train_tokens / unique}
+
+
+def _where(spec: RunSpec) -> dict[str, str]:
+    devices, hw = jax.devices(), spec.hardware
+    mesh = f"{hw.mesh_data}x{hw.mesh_model}"
+    return {
+        "device": devices[0].device_kind,
+        "topology": f"{mesh} {devices[0].platform}, {jax.process_count()} processes",
+    }
+
+
+def _loss_columns(measured: Evaluation, text_bytes: int) -> dict[str, float | None]:
+    bits = measured.loss * measured.tokens / math.log(2) / text_bytes if text_bytes else None
+    losses = {"loss": measured.loss, "loss_se_mc": measured.se_mc, "loss_se_data": measured.se_data}
+    return {**losses, "bits_per_byte": bits}

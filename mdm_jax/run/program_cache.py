@@ -1,0 +1,191 @@
+"""Compiled programs on disk, each sealed by a checksum: a tiny run compiles longer than it trains, and sizes recur.
+
+jax's own persistent cache uses what it finds: a flipped bit crashes the run or changes its loss, and whoever writes to
+the folder runs code. Here the folder belongs to the user alone, and an entry begins with the SHA-256 of its name and
+its program. Both are read into memory once and compared there, so nothing can change between the check and the use. A
+damaged entry is removed and its program compiled anew. Entries are written beside their place and renamed, so that a
+killed run leaves none half-written.
+
+jax has no public door for a cache of one's own, so `_serve` puts ours in place of `get_file_cache`. If that function or
+the cache's interface changes, runs compile everything themselves.
+"""
+
+import functools
+import hashlib
+import os
+import pathlib
+import platform
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
+
+import jax
+
+from mdm_jax.files.storage import as_path, is_local
+from mdm_jax.files.user_cache import cache_folder, private_folder
+
+FOLDER = "programs"
+SUFFIX = ".program"
+SEAL_BYTES = hashlib.sha256().digest_size
+MOST_BYTES = 1 << 30
+"""Size of the folder, unless the user has set `JAX_COMPILATION_CACHE_MAX_SIZE`."""
+
+
+class SealedPrograms:
+    """Programs by key in a folder; when it is full, those that were not used for longest are deleted.
+
+    Attributes:
+        read: programs that were taken from the folder.
+        damaged: entries that did not match their seal, and were removed.
+    """
+
+    def __init__(self, folder: pathlib.Path, most_bytes: int = MOST_BYTES):
+        self.folder, self._most_bytes = folder, most_bytes
+        self.read = self.damaged = 0
+        self._anew = False
+
+    def compile_anew(self) -> None:
+        """Reads no program from now on; those that are compiled replace the ones in the folder."""
+        self._anew, self.read = True, 0
+        jax.clear_caches()
+
+    def get(self, key: str) -> bytes | None:
+        """The program; None if it must be compiled, because there is none or it does not match its seal."""
+        path = self._path(key)
+        if self._anew:
+            return None
+        try:
+            entry = path.read_bytes()
+            seal, program = entry[:SEAL_BYTES], entry[SEAL_BYTES:]
+            if seal != _seal(path.name, program):
+                self.damaged += 1
+                path.unlink()
+                return None
+            os.utime(path)
+        except OSError:  # another run has deleted or replaced the entry, or the disk cannot give it
+            return None
+        self.read += 1
+        return program
+
+    def put(self, key: str, value: bytes) -> None:
+        """Keeps the program; where the disk takes none, the next run compiles again."""
+        path = self._path(key)
+        with suppress(OSError):
+            handle, partial = tempfile.mkstemp(prefix=".", suffix=SUFFIX, dir=self.folder)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(_seal(path.name, value) + value)
+                os.replace(partial, path)
+            except BaseException:
+                os.unlink(partial)
+                raise
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Deletes the entries that were not used for longest, and in their turn the partial files of killed runs."""
+        entries = [entry for entry in os.scandir(self.folder) if entry.name.endswith(SUFFIX)]
+        held = sorted((entry.stat().st_mtime_ns, entry.stat().st_size, entry.path) for entry in entries)
+        excess = sum(size for _, size, _ in held) - self._most_bytes
+        for _, size, path in held:
+            if excess <= 0:
+                break
+            os.unlink(path)
+            excess -= size
+
+    def _path(self, key: str) -> pathlib.Path:
+        """The entry's file. jax's key leaves out the kind of CPU, which differs between machines that share a disk."""
+        return self.folder / f"{key}-{_cpu()}{SUFFIX}"
+
+
+def _seal(name: str, program: bytes) -> bytes:
+    """The SHA-256 of name and program: an entry under another entry's name does not match either."""
+    return hashlib.sha256(name.encode() + b"\0" + program).digest()
+
+
+@functools.cache
+def _cpu() -> str:
+    """Eight hex digits for the kind of this machine's CPU, whose instructions a program for CPUs may contain."""
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+        kind = [line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))]
+    except OSError:
+        kind = [platform.node()]
+    return hashlib.sha256("\n".join([platform.machine(), *kind]).encode()).hexdigest()[:8]
+
+
+@contextmanager
+def program_cache(say: Callable[[str], None]) -> Iterator[SealedPrograms | None]:
+    """Sealed programs for what is compiled inside; None where the run compiles everything itself.
+
+    `JAX_COMPILATION_CACHE_DIR` names another folder, and `JAX_ENABLE_COMPILATION_CACHE=0` turns the cache off. A cache
+    that the user names in a bucket stays jax's own, as does the cache of a run of several processes.
+    """
+    named, size = _setting("jax_compilation_cache_dir"), _setting("jax_compilation_cache_max_size")
+    folder = as_path(named) if named else cache_folder() / FOLDER
+    if not _setting("jax_enable_compilation_cache") or not is_local(folder) or jax.process_count() > 1:
+        yield None
+        return
+    with ExitStack() as stack:
+        try:
+            programs = SealedPrograms(private_folder(folder), size if size >= 0 else MOST_BYTES)
+            stack.enter_context(_serve(programs))
+        except (ValueError, OSError, ImportError, AttributeError, TypeError) as error:
+            say(f"no compiled programs are kept: {error}")
+            programs = None
+            stack.enter_context(_settings(jax_enable_compilation_cache=False))
+        yield programs
+        if programs is not None and programs.damaged:
+            say(f"{folder}: programs that were damaged, and were compiled anew: {programs.damaged}")
+
+
+@contextmanager
+def _serve(programs: SealedPrograms) -> Iterator[None]:
+    """Has jax ask `programs` before it compiles.
+
+    Raises:
+        ImportError, AttributeError, TypeError: this jax's cache has another interface.
+    """
+    from jax._src import compilation_cache
+    from jax._src.compilation_cache_interface import CacheInterface
+    from jax.experimental.compilation_cache.compilation_cache import reset_cache
+
+    class Door(CacheInterface):
+        _path = programs.folder
+
+        def get(self, key: str) -> bytes | None:  # type: ignore[override]  # jax has not written its type
+            return programs.get(key)
+
+        def put(self, key: str, value: bytes) -> None:
+            programs.put(key, value)
+
+    door, of_jax = Door(), compilation_cache.get_file_cache
+    compilation_cache.get_file_cache = lambda path: (door, path)
+    reset_cache()
+    try:
+        with _settings(
+            jax_compilation_cache_dir=str(programs.folder),
+            jax_persistent_cache_min_compile_time_secs=0.0,
+            jax_persistent_cache_enable_xla_caches="none",  # XLA would keep files of its own there, unsealed
+        ):
+            yield
+    finally:
+        compilation_cache.get_file_cache = of_jax
+        reset_cache()
+
+
+def _setting(name: str) -> Any:
+    return getattr(jax.config, name)
+
+
+@contextmanager
+def _settings(**values: object) -> Iterator[None]:
+    """Gives jax these settings, and their earlier values afterwards."""
+    before = {name: _setting(name) for name in values}
+    for name, value in values.items():
+        jax.config.update(name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)

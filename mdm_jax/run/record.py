@@ -1,0 +1,115 @@
+"""A run's row in the making: what earlier attempts have left, what this one measures, and `result.json`."""
+
+import importlib.metadata
+import pathlib
+import resource
+import subprocess
+import threading
+import time
+from typing import Any
+
+import jax
+
+from mdm_jax.counting import step_flops
+from mdm_jax.devices.accelerators import peak_flops_per_second
+from mdm_jax.files.storage import Path, refuse_link
+from mdm_jax.layout import RESULT_FILE
+from mdm_jax.results import RunResult, Status, read_result, result_of, write_result
+from mdm_jax.spec import FlopConvention, RunSpec
+from mdm_jax.train.loop import Watch
+
+REPORTED_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+class Record:
+    """The run's row while it grows, and the only writer of `result.json`."""
+
+    def __init__(self, spec: RunSpec, folder: Path):
+        """Reads what earlier attempts have left.
+
+        Raises:
+            ValueError: the run's folder is a link, so that what is written there would lie elsewhere.
+            OSError: an earlier result cannot be read now.
+        """
+        refuse_link(folder)
+        self._spec, self._folder, self._started = spec, folder, time.monotonic()
+        self._writing, self._ended = threading.Lock(), False
+        self._known: dict[str, Any] = {"versions": _versions(), "git_sha": _git_sha()}
+        before = self._before()
+        self._known["attempts"] = 1 + (before.attempts if before else 0)
+        self.data_hash_before = before.data_hash if before else ""
+        self._known["data_hash"] = self.data_hash_before
+        self._seconds_before = (before.wall_seconds if before else None) or 0.0
+        self._in_steps = self._in_steps_before = self._seconds_before * ((before.goodput if before else None) or 0.0)
+        self._known["mfu"] = self._mfu_before = before.mfu if before else None
+
+    def _before(self) -> RunResult | None:
+        try:
+            return read_result(self._folder / RESULT_FILE)
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            return None
+
+    @property
+    def attempts(self) -> int:
+        """Attempts so far, with this one."""
+        return self._known["attempts"]
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of all attempts; of one that was killed, the part until its last checkpoint."""
+        return self._seconds_before + time.monotonic() - self._started
+
+    def spent(self, watch: Watch) -> None:
+        """Learns what the run has cost until its last checkpoint, over all attempts."""
+        self._in_steps = self._in_steps_before + watch.seconds_in_steps
+        self.learn(peak_memory_bytes=_peak_memory_bytes())
+        peak = peak_flops_per_second(self._known["device"])
+        if peak is not None and self._in_steps > 0:
+            hardware = self._spec.hardware
+            timed = watch.steps_timed * step_flops(self._spec, FlopConvention.EXACT)
+            at_peak = timed / (peak * hardware.mesh_data * hardware.mesh_model)
+            before = self._in_steps_before * (self._mfu_before or 0.0)
+            self.learn(mfu=round((before + at_peak) / self._in_steps, 6))
+
+    def learn(self, **columns: Any) -> None:
+        """Adds columns of the run table."""
+        self._known |= columns
+
+    def write(self, status: Status, reason: str = "") -> RunResult:
+        """Writes the row as known by now (on the first process alone), unless it is ok or diverged already.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        seconds = self.seconds
+        cost = {"wall_seconds": round(seconds, 3), "goodput": round(self._in_steps / seconds, 6)}
+        row = result_of(self._spec, status, excluded_reason=reason, **cost, **self._known)
+        if jax.process_index() == 0:
+            with self._writing:
+                if not self._ended:
+                    write_result(self._folder / RESULT_FILE, row)
+                self._ended = status in (Status.OK, Status.DIVERGED)
+        return row
+
+    def close(self) -> None:
+        """Ends all writing: a later `write` waits for ever. Only a thread that ends the process may call it."""
+        self._writing.acquire()
+
+
+def _versions() -> str:
+    return " ".join(f"{name} {importlib.metadata.version(name)}" for name in REPORTED_PACKAGES)
+
+
+def _git_sha() -> str:
+    """The commit of the checkout that the program runs from; empty for an installed package."""
+    here = pathlib.Path(__file__).resolve().parent
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return done.stdout.strip()
+
+
+def _peak_memory_bytes() -> float:
+    stats = jax.local_devices()[0].memory_stats() or {}
+    return float(stats.get("peak_bytes_in_use", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))

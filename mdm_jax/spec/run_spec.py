@@ -1,0 +1,352 @@
+"""RunSpec: everything that decides one training run, frozen, and its JSON.
+
+A plan is a file of these, one a line; a run directory keeps its own as `spec.json`. Fields that change the science are
+hashed into `run_id`; fields that only say where and how fast it runs (marked `RECORDED`) are kept but not hashed.
+"""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+
+from mdm_jax.files.sealed_json import seal, unseal
+from mdm_jax.spec.kinds import (
+    Attention,
+    ComputeDtype,
+    CorpusSource,
+    Family,
+    Float32Precision,
+    FlopConvention,
+    LayerLoop,
+    LevelSampler,
+    NoiseSchedule,
+    Remat,
+    ScheduleKind,
+    TokenizerKind,
+    Variant,
+    Weighting,
+)
+from mdm_jax.spec.validation import UNLESS_DEFAULT, build, require, to_dict
+
+SCHEMA_VERSION = 2
+SEALED_SINCE = 2
+"""Plan lines and spec.json of version 1 carry no `sha256`; they are read as they are."""
+RECORDED = {"hashed": False}
+LATER = {"hashed": UNLESS_DEFAULT}
+"""Marks a field added after the first release: it hashes only when it is set, so that older runs keep their ids."""
+BYTES_VOCAB_SIZE = 257
+MOST_BUDGET = 1e30
+"""FLOPs; the largest runs so far took less than 1e27."""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """The trunk of SMDM: pre-norm RMSNorm, SwiGLU, RoPE, no biases, untied head."""
+
+    n_layers: int = 2
+    d_model: int = 64
+    n_heads: int = 2
+    d_ffn: int = 256
+    vocab_size: int = BYTES_VOCAB_SIZE
+    attention: Attention = Attention.BIDIRECTIONAL
+    compute_dtype: ComputeDtype = ComputeDtype.FLOAT32
+    float32_precision: Float32Precision = field(default=Float32Precision.HIGHEST, metadata=LATER)
+    """The precision of products where `compute_dtype` is float32; those of bfloat16 numbers have one precision."""
+
+    def __post_init__(self) -> None:
+        for name, most in (("n_layers", 1024), ("d_model", 1 << 16), ("n_heads", 1024), ("d_ffn", 1 << 18)):
+            value = getattr(self, name)
+            require(1 <= value <= most, f"model.{name}", value, f"from 1 to {most}")
+        require(2 <= self.vocab_size <= 1 << 24, "model.vocab_size", self.vocab_size, "from 2 to 2^24")
+        whole = self.d_model % self.n_heads == 0 and (self.d_model // self.n_heads) % 2 == 0
+        require(
+            whole, "model.d_model", self.d_model, f"a multiple of 2 * n_heads = {2 * self.n_heads} (RoPE turns pairs)"
+        )
+        fits = self.compute_dtype is ComputeDtype.FLOAT32 or self.float32_precision is Float32Precision.HIGHEST
+        bound = f"highest (the default) unless compute_dtype is float32: it is {self.compute_dtype.value}"
+        require(fits, "model.float32_precision", self.float32_precision.value, bound)
+
+    @property
+    def d_head(self) -> int:
+        return self.d_model // self.n_heads
+
+
+@dataclass(frozen=True)
+class ObjectiveSpec:
+    """The training loss. `noise` is read by the continuous form alone; the count form holds for every schedule.
+
+    `weighting` changes what is trained, never what is evaluated: runs are compared by their NELBO.
+    """
+
+    variant: Variant = Variant.COUNT
+    levels: LevelSampler = LevelSampler.ANTITHETIC
+    noise: NoiseSchedule = NoiseSchedule.LOG_LINEAR
+    weighting: Weighting = field(default=Weighting.ELBO, metadata=LATER)
+
+    def __post_init__(self) -> None:
+        plain = self.weighting is Weighting.ELBO
+        fits = plain or self.variant is not Variant.NLL
+        require(fits, "objective.weighting", self.weighting.value, "elbo (the default) for the ARM: it has no levels")
+        if self.variant is Variant.CONTINUOUS:
+            fine = self.levels is not LevelSampler.ANTITHETIC
+            require(fine, "objective.levels", self.levels.value, "iid, shifted or stratified for the continuous form")
+        else:
+            fine = self.levels is LevelSampler.ANTITHETIC
+            require(
+                fine, "objective.levels", self.levels.value, "antithetic (the default) unless variant is continuous"
+            )
+
+    @property
+    def family(self) -> Family:
+        return Family.ARM if self.variant is Variant.NLL else Family.MDM
+
+    @property
+    def label(self) -> str:
+        """The run table's `objective_variant`: `count`, or `count:bell` where the weighting is not the NELBO's."""
+        plain = self.weighting is Weighting.ELBO
+        return self.variant.value if plain else f"{self.variant.value}:{self.weighting.value}"
+
+
+@dataclass(frozen=True)
+class CorpusSpec:
+    """Which text. `path`: file, folder or glob (text, jsonl, parquet) or a TFDS builder directory; empty for pydoc."""
+
+    source: CorpusSource = CorpusSource.PYDOC
+    path: str = ""
+    text_field: str = "text"
+    max_bytes: int = 0
+    """Stop after this many bytes of text; 0 takes everything."""
+
+    def __post_init__(self) -> None:
+        require(self.max_bytes >= 0, "data.corpus.max_bytes", self.max_bytes, "0 (everything) or a number of bytes")
+        needs_path = self.source is not CorpusSource.PYDOC
+        require(bool(self.path) == needs_path, "data.corpus.path", self.path, "given for every source but pydoc")
+
+
+@dataclass(frozen=True)
+class TokenizerSpec:
+    """Bytes (256 + EOS), sentencepiece trained on the corpus, or a sentencepiece model file."""
+
+    kind: TokenizerKind = TokenizerKind.BYTES
+    vocab_size: int = BYTES_VOCAB_SIZE
+    path: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind is TokenizerKind.BYTES:
+            fine = self.vocab_size == BYTES_VOCAB_SIZE
+            require(fine, "data.tokenizer.vocab_size", self.vocab_size, "257 for bytes (256 and EOS)")
+        require(2 <= self.vocab_size <= 1 << 24, "data.tokenizer.vocab_size", self.vocab_size, "from 2 to 2^24")
+        needs_path = self.kind is TokenizerKind.SENTENCEPIECE_FILE
+        require(bool(self.path) == needs_path, "data.tokenizer.path", self.path, "given for sentencepiece_file alone")
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Corpus, tokenizer and row length. The prepared shards lie in `directory`; `data_hash` pins their content."""
+
+    corpus: CorpusSpec = CorpusSpec()
+    tokenizer: TokenizerSpec = TokenizerSpec()
+    seq_len: int = 64
+    validation_fraction: float = 0.02
+    directory: str = field(default="data/pydoc-bytes", metadata=RECORDED)
+    data_hash: str = field(default="", metadata=RECORDED)
+
+    def __post_init__(self) -> None:
+        require(2 <= self.seq_len <= 1 << 20, "data.seq_len", self.seq_len, "from 2 to 2^20 tokens")
+        good = 0 < self.validation_fraction < 1
+        require(good, "data.validation_fraction", self.validation_fraction, "between 0 and 1, both excluded")
+
+
+@dataclass(frozen=True)
+class OptimSpec:
+    """AdamW with decoupled decay on every weight and a global gradient clip (SMDM); `global_batch` counts sequences."""
+
+    lr_peak: float = 2e-3
+    b1: float = 0.9
+    b2: float = 0.95
+    weight_decay: float = 0.1
+    clip_norm: float = 1.0
+    global_batch: int = 16
+    ema_decay: float = 0.0
+    """0 keeps no average; otherwise the average's weights are the ones evaluated."""
+
+    def __post_init__(self) -> None:
+        require(0 < self.lr_peak < 10, "optim.lr_peak", self.lr_peak, "between 0 and 10")
+        for name in ("b1", "b2", "ema_decay"):
+            require(0 <= getattr(self, name) < 1, f"optim.{name}", getattr(self, name), "at least 0 and below 1")
+        require(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "at least 0")
+        require(self.clip_norm > 0, "optim.clip_norm", self.clip_norm, "above 0 (1e9 never clips)")
+        even = 2 <= self.global_batch <= 1 << 20 and self.global_batch % 2 == 0
+        require(even, "optim.global_batch", self.global_batch, "even, from 2 to 2^20 sequences (counts come in pairs)")
+
+
+@dataclass(frozen=True)
+class ScheduleSpec:
+    """Learning rate over steps: linear warm-up, then cosine decay, or stable and a linear cooldown (WSD)."""
+
+    kind: ScheduleKind = ScheduleKind.COSINE
+    steps: int = 1000
+    warmup_steps: int = 100
+    lr_final_fraction: float = 0.1
+    cooldown_steps: int = 0
+
+    def __post_init__(self) -> None:
+        require(1 <= self.steps <= 1 << 31, "schedule.steps", self.steps, "at least 1")
+        warm = 0 <= self.warmup_steps <= self.steps
+        require(warm, "schedule.warmup_steps", self.warmup_steps, f"from 0 to steps = {self.steps}")
+        require(0 <= self.lr_final_fraction <= 1, "schedule.lr_final_fraction", self.lr_final_fraction, "from 0 to 1")
+        most = self.steps - self.warmup_steps if self.kind is ScheduleKind.WSD else 0
+        fits = 0 <= self.cooldown_steps <= most
+        require(fits, "schedule.cooldown_steps", self.cooldown_steps, f"from 0 to {most} ({self.kind.value} schedule)")
+
+
+@dataclass(frozen=True)
+class EvaluationSpec:
+    """The final evaluation: the first `eval_tokens` of the validation split, the same for every size and family."""
+
+    eval_tokens: int = 65536
+    mc_samples: int = 16
+    """Monte Carlo draws of the NELBO over the whole set; the ARM's likelihood takes one pass."""
+    batch: int = 64
+
+    def __post_init__(self) -> None:
+        require(self.eval_tokens >= 2, "evaluation.eval_tokens", self.eval_tokens, "at least two sequences' tokens")
+        two = 2 <= self.mc_samples <= 1 << 20
+        require(two, "evaluation.mc_samples", self.mc_samples, "at least 2 (a standard error needs two)")
+        require(self.batch >= 2 and self.batch % 2 == 0, "evaluation.batch", self.batch, "even, at least 2 sequences")
+
+
+@dataclass(frozen=True)
+class HardwareSpec:
+    """The machine and the mesh of a run. None of it changes the result beyond the order of float sums."""
+
+    mesh_data: int = 1
+    mesh_model: int = 1
+    microbatches: int = 1
+    layers: LayerLoop = LayerLoop.SCAN
+    remat: Remat = Remat.NONE
+    log_every: int = 10
+    checkpoint_every: int = 1000
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):
+            if f.type is int:
+                require(getattr(self, f.name) >= 1, f"hardware.{f.name}", getattr(self, f.name), "at least 1")
+
+
+@dataclass(frozen=True)
+class CellSpec:
+    """The run's place in a sweep: the budget it spends, in FLOPs under `convention`, its size's name and its group."""
+
+    budget: float | None = None
+    convention: FlopConvention = FlopConvention.SMDM_6ND
+    size: str = ""
+    parent_run_id: str = ""
+    """The run whose last checkpoint this one starts from; empty where it starts from nothing."""
+    group: str = ""
+    """Label of what the sweep compares; runs of different groups never meet in a fit."""
+    parent_steps: int = 0
+    """Steps that the parent has taken, and this run takes over."""
+    segment: bool = False
+    """Part of a trunk: it ends before its learning rate decays, where branches begin, and enters no fit."""
+    refined: bool = False
+    """Appended by a refinement: the experiment file does not name it, and planning again keeps it."""
+
+    def __post_init__(self) -> None:
+        spent = self.budget is None or 0 < self.budget <= MOST_BUDGET
+        require(spent, "cell.budget", self.budget, f"above 0 and at most {MOST_BUDGET:g} FLOPs")
+        fits = self.parent_steps == 0 or (self.parent_steps > 0 and bool(self.parent_run_id))
+        require(fits, "cell.parent_steps", self.parent_steps, "0, or above 0 and given with cell.parent_run_id")
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One training run."""
+
+    model: ModelSpec = ModelSpec()
+    objective: ObjectiveSpec = ObjectiveSpec()
+    data: DataSpec = DataSpec()
+    optim: OptimSpec = OptimSpec()
+    schedule: ScheduleSpec = ScheduleSpec()
+    evaluation: EvaluationSpec = EvaluationSpec()
+    hardware: HardwareSpec = field(default=HardwareSpec(), metadata=RECORDED)
+    cell: CellSpec = field(default=CellSpec(), metadata=RECORDED)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        causal = self.model.attention is Attention.CAUSAL
+        right = causal == (self.family is Family.ARM)
+        require(right, "model.attention", self.model.attention.value, "causal for the ARM, bidirectional for the MDM")
+        require(0 <= self.seed < 1 << 31, "seed", self.seed, "from 0 to 2^31 - 1")
+        same = self.model.vocab_size == self.data.tokenizer.vocab_size
+        vocab = self.data.tokenizer.vocab_size
+        require(same, "model.vocab_size", self.model.vocab_size, f"data.tokenizer.vocab_size = {vocab}")
+        self._check_mesh()
+
+    def _check_mesh(self) -> None:
+        hw, batch = self.hardware, self.optim.global_batch
+        unit = 2 * hw.mesh_data
+        fits = batch % (unit * hw.microbatches) == 0
+        bound = f"so that 2 * mesh_data * microbatches = {unit * hw.microbatches} divides global_batch = {batch}"
+        require(fits, "hardware.microbatches", hw.microbatches, bound)
+        require(self.evaluation.batch % unit == 0, "evaluation.batch", self.evaluation.batch, f"a multiple of {unit}")
+        for name in ("n_heads", "d_ffn"):
+            value = getattr(self.model, name)
+            bound = f"a divisor of model.{name} = {value}"
+            require(value % hw.mesh_model == 0, "hardware.mesh_model", hw.mesh_model, bound)
+        devices = hw.mesh_data * hw.mesh_model
+        even = self.model.d_model % devices == 0
+        require(
+            even, "hardware", f"{hw.mesh_data} x {hw.mesh_model}", f"such that the {devices} devices divide d_model"
+        )
+
+    @property
+    def family(self) -> Family:
+        return self.objective.family
+
+    @property
+    def train_tokens(self) -> int:
+        """Tokens the run is trained on, repeats counted."""
+        return self.schedule.steps * self.optim.global_batch * self.data.seq_len
+
+    @property
+    def spec_hash(self) -> str:
+        """SHA-256 (hex) of the fields that change the science."""
+        text = json.dumps(to_dict(self, hashed_only=True), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def run_id(self) -> str:
+        """Name of the run's directory: for people family and shape, for programs the hash. Nothing parses it."""
+        return f"{self.family.value}-{self.model.n_layers}x{self.model.d_model}-{self.spec_hash[:12]}"
+
+
+def pair(spec: RunSpec, family: Family) -> RunSpec:
+    """The same run in the other family: `objective` and `model.attention` change, nothing else."""
+    if family is Family.ARM:
+        objective, attention = ObjectiveSpec(variant=Variant.NLL), Attention.CAUSAL
+    else:
+        objective, attention = ObjectiveSpec(), Attention.BIDIRECTIONAL
+    model = dataclasses.replace(spec.model, attention=attention)
+    return dataclasses.replace(spec, objective=objective, model=model)
+
+
+def to_json(spec: RunSpec) -> str:
+    """One line of JSON, with its schema version and run_id first and its seal last."""
+    return json.dumps(seal({"schema_version": SCHEMA_VERSION, "run_id": spec.run_id, **to_dict(spec)}))
+
+
+def from_json(text: str) -> RunSpec:
+    """RunSpec of one line of JSON.
+
+    Raises:
+        Damaged: the line is no JSON object, or its seal is absent or not that of its content.
+        ValueError: another schema, an unknown or ill-typed field, a run_id that is not the content's.
+    """
+    tree = unseal(text, SEALED_SINCE)
+    version, run_id = tree.pop("schema_version", None), tree.pop("run_id", None)
+    known = type(version) is int and 1 <= version <= SCHEMA_VERSION
+    require(known, "schema_version", version, f"1 to {SCHEMA_VERSION}: made by another version of mdm-jax")
+    spec = build(RunSpec, tree)
+    require(run_id == spec.run_id, "run_id", run_id, f"{spec.run_id}, the hash of the content: was the line edited?")
+    return spec

@@ -1,0 +1,161 @@
+"""Seals of checkpoints: which files a step holds, with their hashes, and which run and data the step belongs to.
+
+A seal is the file `sha256.json` in the step's folder. It is written last, so a step without one was never finished.
+Format 2, a JSON object, has the step, the hashes of the run's spec and data, the hash of every file, and a hash of all
+these. Format 1 has the files' hashes alone; such a step is still taken, because an earlier version wrote it, but
+nothing in it tells a copied step of another run.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from mdm_jax.files.storage import Kind, Path, inside, is_local, kind, sync_folder, write_atomic
+
+READ_BYTES = 16 << 20
+SEAL_FILE = "sha256.json"
+FORMAT = 2
+CHANGED = "files are missing or unexpected"
+
+
+class BadStep(Exception):
+    """What is wrong with a step, in a few words."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The run and the data that a checkpoint belongs to: SHA-256 of its spec and of its prepared corpus, in hex."""
+
+    spec_hash: str
+    data_hash: str
+
+
+def seal_step(folder: Path, step: int, identity: Identity) -> None:
+    """Records what a finished step holds; when it returns, the step survives a power cut.
+
+    Raises:
+        OSError: no room or no access.
+    """
+    names = files_below(folder)
+    if is_local(folder):
+        _sync(folder, names)
+    hashes = {name: _digest(folder / name) for name in names}
+    content = {"format": FORMAT, "step": step, **dataclasses.asdict(identity), "files": hashes}
+    write_atomic(folder / SEAL_FILE, json.dumps({**content, "sha256": _hash_of(content)}, indent=0))
+    if is_local(folder):
+        sync_folder(folder.parent)
+
+
+def seal_fault(folder: Path, step: int, identity: Identity) -> str:
+    """What is wrong with a step's seal, in a few words; empty if there is nothing.
+
+    Raises:
+        ValueError: the seal is whole, and it is that of another step, run or corpus.
+        OSError: the seal cannot be read now.
+    """
+    try:
+        _read(folder, step, identity)
+    except BadStep as damage:
+        return str(damage)
+    return ""
+
+
+def step_fault(folder: Path, step: int, identity: Identity) -> str:
+    """What is wrong with a step's seal or its files, in a few words; empty if the step is whole.
+
+    Raises:
+        ValueError: the seal is whole, and it is that of another step, run or corpus.
+        OSError: a file cannot be read now.
+    """
+    try:
+        _check_files(folder, _read(folder, step, identity))
+    except BadStep as damage:
+        return str(damage)
+    return ""
+
+
+def files_below(folder: Path) -> list[str]:
+    """Relative names of all files below a step's folder, the seal apart. A link is named, and not followed.
+
+    Raises:
+        OSError: the folder cannot be read now.
+    """
+    found, pending = [], [folder]
+    while pending:
+        for entry in pending.pop().iterdir():
+            if kind(entry) is Kind.FOLDER:
+                pending.append(entry)
+            elif entry != folder / SEAL_FILE:
+                found.append(str(entry.relative_to(folder)))
+    return sorted(found)
+
+
+def _read(folder: Path, step: int, identity: Identity) -> dict[str, Any]:
+    """What the seal says of the step's files, by name: in a seal that is whole, their hashes."""
+    lies_there = kind(folder)
+    if lies_there is not Kind.FOLDER:
+        raise BadStep(f"a {lies_there.value} and not a folder" if lies_there is not Kind.ABSENT else "absent")
+    if kind(folder / SEAL_FILE) is not Kind.FILE:
+        raise BadStep("never finished")
+    raw = (folder / SEAL_FILE).read_bytes()
+    try:
+        tree = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise BadStep(f"unreadable ({error})") from None
+    if not isinstance(tree, dict):
+        raise BadStep(CHANGED)
+    if "format" not in tree:
+        return tree
+    if tree.pop("sha256", None) != _hash_of(tree) or not isinstance(tree.get("files"), dict):
+        raise BadStep("its seal has changed")
+    _check_belongs(folder, tree, {"step": step, **dataclasses.asdict(identity)})
+    return tree["files"]
+
+
+def _check_belongs(folder: Path, tree: dict[str, Any], wanted: dict[str, Any]) -> None:
+    if tree["format"] != FORMAT:
+        raise ValueError(f"checkpoint {folder}: its seal has format {tree['format']}: made by a newer mdm-jax")
+    fixes = {
+        "step": "give the folder its name back, or remove it",
+        "spec_hash": "another run wrote it: move it back, or remove it",
+        "data_hash": "it was trained on other data: restore that data, or remove the run's folder",
+    }
+    for name, fix in fixes.items():
+        there, here = tree.get(name), wanted[name]
+        if there != here:
+            raise ValueError(f"checkpoint {folder}: {name} is {there} there and {here} in this run: {fix}")
+
+
+def _check_files(folder: Path, hashes: dict[str, Any]) -> None:
+    names = files_below(folder)
+    if sorted(hashes) != names or not names:
+        raise BadStep(CHANGED)
+    for name in names:
+        file = inside(folder, name)
+        if kind(file) is not Kind.FILE or _digest(file) != hashes[name]:
+            raise BadStep(f"{name} has changed")
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(READ_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _hash_of(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _sync(folder: Path, names: list[str]) -> None:
+    """Has the files and the folders of a step survive a power cut."""
+    for name in names:
+        with (folder / name).open("rb") as file:
+            os.fsync(file.fileno())
+    holders = {folder, *(parent for name in names for parent in (folder / name).parents if folder in parent.parents)}
+    for holder in holders:
+        sync_folder(holder)

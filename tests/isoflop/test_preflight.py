@@ -1,0 +1,336 @@
+"""Preflight without a TPU compiler: reading programs, bounds, the search, bad input, and this host's own devices."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from tiny_runs import run_spec
+
+from isoflop.ladder import find_size
+from isoflop.planfile import read_plan, write_plan
+from isoflop.preflight import __main__ as preflight
+from isoflop.preflight.collectives import by_kind, read_collectives
+from isoflop.preflight.compile import Compiled, Setting
+from isoflop.preflight.roofline import roofline
+from isoflop.preflight.search import microbatch_choices, nearest, search
+from isoflop.preflight.topology import CHIPS, find_mesh, find_topology
+from isoflop.preflight.verdict import advice, examine
+from mdm_jax.counting import forward_flops, step_flops
+from mdm_jax.spec import CellSpec, ComputeDtype, Family, FlopConvention, HardwareSpec, ModelSpec, OptimSpec, Remat
+from mdm_jax.train.ahead import needed_bytes
+
+GIB = 2**30
+TINY = ModelSpec(n_layers=3, d_model=32, n_heads=4, d_ffn=64)
+
+
+def run_of(size="1028", batch=256, seq_len=2048, family=Family.MDM, **hardware):
+    model = find_size(size).model(ModelSpec(vocab_size=32000, compute_dtype=ComputeDtype.BFLOAT16))
+    return run_spec(
+        family,
+        model,
+        seq_len,
+        optim=OptimSpec(global_batch=batch),
+        hardware=HardwareSpec(mesh_data=16, **hardware),
+        cell=CellSpec(budget=1e19, size=size),
+    )
+
+
+def tiny_plan(folder, **changes):
+    runs = [
+        dataclasses.replace(run_spec(family, TINY, 16, cell=CellSpec(budget=1e9, size="3x32"), **changes), seed=seed)
+        for family in Family
+        for seed in (0, 1)
+    ]
+    write_plan(folder, runs)
+    return runs
+
+
+# A program
+
+LOOPS = """\
+HloModule step
+%fused (p.0: bf16[8,64]) -> bf16[128,64] {
+  ROOT %all-gather.2 = bf16[128,64]{1,0:T(8,128)(2,1)} all-gather(%p.0), channel_id=3, replica_groups=mesh['axis_0'=16,'axis_1'=1] {'axis_0'}, dimensions={0}
+}
+
+%body (arg: (s32[], bf16[8,64])) -> (s32[], bf16[8,64]) {
+  %arg = (s32[], bf16[8,64]{1,0}) parameter(0)
+  %i = s32[]{:T(128)} get-tuple-element(%arg), index=0
+  %two = s32[] constant(2)
+  %next = s32[] add(%i, %two)
+  %all-gather.1 = bf16[128,64]{1,0:T(8,128)(2,1)} all-gather(%w), channel_id=3, replica_groups=mesh['axis_0'=16,'axis_1'=1] {'axis_0'}, dimensions={0}
+  %x = bf16[128,64] fusion(%w), kind=kCustom, calls=%fused
+  %all-reduce.1 = (f32[16]{0}, /*index=1*/bf16[2,3]{1,0}) all-reduce(%a, %b), channel_id=4, replica_groups=[8,2]<=[16], to_apply=%sum
+  ROOT %out = (s32[], bf16[8,64]) tuple(%next, %w)
+}
+
+%condition (arg.1: (s32[], bf16[8,64])) -> pred[] {
+  %limit = s32[] constant(20), metadata={op_name="x"}
+  %arg.1 = (s32[], bf16[8,64]{1,0}) parameter(0)
+  %j = s32[] get-tuple-element(%arg.1), index=0
+  ROOT %less = pred[] compare(%j, %limit), direction=LT
+}
+
+%sum (a.0: f32[], b.0: f32[]) -> f32[] {
+  ROOT %added = f32[] add(%a.0, %b.0)
+}
+
+ENTRY %main (p: f32[4]) -> f32[4] {
+  %w0 = (s32[], bf16[8,64]{1,0:T(8,128)(2,1)}) while(%start), condition=%condition, body=%body, metadata={op_name="y"}
+  %rs = f32[4]{0} reduce-scatter(%p), replica_groups={{0,1,2,3},{4,5,6,7}}, dimensions={0}, to_apply=%sum
+  %alone = f32[4]{0} all-reduce(%p), channel_id=9, replica_groups={{0},{1}}, to_apply=%sum
+  %cp = (f32[4]{0}, f32[4]{0}, u32[]{:S(2)}, u32[]{:S(2)}) collective-permute-start(%p), channel_id=7, source_target_pairs={{0,1},{1,0}}
+  %ag = ((f32[4]{0}), (f32[16]{0})) all-gather-start(%p), channel_id=8, replica_groups=[4,4]<=[16], dimensions={0}
+  ROOT %done = f32[4]{0} collective-permute-done(%cp)
+}
+"""  # noqa: E501 - the compiler's lines
+
+
+def test_collectives_count_as_often_as_a_step_runs_them():
+    found = {one.kind + str(one.group): one for one in read_collectives(LOOPS, 16)}
+    gathered, reduced = found["all-gather16"], found["all-reduce2"]
+    assert (gathered.times, gathered.whole_bytes) == (10, 128 * 64 * 2)  # 20 layers, two a trip; one channel, once
+    assert gathered.sent_bytes == pytest.approx(10 * 128 * 64 * 2 * 15 / 16)
+    assert (reduced.times, reduced.whole_bytes) == (10, 16 * 4 + 6 * 2)
+    assert reduced.sent_bytes == pytest.approx(10 * 76 * 2 / 2)
+    assert found["reduce-scatter4"].whole_bytes == 64
+    assert found["collective-permute2"].sent_bytes == 16
+    assert found["all-gather4"].whole_bytes == 64
+    assert "all-reduce1" not in found
+    assert by_kind(list(found.values()))["all-gather"]["times"] == 11
+
+
+def test_a_text_that_is_no_program_has_no_collectives():
+    assert read_collectives("", 4) == []
+    assert read_collectives("ENTRY %main () -> f32[] {\n  %w = f32[] while(%x)\n", 4) == []
+
+
+# Topologies
+
+
+def test_slices_have_their_chips():
+    for chip in CHIPS.values():
+        assert chip.flops_per_second > 1e14
+        devices = [find_topology(f"{chip.name}:{shape}").devices for shape in chip.shapes]
+        assert devices == sorted(devices)
+    largest = find_topology("v5e:16x16")
+    assert (largest.devices, largest.larger()) == (256, None)
+    larger = find_topology(" V5P:2x2x4 ").larger()
+    assert larger is not None
+    assert larger.name == "v5p:2x4x4"
+
+
+@pytest.mark.parametrize("name", ["v5e", "v5e:4x5", "v5p:4x4", "v9:2x2", "", "v5e:4x4x", "../v5e:4x4"])
+def test_an_unknown_topology_lists_those_known(name):
+    with pytest.raises(ValueError, match=r"must be one of v4:\{2x2x1.*v5e:\{1x1,2x2.*v6e:"):
+        find_topology(name)
+
+
+@pytest.mark.parametrize("text", ["16", "16x", "0x4", "4x-1", "axb", "16x1x1"])
+def test_a_mesh_of_another_form_is_refused(text):
+    with pytest.raises(ValueError, match="DATAxMODEL"):
+        find_mesh(text)
+
+
+# The roofline
+
+
+def test_compute_bound_of_a_large_batch():
+    run, chip = run_of(), find_topology("v5e:4x4").chip
+    line = roofline(run, chip, sent_bytes=1e9)
+    exact = step_flops(run, FlopConvention.EXACT) / 16 / 197e12
+    assert line.compute == line.seconds == line.useful_seconds == pytest.approx(exact)
+    assert (line.binds, line.mfu) == ("compute", 1)
+    full = roofline(Setting(Remat.FULL, 1).of(run), chip, sent_bytes=1e9)
+    trunk = forward_flops(dataclasses.replace(run.model, vocab_size=2), run.objective, 256, 2048)
+    assert full.compute - line.compute == pytest.approx(trunk / 16 / 197e12, rel=1e-3)
+    assert line.compute < roofline(Setting(Remat.DOTS, 1).of(run), chip, 0.0).compute < full.compute
+    assert 0.75 < full.mfu < 0.8
+
+
+def test_interconnect_and_memory_bind_where_they_are_longest():
+    run, chip = run_of(batch=32), find_topology("v5e:4x4").chip
+    line = roofline(run, chip, sent_bytes=1e12)
+    assert (line.binds, line.seconds) == ("interconnect", 5.0)
+    small = roofline(run_of("6", batch=32, seq_len=128), chip, 0.0)
+    assert small.binds == "memory"
+    assert small.mfu < 1
+
+
+# The search
+
+
+def imitated_compiler(activations_gib, state_gib=2.0, log=None):
+    """Memory as of a program: a state, and activations that fall with microbatches and recomputation."""
+    share = {Remat.NONE: 1.0, Remat.DOTS: 0.5, Remat.FULL: 0.1}
+
+    def compiled(setting):
+        if log is not None:
+            log.append(setting)
+        gib = state_gib + activations_gib * share[setting.remat] / setting.microbatches
+        refused = "RESOURCE_EXHAUSTED" if gib > 15.75 else ""
+        return Compiled(setting, "imitated", 1.0, gib * GIB, {}, {}, refused)
+
+    return compiled
+
+
+@pytest.mark.parametrize("activations", [1, 20, 50, 100, 200, 1000])
+def test_the_search_finds_what_trying_everything_finds(activations):
+    run, log = run_of(batch=512), []
+    compiled, limit = imitated_compiler(activations, log=log), 15.75 * GIB
+    assert microbatch_choices(run) == (1, 2, 4, 8, 16)
+    found = [answer.setting for answer in search(run, compiled, limit)]
+    expected, fewest = [], 17
+    for remat in (Remat.NONE, Remat.DOTS, Remat.FULL):
+        fitting = [m for m in (1, 2, 4, 8, 16) if imitated_compiler(activations)(Setting(remat, m)).fits(limit)]
+        if fitting and fitting[0] < fewest:
+            fewest = fitting[0]
+            expected.append(Setting(remat, fewest))
+    assert found == expected
+    assert len(log) == len(set(log)) <= 8
+
+
+def test_a_run_that_does_not_fit_is_told_the_nearest_setting_that_does():
+    topology = find_topology("v5e:4x4")
+    verdict = examine((run_of(),), topology, imitated_compiler(50))
+    assert verdict.fits is False
+    assert verdict.nearest is not None
+    assert verdict.nearest.setting == Setting(Remat.NONE, 4)
+    line = advice(verdict, topology)
+    assert "needs 52.00 GiB of 15.75 on v5e:4x4: take hardware.remat=none hardware.microbatches=4 (14.50 GiB)" in line
+
+
+def test_no_setting_fits():
+    topology = find_topology("v5e:4x4")
+    verdict = examine((run_of("2121"),), topology, imitated_compiler(50, state_gib=16.0))
+    assert (verdict.fits, verdict.best) == (False, None)
+    assert "no setting fits: take a larger slice, such as --topology v5e:4x8 --mesh 32x1" in advice(verdict, topology)
+
+
+def test_nearest_counts_policies_and_doublings():
+    compiled = imitated_compiler(1)
+    answers = [compiled(Setting(remat, m)) for remat, m in ((Remat.FULL, 1), (Remat.DOTS, 2), (Remat.NONE, 8))]
+    best = nearest(Setting(Remat.NONE, 4), answers)
+    assert best is not None
+    assert best.setting == Setting(Remat.NONE, 8)
+
+
+def test_a_compiler_that_crashes_is_an_answer_and_no_verdict():
+    topology = find_topology("v5e:4x4")
+    verdict = examine(
+        (run_of(),), topology, lambda setting: Compiled(setting, failed="the compiler ended with SIGSEGV")
+    )
+    assert verdict.fits is None
+    assert verdict.tried == (verdict.planned,)
+    assert "SIGSEGV" in advice(verdict, topology)
+
+
+@pytest.mark.parametrize(
+    ("line", "gib"),
+    [
+        ("RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total (192.50G) exceeds available HBM (15.75G).", 192.5),
+        ("RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Used 30.98G of 15.75G hbm.", 30.98),
+        ("RESOURCE_EXHAUSTED: out of memory", 0),
+    ],
+)
+def test_what_the_compiler_says_it_needs(line, gib):
+    assert needed_bytes(line) == gib * GIB
+
+
+# The command
+
+
+def test_shapes_are_what_compiles_to_one_program():
+    run = run_of()
+    other_seed = dataclasses.replace(run, seed=1, schedule=dataclasses.replace(run.schedule, steps=7, warmup_steps=0))
+    other_rate = dataclasses.replace(run, optim=dataclasses.replace(run.optim, lr_peak=1e-4))
+    groups = list(preflight.shapes([run, other_seed, run_of("34"), other_rate, run_of(family=Family.ARM)]))
+    assert [len(group) for group in groups] == [3, 1, 1]
+
+
+def command(folder, *flags, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "isoflop.preflight", str(folder), *flags],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        timeout=200,
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--topology", "v5e:3x3"], "topology 'v5e:3x3': must be one of"),
+        (["--topology", "v5e:4x4"], "of the 16 devices of v5e:4x4: --mesh 16x1"),
+        (["--topology", "v5e:4x4", "--mesh", "8x1"], "--mesh = '8x1'"),
+        (["--topology", "v5e:4x4", "--mesh", "16"], "DATAxMODEL"),
+        (["--topology", "v5e:2x4", "--mesh", "1x8"], "hardware.mesh_model = 8: must be a divisor of model.n_heads = 4"),
+        (["--topology", "v5e:2x2", "--mesh", "4x1", "--sizes", "170"], "sizes of the plan: 3x32"),
+        (["--topology", "v5e:2x2", "--mesh", "4x1", "--time-limit", "0"], "--time-limit"),
+        ([], "--topology"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path, capsys, flags, words):
+    tiny_plan(tmp_path)
+    try:
+        code = preflight.main([str(tmp_path), *flags])
+    except SystemExit as error:
+        code = error.code
+    said = capsys.readouterr().err.strip()
+    assert code == 1
+    assert words in said
+    assert len(said.splitlines()) == 1
+    assert not (tmp_path / "preflight.json").exists()
+
+
+def test_a_missing_plan_is_one_line(tmp_path, capsys):
+    assert preflight.main([str(tmp_path), "--topology", "v5e:2x2"]) == 1
+    assert "no such file" in capsys.readouterr().err
+
+
+def test_this_hosts_devices_stand_in_and_say_so(tmp_path):
+    """The whole command on a tiny plan, in processes of its own: both families compile for four CPU devices."""
+    runs = tiny_plan(tmp_path)
+    done = command(tmp_path, "--topology", "v5e:2x2", "--mesh", "4x1", "--host", "--write")
+    assert done.returncode == 0, done.stderr
+    assert "say nothing about the TPU" in done.stderr
+    assert "not the TPU's" in done.stdout
+    report = json.loads((tmp_path / "preflight.json").read_text())
+    assert (report["topology"], report["limit_bytes"]) == ("v5e:2x2", None)
+    assert "XLA:CPU" in report["compiler"]
+    assert len(report["shapes"]) == 2
+    assert sorted(run_id for shape in report["shapes"] for run_id in shape["runs"]) == sorted(r.run_id for r in runs)
+    for shape in report["shapes"]:
+        planned = shape["planned"]
+        memory = planned["memory"]
+        total = memory["arguments"] + memory["temporaries"] + memory["outputs"] - memory["aliased"]
+        assert planned["hbm_bytes"] == total > 0
+        assert shape["fits"] is None
+        assert planned["device_kind"] == "cpu"
+        assert planned["collectives"]["all-gather"]["times"] >= 5 * TINY.n_layers  # every weight, every layer
+        assert planned["roofline"]["seconds"] > 0
+    written = read_plan(tmp_path)
+    assert [run.run_id for run in written] == [run.run_id for run in runs]
+    assert {(run.hardware.mesh_data, run.hardware.mesh_model) for run in written} == {(4, 1)}
+
+
+def test_started_runs_keep_their_hardware(tmp_path):
+    runs = tiny_plan(tmp_path)
+    (tmp_path / "runs" / runs[0].run_id).mkdir(parents=True)
+    topology = find_topology("v5e:2x2")
+    verdicts = [
+        examine(shape, topology, lambda setting: Compiled(setting, memory={}, hbm_bytes=1.0))
+        for shape in preflight.shapes([preflight.on_mesh(run, "4x1", topology) for run in runs])
+    ]
+    assert "hardware of 3 runs written" in preflight.write_settings(str(tmp_path), verdicts)
+    assert [run.hardware.mesh_data for run in read_plan(tmp_path)] == [1, 4, 4, 4]
+
+
+def test_help_answers_without_jax():
+    code = "import sys, isoflop.preflight; print('jax' in sys.modules, 'numpy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split()[0] == "False"

@@ -1,0 +1,96 @@
+"""Every attention kernel against the reference, forward and gradients, and which kernel a device gets."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType
+from tiny_runs import on_mesh, quick_compilation
+
+from mdm_jax.devices.sharding import BATCH_LHK, DATA, MODEL, reshard
+from mdm_jax.model.attention import Kernel, attend, attend_by_head, attend_reference, attend_splash, pick_kernel
+from mdm_jax.spec import Attention
+
+BOTH = pytest.mark.parametrize("kind", list(Attention))
+TOLERANCE = {jnp.float32: 1e-5, jnp.bfloat16: 2**-6}  # relative to the output where that is above 1
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_quickly():
+    with quick_compilation():
+        yield
+
+
+def heads(seed, shape, dtype):
+    return reshard(jax.random.normal(jax.random.key(seed), shape).astype(dtype), BATCH_LHK)
+
+
+def assert_is_reference(function, kind, shape, dtype):
+    q, k, v, direction = (heads(seed, shape, dtype) for seed in range(4))
+
+    def output_and_gradients(attention, q, k, v):
+        out, pull = jax.vjp(lambda *x: attention(*x, kind), q, k, v)
+        return [out, *pull(direction)]
+
+    run = jax.jit(output_and_gradients, static_argnums=0)
+    for actual, expected in zip(run(function, q, k, v), run(attend_reference, q, k, v), strict=True):
+        assert actual.dtype == dtype
+        assert actual.sharding == q.sharding
+        np.testing.assert_allclose(
+            *(np.float32(x) for x in (actual, expected)), rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype]
+        )
+
+
+@BOTH
+@pytest.mark.parametrize("dtype", list(TOLERANCE))
+@pytest.mark.parametrize("function", [attend, attend_by_head])
+def test_the_form_of_this_backend_is_the_reference(kind, dtype, function):
+    with on_mesh(2, 2):
+        assert_is_reference(function, kind, (2, 7, 4, 6), dtype)
+
+
+def splash_step_by_step(q, k, v, kind):
+    return attend_splash(q, k, v, kind, interpret=True)
+
+
+@BOTH
+@pytest.mark.parametrize(("width", "dtype"), [(64, jnp.float32), (80, jnp.bfloat16)])
+def test_splash_is_the_reference(kind, width, dtype):
+    """Interpreted, in two tiles: 384 tokens are three blocks of 128."""
+    with on_mesh():
+        assert_is_reference(splash_step_by_step, kind, (1, 384, 1, width), dtype)
+
+
+def test_splash_runs_on_each_devices_rows_and_heads():
+    with on_mesh(2, 2):
+        assert_is_reference(splash_step_by_step, Attention.CAUSAL, (2, 128, 2, 16), jnp.float32)
+
+
+@pytest.mark.parametrize(
+    ("platform", "device", "length", "width", "dtype", "kernel"),
+    [
+        ("tpu", "TPU v5 lite", 2048, 64, jnp.bfloat16, Kernel.SPLASH),
+        ("tpu", "TPU v5", 128, 80, jnp.float32, Kernel.SPLASH),
+        ("tpu", "TPU v5", 2000, 128, jnp.bfloat16, Kernel.EINSUM),
+        ("tpu", "TPU v5", 64, 128, jnp.bfloat16, Kernel.EINSUM),
+        ("gpu", "NVIDIA H100 80GB HBM3", 2048, 128, jnp.bfloat16, Kernel.CUDNN),
+        ("gpu", "NVIDIA H100 80GB HBM3", 2048, 128, jnp.float32, Kernel.EINSUM),
+        ("gpu", "NVIDIA H100 80GB HBM3", 2048, 20, jnp.bfloat16, Kernel.EINSUM),
+        ("gpu", "NVIDIA H100 80GB HBM3", 2048, 256, jnp.bfloat16, Kernel.EINSUM),
+        ("gpu", "Tesla V100-SXM2-16GB", 2048, 128, jnp.bfloat16, Kernel.EINSUM),
+        ("cpu", "cpu", 2048, 128, jnp.bfloat16, Kernel.EINSUM),
+    ],
+)
+def test_the_kernel_of_a_device_and_shape(platform, device, length, width, dtype, kernel):
+    assert pick_kernel(platform, device, length, width, dtype) is kernel
+
+
+@pytest.mark.parametrize(("length", "splash"), [(256, True), (200, False)])
+def test_the_mesh_decides_and_not_this_machine(length, splash):
+    """Traced on a CPU for a TPU's mesh: the TPU's kernel where the shape fits it."""
+    device = AbstractDevice("TPU v5 lite", 1, "tpu")
+    mesh = AbstractMesh((2, 1), (DATA, MODEL), (AxisType.Explicit,) * 2, abstract_device=device)
+    x = jax.ShapeDtypeStruct((2, length, 2, 64), jnp.bfloat16, sharding=jax.NamedSharding(mesh, BATCH_LHK))
+    with jax.sharding.use_abstract_mesh(mesh):
+        traced = jax.make_jaxpr(lambda q: attend(q, q, q, Attention.CAUSAL))(x)
+    assert ("pallas_call" in str(traced)) is splash

@@ -1,0 +1,71 @@
+"""What a run says of itself: the tokens and bytes that were evaluated, and its MFU where the peak is known."""
+
+import math
+from pathlib import Path
+
+import pytest
+from running import Workshop, result, workshop
+
+from mdm_jax.counting import step_flops
+from mdm_jax.data.store import open_split
+from mdm_jax.data.tokenizer import load_tokenizer
+from mdm_jax.devices.accelerators import DEVICES, peak_flops_per_second
+from mdm_jax.files.storage import as_path
+from mdm_jax.manifest import read_manifest
+from mdm_jax.results import Status, result_of, write_result
+from mdm_jax.run.execute import Record
+from mdm_jax.spec import Family, FlopConvention, RunSpec
+from mdm_jax.train.loop import Watch
+
+H100 = "NVIDIA H100 80GB HBM3"
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory) -> Workshop:
+    return workshop(tmp_path_factory)
+
+
+def test_the_row_says_which_tokens_were_evaluated_and_their_bits_a_byte(shop) -> None:
+    spec = shop.spec(Family.ARM)
+    row = result(shop.undisturbed(spec), spec)
+    assert spec.evaluation.eval_tokens == 500
+    assert row.eval_tokens == 256  # one batch of 16 rows of 16; 500 tokens fill no second one
+    tokens = open_split(spec.data.directory, "validation").tokens(0, 256)
+    text = load_tokenizer(spec.data.directory).decode(tokens)
+    assert row.loss is not None
+    assert row.bits_per_byte == pytest.approx(row.loss / math.log(2) * 256 / len(text.encode()), rel=1e-12)
+    whole_split = row.loss / math.log(2) / read_manifest(spec.data.directory).validation.bytes_per_token
+    assert row.bits_per_byte != pytest.approx(whole_split, rel=1e-3)
+    assert row.mfu is None  # a CPU has no published peak
+
+
+def test_peaks_are_found_by_the_names_that_jax_gives() -> None:
+    names = {"TPU v4": "v4", "TPU v5 lite": "v5e", "TPU v5": "v5p", "TPU v5p": "v5p", "TPU v6 lite": "v6e"}
+    names |= {H100: "h100", "NVIDIA H200": "h200"}
+    for name, kind in names.items():
+        assert peak_flops_per_second(name) == DEVICES[kind].flops_per_second
+    for other in ("cpu", "", "TPU v4 lite", "NVIDIA H100 PCIe", "NVIDIA H200 NVL", "NVIDIA A100-SXM4-80GB"):
+        assert peak_flops_per_second(other) is None
+
+
+def attempt(folder: Path, seconds: float, steps: int) -> Record:
+    """A run's record after so many seconds in so many steps on one H100."""
+    record = Record(RunSpec(), as_path(folder))
+    record.learn(device=H100)
+    record.spent(Watch(seconds_in_steps=seconds, steps_timed=steps))
+    return record
+
+
+def test_costs_are_of_all_attempts(tmp_path) -> None:
+    a_step = step_flops(RunSpec(), FlopConvention.EXACT) / DEVICES["h100"].flops_per_second
+    first = attempt(tmp_path / "alone", 40_000 * a_step, 10_000).write(Status.RUNNING)
+    assert first.mfu == pytest.approx(0.25, rel=1e-4)
+    cost = {"wall_seconds": 100.0, "goodput": 0.25, "mfu": 0.5}
+    write_result(tmp_path / "result.json", result_of(RunSpec(), Status.RUNNING, **cost))
+    killed = Record(RunSpec(), as_path(tmp_path)).write(Status.RUNNING)  # before it has saved a checkpoint
+    assert (killed.goodput, killed.mfu) == (pytest.approx(0.25, rel=0.02), 0.5)
+    resumed = attempt(tmp_path, 75.0, round(0.3 * 25 / a_step)).write(Status.OK)
+    assert resumed.attempts == 3
+    assert 100 < (resumed.wall_seconds or 0) < 110
+    assert resumed.goodput == pytest.approx(1, rel=0.1)
+    assert resumed.mfu == pytest.approx((0.5 * 25 + 0.3 * 25) / 100, rel=1e-3)

@@ -1,0 +1,225 @@
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+
+from mdm_jax.config import default_run, load_config, override, to_spec
+from mdm_jax.files.sealed_json import seal, unseal
+from mdm_jax.spec import (
+    CellSpec,
+    CorpusSource,
+    CorpusSpec,
+    DataSpec,
+    Family,
+    HardwareSpec,
+    LevelSampler,
+    ModelSpec,
+    NoiseSchedule,
+    ObjectiveSpec,
+    RunSpec,
+    ScheduleSpec,
+    TokenizerKind,
+    TokenizerSpec,
+    Variant,
+    Weighting,
+    from_json,
+    pair,
+    to_json,
+)
+from mdm_jax.spec.run_spec import LATER
+from mdm_jax.spec.validation import build, to_dict
+
+CONTINUOUS = ObjectiveSpec(Variant.CONTINUOUS, LevelSampler.SHIFTED, NoiseSchedule.COSINE)
+TEXT = DataSpec(
+    CorpusSpec(CorpusSource.JSONL, "corpus/*.jsonl", "body", 1 << 20),
+    TokenizerSpec(TokenizerKind.SENTENCEPIECE, 512),
+    seq_len=128,
+)
+SPECS = {
+    "default": RunSpec(),
+    "arm": pair(RunSpec(), Family.ARM),
+    "continuous": RunSpec(objective=CONTINUOUS, seed=7),
+    "weighted": RunSpec(objective=ObjectiveSpec(weighting=Weighting.CLIPPED)),
+    "text": RunSpec(model=ModelSpec(vocab_size=512), data=TEXT, cell=CellSpec(budget=3e20, size="170")),
+}
+
+
+def leaves(tree: dict, where: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for key, value in tree.items():
+        flat |= leaves(value, f"{where}{key}.") if isinstance(value, dict) else {where + key: value}
+    return flat
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_json_round_trip(name: str) -> None:
+    line = to_json(SPECS[name])
+    assert "\n" not in line
+    assert from_json(line) == SPECS[name]
+    assert to_json(from_json(line)) == line
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"hardware": HardwareSpec(microbatches=4, log_every=3)},
+        {"cell": CellSpec(budget=1e12, size="2x64", parent_run_id="mdm")},
+        {"data": dataclasses.replace(DataSpec(), directory="elsewhere", data_hash="0" * 64)},
+    ],
+)
+def test_run_id_ignores_where_it_runs(change: dict) -> None:
+    changed = dataclasses.replace(RunSpec(), **change)
+    assert changed != RunSpec()
+    assert changed.run_id == RunSpec().run_id
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "seed=1",
+        "model.d_ffn=260",
+        "model.compute_dtype=bfloat16",
+        "optim.lr_peak=0.003",
+        "optim.ema_decay=0.99",
+        "schedule.steps=1001",
+        "objective.weighting=bell",
+        "data.seq_len=65",
+        "data.corpus.max_bytes=1000",
+        "data.validation_fraction=0.03",
+        "evaluation.mc_samples=17",
+    ],
+)
+def test_run_id_changes_with_the_science(setting: str) -> None:
+    changed = to_spec(RunSpec, override(default_run(), [setting]))
+    assert changed.run_id != RunSpec().run_id
+    assert changed.spec_hash != RunSpec().spec_hash
+
+
+@dataclasses.dataclass(frozen=True)
+class _Grown:
+    """A spec that has got a field since its first release."""
+
+    old: int = 1
+    new: int = dataclasses.field(default=2, metadata=LATER)
+
+
+def test_a_later_field_leaves_the_hash_of_older_specs_alone() -> None:
+    assert to_dict(_Grown(old=3), hashed_only=True) == {"old": 3}
+    assert to_dict(_Grown(new=5), hashed_only=True) == {"old": 1, "new": 5}
+    assert to_dict(_Grown()) == {"old": 1, "new": 2}
+
+
+def test_the_default_run_keeps_its_id() -> None:
+    """Results that were published under an id stay theirs."""
+    assert RunSpec().run_id == "mdm-2x64-0f5ea23a17c4"
+
+
+def test_run_id_shows_family_and_shape() -> None:
+    spec = RunSpec(model=ModelSpec(n_layers=3, d_model=96))
+    assert spec.run_id.startswith("mdm-3x96-")
+    assert pair(spec, Family.ARM).run_id.startswith("arm-3x96-")
+
+
+@pytest.mark.parametrize("family", Family)
+@pytest.mark.parametrize("name", SPECS)
+def test_pair_differs_in_objective_and_attention_alone(name: str, family: Family) -> None:
+    spec = SPECS[name]
+    twin = pair(spec, family)
+    assert twin.family is family
+    before, after = leaves(to_dict(spec)), leaves(to_dict(twin))
+    differing = {key for key in before if before[key] != after[key]}
+    assert all(key.startswith("objective.") or key == "model.attention" for key in differing)
+    if family is not spec.family:
+        assert "model.attention" in differing
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        ({"seed": 1}, "was the line edited"),
+        ({"run_id": "mdm-2x64-000000000000"}, "was the line edited"),
+        ({"schema_version": 3}, "schema_version = 3"),
+        ({"schema_version": None}, "schema_version"),
+        ({"sead": 1}, "did you mean seed"),
+        ({"seed": "1"}, "of type int"),
+        ({"seed": True}, "of type int"),
+        ({"seed": -1}, "from 0 to"),
+        ({"model": 3}, "a mapping"),
+        ({"objective": {"variant": "counts"}}, "count, continuous, nll"),
+    ],
+)
+def test_from_json_refuses(edit: dict, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        from_json(json.dumps(seal(unseal(to_json(RunSpec()), 2) | edit)))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"schema_version": 1', "[" * 100_000, "\0"])
+def test_from_json_refuses_what_is_no_object(text: str) -> None:
+    with pytest.raises(ValueError, match="not a JSON object"):
+        from_json(text)
+
+
+def test_from_json_refuses_every_truncation() -> None:
+    line = to_json(SPECS["text"])
+    for length in range(len(line)):
+        with pytest.raises(ValueError):
+            from_json(line[:length])
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
+def test_numbers_are_finite(number: str) -> None:
+    with pytest.raises(ValueError, match="finite"):
+        build(RunSpec, json.loads(f'{{"optim": {{"lr_peak": {number}}}}}'))
+
+
+def test_unknown_key_names_the_nearest() -> None:
+    with pytest.raises(ValueError, match=r"unknown key optim\.lr_peek: did you mean optim\.lr_peak\?"):
+        build(RunSpec, {"optim": {"lr_peek": 1.0}})
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "said"),
+    [
+        (ModelSpec, {"d_model": 65}, "multiple of 2"),
+        (ModelSpec, {"n_layers": 0}, "model.n_layers = 0"),
+        (ScheduleSpec, {"steps": 10, "warmup_steps": 11}, "from 0 to steps = 10"),
+        (ScheduleSpec, {"cooldown_steps": 5}, "cooldown_steps"),
+        (ObjectiveSpec, {"variant": Variant.CONTINUOUS}, "objective.levels"),
+        (ObjectiveSpec, {"variant": Variant.NLL, "weighting": Weighting.BELL}, "objective.weighting = 'bell'"),
+        (CorpusSpec, {"source": CorpusSource.TEXT}, "corpus.path"),
+        (TokenizerSpec, {"vocab_size": 300}, "257 for bytes"),
+        (RunSpec, {"model": ModelSpec(vocab_size=300)}, "tokenizer.vocab_size = 257"),
+        (RunSpec, {"hardware": HardwareSpec(mesh_data=3)}, "divides global_batch = 16"),
+        (RunSpec, {"hardware": HardwareSpec(mesh_model=4)}, "model.n_heads = 2"),
+        (RunSpec, {"objective": ObjectiveSpec(Variant.NLL)}, "causal for the ARM"),
+    ],
+)
+def test_bounds_are_named(section: type, change: dict, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        section(**change)
+
+
+def test_config_is_locked_and_overridable() -> None:
+    config: Any = default_run()
+    with pytest.raises(AttributeError, match="lr_peak"):
+        config.optim.lr_peek = 1.0
+    changed = override(config, ["optim.lr_peak=1e-3", "data.corpus.source=text", "data.corpus.path=a=b.txt"])
+    spec = to_spec(RunSpec, changed)
+    assert (spec.optim.lr_peak, spec.data.corpus.path) == (1e-3, "a=b.txt")
+    assert to_spec(RunSpec, config) == RunSpec()
+    with pytest.raises(ValueError, match=r"did you mean optim\.lr_peak"):
+        override(config, ["optim.lr_peek=1"])
+    with pytest.raises(ValueError, match=r"section\.key=value"):
+        override(config, ["optim.lr_peak"])
+
+
+def test_experiment_file_with_a_misspelt_key_is_one_line(tmp_path) -> None:
+    file = tmp_path / "wrong.py"
+    file.write_text(
+        "from mdm_jax.config import default_run\n"
+        "def get_config():\n    config = default_run()\n    config.optim.lr_peek = 1.0\n    return config\n"
+    )
+    with pytest.raises(ValueError, match="lr_peek") as caught:
+        load_config(str(file))
+    assert "\n" not in str(caught.value)
