@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from analysis.sampling import DRAWS, LEVEL, SEED, UNIT, UNITS
-from mdm_jax.command import Parser
+from mdm_jax.command import BAD, DONE, INTERRUPTED, Parser
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -143,11 +143,17 @@ def plain(value: Any) -> Any:
 
 
 def answer(
-    made: argparse.ArgumentParser, arguments: Any, work: Callable[[argparse.Namespace], Answer],
+    made: argparse.ArgumentParser,
+    arguments: Any,
+    work: Callable[[argparse.Namespace], Answer],
     text: Callable[[Answer], str],
-) -> int:  # fmt: skip
-    """Exit code of a command line: 0 with `work`'s answer on stdout, 1 with one line on stderr that says why not."""
+) -> int:
+    """Exit code of a command line: 0 with `work`'s answer on stdout; else one line on stderr says why not.
+
+    It is 1 for what the user can mend, and 130 after Ctrl-C.
+    """
     given = made.parse_args(arguments)
+    module = made.prog.removeprefix("python -m ")
     try:
         found = work(given)
         if getattr(given, "json", False):
@@ -158,7 +164,9 @@ def answer(
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, OSError) as error:
-        module = made.prog.removeprefix("python -m ")
         print(f"{module}: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    return 0
+        return BAD
+    except KeyboardInterrupt:
+        print(f"{module}: stopped by Ctrl-C", file=sys.stderr)
+        return INTERRUPTED
+    return DONE
