@@ -5,6 +5,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from analysis import tables
+from analysis.checks.holdout import holdout, summarise_runs
+from analysis.checks.sweep import check
+from analysis.minima.bootstrap import fit_law
+from analysis.minima.cells import QUANTITIES
+from analysis.minima.fit import fit_recipe
 from analysis.options import (
     add_json,
     add_level,
@@ -16,6 +22,8 @@ from analysis.options import (
     refuse_recipe,
     runs_of,
 )
+from analysis.runs.load import records, usable_runs
+from analysis.surface.fit import PARAMETERS, fit_parametric
 
 APPROACHES = ("isoflop", "parametric", "envelope")
 
@@ -57,16 +65,10 @@ def fit_tree(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def _isoflop(given: argparse.Namespace) -> dict[str, Any]:
-    from analysis.checks.holdout import holdout
-    from analysis.checks.sweep import check
-    from analysis.minima.bootstrap import fit_law
-    from analysis.minima.fit import fit_recipe
-    from analysis.runs.load import records
-
     fit = fit_recipe(runs_of(given), recipe_of(given))
     laws = []
     for family in fit.families:
-        for quantity in ("loss_opt", "n_opt", "d_opt"):
+        for quantity in QUANTITIES:
             law = fit_law(fit, family, quantity, given.convention, given.weighted)
             if law is not None:
                 laws.append({"family": family, "quantity": quantity, **_law(law, given.level)})
@@ -82,11 +84,6 @@ def _law(law: Any, level: float) -> dict[str, Any]:
 
 
 def _parametric(given: argparse.Namespace) -> dict[str, Any]:
-    from analysis.checks.holdout import holdout, summarise_runs
-    from analysis.checks.sweep import check
-    from analysis.runs.load import records, usable_runs
-    from analysis.surface.fit import PARAMETERS, fit_parametric
-
     runs = runs_of(given)
     fits, told, doubts, refusals = [], [], {}, []
     for family in sorted(set(usable_runs(runs)["family"])):
@@ -115,7 +112,6 @@ def _parametric(given: argparse.Namespace) -> dict[str, Any]:
 
 def _envelope(given: argparse.Namespace) -> dict[str, Any]:
     from analysis.laws.envelope import fit_envelope
-    from analysis.runs.load import records
     from analysis.runs.training_curves import read_curves
 
     envelope = fit_envelope(read_curves(given.runs, given.where), given.convention)
@@ -127,12 +123,8 @@ def _envelope(given: argparse.Namespace) -> dict[str, Any]:
 
 def text(tree: dict[str, Any]) -> str:
     """Tables, and the findings as lines."""
-    from analysis import tables
-
-    shapes = {"minima": tables.minimum_row, "laws": tables.law_row, "fits": tables.surface_row}
-    shapes |= {"points": tables.point_row, "holdout": tables.prediction_row, "heldout": tables.heldout_row}
-    filled = {name: shape for name, shape in shapes.items() if tree.get(name)}
-    parts = [tables.titled(name, [shape(row) for row in tree[name]]) for name, shape in filled.items()]
+    filled = {name: row_of for name, row_of in tables.ROWS.items() if tree.get(name)}
+    parts = [f"{name}\n{tables.aligned([row_of(row) for row in tree[name]])}" for name, row_of in filled.items()]
     parts += ["\n".join(f"{name}: no surface: {why}" for name, why in tree.get("without_surface", {}).items())]
     parts += ["\n".join(tables.finding_line(row) for row in tree.get("findings", []))]
     return "\n\n".join(part for part in parts if part)

@@ -4,6 +4,8 @@ A report's headline and its tables, `python -m analysis.gap`, `python -m isoflop
 functions take them from here, so that they print the same interval for the same loss on the same sweep.
 """
 
+from collections.abc import Sequence
+
 DRAWS = 4000
 """Bootstrap draws: the ends of a 95% interval then move by a thirtieth of its half width from seed to seed."""
 PARAMETRIC_DRAWS = 1000
@@ -14,3 +16,16 @@ UNIT = "run"
 """What the bootstrap perturbs."""
 LEVEL = 0.95
 """Level of all intervals."""
+MAX_DRAWS = 1_000_000
+
+
+def check_bootstrap(unit: str, units: Sequence[str], n: int, seed: int) -> None:
+    """Refuses a bootstrap that cannot be drawn.
+
+    Raises:
+        ValueError: a unit that is none of `units`, or n or seed out of range.
+    """
+    if unit not in units:
+        raise ValueError(f"unit = {unit!r}: must be one of {', '.join(units)}")
+    if not 1 <= n <= MAX_DRAWS or seed < 0:
+        raise ValueError(f"n = {n}, seed = {seed}: must be 1 to {MAX_DRAWS}, and at least 0")

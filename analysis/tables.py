@@ -16,10 +16,10 @@ from analysis.wording import (
     with_interval,
 )
 
-QUANTITIES = {
-    "loss_opt": "loss", "n_opt": "N*", "d_opt": "D*", "loss": "loss", "n": "N*", "d": "D*", "run_loss": "runs' losses",
-}  # fmt: skip
+QUANTITIES = {"loss_opt": "loss", "n_opt": "N*", "d_opt": "D*", "loss": "loss", "n": "N*", "d": "D*"}
+QUANTITIES["run_loss"] = "runs' losses"
 """How tables name what a law predicts."""
+Row = dict[str, Any]
 
 
 def aligned(rows: list[dict[str, str]]) -> str:
@@ -34,89 +34,80 @@ def html_table(rows: list[dict[str, str]]) -> str:
     return pd.DataFrame(rows).to_html(index=False, border=0)
 
 
-def titled(title: str, rows: list[dict[str, str]]) -> str:
-    """A table under its name."""
-    return f"{title}\n{aligned(rows)}"
+def _cell(row: Row) -> dict[str, str]:
+    return {"family": family_name(row["family"]), "budget": scientific(row["budget"])}
 
 
-def minimum_row(row: dict[str, Any]) -> dict[str, str]:
+def minimum_row(row: Row) -> dict[str, str]:
     """One of `IsoFlopFit.minima`."""
-    return {
-        "family": family_name(row["family"]), "budget": scientific(row["budget"]),
-        "status": row["status"].replace("_", " "), "sizes": str(row["n_sizes"]),
-        "loss": with_error(row["loss_opt"], row["loss_opt_se"]), "N*": count(row["n_opt"]),
-        "± %": significant(100 * row["n_opt_se"] / row["n_opt"], 2), "D*": count(row["d_opt"]),
-    }  # fmt: skip
+    loss, error = with_error(row["loss_opt"], row["loss_opt_se"]), significant(100 * row["n_opt_se"] / row["n_opt"], 2)
+    state = {"status": row["status"].replace("_", " "), "sizes": str(row["n_sizes"])}
+    return _cell(row) | state | {"loss": loss, "N*": count(row["n_opt"]), "± %": error, "D*": count(row["d_opt"])}
 
 
-def drawn_minimum_row(row: dict[str, Any]) -> dict[str, str]:
+def drawn_minimum_row(row: Row) -> dict[str, str]:
     """A minimum with the intervals that a bootstrap's draws give it."""
-    return {
-        "family": family_name(row["family"]),
-        "budget": scientific(row["budget"]),
-        "loss": with_interval(*row["loss_opt"], digits=4),
-        **{name: "{} [{}, {}]".format(*map(count, row[of])) for name, of in (("N*", "n_opt"), ("D*", "d_opt"))},
-        "lost draws": f"{row['lost']:.1%}",
-    }
+    sizes = {name: "{} [{}, {}]".format(*map(count, row[of])) for name, of in (("N*", "n_opt"), ("D*", "d_opt"))}
+    return _cell(row) | {"loss": with_interval(*row["loss_opt"], digits=4), **sizes, "lost draws": f"{row['lost']:.1%}"}
 
 
-def law_row(row: dict[str, Any]) -> dict[str, str]:
+def law_row(row: Row) -> dict[str, str]:
     """A power law, with its exponent's interval."""
-    return {
-        "family": family_name(row["family"]), "quantity": QUANTITIES[row["quantity"]],
-        "coefficient": significant(row["coefficient"], 4),
-        "exponent": with_interval(row["exponent"], row["lower"], row["upper"]), "dof": str(row["dof"]),
-    }  # fmt: skip
+    law = {"family": family_name(row["family"]), "quantity": QUANTITIES[row["quantity"]]}
+    exponent = with_interval(row["exponent"], row["lower"], row["upper"])
+    return law | {"coefficient": significant(row["coefficient"], 4), "exponent": exponent, "dof": str(row["dof"])}
 
 
-def surface_row(row: dict[str, Any]) -> dict[str, str]:
+def surface_row(row: Row) -> dict[str, str]:
     """A parametric fit."""
-    return {
-        "family": family_name(row["family"]), "runs": str(row["runs"]),
-        **{name: significant(row[name], 4) for name in ("E", "A", "B", "alpha", "beta")},
-        "N* exponent": significant(row["n_exponent"]), "starts agree": f"{row['starts_agreeing']} of {row['starts']}",
-        "converged": "yes" if row["converged"] else f"no: {row['reason']}",
-    }  # fmt: skip
+    parameters = {name: significant(row[name], 4) for name in ("E", "A", "B", "alpha", "beta")}
+    agree = f"{row['starts_agreeing']} of {row['starts']}"
+    end = {"starts agree": agree, "converged": "yes" if row["converged"] else f"no: {row['reason']}"}
+    exponent = {"N* exponent": significant(row["n_exponent"])}
+    return {"family": family_name(row["family"]), "runs": str(row["runs"])} | parameters | exponent | end
 
 
-def point_row(row: dict[str, Any]) -> dict[str, str]:
+def point_row(row: Row) -> dict[str, str]:
     """A point of the envelope."""
-    return {
-        "family": family_name(row["family"]), "FLOPs": scientific(row["flops"]), "status": row["status"],
-        "loss": significant(row["loss"], 4), "N": count(row["n"]), "D": count(row["d"]), "run": str(row["run_id"]),
-    }  # fmt: skip
+    point = {"family": family_name(row["family"]), "FLOPs": scientific(row["flops"]), "status": row["status"]}
+    best = {"loss": significant(row["loss"], 4), "N": count(row["n"]), "D": count(row["d"]), "run": str(row["run_id"])}
+    return point | best
 
 
-def prediction_row(row: dict[str, Any]) -> dict[str, str]:
+def prediction_row(row: Row) -> dict[str, str]:
     """A held-out minimum and what a law said of it."""
     loss = row["quantity"] == "loss_opt"
-    predicted, observed = (significant(row[k], 4) if loss else count(row[k]) for k in ("predicted", "observed"))
+    seen = {k: significant(row[k], 4) if loss else count(row[k]) for k in ("predicted", "observed")}
+    floor = floors_text((row["floor"], row["floor"]), row["floor_undetermined"])
+    law = {"quantity": QUANTITIES[row["quantity"]], "law": LAWS[row["law"]], "floor": floor}
     inside = {None: "–", True: "yes", False: "no"}[row["inside"]]
-    return {
-        "family": family_name(row["family"]), "budget": scientific(row["budget"]),
-        "quantity": QUANTITIES[row["quantity"]], "law": LAWS[row["law"]],
-        "floor": floors_text((row["floor"], row["floor"]), row["floor_undetermined"]), "predicted": predicted,
-        "observed": observed, "error %": significant(100 * row["error"], 2), "in interval": inside,
-    }  # fmt: skip
+    return _cell(row) | law | seen | {"error %": significant(100 * row["error"], 2), "in interval": inside}
 
 
-def heldout_row(row: dict[str, Any]) -> dict[str, str]:
+def heldout_row(row: Row) -> dict[str, str]:
     """The held-out runs of a budget and what the surface said of them."""
-    return {
-        "family": family_name(row["family"]), "budget": scientific(row["budget"]), "runs": str(row["runs"]),
-        "mean error, nats": f"{row['bias_nats']:+.4f}".replace("-", "−"), "rms error, nats": f"{row['rms_nats']:.4f}",
-        "in interval": f"{row['inside']} of {row['runs']}",
-    }  # fmt: skip
+    mean, runs = f"{row['bias_nats']:+.4f}".replace("-", "−"), str(row["runs"])
+    errors = {"mean error, nats": mean, "rms error, nats": f"{row['rms_nats']:.4f}"}
+    return _cell(row) | {"runs": runs} | errors | {"in interval": f"{row['inside']} of {runs}"}
 
 
-def gap_row(row: dict[str, Any]) -> dict[str, str]:
+def gap_row(row: Row) -> dict[str, str]:
     """A row of `gap_sensitivity`."""
-    return {
-        "curve": row["curve"], "FLOPs": CONVENTIONS[row["convention"]], "law": LAWS[row["law"]],
-        "floor": floors_text((row["floor_arm"], row["floor_mdm"]), row["floor_status"] == "undetermined"),
-        "loss": significant(row["loss"], 4),
-        "MDM / ARM": with_interval(row["ratio"], row["lower"], row["upper"]), "support": row["support"] or "none",
-    }  # fmt: skip
+    floor = floors_text((row["floor_arm"], row["floor_mdm"]), row["floor_status"] == "undetermined")
+    choice = {"curve": row["curve"], "FLOPs": CONVENTIONS[row["convention"]], "law": LAWS[row["law"]], "floor": floor}
+    ratio = with_interval(row["ratio"], row["lower"], row["upper"])
+    return choice | {"loss": significant(row["loss"], 4), "MDM / ARM": ratio, "support": row["support"] or "none"}
+
+
+ROWS = {
+    "minima": minimum_row,
+    "laws": law_row,
+    "fits": surface_row,
+    "points": point_row,
+    "holdout": prediction_row,
+    "heldout": heldout_row,
+}
+"""The row of each table that `python -m analysis.fit` prints."""
 
 
 def gap_point_row(point: Any) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import math
 
-from analysis.law_names import LawName
+from analysis.laws.names import LawName
 
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 CONVENTIONS = {

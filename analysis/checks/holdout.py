@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.law_names import LawName
+from analysis.laws.names import LawName
 from analysis.laws.power_law import PowerLaw
 from analysis.laws.saturating import SaturatingPowerLaw, fit_saturating_power_law
 from analysis.minima.bootstrap import fit_law
-from analysis.minima.cells import without_window
+from analysis.minima.cells import QUANTITIES, without_window
 from analysis.minima.fit import IsoFlopFit, fit_recipe
 from analysis.runs.load import numbers, select, usable_runs
+from analysis.sampling import LEVEL
 from analysis.surface.bootstrap import bootstrap_parametric
 from analysis.surface.fit import ParametricFit, fit_parametric, fit_surface
 from analysis.wording import family_name, scientific
 from mdm_jax.results import flop_column
 
-QUANTITIES = ("loss_opt", "n_opt", "d_opt")
 RUN_LOSS = "run_loss"
 FEWEST_FOR_A_FLOOR = 4
 FEWEST_BELOW = 3
@@ -35,7 +35,7 @@ def holdout(
     fit: IsoFlopFit | ParametricFit,
     budget_max: float | Mapping[str, float],
     convention: str = "smdm_6nd",
-    level: float = 0.95,
+    level: float = LEVEL,
 ) -> pd.DataFrame:
     """Predictions of what lies above `budget_max` from what lies at or below it.
 
@@ -56,14 +56,13 @@ def holdout(
         ValueError: nothing to predict above, or too little below: two minima of a family, or the runs of a surface
             that converges.
     """
-    rows = _surface(fit, budget_max, level) if isinstance(fit, ParametricFit) else _laws(
-        fit, budget_max, convention, level
-    )  # fmt: skip
-    return pd.DataFrame(rows)
+    if isinstance(fit, ParametricFit):
+        return pd.DataFrame(_surface(fit, budget_max, level))
+    return pd.DataFrame(_laws(fit, budget_max, convention, level))
 
 
 def largest_held_out(
-    fit: IsoFlopFit, level: float = 0.95, surfaces: Mapping[str, ParametricFit] | None = None
+    fit: IsoFlopFit, level: float = LEVEL, surfaces: Mapping[str, ParametricFit] | None = None
 ) -> pd.DataFrame:
     """`holdout` of the losses of each family's largest usable budget, by laws and by the surface of its runs.
 
@@ -101,10 +100,9 @@ def summarise_runs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     out = []
     for (family, budget), group in sorted(groups.items()):
         errors = np.array([row["error_nats"] for row in group])
-        out.append({
-            "family": family, "budget": budget, "runs": len(group), "bias_nats": float(errors.mean()),
-            "rms_nats": float(np.sqrt((errors**2).mean())), "inside": sum(bool(row["inside"]) for row in group),
-        })  # fmt: skip
+        error = {"bias_nats": float(errors.mean()), "rms_nats": float(np.sqrt((errors**2).mean()))}
+        inside = sum(bool(row["inside"]) for row in group)
+        out.append({"family": family, "budget": budget, "runs": len(group), **error, "inside": inside})
     return out
 
 
@@ -163,11 +161,10 @@ def _family(
             laws[LawName.SATURATING.value] = fit_saturating_power_law(c_below, losses, "free")
         for name, fitted in laws.items():
             ends = fitted.prediction_interval(c_above, level)
-            where = family, quantity, name
-            known = {"floor": fitted.floor, "floor_undetermined": fitted.floor_undetermined}
-            rows += _rows(
-                where, numbers(above, "budget"), fitted.predict(c_above), numbers(above, quantity), ends, known
-            )
+            law_of = {"family": family, "quantity": quantity, "law": name}
+            law_of |= {"floor": fitted.floor, "floor_undetermined": fitted.floor_undetermined}
+            predicted = fitted.predict(c_above)
+            rows += _rows(law_of, numbers(above, "budget"), predicted, numbers(above, quantity), ends)
     return rows
 
 
@@ -186,23 +183,23 @@ def _surface(fit: ParametricFit, budget_max: float | Mapping[str, float], level:
     draws = bootstrap_parametric(below, n=DRAWS)
     n, d = runs.n[above], runs.d[above]
     ends = draws.predict_interval(below, n, d, level)
-    where = fit.family, RUN_LOSS, LawName.PARAMETRIC.value
-    known = {"floor": below.E, "floor_undetermined": below.floor_vanished}
-    return _rows(where, compute[above], below.predict(n, d), runs.losses[above], ends, known)
+    law_of = {"family": fit.family, "quantity": RUN_LOSS, "law": LawName.PARAMETRIC.value}
+    law_of |= {"floor": below.E, "floor_undetermined": below.floor_vanished}
+    return _rows(law_of, compute[above], below.predict(n, d), runs.losses[above], ends)
 
 
 def _rows(
-    where: tuple[str, str, str], budgets: np.ndarray, predicted: np.ndarray, observed: np.ndarray,
-    ends: tuple[np.ndarray, np.ndarray], known: dict[str, Any],
-) -> list[dict[str, Any]]:  # fmt: skip
-    """One row a prediction; `where` is (family, quantity, law), `known` what is known of the law's floor."""
-    rows = []
+    law_of: dict[str, Any],
+    budgets: np.ndarray,
+    predicted: np.ndarray,
+    observed: np.ndarray,
+    ends: tuple[np.ndarray, ...],
+) -> list[dict[str, Any]]:
+    """One row a prediction; `law_of` says which law of which family predicts what, and its floor."""
+    rows, in_nats = [], "loss" in law_of["quantity"]
     for budget, said, seen, low, high in zip(budgets, predicted, observed, *ends, strict=True):
-        rows.append({
-            "family": where[0], "budget": float(budget), "quantity": where[1], "law": where[2], **known,
-            "predicted": float(said), "observed": float(seen), "error": float(said / seen - 1),
-            "error_nats": float(said - seen) if "loss" in where[1] else math.nan,
-            "lower": float(low), "upper": float(high),
-            "inside": bool(low <= seen <= high) if np.isfinite(low) else None,
-        })  # fmt: skip
+        row = {"family": law_of["family"], "budget": float(budget), **law_of}
+        row |= {"predicted": float(said), "observed": float(seen), "error": float(said / seen - 1)}
+        row |= {"error_nats": float(said - seen) if in_nats else math.nan, "lower": float(low), "upper": float(high)}
+        rows.append(row | {"inside": bool(low <= seen <= high) if np.isfinite(low) else None})
     return rows

@@ -33,14 +33,14 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _place(text: str) -> tuple[str, float | None]:
-    """What to read the gap at, and where: loss, flops, loss=2.84 or flops=1e19."""
-    what, _, where = text.partition("=")
-    if what not in ("loss", "flops"):
+    """(quantity, value or None) of loss, flops, loss=2.84 or flops=1e19."""
+    quantity, _, value = text.partition("=")
+    if quantity not in ("loss", "flops"):
         raise argparse.ArgumentTypeError(f"{text!r}: must be loss or flops, or such as loss=2.84 or flops=1e19")
     try:
-        return what, float(where) if where else None
+        return quantity, float(value) if value else None
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}: {where!r} is not a number") from None
+        raise argparse.ArgumentTypeError(f"{text!r}: {value!r} is not a number") from None
 
 
 def tree_of(given: argparse.Namespace) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def tree_of(given: argparse.Namespace) -> dict[str, Any]:
     from analysis.checks.sweep import check
     from analysis.gap.laws import check_floor
     from analysis.gap.sensitivity import DEFAULT_LAWS, check_place, gap_sensitivity
-    from analysis.law_names import LawName
+    from analysis.laws.names import LawName
     from analysis.minima.bootstrap import bootstrap, check_draws
     from analysis.minima.curves import CURVES
     from analysis.minima.fit import fit_recipe

@@ -26,27 +26,25 @@ ROUNDING = 1e-12
 
 @dataclass(frozen=True, repr=False)
 class GapPoint:
-    """The compute ratio MDM / ARM at one loss, with its interval and its support."""
+    """The compute ratio MDM / ARM at one loss (nats per token), its interval and its support; nan where unknown."""
 
     law: str
     convention: str
     loss: float
-    """nats per token."""
     flops_arm: float
     flops_mdm: float
     ratio: float
-    """nan where the law says nothing."""
     lower: float
     upper: float
     support: str
     """"interpolated" where both families' minima reach the loss, else "extrapolated"."""
 
     def __str__(self) -> str:
-        place = f"at a loss of {significant(self.loss, 4)} nats per token ({LAWS[self.law]}, "
-        known = "both families measured)" if self.support == INTERPOLATED else "extrapolated)"
+        place = f"at a loss of {significant(self.loss, 4)} nats per token"
         if np.isnan(self.ratio):
-            return f"no gap {place}{known}"
-        return f"gap {with_interval(self.ratio, self.lower, self.upper)} {place}{known}"
+            return f"no gap {place}: the law ({LAWS[self.law]}) says nothing there"
+        known = "both families measured" if self.support == INTERPOLATED else "extrapolated"
+        return f"gap {with_interval(self.ratio, self.lower, self.upper)} {place} ({LAWS[self.law]}, {known})"
 
     __repr__ = __str__
 
@@ -95,6 +93,8 @@ class GapCurve:
         Raises:
             ValueError: the loss is not a finite positive number.
         """
+        if not 0 < loss < np.inf:
+            raise ValueError(f"loss = {loss}: must be a finite positive number, in nats per token")
         return gap_between(self.pair, "loss", np.array([loss]), self.level).points()[0]
 
     def points(self) -> list[GapPoint]:
@@ -149,17 +149,7 @@ def compute_gap(
 
 
 def gap_between(pair: LawPair, at: str, grid: np.ndarray | None, level: float) -> GapCurve:
-    """Ratio of compute at equal loss between two laws, with its interval and its support.
-
-    Args:
-        pair: the ARM's and the MDM's laws and their draws.
-        at: what `grid` holds: "loss" (nats per token) or "flops" (the ARM's).
-        grid: where to evaluate, [G]; by default all measured losses at which both laws may be read.
-        level: of the interval.
-
-    Raises:
-        ValueError: an unknown `at`, a level or a grid out of range, or too few draws for the level.
-    """
+    """The gap between two laws; `at`, `grid` and `level` as in `compute_gap`, and with the same errors."""
     _check(at, level)
     log_l, log_c = _grid(pair, at, grid)
     log_arm, log_mdm = (law.log_flops(log_l)[0] for law in pair.laws)

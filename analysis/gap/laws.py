@@ -14,22 +14,19 @@ from functools import partial
 
 import numpy as np
 
-from analysis.law_names import LawName
 from analysis.laws.floor_solver import fit_floors
 from analysis.laws.floors import Floor, fitted_floor
 from analysis.laws.frontier import Frontier, overlap
 from analysis.laws.interpolate import CUBIC, LINEAR, Interpolation
 from analysis.laws.law import Law
+from analysis.laws.names import LawName
 from analysis.laws.power_law import lines
 from analysis.laws.saturating import DrawnLaws
 from analysis.minima.bootstrap import Bootstrap, check_draws
 
-Minima = tuple[np.ndarray, np.ndarray]
-"""Draws of a family's (log FLOPs, log loss), [n, B] each."""
-Sides = tuple[Frontier, Frontier]
-"""The ARM's and the MDM's measured minima."""
-Laws = tuple[Law, Law]
-"""The ARM's and the MDM's law."""
+Minima = tuple[np.ndarray, np.ndarray]  # draws of a family's log FLOPs and log losses, [n, B] each
+Sides = tuple[Frontier, Frontier]  # the ARM's and the MDM's measured minima
+Laws = tuple[Law, Law]  # the ARM's and the MDM's
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,9 +44,8 @@ class LawPair:
         if arm.convention != mdm.convention:
             raise ValueError(f"convention: arm counts {arm.convention}, mdm {mdm.convention}; they must be the same")
         if arm.family == "mdm" or mdm.family == "arm":
-            raise ValueError(
-                f"arm = the {arm.family}'s minima, mdm = the {mdm.family}'s: must be the ARM's and the MDM's"
-            )
+            names = f"arm = the {arm.family}'s minima, mdm = the {mdm.family}'s"
+            raise ValueError(f"{names}: must be the ARM's and the MDM's")
 
     @property
     def support(self) -> tuple[float, float]:
@@ -81,13 +77,12 @@ class GapLaw:
         if min(counts) < self.fewest[0] or sum(counts) < self.fewest[1]:
             raise ValueError(f"law = {self.name.value!r}: {self.needs}")
         if self.takes_floor != (floor is not None):
-            said = f"must be given with law='given_floor', and only with it (law is {self.name.value!r})"
-            raise ValueError(f"floor = {floor}: {said}")
+            asked = f"must be given with law='given_floor', and only with it (law is {self.name.value!r})"
+            raise ValueError(f"floor = {floor}: {asked}")
         if floor is not None:
             check_floor(sides, floor)
         if self.name.interpolates and overlap(*sides) is None:
-            (arm_low, arm_high), (mdm_low, mdm_high) = (side.loss_range for side in sides)
-            spans = f"arm {arm_low:.4g} to {arm_high:.4g}, mdm {mdm_low:.4g} to {mdm_high:.4g}"
+            spans = "arm {:.4g} to {:.4g}, mdm {:.4g} to {:.4g}".format(*sides[0].loss_range, *sides[1].loss_range)
             raise ValueError(
                 f"the loss ranges do not overlap ({spans}): nothing can be interpolated; "
                 "add larger MDM or smaller ARM budgets, or read an extrapolation with law='power_law'"
@@ -105,11 +100,7 @@ class GapLaw:
 
 
 def check_floor(sides: Sides, floor: float) -> None:
-    """Refuses a floor that no loss can have.
-
-    Raises:
-        ValueError: it is negative, or not below the lowest minimum.
-    """
+    """Raises a ValueError for a floor that is negative, or not below the lowest minimum."""
     lowest = min(float(side.loss.min()) for side in sides)
     if not 0 <= floor < lowest:
         raise ValueError(f"floor = {floor:g}: must be from 0 to below the lowest loss, {lowest:.4g}")
@@ -149,28 +140,15 @@ GAP_LAWS: dict[str, GapLaw] = {law.name: law for law in _ALL}
 
 
 def usable_laws(sides: Sides, laws: Sequence[str]) -> list[str]:
-    """Those laws through these minima that need no given floor, can be read, and leave a degree of freedom to a floor.
-
-    Args:
-        sides: with two minima each or more.
-        laws: names of laws; those that do not go through minima are left out.
-    """
+    """Those of the laws that these minima, two each or more, can be read by, and leave a degree of freedom to."""
     count = sum(len(side.loss) for side in sides)
-    found = []
-    for kind in (GAP_LAWS[law] for law in laws if law in GAP_LAWS):
-        readable = overlap(*sides) is not None or not kind.name.interpolates
-        if readable and not (kind.floor_groups and count <= kind.fewest[1]):
-            found.append(kind.name.value)
-    return found
+    known = [GAP_LAWS[law] for law in laws if law in GAP_LAWS]
+    readable = [law for law in known if overlap(*sides) is not None or not law.name.interpolates]
+    return [law.name.value for law in readable if not law.floor_groups or count > law.fewest[1]]
 
 
 def pair_of(sides: Sides, law: str, floor: float | None, draws: Bootstrap | None, level: float) -> LawPair:
-    """Both families' laws through their minima and, with draws, through every draw of them.
-
-    Raises:
-        ValueError: an unknown law, minima that are too few for it or of families or conventions that do not belong
-            together, a floor that is missing, superfluous or too high, or draws that are too few or of other minima.
-    """
+    """Both families' laws through their minima and, with draws, through every draw; `compute_gap` lists the errors."""
     if law not in GAP_LAWS:
         raise ValueError(f"law = {law!r}: must be one of {', '.join(GAP_LAWS)}")
     kind = GAP_LAWS[law]

@@ -16,7 +16,7 @@ import pandas as pd
 
 from analysis.gap.curve import GapCurve, compute_gap, middle_of_overlap
 from analysis.gap.surfaces import Surfaces, fit_surfaces
-from analysis.law_names import LawName
+from analysis.laws.names import LawName
 from analysis.minima.bootstrap import Bootstrap, bootstrap, check_draws
 from analysis.minima.cells import Recipe, without_window
 from analysis.minima.curves import CURVES
@@ -45,17 +45,19 @@ def gap_sensitivity(
     draws: int | Bootstrap = DRAWS,
     seed: int = SEED,
     level: float = LEVEL,
+    surfaces: tuple[Surfaces | None, str] | None = None,
 ) -> pd.DataFrame:
-    """One row a choice: curve, convention, law, floors, loss, flops_arm, ratio, lower, upper, support, beside, reason.
+    """One row a choice of curve, convention and law, with the gap there or the reason why there is none.
 
-    `floor` is the floor of both families, `floor_arm` and `floor_mdm` are each one's (nan for laws without), and
-    `floor_status` says whether the floor was "given", or fitted and "determined" or "undetermined" by the minima.
+    Columns: curve, convention, law, floor (of both families; nan for laws without), floor_arm, floor_mdm, floor_status
+    ("given", or fitted and "determined" or "undetermined" by the minima), loss, flops_arm, ratio, lower, upper,
+    support, not_in_interval (the error that the law's interval leaves out) and reason.
 
     Args:
         fit: the sweep; its runs are fitted again with every curve, the rest of its recipe as it is.
         at: whether `where` is a "loss" or the ARM's "flops".
         where: nats per token, or FLOPs; by default the middle of the fit's overlap, or the ARM's largest budget.
-        laws: members of `analysis.gap.LAWS` but given_floor, and "parametric", which has one row a convention.
+        laws: names in `analysis.gap.laws.GAP_LAWS` but given_floor, and "parametric", which has one row a convention.
         floors: nats per token; each adds a row with the law given_floor.
         conventions: FLOP conventions; by default all whose FLOPs the runs hold.
         curves: IsoFLOP curves. Akima, which has no residuals, takes the noise of the fit.
@@ -63,6 +65,7 @@ def gap_sensitivity(
             number of draws and seed the other curves' bootstraps share.
         seed: of the bootstrap, where it is not given.
         level: of the intervals.
+        surfaces: of the same runs, from `fit_surfaces`, where they are fitted already.
 
     Raises:
         ValueError: no default for `where`, because the families share no loss, or an argument out of range, such as
@@ -76,48 +79,32 @@ def gap_sensitivity(
         conventions = [c for c, column in FLOP_COLUMNS.items() if np.isfinite(numbers(fit.runs, column)).any()]
     choices = [(law, None) for law in laws if law != LawName.PARAMETRIC]
     choices += [(LawName.GIVEN_FLOOR.value, float(floor)) for floor in floors]
-    rows = []
+    grid, rows = np.array([where]), []
     for curve in curves:
         other = fit if curve == fit.curve else fit_recipe(without_window(fit.runs), _with_curve(fit, curve))
         sampled = own if other is fit or own is None else bootstrap(other, own.unit, own.n, own.seed)
         for convention in conventions:
             sides = other.frontier("arm", convention), other.frontier("mdm", convention)
             for law, floor in choices:
-                read = partial(compute_gap, *sides, at, law, np.array([where]), sampled, level, floor)
+                read = partial(compute_gap, *sides, at, law, grid, sampled, level, floor)
                 rows.append(_row(_choice(curve, convention, law, floor), read))
     if LawName.PARAMETRIC in laws:
         n, start = (own.n, own.seed) if own is not None else (0, seed)
-        rows += parametric_rows(fit, fit_surfaces(without_window(fit.runs), n, start), conventions, at, where, level)
+        fitted, refusal = surfaces or fit_surfaces(without_window(fit.runs), n, start)
+        for convention in conventions:
+            choice = _choice(SURFACE, convention, LawName.PARAMETRIC.value, None)
+            sides = fit.frontier("arm", convention), fit.frontier("mdm", convention)
+            surface_row = _row(choice, partial(fitted.gap, sides, at, grid, level)) if fitted else None
+            rows.append(surface_row or choice | {"reason": refusal})
     return pd.DataFrame(rows)
 
 
-def parametric_rows(
-    fit: IsoFlopFit,
-    fitted: tuple[Surfaces | None, str],
-    conventions: Sequence[str],
-    at: str,
-    where: float,
-    level: float,
-) -> list[dict[str, Any]]:
-    """What the surfaces give under each convention, or why they give nothing; `fitted` is from `fit_surfaces`."""
-    surfaces, refusal = fitted
-    rows = []
-    for convention in conventions:
-        choice = _choice(SURFACE, convention, LawName.PARAMETRIC.value, None)
-        if surfaces is None:
-            rows.append(choice | {"reason": refusal})
-            continue
-        sides = fit.frontier("arm", convention), fit.frontier("mdm", convention)
-        rows.append(_row(choice, partial(surfaces.gap, sides, at, np.array([where]), level)))
-    return rows
-
-
 def _choice(curve: str, convention: str, law: str, floor: float | None) -> dict[str, Any]:
-    """A row without a ratio; `beside` names the error that the law's interval does not hold."""
+    """A row without a ratio."""
     row: dict[str, Any] = {"curve": curve, "convention": convention, "law": law}
     row |= {"floor": math.nan if floor is None else floor, "floor_arm": math.nan, "floor_mdm": math.nan}
     row |= {"floor_status": ""} | dict.fromkeys(("loss", "flops_arm", "ratio", "lower", "upper"), math.nan)
-    return row | {"support": "", "beside": MODEL_ERRORS[law], "reason": ""}
+    return row | {"support": "", "not_in_interval": MODEL_ERRORS[law], "reason": ""}
 
 
 def _row(choice: dict[str, Any], read: Callable[[], GapCurve]) -> dict[str, Any]:

@@ -15,9 +15,9 @@ import pandas as pd
 
 from analysis.gap.curve import GRID_POINTS, GapCurve, gap_between
 from analysis.gap.laws import LawPair, Sides
-from analysis.law_names import LawName
 from analysis.laws.floors import Floor, reaches_bound
 from analysis.laws.frontier import Frontier
+from analysis.laws.names import LawName
 from analysis.runs.columns import ROLES
 from analysis.sampling import LEVEL, PARAMETRIC_DRAWS
 from analysis.surface.bootstrap import ParametricDraws, bootstrap_parametric

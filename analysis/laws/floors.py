@@ -1,10 +1,9 @@
-"""How well the points determine a fitted floor: the interval by profile likelihood, and whether it reaches an end.
+"""How well the points determine a fitted floor, which is read far below them: its interval, printed wherever it is.
 
-A floor is read far below the points, so its interval is printed wherever the floor is. The interval holds all floors at
-which the best law fits the points no worse than an F-test at 5% allows (profile likelihood, Bates and Watts 1988,
-ch. 6; one degree of freedom against those that the points leave). A floor is undetermined where that interval reaches 0
-or the lowest loss, or where the points leave no degree of freedom: the power law, or losses that fall no further,
-describe the same points.
+The interval holds all floors at which the best law fits the points no worse than an F-test at 5% allows (profile
+likelihood, Bates and Watts 1988, ch. 6; one degree of freedom against those that the points leave). Where it reaches 0
+or the lowest loss, or the points leave no degree of freedom, the floor is undetermined: the power law, or losses that
+fall no further, describe the same points.
 """
 
 import math
@@ -23,28 +22,21 @@ AT_ZERO, AT_LOWEST = 1e-3, 0.998
 
 @dataclass(frozen=True)
 class Floor:
-    """A family's floor, nats per token, and what the data tell of it; as it stands by default, there is none."""
+    """A family's floor, nats per token, and what the data tell of it; nan without a floor."""
 
     value: float = math.nan
     given: bool = False
-    """It was stated and not fitted."""
     interval: tuple[float, float] = (math.nan, math.nan)
-    """95% interval of a fitted floor; nan where the floor was given or comes from elsewhere."""
+    """95% interval of a fitted floor."""
     at_bound: bool = False
-    """The fitted floor ran to an end of its range, 0 or the lowest loss: the data do not determine it."""
+    """The fitted floor ran to an end of its range, 0 or the lowest loss."""
     undetermined: bool = False
-    """A fitted floor is at an end of its range, or its interval reaches one."""
+    """The floor or an end of its interval is at an end of its range."""
 
 
 def fitted_floor(log_c: list[np.ndarray], log_l: list[np.ndarray], best: Saturated) -> Floor:
-    """The floor of fitted laws, with its interval.
-
-    Args:
-        log_c: log FLOPs of the families' minima, [1, B] each.
-        log_l: log losses, as log_c; the families share the floor.
-        best: their fitted laws.
-    """
-    value, lowest, interval = float(best.floor[0]), lowest_loss(log_l), floor_interval(log_c, log_l, best)
+    """The floor of fitted laws; `log_c` and `log_l` hold the minima, [1, B] each, of the families that share it."""
+    value, lowest, interval = float(best.floor[0]), lowest_loss(log_l), _interval(log_c, log_l, best)
     return Floor(value, False, interval, is_at_bound(value, lowest), reaches_bound(interval, value, lowest))
 
 
@@ -58,17 +50,8 @@ def reaches_bound(interval: tuple[float, float], floor: float, lowest: float) ->
     return any(is_at_bound(value, lowest) for value in (floor, *interval))
 
 
-def floor_interval(
-    log_c: list[np.ndarray], log_l: list[np.ndarray], best: Saturated, level: float = LEVEL
-) -> tuple[float, float]:
-    """Ends of the floors, nats per token, that an F-test does not reject; 0 to the lowest loss without dof.
-
-    Args:
-        log_c: log FLOPs of the families' minima, [1, B] each.
-        log_l: log losses, as log_c; the families share the floor.
-        best: their fitted laws.
-        level: of the interval.
-    """
+def _interval(log_c: list[np.ndarray], log_l: list[np.ndarray], best: Saturated) -> tuple[float, float]:
+    """Ends of the floors, nats per token, that an F-test does not reject; 0 to the lowest loss without dof."""
     from scipy.optimize import root_scalar
     from scipy.special import fdtri
 
@@ -77,8 +60,7 @@ def floor_interval(
     dof = points - 2 * len(log_c) - 1
     if dof < 1:
         return 0.0, highest
-    rest = max(float(best.cost[0]), points * EXACT**2)
-    most = rest * (1 + float(fdtri(1, dof, level)) / dof)
+    most = max(float(best.cost[0]), points * EXACT**2) * (1 + float(fdtri(1, dof, LEVEL)) / dof)
     floor = float(best.floor[0])
 
     def excess(tried: float) -> float:

@@ -7,22 +7,18 @@ import numpy as np
 
 
 class Law(ABC):
-    """One family's law, or n draws of it: `log_loss` and `log_flops` are each other's inverse."""
+    """One family's law, or n draws of it: `log_loss` and `log_flops` are each other's inverse.
+
+    Both take an array [G], and of draws also [n, G]. They give [n, G] for draws, else the shape that they got.
+    """
 
     @abstractmethod
     def log_loss(self, log_flops: np.ndarray) -> np.ndarray:
-        """Log of the loss in nats per token.
-
-        Args:
-            log_flops: log of training FLOPs, [G], or [n, G] where each draw has its own.
-
-        Returns:
-            [n, G], or [G] for a law that is no draw.
-        """
+        """Log of the loss (nats per token) at log FLOPs."""
 
     @abstractmethod
     def log_flops(self, log_loss: np.ndarray) -> np.ndarray:
-        """Log of the training FLOPs that reach a log loss, with the shapes of `log_loss`; nan where none do."""
+        """Log of the FLOPs that reach a log loss; nan where none do."""
 
     @property
     def support(self) -> tuple[float, float]:
@@ -30,7 +26,7 @@ class Law(ABC):
         return -math.inf, math.inf
 
     def predict(self, c: np.ndarray | float) -> np.ndarray:
-        """The law's value (a loss in nats per token) at compute c (FLOPs)."""
+        """The law's value at compute c (FLOPs)."""
         return np.asarray(np.exp(self.log_loss(np.asarray(np.log(c)))))
 
     def invert(self, y: np.ndarray | float) -> np.ndarray:

@@ -31,17 +31,16 @@ from typing import Any
 import numpy as np
 
 from analysis.laws.power_law import PowerLaw, fit_power_law, lines
-from analysis.minima.cells import AT_VERTEX, Cell
+from analysis.minima.cells import AT_VERTEX, QUANTITIES, Cell
 from analysis.minima.fit import IsoFlopFit
 from analysis.minima.scatter import UNTOLD, Scatter, scatter_added, student_factors
 from analysis.runs.load import numbers
-from analysis.sampling import DRAWS, LEVEL, SEED, UNIT, UNITS
+from analysis.sampling import DRAWS, LEVEL, SEED, UNIT, UNITS, check_bootstrap
 from analysis.tables import drawn_minimum_row, html_table
 from mdm_jax.results import flop_column
 
 BEYOND = 0.5
 """How far beyond the swept sizes, in units of their log range, a draw's vertex may lie and still be read."""
-MAX_DRAWS = 1_000_000
 IN_A_TAIL = 5
 """Draws that must lie beyond either end of an interval, for the end to be one of many and not the wildest."""
 
@@ -129,10 +128,7 @@ def bootstrap(fit: IsoFlopFit, unit: str = UNIT, n: int = DRAWS, seed: int = SEE
     Raises:
         ValueError: an unknown unit, or n or seed out of range.
     """
-    if unit not in UNITS:
-        raise ValueError(f"unit = {unit!r}: must be 'run' or 'budget'")
-    if not 1 <= n <= MAX_DRAWS or seed < 0:
-        raise ValueError(f"n = {n}, seed = {seed}: must be 1 to {MAX_DRAWS}, and at least 0")
+    check_bootstrap(unit, UNITS, n, seed)
     families = {}
     scatter = scatter_added(fit) if unit == "run" else {}
     factors = student_factors(scatter, np.random.default_rng([seed, 2]), n)[:, None]
@@ -221,7 +217,7 @@ def _standardised(values: np.ndarray) -> np.ndarray:
 def _budget_draws(fit: IsoFlopFit, family: str, cells: list[Cell], rng: np.random.Generator, n: int) -> FamilyDraws:
     minima = fit.minima_of(family)
     log_c = np.log(numbers(minima, "budget"))
-    values = np.log(np.stack([numbers(minima, name) for name in ("loss_opt", "n_opt", "d_opt")], axis=1))
+    values = np.log(np.stack([numbers(minima, name) for name in QUANTITIES], axis=1))
     design = np.stack([np.ones_like(log_c), log_c - log_c.mean()], axis=1)
     hat = design @ np.linalg.pinv(design)
     dof = len(log_c) - 2
@@ -261,7 +257,7 @@ def check_draws(n: int, level: float) -> None:
         raise ValueError(f"draws = {n}: too few for a {level:.4g} interval, which needs {least}; draw more, or none")
 
 
-def law_interval(draws: tuple[np.ndarray, np.ndarray], level: float = 0.95) -> dict[str, tuple[float, float]]:
+def law_interval(draws: tuple[np.ndarray, np.ndarray], level: float = LEVEL) -> dict[str, tuple[float, float]]:
     """Percentile intervals of a law's coefficient and exponent from `Bootstrap.power_laws`.
 
     Raises:

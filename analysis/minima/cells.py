@@ -15,6 +15,8 @@ from mdm_jax.results import FLOP_COLUMNS
 ABSCISSAE = ("params_non_embedding", "params", "tokens", "flops_per_token")
 WEIGHTS = ("errors", "equal")
 SCATTER = ("add", "ignore")
+QUANTITIES = ("loss_opt", "n_opt", "d_opt")
+"""What laws describe of a minimum: nats per token, parameters and tokens."""
 AT_VERTEX = {"n_opt": "params_non_embedding", "d_opt": "tokens", **{name: name for name in FLOP_COLUMNS.values()}}
 REPLICATES = ("params_non_embedding", "params", "tokens", "lr", "batch_size", "warmup_steps", "objective_variant")
 """Runs of a budget that agree in these, and whose seeds are not known to be the same, are repetitions."""
@@ -42,8 +44,9 @@ class Recipe:
     """add: intervals include what the minima scatter around smooth laws beyond their errors; ignore: they do not."""
 
     def __post_init__(self) -> None:
-        for name, value, known in (("x", self.x, ABSCISSAE), ("curve", self.curve, CURVES),
-                                   ("weights", self.weights, WEIGHTS), ("scatter", self.scatter, SCATTER)):  # fmt: skip
+        choices = {"x": ABSCISSAE, "curve": CURVES, "weights": WEIGHTS, "scatter": SCATTER}
+        for name, known in choices.items():
+            value = getattr(self, name)
             if value not in known:
                 raise ValueError(f"{name} = {value!r}: must be one of {', '.join(known)}")
         if self.window is not None and not (math.isfinite(self.window) and self.window > 1):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from analysis.law_names import LawName
+from analysis.laws.names import LawName
 from analysis.minima.cells import Recipe
 from mdm_jax.spec import FlopConvention
 

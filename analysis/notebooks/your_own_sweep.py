@@ -107,7 +107,7 @@ _ = axes.legend(frameon=False)
 
 # %%
 table = gap_sensitivity(fit, conventions=("smdm_6nd",), draws=draws)
-print(table[["curve", "law", "ratio", "lower", "upper", "beside"]].round(1).to_string(index=False))
+print(table[["curve", "law", "ratio", "lower", "upper", "not_in_interval"]].round(1).to_string(index=False))
 
 # %% [markdown]
 # Would the laws have predicted the largest budgets? Fit below, predict above. Power laws are off by a tenth of a nat;

@@ -23,15 +23,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from analysis import sampling
+from analysis.sampling import DRAWS, LEVEL, SEED, UNIT, check_bootstrap
 from analysis.surface.fit import PARAMETERS, ParametricFit, solver_theta
 from analysis.surface.frontier import SIX_ND, SurfaceFrontier, TokenCost
 from analysis.surface.problem import centred, natural
 from analysis.surface.solver import Points, minimise
 
-UNITS = ("run", "budget", "noise")
+UNITS = (*sampling.UNITS, "noise")
 CHUNK = 512
 """Resamples that are fitted at once; `progress` is called after each such batch."""
-MAX_DRAWS = 1_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +58,7 @@ class ParametricDraws:
         """Standard deviation of each parameter over the draws; B's has a heavy tail, so prefer its interval."""
         return {name: float(np.nanstd(getattr(self, name))) for name in PARAMETERS}
 
-    def intervals(self, level: float = 0.95) -> dict[str, tuple[float, float]]:
+    def intervals(self, level: float = LEVEL) -> dict[str, tuple[float, float]]:
         """Percentile intervals of the parameters and of the exponents of N* and D*."""
         tails = [(1 - level) / 2, (1 + level) / 2]
         a = self.beta / (self.alpha + self.beta)
@@ -81,7 +82,7 @@ class ParametricDraws:
         return SurfaceFrontier(terms, cost)
 
     def predict_interval(
-        self, fit: ParametricFit, n: np.ndarray, d: np.ndarray, level: float = 0.95
+        self, fit: ParametricFit, n: np.ndarray, d: np.ndarray, level: float = LEVEL
     ) -> tuple[np.ndarray, np.ndarray]:
         """Percentile interval (lower, upper), nats per token, [m] each, of the loss of new runs.
 
@@ -105,9 +106,9 @@ class ParametricDraws:
 
 def bootstrap_parametric(
     fit: ParametricFit,
-    unit: str = "run",
-    n: int = 4000,
-    seed: int = 0,
+    unit: str = UNIT,
+    n: int = DRAWS,
+    seed: int = SEED,
     progress: Callable[[int, int], None] | None = None,
 ) -> ParametricDraws:
     """Refits of resampled runs, n times, each started from the full fit.
@@ -125,10 +126,7 @@ def bootstrap_parametric(
     Raises:
         ValueError: a fit that is not converged, an unknown unit, or n or seed out of range.
     """
-    if unit not in UNITS:
-        raise ValueError(f"unit = {unit!r}: must be one of {', '.join(UNITS)}")
-    if not 1 <= n <= MAX_DRAWS or seed < 0:
-        raise ValueError(f"n = {n}, seed = {seed}: must be 1 to {MAX_DRAWS}, and at least 0")
+    check_bootstrap(unit, UNITS, n, seed)
     if not fit.converged:
         raise ValueError(f"fit: is not converged ({fit.reason}), so its refits would mean nothing")
     runs, huber = fit.runs, fit.criterion.huber

@@ -1,19 +1,15 @@
 import dataclasses
-import json
-import runpy
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import synthetic_sweeps as sweeps
-from published_points import points, published
 
 from analysis import Frontier, IsoFlopFit, bootstrap, check, compute_gap, fit_isoflop, middle_of_overlap, overlap
 from analysis.gap import percentile_interval
 from analysis.gap.laws import GAP_LAWS
 from analysis.gap.surfaces import fit_surfaces
-from analysis.law_names import LawName
+from analysis.laws.names import LawName
 from analysis.laws.power_law import lines
 from analysis.minima.bootstrap import Bootstrap, FamilyDraws
 from analysis.runs.load import numbers
@@ -121,8 +117,10 @@ def test_the_gap_at_a_loss_is_the_curves_whatever_its_grid(noisy: IsoFlopFit, na
     assert str(point).endswith(
         "at a loss of 2.900 nats per token " + f"({LawName(name).wording}, both families measured)"
     )
-    assert str(nowhere).startswith("no gap" if LawName(name).interpolates else "gap")
-    assert str(nowhere).endswith("extrapolated)")
+    ending = "says nothing there" if LawName(name).interpolates else "extrapolated)"
+    assert str(nowhere).endswith(ending)
+    with pytest.raises(ValueError, match=r"loss = -1.0: must be"):
+        gap.at(-1.0)
 
 
 def test_a_fit_its_draws_and_its_gap_show_as_short_tables(noisy: IsoFlopFit) -> None:
@@ -363,42 +361,3 @@ def test_the_interpolated_interval_covers_and_the_power_laws_does_not() -> None:
     """40 sweeps with a floor, budgets a factor 10 apart. 33 hits fail by chance once in 1000 at a coverage of 95%."""
     assert coverage(10.0, "interpolated").min() > 33 / 40
     assert coverage(10.0, "power_law", 12).max() < 0.5
-
-
-def test_the_published_gap_and_what_a_floor_makes_of_it(reference_data: Path) -> None:
-    """SMDM's digitised points: 15.5 at ARM 1e19; with a floor of 1.5, 17 at 1e19, 31 at 1e20 and 54 at 1e21."""
-    arm, mdm = (Frontier(family.lower(), *points(reference_data, family)) for family in ("ARM", "MDM"))
-    line = compute_gap(arm, mdm, law="power_law", at="flops", grid=np.array([1e19]))
-    assert line.ratio[0] == pytest.approx(15.5, abs=0.1)
-    assert overlap(arm, mdm) == pytest.approx((2.830, 2.846), abs=5e-4)
-    straight, cubic = compute_gap(arm, mdm, law="piecewise_linear"), compute_gap(arm, mdm)
-    assert (straight.ratio.min(), straight.ratio.max()) == pytest.approx((15.16, 15.36), abs=0.02)
-    assert (cubic.ratio.min(), cubic.ratio.max()) == pytest.approx((15.15, 15.37), abs=0.02)
-    shared = compute_gap(arm, mdm, law="shared_floor", at="flops", grid=np.array([1e19, 1e20, 1e21]))
-    assert shared.floor == pytest.approx(1.48, abs=0.01)
-    assert shared.ratio == pytest.approx([17, 30, 53], abs=0.5)
-
-
-def test_another_groups_points_give_a_growing_gap(reference_data: Path) -> None:
-    rows = published(reference_data, "sahoo2026_digitised_minima.csv")
-    sides = []
-    for theirs, ours in (("ARM", "arm"), ("MDLM_lowvar", "mdm")):
-        own = [(float(r["flops"]), float(r["optimal_val_loss"])) for r in rows if r["family"] == theirs]
-        sides.append(Frontier(ours, *np.array(own).T))
-    gap = compute_gap(sides[0], sides[1], law="power_law", at="flops", grid=np.array([1e19, 1e20]))
-    assert gap.ratio == pytest.approx([15.2, 18.7], abs=0.2)
-
-
-def test_the_docs_quote_the_benchmarks_coverage() -> None:
-    """docs/analysis.md holds a row for each cell of results/coverage.json, as `benchmarks.coverage` prints it."""
-    root = Path(__file__).parents[2]
-    docs = (root / "docs" / "analysis.md").read_text().splitlines()
-    found = json.loads((root / "benchmarks" / "results" / "coverage.json").read_text())
-    line = runpy.run_path(str(root / "benchmarks" / "coverage.py"))["line"]
-    rows = [line(cell) for curve in ("quadratic", "cubic") for cell in found[curve]["cells"]]
-    assert [row for row in rows if row not in docs] == []
-    assert [row for row in docs if row.startswith("| ×") and row not in rows] == []
-    for cell in (cell for curve in found.values() for cell in curve["cells"]):
-        # where budgets scatter, two to ten degrees of freedom tell by how much
-        least = 0.85 if "scatter" in cell["cell"] else 0.88
-        assert min(float(cell[f"interpolated_{place}%"]) for place in (5, 25, 50, 75, 95)) >= least, cell["cell"]

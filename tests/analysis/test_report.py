@@ -16,6 +16,18 @@ from analysis.report.write import write_report
 
 ROOT = Path(__file__).resolve().parents[2]
 HOSTILE = '<script>alert("1")</script>&$\\frac$'
+STOPPED_BEFORE_FITS_JSON = """
+import signal, sys
+from analysis.report.__main__ import main
+
+def stop(event, arguments):
+    if event == "os.rename" and str(arguments[1]).endswith("fits.json"):
+        signal.raise_signal(signal.SIGINT)
+
+sys.addaudithook(stop)
+sys.exit(main())
+"""
+"""A report that is stopped as by Ctrl-C when fits.json is written under its temporary name."""
 VOID = {"meta", "img", "br"}
 
 
@@ -211,6 +223,20 @@ def test_errors_are_one_line_and_exit_1(
     assert error.count("\n") == 1
 
 
+def test_ctrl_c_ends_in_one_line_and_leaves_whole_files(tmp_path: Path) -> None:
+    table = tmp_path / "runs.csv"
+    pd.DataFrame(sweeps.both(sd=0.005, sizes=5)).to_csv(table, index=False)
+    command = [sys.executable, "-c", STOPPED_BEFORE_FITS_JSON, str(table), "--bootstrap", "200"]
+    folder = tmp_path / "runs-report"
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "mdm_jax: interrupted\n")
+    written = [file for file in folder.rglob("*") if file.is_file()]
+    assert {file.name for file in written if file.parent == folder} == {"run_table.csv"}
+    figures = [file.read_bytes() for file in written if file.parent == folder / "figures"]
+    assert len(figures) == 16
+    assert all(raw.endswith((b"</svg>\n", b"IEND\xaeB`\x82")) for raw in figures)
+
+
 def test_importing_and_help_load_neither_jax_nor_what_they_do_not_need() -> None:
     code = "import analysis, sys; print(*{'jax', 'scipy', 'matplotlib'} & set(sys.modules))"
     imported = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
@@ -298,6 +324,23 @@ def test_a_loss_near_a_floor_and_a_floor_that_nothing_tells_are_found() -> None:
     ]
     undetermined = compute_gap(straight[0], straight[1], law="shared_floor")
     assert "floor_undetermined" in {f.code for f in check(fit.runs, fit, None, [undetermined])}
+
+
+def test_floors_that_no_convention_determines_are_one_finding_that_names_each() -> None:
+    fit = fit_isoflop(sweeps.table(sweeps.both(sd=0.0005)))
+    gaps = []
+    for convention in ("smdm_6nd", "exact"):
+        arm = Frontier("arm", *straight_line(fit.frontier("arm", convention), 45.0), convention)
+        gaps.append(compute_gap(arm, Frontier("mdm", 10 * arm.flops, arm.loss, convention), law="shared_floor"))
+    (found,) = [finding for finding in check(fit.runs, fit, None, gaps) if finding.code == "floor_undetermined"]
+    assert found.message.startswith("shared floor: the minima do not determine the floor, ")
+    assert found.message.count("6ND without head") == found.message.count("exact FLOPs") == 1
+    assert found.number == min(gaps[0].floor, gaps[1].floor)
+
+
+def straight_line(frontier: Frontier, at_one_flop: float) -> tuple[np.ndarray, np.ndarray]:
+    """FLOPs and losses of a law without a floor."""
+    return frontier.flops, at_one_flop * frontier.flops**-0.06
 
 
 def test_flops_that_overflowed_are_left_out_or_called_wrong() -> None:
