@@ -5,6 +5,8 @@
 Ctrl-C stops it: the running cells save their state, and the same command goes on later. A second Ctrl-C ends them at
 once; then they go on from their newest checkpoints. A run that diverges or crashes is recorded, and the rest goes on.
 Cells that start from another run's checkpoint, as WSD branches do, wait for it. DIR/runs.csv is the table of all runs.
+
+Exit codes: 0 all runs are ok or diverged, 1 a run failed or the input is bad, 130 or 143 stopped by a signal.
 """
 
 import argparse
