@@ -111,14 +111,10 @@ def _refuse_other_files(target: Path) -> None:
     """Raises ValueError if the folder holds files that a preparation did not make: they would be deleted."""
     if kind(target, follow=True) not in (Kind.ABSENT, Kind.FOLDER):
         raise ValueError(f"{target}: is not a folder: choose another --out")
-    made = (MANIFEST_FILE, TOKENIZER_FILE)
-    others = [p.name for p in storage.entries(target) if p.name not in made and not _is_shard(p.name)]
-    if others:
-        raise ValueError(f"{target}: holds {sorted(others)[0]}, which is no shard: choose another --out folder")
-
-
-def _is_shard(name: str) -> bool:
-    return name.endswith((".bin", sums_file(".bin"))) and name.startswith(SPLITS)
+    for name in sorted(path.name for path in storage.entries(target)):
+        is_shard = name.startswith(SPLITS) and name.endswith((".bin", sums_file(".bin")))
+        if not is_shard and name not in (MANIFEST_FILE, TOKENIZER_FILE):
+            raise ValueError(f"{target}: holds {name}, which is no shard: choose another --out folder")
 
 
 def _publish(work: Path, target: Path) -> None:
