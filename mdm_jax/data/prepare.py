@@ -156,11 +156,8 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--config", help="experiment file; its run.data section is prepared")
     add("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="changes to it, as run.seed=1")
-    add(
-        "--corpus",
-        choices=[source.value for source in CorpusSource],
-        help="instead of --config; text is cut at blank lines, passages are not",
-    )
+    sources = [source.value for source in CorpusSource]
+    add("--corpus", choices=sources, help="instead of --config; passages are text files cut without blank lines")
     add("--path", default="", help="file, folder or glob; the builder's folder for tfds; nothing for pydoc")
     add("--text-field", default="text", help="field of jsonl, parquet and tfds records (text)")
     add("--max-bytes", type=int, default=0, help="stop after this much text; 0 takes everything")
