@@ -1,4 +1,4 @@
-"""Which documents are validation text: by their own hash, or by whole groups whose text is not in the training split.
+"""Decides which documents are validation text: each by its own hash, or whole groups of documents.
 
 Documents of one package quote each other. A split by document then measures recall: 27% of the 50-byte windows of the
 validation text stood in the training text. Whole groups in one split, without the validation documents that still
