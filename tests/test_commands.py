@@ -28,6 +28,14 @@ def test_a_console_script_answers_help_under_the_name_that_was_typed(script, mon
         assert capsys.readouterr().out.startswith(f"usage: {shown} [-h]")
 
 
+def test_the_readme_names_every_console_script():
+    readme = (ROOT / "README.md").read_text()
+    for script, place in SCRIPTS.items():
+        module = place.partition(":")[0].removesuffix(".__main__")
+        row = next(line for line in readme.splitlines() if f"`{script}`" in line)
+        assert module in row
+
+
 def test_a_console_script_says_a_wrong_flag_in_one_line(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["mdm-prepare", "--corpsu", "text"])
     with pytest.raises(SystemExit) as end:

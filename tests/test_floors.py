@@ -1,5 +1,6 @@
 """The project keeps its own rules, and the checker that says so can fail."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,27 @@ def test_the_project_keeps_its_rules() -> None:
     assert {"pyproject.toml", "Makefile", "tests/support/floors.py"} <= set(files)
     findings = floors.check_project(files)
     assert not findings, "\n" + "\n".join(findings)
+
+
+def test_the_table_of_floors_names_what_is_there() -> None:
+    """CONTRIBUTING.md, the rules and the folders say the same."""
+    rows = [line.split("|") for line in (ROOT / "CONTRIBUTING.md").read_text().splitlines() if line.startswith("| ")]
+    places = {floor.strip(): names_of(where.replace("every `__main__.py`", "")) for _, floor, where, *_ in rows}
+    inside = {"facts": floors.FACTS, "parts": floors.PARTS, "assembly": floors.ASSEMBLY, "doors": floors.DOORS}
+    for floor, names in inside.items():
+        assert {Path(name).stem for name in places[floor]} == names
+    assert {name.rstrip("/") for name in places["beside"]} == floors.BESIDE
+    assert not [name for names in places.values() for name in names if not (ROOT / name).exists()]
+
+
+def names_of(cell: str) -> list[str]:
+    """The files and folders in a cell of the table, `{a,b}` taken apart."""
+    found = []
+    for name in re.findall("`(.*?)`", cell):
+        before, _, rest = name.partition("{")
+        braced, _, after = rest.partition("}")
+        found += [before + one + after for one in braced.split(",")]
+    return found
 
 
 def test_facts_planner_and_analysis_load_no_jax() -> None:

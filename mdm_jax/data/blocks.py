@@ -19,7 +19,7 @@ class Blocks:
         self._dtype = np.dtype(manifest.dtype).newbyteorder("<")
         self._item_bytes = ITEM_BYTES[manifest.dtype]
         self._verified = bytearray(-(-shard.bytes // BLOCK_BYTES))
-        """A byte for each block: 1 when this process has verified it."""
+        """One byte a block: 1 after this process has verified it."""
 
     def __len__(self) -> int:
         return self._shard.tokens
@@ -48,7 +48,7 @@ class Blocks:
             raise ValueError(f"{path}: absent: prepare or copy it again") from None
 
     def _fetch(self, block: int) -> None:
-        """Called for a block that has not its hash, before it is refused; a copy may fetch it again."""
+        """Called before a damaged block is refused: a copy of a remote shard fetches the block again."""
 
     def tokens(self, start: int, stop: int) -> Integer[np.ndarray, "length"]:
         """A view of the tokens `start … stop - 1`, at least one, whose blocks are verified.

@@ -1,6 +1,6 @@
-"""Which documents of a corpus are the first of their kind, found on disk with a bounded memory.
+"""Finds the documents of a corpus that equal no earlier document, on disk and with bounded memory.
 
-The hashes are distributed over files by their first bits, so that equal ones lie in the same file; each file is sorted
+Hashes are distributed over files by their first bits, so that equal hashes lie in the same file. Each file is sorted
 alone. On disk a document takes 25 bytes for a while. In memory a file of n documents takes about 70 n bytes while it is
 sorted: 18 MB for a corpus of up to 67 million documents, and .28 bytes a document beyond.
 """

@@ -1,6 +1,7 @@
 """Finds the files of a corpus, on a disk or in a bucket, and reads their lines; `.gz` and `.zst` are decompressed."""
 
 import contextlib
+import functools
 import glob
 import io
 import sys
@@ -140,8 +141,9 @@ def _skip_line(file: BinaryIO) -> int:
     return passed
 
 
+@functools.lru_cache(maxsize=1)
 def _line_ends_before(path: Path, start: int) -> int:
-    """How many lines begin before byte `start` of an uncompressed file."""
+    """How many lines begin before byte `start` of an uncompressed file; counted once for all bad lines of a range."""
     if not start:
         return 0
     with path.open("rb") as file:

@@ -66,17 +66,18 @@ class Part:
     skipped: tuple[str, ...] = ()
     skipped_count: int = 0
 
-    def files(self, folder: str) -> tuple[Path, Path]:
-        """The ids and the index."""
-        return as_path(folder) / f"{self.name}.ids", as_path(folder) / f"{self.name}.index"
-
     def ids(self, folder: str, dtype: str) -> np.ndarray:
         """All ids, mapped into memory."""
-        return _mapped(self.files(folder)[0], np.dtype(dtype).newbyteorder("<"))
+        return _mapped(_files(folder, self.name)[0], np.dtype(dtype).newbyteorder("<"))
 
     def index(self, folder: str) -> np.ndarray:
         """A row of `INDEX` for each document, mapped into memory."""
-        return _mapped(self.files(folder)[1], INDEX)
+        return _mapped(_files(folder, self.name)[1], INDEX)
+
+
+def _files(folder: str, name: str) -> tuple[Path, Path]:
+    """The ids and the index of a part."""
+    return as_path(folder) / f"{name}.ids", as_path(folder) / f"{name}.index"
 
 
 def _mapped(path: Path, dtype: np.dtype) -> np.ndarray:
@@ -102,7 +103,7 @@ def _sealed(task: Task) -> Part | None:
         part = build(Part, json.loads(seal.read_text()))
     except (ValueError, TypeError):
         return None
-    files = part.files(task.folder)
+    files = _files(task.folder, task.name)
     whole = part.name == task.name and all(is_file(file) for file in files)
     return part if whole and tuple(map(_sha256, files)) == part.sha256 else None
 
@@ -165,8 +166,7 @@ def _write(task: Task, documents: Iterator[Document]) -> Part:
     """Ids and index, a batch of documents at a time, so that memory does not grow with the piece."""
     tokenizer, stored = _tokenizer(task.model, task.tokenizer_hash), np.dtype(task.dtype).newbyteorder("<")
     count = text_bytes = 0
-    part = Part(task.name, 0, 0, ())
-    files = part.files(task.folder)
+    files = _files(task.folder, task.name)
     with files[0].open("wb") as ids_file, files[1].open("wb") as index_file:
         while batch := list(islice(documents, BATCH_DOCUMENTS)):
             ids, lengths = tokenizer.encode_batch([document.text for document in batch])

@@ -111,14 +111,10 @@ def _refuse_other_files(target: Path) -> None:
     """Raises ValueError if the folder holds files that a preparation did not make: they would be deleted."""
     if kind(target, follow=True) not in (Kind.ABSENT, Kind.FOLDER):
         raise ValueError(f"{target}: is not a folder: choose another --out")
-    made = (MANIFEST_FILE, TOKENIZER_FILE)
-    others = [p.name for p in storage.entries(target) if p.name not in made and not _is_shard(p.name)]
-    if others:
-        raise ValueError(f"{target}: holds {sorted(others)[0]}, which is no shard: choose another --out folder")
-
-
-def _is_shard(name: str) -> bool:
-    return name.endswith((".bin", sums_file(".bin"))) and name.startswith(SPLITS)
+    for name in sorted(path.name for path in storage.entries(target)):
+        is_shard = name.startswith(SPLITS) and name.endswith((".bin", sums_file(".bin")))
+        if not is_shard and name not in (MANIFEST_FILE, TOKENIZER_FILE):
+            raise ValueError(f"{target}: holds {name}, which is no shard: choose another --out folder")
 
 
 def _publish(work: Path, target: Path) -> None:
@@ -160,7 +156,8 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--config", help="experiment file; its run.data section is prepared")
     add("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="changes to it, as run.seed=1")
-    add("--corpus", choices=[source.value for source in CorpusSource], help="source of the text, instead of --config")
+    sources = [source.value for source in CorpusSource]
+    add("--corpus", choices=sources, help="instead of --config; passages are text files cut without blank lines")
     add("--path", default="", help="file, folder or glob; the builder's folder for tfds; nothing for pydoc")
     add("--text-field", default="text", help="field of jsonl, parquet and tfds records (text)")
     add("--max-bytes", type=int, default=0, help="stop after this much text; 0 takes everything")

@@ -1,7 +1,7 @@
-"""A shard in an object store: what is read of it is kept in a local file of the same size, block by block.
+"""A shard in an object store: a local file of the same size keeps the blocks that have been read.
 
-Nothing records which blocks lie there: a block is there if it has its hash. So processes of one host share the file
-without a lock, a copy that was cut short goes on, and a damaged one is brought again.
+No record says which blocks the file holds: a block is there if its bytes have its hash. So the processes of a host
+share the file without a lock, a copy that was cut short goes on, and a damaged block is fetched again.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from mdm_jax.manifest import BLOCK_BYTES, Manifest, Shard
 
 COPY_BYTES = 16 << 20
 FETCH_BLOCKS = 64
-"""Blocks that are brought at a time: 4 MiB, because an object store hardly answers sooner for less."""
+"""Blocks that are fetched at a time: 4 MiB, because an object store hardly answers sooner for less."""
 
 
 class RemoteBlocks(Blocks):
@@ -75,7 +75,7 @@ class RemoteBlocks(Blocks):
         return content
 
     def _fetch(self, block: int) -> None:
-        """Copies the block and its neighbours, those of them that have their hash."""
+        """Copies the block and its neighbours; a neighbour that does not have its hash is left out."""
         check_size(self._path, self._shard)
         first = block // FETCH_BLOCKS * FETCH_BLOCKS
         with self._path.open("rb") as source:
@@ -89,7 +89,7 @@ class RemoteBlocks(Blocks):
 
     @contextlib.contextmanager
     def _naming_the_cache(self) -> Iterator[None]:
-        """Says where the room is missing; the system does not."""
+        """Names the cache's folder in an error of writing, because the system names no folder."""
         try:
             yield
         except OSError as error:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 FACTS = {"spec", "config", "counting", "results", "layout", "manifest", "command", "files"}
-PARTS = {"devices", "model", "objectives", "data", "sample", "interop"}
-ASSEMBLY = {"train", "evaluate", "tasks"}
+PARTS = {"devices", "model", "objectives", "data"}
+ASSEMBLY = {"train", "evaluate"}
 DOORS = {"main", "run"}
 BESIDE = {"isoflop", "analysis"}
 TOP = {"experiments", "benchmarks", "tests", "constraints"}

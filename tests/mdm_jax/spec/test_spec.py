@@ -214,7 +214,7 @@ def test_config_is_locked_and_overridable() -> None:
         override(config, ["optim.lr_peak"])
 
 
-def test_experiment_file_with_a_misspelt_key_is_one_line(tmp_path) -> None:
+def test_experiment_file_with_a_misspelt_key_or_import_is_one_line(tmp_path) -> None:
     file = tmp_path / "wrong.py"
     file.write_text(
         "from mdm_jax.config import default_run\n"
@@ -223,3 +223,6 @@ def test_experiment_file_with_a_misspelt_key_is_one_line(tmp_path) -> None:
     with pytest.raises(ValueError, match="lr_peek") as caught:
         load_config(str(file))
     assert "\n" not in str(caught.value)
+    file.write_text("from mdm_jax.config import default_rum\n")
+    with pytest.raises(ValueError, match=r"wrong\.py.*: cannot import name 'default_rum' from 'mdm_jax\.config'"):
+        load_config(str(file))
