@@ -102,12 +102,7 @@ def _parser() -> argparse.ArgumentParser:
 def _plan(options: argparse.Namespace) -> int:
     machine = _machine(options)
     planned = _planned(options, machine)
-    try:
-        written = write_plan(options.out, planned.runs)
-    except (FileExistsError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
-        raise ValueError(
-            f"--out {options.out}: no folder that can be written ({error.strerror}): take another"
-        ) from error
+    written = write_plan(options.out, planned.runs)
     advice, room = planned.advice, None
     if options.cells:
         show_cells(written.runs, machine, planned.unique_tokens)

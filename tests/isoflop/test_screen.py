@@ -98,8 +98,8 @@ def test_a_broken_experiment_is_named_with_its_line(
 @pytest.mark.parametrize(
     ("out", "setting", "said"),
     [
-        ("file", "run.optim.b2=0.95", "no folder that can be written (File exists): take another"),
-        ("file/below", "run.optim.b2=0.95", "no folder that can be written (Not a directory): take another"),
+        ("file", "run.optim.b2=0.95", "file/plan.jsonl not written: File exists"),
+        ("file/below", "run.optim.b2=0.95", "file/below/plan.jsonl not written: Not a directory"),
         ("out", "run=1", "--set run: a section and no value; its keys are cell, data, "),
         ("out", "sweep.placement=null", "--set sweep.placement: a section and no value"),
     ],
