@@ -17,6 +17,7 @@ from mdm_jax.config import load_config, override, run_section, to_spec
 from mdm_jax.files.faults import may_pass
 from mdm_jax.files.sealed_json import numbered_lines
 from mdm_jax.files.storage import Kind, Path, as_path, is_file, kind
+from mdm_jax.layout import PLAN_FILE, RUNS_FOLDER
 from mdm_jax.run.attempt import Attempt, code_if_finished
 from mdm_jax.run.supervised import is_supervised, supervise
 from mdm_jax.spec import RunSpec, from_json
@@ -91,8 +92,8 @@ def requested(flags: argparse.Namespace) -> tuple[RunSpec, Path]:
     require(bool(flags.plan) == bool(flags.run_id), "--run-id", flags.run_id, "given with --plan, and only with it")
     if flags.plan:
         plan = as_path(flags.plan)
-        plan = plan / "plan.jsonl" if kind(plan, follow=True) is Kind.FOLDER else plan
-        spec, runs = spec_of_plan(plan, flags.run_id), plan.parent / "runs"
+        plan = plan / PLAN_FILE if kind(plan, follow=True) is Kind.FOLDER else plan
+        spec, runs = spec_of_plan(plan, flags.run_id), plan.parent / RUNS_FOLDER
     else:
         config = override(load_config(flags.config), flags.set)
         spec, runs = to_spec(RunSpec, run_section(config)), as_path("runs")

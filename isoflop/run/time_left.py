@@ -9,6 +9,7 @@ from pathlib import Path
 from isoflop.cost import Machine, evaluation_flops, sweep_seconds
 from isoflop.measured import measured_machine
 from mdm_jax.files.storage import as_path
+from mdm_jax.layout import METRICS_FOLDER
 from mdm_jax.spec import RunSpec
 from mdm_jax.train.metrics import newest_row
 
@@ -33,7 +34,7 @@ def read_position(folder: Path, run: RunSpec) -> Position | None:
     """The position of the run in this folder; None before its first row."""
     newest = None
     with suppress(OSError, ValueError):  # a display ends no sweep
-        newest = newest_row(as_path(folder) / "metrics")
+        newest = newest_row(as_path(folder) / METRICS_FOLDER)
     if newest is None:
         return None
     row, written = newest
