@@ -1,24 +1,30 @@
-"""The grid: every run of a sweep, from the template and the curves, in the order in which they are written."""
+"""The grid: every run of a sweep, from the template and the curves, in the order in which they are written.
+
+A budget C buys D training tokens for a model, and whole steps that spend it: `steps = int(C / FLOPs of a step)`. Under
+`smdm_6nd` that is SMDM's `int(C / (6 N B L))`. A sweep may also bound D / N and the passes over its corpus.
+"""
 
 import contextlib
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from isoflop.allocate import check_tokens_per_parameter, steps_for, tokens_for
 from isoflop.ladder import find_size
-from isoflop.recipe import Setting, find_recipe
+from isoflop.recipe import RecipeInput, find_recipe
 from isoflop.sweep import CurveSpec, SweepSpec
-from mdm_jax.spec import CellSpec, HardwareSpec, RunSpec, pair
+from mdm_jax.counting import count_parameters, step_flops
+from mdm_jax.spec import CellSpec, FlopConvention, HardwareSpec, RunSpec, pair
 from mdm_jax.spec.validation import require
 
+MOST_UNSPENT = 0.01
+"""Share of a budget that may stay unspent: beyond it the points of a curve would not be at one budget."""
 MOST_CELLS = 10_000
 """About ten seconds of planning, and far more runs than a sweep needs."""
 DECIDED = {
     "optim": ("lr_peak", "global_batch"),
     "schedule": ("steps", "warmup_steps", "cooldown_steps"),
     "model": ("n_layers", "d_model", "n_heads", "d_ffn"),
-    "cell": ("budget", "size", "convention", "group", "parent_run_id", "parent_steps", "segment"),
+    "cell": ("budget", "size", "convention", "group", "parent_run_id", "parent_steps", "segment", "recipe"),
 }
 
 
@@ -77,20 +83,20 @@ def make_cell(
         ValueError: an unknown size or recipe, a budget that cannot be spent, or one that gives the size too few or too
             many tokens; the cell is named.
     """
-    size, recipe = find_size(size_name, sweep.own_sizes), find_recipe(curve.recipe or sweep.recipe)
+    size, recipe = find_size(size_name, sweep.own_sizes), curve.recipe or sweep.recipe
     convention = curve.convention or sweep.convention
     shaped = dataclasses.replace(template, model=size.model(template.model))
     base = shaped if shaped.family is curve.family else pair(shaped, curve.family)
     if curve.objective is not None:
         base = dataclasses.replace(base, objective=curve.objective)
     tokens = tokens_for(base, curve.budget, convention)
-    choice = recipe(Setting(base.model, base.data.seq_len, tokens))
+    choice = find_recipe(recipe)(RecipeInput(base.model, base.data.seq_len, tokens))
     optim = dataclasses.replace(
         base.optim,
         lr_peak=choice.lr_peak * lr_multiplier,
         global_batch=sweep.global_batch or choice.global_batch,
     )
-    cell = CellSpec(curve.budget, convention, size.name, group=curve.group)
+    cell = CellSpec(curve.budget, convention, size.name, group=curve.group, recipe=recipe)
     sized = dataclasses.replace(base, optim=optim, cell=cell)
     with _naming(sized):
         steps = steps_for(sized, curve.budget, convention)
@@ -129,3 +135,81 @@ def _name(run: RunSpec) -> str:
     cell, batch = run.cell, run.optim.global_batch
     group = f", group {cell.group}" if cell.group else ""
     return f"{run.family.value} {cell.size} at {cell.budget:g} FLOPs (batch {batch}, seed {run.seed}{group})"
+
+
+def tokens_for(spec: RunSpec, budget: float, convention: FlopConvention) -> float:
+    """Training tokens D that `budget` FLOPs buy for the model, before rounding to whole steps."""
+    pair = dataclasses.replace(spec.optim, global_batch=2)
+    single = dataclasses.replace(spec.hardware, mesh_data=1, microbatches=1)
+    smallest = dataclasses.replace(spec, optim=pair, hardware=single)
+    return budget / step_flops(smallest, convention) * 2 * spec.data.seq_len
+
+
+def steps_for(spec: RunSpec, budget: float, convention: FlopConvention) -> int:
+    """Optimiser steps that `budget` FLOPs buy for the model, batch and row length of `spec`.
+
+    Raises:
+        ValueError: not even one step, or more than 1% of the budget would stay unspent; the batch that fits is named.
+    """
+    one = step_flops(spec, convention)
+    steps = int(budget) // one
+    if steps < 1:
+        raise ValueError(
+            f"too small for one step of {one:.3g} FLOPs under {convention.value}: {_fix(spec, budget, one)}"
+        )
+    unspent = 1 - steps * one / budget
+    if unspent > MOST_UNSPENT:
+        spent = f"{steps} whole steps leave {unspent:.1%} of the budget unspent, more than {MOST_UNSPENT:.0%}"
+        raise ValueError(f"{spent}: {_fix(spec, budget, one)}")
+    return steps
+
+
+def check_tokens_per_parameter(run: RunSpec, sweep: SweepSpec) -> None:
+    """Refuses a cell outside the sweep's bounds of D / N.
+
+    Raises:
+        ValueError: the ratio, the bound and what to change.
+    """
+    ratio = run.train_tokens / count_parameters(run.model).non_embedding
+    least, most = sweep.min_tokens_per_parameter, sweep.max_tokens_per_parameter
+    if ratio < least or (most and ratio > most):
+        bound, fix = (f"min_tokens_per_parameter = {least:g}", "a smaller size or a larger budget")
+        if ratio >= least:
+            bound, fix = (f"max_tokens_per_parameter = {most:g}", "a larger size or a smaller budget")
+        raise ValueError(f"trains on {ratio:.3g} tokens a parameter, beyond sweep.{bound}: take {fix}")
+
+
+def check_bounds(runs: Sequence[RunSpec], unique_tokens: int | None, sweep: SweepSpec) -> tuple[str, ...]:
+    """Warnings about the corpus: cells that repeat it where no bound is set, or a bound that cannot be checked yet.
+
+    Args:
+        runs: the cells of the grid (not the segments of a trunk, whose tokens are their branches').
+        unique_tokens: in one epoch over the corpus; None where it is not prepared.
+        sweep: with `max_epochs`. Its bounds of D / N are checked where a cell is made.
+
+    Raises:
+        ValueError: a cell repeats the corpus more often than `max_epochs`; the worst cell and its epochs are named.
+    """
+    if not runs or unique_tokens is None:
+        unchecked = f"sweep.max_epochs = {sweep.max_epochs:g} is not checked: the corpus is not prepared yet"
+        return (unchecked,) if sweep.max_epochs else ()
+    worst = max(runs, key=lambda run: run.train_tokens)
+    epochs, most = worst.train_tokens / unique_tokens, sweep.max_epochs
+    repeating = sum(run.train_tokens > unique_tokens * (most or 1) for run in runs)
+    if not repeating:
+        return ()
+    cell = f"{worst.family.value} {worst.cell.size} at {worst.cell.budget or 0:g} FLOPs"
+    said = (
+        f"{repeating} of {len(runs)} cells train on more than {most or 1:g} epochs of the corpus, which has"
+        f" {unique_tokens:.4g} tokens: up to {epochs:.3g} ({cell}, {worst.train_tokens:.4g} tokens)"
+    )
+    if most:
+        raise ValueError(f"{said}: prepare a larger corpus, leave those cells out, or raise sweep.max_epochs")
+    return (f"{said}; repeated tokens are worth less, and not the same to both families",)
+
+
+def _fix(spec: RunSpec, budget: float, one: int) -> str:
+    """What to change: the largest even batch with steps of 1% of the budget, where there is one."""
+    batch = int(MOST_UNSPENT * budget * spec.optim.global_batch / one) // 2 * 2
+    smaller = f"a batch of at most {batch} (sweep.global_batch)" if batch >= 2 else "shorter rows (run.data.seq_len)"
+    return f"take a larger budget, a smaller size or {smaller}"

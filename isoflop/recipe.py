@@ -18,7 +18,7 @@ MOST_SEQUENCES = 1 << 17
 
 
 @dataclass(frozen=True)
-class Setting:
+class RecipeInput:
     """What a recipe may look at: the model, the row length and D, the training tokens that the budget buys."""
 
     model: ModelSpec
@@ -35,17 +35,17 @@ class Choice:
     warmup: Callable[[int], int]
 
 
-def smdm_code(setting: Setting) -> Choice:
+def smdm_code(given: RecipeInput) -> Choice:
     """SMDM as released (ML-GSAI/SMDM, `pretrain/`): 2e-4 for every size and both families, batch 256."""
     return Choice(lr_peak=2e-4, global_batch=256, warmup=long_warmup)
 
 
-def smdm_paper(setting: Setting) -> Choice:
+def smdm_paper(given: RecipeInput) -> Choice:
     """SMDM as printed (Nie et al. 2024, Appendix B): 4e-4 where the released code says 2e-4."""
     return Choice(lr_peak=4e-4, global_batch=256, warmup=long_warmup)
 
 
-def mdlm(setting: Setting) -> Choice:
+def mdlm(given: RecipeInput) -> Choice:
     """MDLM (Sahoo et al. 2024, Appendix C; configs of kuleshov-group/mdlm): 3e-4, batch 512, 2500 steps of warm-up.
 
     The rate stays constant after the warm-up. For the whole of it an experiment also sets `run.schedule.kind = "wsd"`
@@ -55,17 +55,17 @@ def mdlm(setting: Setting) -> Choice:
     return Choice(lr_peak=3e-4, global_batch=512, warmup=lambda steps: min(2500, steps))
 
 
-def smdm_width(setting: Setting) -> Choice:
+def smdm_width(given: RecipeInput) -> Choice:
     """SMDM's rate at width 1024, elsewhere inversely to the width; batch and warm-up are SMDM's.
 
     That is how Adam's rate of matrix-like weights transfers (Yang et al. 2022, Tensor Programs V, Table 3). One rate
     serves all weights here, so it is that rule, not the whole parametrisation: initialisation and head stay SMDM's.
     """
-    rate = SMDM_LR * BASE_WIDTH / setting.model.d_model
+    rate = SMDM_LR * BASE_WIDTH / given.model.d_model
     return Choice(lr_peak=_digits(rate), global_batch=256, warmup=long_warmup)
 
 
-def gidd(setting: Setting) -> Choice:
+def gidd(given: RecipeInput) -> Choice:
     """Batch and rate from D (von Ruette et al. 2025, Scaling Behavior of Discrete Diffusion Language Models).
 
     batch* = 10^-2.4 D^.8225 tokens, the fit through all noise types in the paper's released notebooks
@@ -74,13 +74,13 @@ def gidd(setting: Setting) -> Choice:
     anchor here is SMDM's, 2e-4 for 256 rows of 2048 at width 1024, and the width enters as in `smdm_width`. At that
     batch the rule asks for 7.4e9 tokens.
     """
-    sequences = 10**-2.4 * setting.tokens**0.8225 / setting.seq_len
+    sequences = 10**-2.4 * given.tokens**0.8225 / given.seq_len
     batch = min(max(_power_of_two(sequences), 2), MOST_SEQUENCES)
-    rate = SMDM_LR * (batch * setting.seq_len / SMDM_BATCH_TOKENS) ** 0.34 * BASE_WIDTH / setting.model.d_model
+    rate = SMDM_LR * (batch * given.seq_len / SMDM_BATCH_TOKENS) ** 0.34 * BASE_WIDTH / given.model.d_model
     return Choice(lr_peak=_digits(min(rate, 6e-3)), global_batch=batch, warmup=long_warmup)
 
 
-def tiny(setting: Setting) -> Choice:
+def tiny(given: RecipeInput) -> Choice:
     """Models of width 16 to 160 on short rows: fitted here, on the default corpus, for experiments/quickstart.py.
 
     The batch grows with the square root of D (the published exponents of batch* in D run from .5 to .82), so that the
@@ -88,17 +88,17 @@ def tiny(setting: Setting) -> Choice:
     budgets share a compiled program. The rate grows with the square root of the batch and falls with the width: at
     width 64 and batch 4, an MDM of 1e12 FLOPs ends at 2.63 nats with 1.4e-3 or 2.8e-3, and at 3.00 with 4.2e-3.
     """
-    batch = min(max(_power_of_two(setting.tokens**0.5 / setting.seq_len / 3.5), 2), 64)
-    rate = 5e-3 * (32 / setting.model.d_model) * (batch / 8) ** 0.5
+    batch = min(max(_power_of_two(given.tokens**0.5 / given.seq_len / 3.5), 2), 64)
+    rate = 5e-3 * (32 / given.model.d_model) * (batch / 8) ** 0.5
     return Choice(lr_peak=round(min(rate, 6e-3), 6), global_batch=batch, warmup=short_warmup)
 
 
-def tiny_trunk(setting: Setting) -> Choice:
+def tiny_trunk(given: RecipeInput) -> Choice:
     """The choice for WSD trunks of tiny models: `tiny`'s rate at batch 4, whatever the budget.
 
     The runs of a trunk share their batch and rate, so that neither may depend on D.
     """
-    rate = 5e-3 * (32 / setting.model.d_model) * 0.5**0.5
+    rate = 5e-3 * (32 / given.model.d_model) * 0.5**0.5
     return Choice(lr_peak=round(min(rate, 6e-3), 6), global_batch=4, warmup=short_warmup)
 
 
@@ -122,12 +122,12 @@ def _digits(rate: float) -> float:
     return float(f"{rate:.4g}")
 
 
-RECIPES: dict[str, Callable[[Setting], Choice]] = {
+RECIPES: dict[str, Callable[[RecipeInput], Choice]] = {
     f.__name__: f for f in (smdm_code, smdm_paper, mdlm, smdm_width, gidd, tiny, tiny_trunk)
 }
 
 
-def find_recipe(name: str) -> Callable[[Setting], Choice]:
+def find_recipe(name: str) -> Callable[[RecipeInput], Choice]:
     """The recipe of that name.
 
     Raises:

@@ -15,9 +15,17 @@ from typing import Any
 import ml_collections
 
 from isoflop.ladder import Size
-from isoflop.placement import PlacementSpec
 from mdm_jax.spec import MOST_BUDGET, Family, FlopConvention, ObjectiveSpec
 from mdm_jax.spec.validation import require, to_dict
+
+FEWEST_SIZES = 7
+"""Sizes that a quadratic needs around an optimum that is known to a factor of about two."""
+
+
+def _check_budgets(name: str, budgets: Sequence[float]) -> None:
+    spent = all(0 < budget <= MOST_BUDGET for budget in budgets)
+    require(spent, name, list(budgets), f"above 0 FLOPs and at most {MOST_BUDGET:g}")
+    require(len(set(budgets)) == len(budgets), name, list(budgets), "different from one another")
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,74 @@ class CurveSpec:
         loss = self.objective
         fits = loss is None or loss.family is self.family
         require(fits, "objective of a curve", loss and loss.variant.value, f"a loss of its family, {self.family.value}")
+
+
+@dataclass(frozen=True)
+class PlacementSpec:
+    """Budgets for which `isoflop.place` chooses the sizes. Without budgets the sweep has only the curves it writes out.
+
+    A gap is read at equal loss, and at equal compute the MDM's loss is far above the ARM's. So equal budgets give too
+    few common losses, and `overlap` derives the other family's budgets from equal expected losses.
+    """
+
+    families: tuple[Family, ...] = (Family.MDM, Family.ARM)
+    budgets: tuple[float, ...] = ()
+    """FLOPs of every family's curves, or, with `overlap`, of that family's."""
+    overlap: Family | None = None
+    """The family whose budgets are given; the other's are those at which it is expected to reach the same losses."""
+    mdm_budgets: tuple[float, ...] = ()
+    """The MDM's own, in place of `budgets`."""
+    arm_budgets: tuple[float, ...] = ()
+    """The ARM's own, in place of `budgets`."""
+    holdout_budgets: tuple[float, ...] = ()
+    """Above the grid, to predict and then to test; with `overlap` of that family, as `budgets` are."""
+    sizes: tuple[str, ...] = ()
+    """What to choose from; empty takes the sweep's own sizes, else the tiny ladder and SMDM's, filled by rule."""
+    window: float = 4.0
+    """Sizes lie within this factor of the expected optimum."""
+    sizes_per_curve: int = FEWEST_SIZES
+    """0 takes every size within the window."""
+    holdout_sizes: int = 5
+    """The number of sizes of a held-out curve: those next to its expected optimum."""
+    prior: str = "smdm"
+    """The source of the expected optimum and loss: `smdm`, or the path of an earlier report's fits.json."""
+    replicate_seeds: tuple[int, ...] = ()
+    """Further seeds of the cell next to the optimum, for the noise from run to run."""
+    replicate_curves: int = 1
+    """The number of each family's curves that get further seeds, the cheapest first; 0 takes all."""
+
+    def __post_init__(self) -> None:
+        for name in ("budgets", "mdm_budgets", "arm_budgets", "holdout_budgets"):
+            _check_budgets(f"sweep.placement.{name}", getattr(self, name))
+        names = [family.value for family in self.families]
+        different = 0 < len(set(names)) == len(names)
+        require(different, "sweep.placement.families", names, "one or more, each once")
+        require(self.window > 1, "sweep.placement.window", self.window, "a factor above 1, such as 4")
+        for name, least in (("sizes_per_curve", 3), ("holdout_sizes", 3)):
+            count = getattr(self, name)
+            require(count == 0 or count >= least, f"sweep.placement.{name}", count, f"0 (all) or at least {least}")
+        require(
+            self.replicate_curves >= 0, "sweep.placement.replicate_curves", self.replicate_curves, "0 (all) or more"
+        )
+        self._check_overlap()
+
+    def _check_overlap(self) -> None:
+        if self.overlap is None:
+            return
+        name = "sweep.placement.overlap"
+        require(len(self.families) > 1, name, self.overlap.value, "left out where there is one family")
+        own = bool(self.mdm_budgets or self.arm_budgets)
+        require(not own, name, self.overlap.value, "left out where mdm_budgets or arm_budgets are given")
+
+    @property
+    def asked(self) -> bool:
+        """Whether there is anything to place."""
+        return bool(self.budgets or self.mdm_budgets or self.arm_budgets)
+
+    def given_budgets(self, family: Family) -> tuple[float, ...]:
+        """Budgets of a family's grid as they are given, before any is derived."""
+        own = self.mdm_budgets if family is Family.MDM else self.arm_budgets
+        return own or self.budgets
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from mdm_jax.counting import train_flops, trained_flops
-from mdm_jax.spec import CellSpec, FlopConvention, HardwareSpec, RunSpec, ScheduleKind, ScheduleSpec
+from mdm_jax.spec import FlopConvention, HardwareSpec, RunSpec, ScheduleKind, ScheduleSpec
 
 MOST_STEPS = 1 << 31
 
@@ -98,8 +98,7 @@ def _cooled(run: RunSpec, warmup: int, cooldown_fraction: float) -> RunSpec:
 def _segment(branch: RunSpec, start: int) -> RunSpec:
     """The part of the trunk that ends where the branch's cooldown begins."""
     schedule = dataclasses.replace(branch.schedule, steps=start, cooldown_steps=0)
-    place = branch.cell
-    cell = CellSpec(None, place.convention, place.size, group=place.group, segment=True)
+    cell = dataclasses.replace(branch.cell, budget=None, segment=True)
     return dataclasses.replace(branch, schedule=schedule, cell=cell)
 
 

@@ -1,8 +1,10 @@
-"""How commands end: exit codes, one clear line on standard error, and the name of a signal that ended a process."""
+"""What commands share: their parser, their exit codes, one clear line on standard error, and the forms of flags."""
 
 import argparse
+import os
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn
 
@@ -16,6 +18,33 @@ class Parser(argparse.ArgumentParser):
         """Prints the error and exits."""
         print(f"{self.prog}: {message} (--help lists the flags)", file=sys.stderr)
         raise SystemExit(BAD)
+
+
+def new_parser(module: str, description: str | None) -> Parser:
+    """An empty parser of `python -m module`; its help shows the description as it is written."""
+    return Parser(
+        prog=f"python -m {module}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def exit_code(name: str, command: Callable[[], int]) -> int:
+    """The command's exit code; for a user's error, a full disk or Ctrl-C one line on standard error and its code."""
+    try:
+        code = command()
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except (ValueError, OSError) as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return BAD
+    except KeyboardInterrupt as stop:
+        print(f"{name}: {str(stop) or 'interrupted'}", file=sys.stderr)
+        return INTERRUPTED
 
 
 def say(said: object, code: int) -> int:
@@ -33,3 +62,31 @@ def one_line(said: object) -> str:
 def signal_name(number: int) -> str:
     """The name of a signal, "SIGKILL", or its number where the system has no name for it."""
     return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+
+
+def describe_exit(code: int) -> str:
+    """`exit 42`, or the name of the signal that killed it."""
+    if code >= 0:
+        return f"exit {code}"
+    name = signal_name(-code)
+    return f"{name} (out of memory?)" if name == "SIGKILL" else name
+
+
+def comma_list(text: str) -> tuple[str, ...]:
+    """Items of `a,b,c`, blanks dropped."""
+    return tuple(item.strip() for item in text.split(",") if item.strip())
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """Numbers of `1e18,3e18`.
+
+    Raises:
+        argparse.ArgumentTypeError: one is not a number; it is named.
+    """
+    values = []
+    for item in comma_list(text):
+        try:
+            values.append(float(item))
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{item!r}: must be a number, such as 1e18") from None
+    return tuple(values)

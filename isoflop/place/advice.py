@@ -14,8 +14,8 @@ from isoflop.ladder import find_size, ladder_between
 from isoflop.place.expand import LEAST_RULED, forecast_of, ladder, parameters, placed_budgets
 from isoflop.place.forecast import FARTHEST, Expected, Forecast, rough_optimum
 from isoflop.place.prior import covered
-from isoflop.placement import FEWEST_BUDGETS, FEWEST_ON_A_SIDE, FEWEST_SIZES, choose_sizes, inside_count
-from isoflop.sweep import CurveSpec, SweepSpec
+from isoflop.place.sizes import FEWEST_BUDGETS, FEWEST_ON_A_SIDE, choose_sizes, inside_count
+from isoflop.sweep import FEWEST_SIZES, CurveSpec, SweepSpec
 from isoflop.wording import short_number
 from mdm_jax.spec import Family, FlopConvention, RunSpec
 

@@ -1,6 +1,7 @@
 """Curves from a placement: each family's budgets, and for each budget the sizes around its expected optimum."""
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -8,9 +9,9 @@ from isoflop.grid import make_cell
 from isoflop.ladder import SMDM, Size, find_size, ladder_between, tiny_sizes
 from isoflop.place.forecast import FARTHEST, Expected, Forecast
 from isoflop.place.prior import covered, find_prior
-from isoflop.placement import FEWEST_ON_A_SIDE, FEWEST_SIZES, choose_sizes, rounded
+from isoflop.place.sizes import FEWEST_ON_A_SIDE, choose_sizes, rounded
 from isoflop.recipe import find_recipe
-from isoflop.sweep import CurveSpec, SweepSpec
+from isoflop.sweep import FEWEST_SIZES, CurveSpec, SweepSpec
 from mdm_jax.counting import count_parameters
 from mdm_jax.spec import Family, RunSpec
 from mdm_jax.spec.validation import require
@@ -32,8 +33,8 @@ def expand(template: RunSpec, sweep: SweepSpec) -> SweepSpec:
         return sweep
     find_recipe(sweep.recipe)  # an unknown one is no reason to try every size
     forecast = forecast_of(template, sweep)
-    placed = (curve for family in sweep.placement.families for curve in _family(template, sweep, forecast, family))
-    return dataclasses.replace(sweep, curves=(*sweep.curves, *placed))
+    placed = (_placed_curves(template, sweep, forecast, family) for family in sweep.placement.families)
+    return dataclasses.replace(sweep, curves=(*sweep.curves, *itertools.chain(*placed)))
 
 
 def forecast_of(template: RunSpec, sweep: SweepSpec) -> Forecast:
@@ -62,7 +63,7 @@ def parameters(sizes: tuple[Size, ...], template: RunSpec) -> dict[str, int]:
     return {size.name: count_parameters(size.model(template.model)).non_embedding for size in sizes}
 
 
-def _family(template: RunSpec, sweep: SweepSpec, forecast: Forecast, family: Family) -> Iterator[CurveSpec]:
+def _placed_curves(template: RunSpec, sweep: SweepSpec, forecast: Forecast, family: Family) -> Iterator[CurveSpec]:
     """Curves of a family: the grid, the held-out ones above it, then the replicates."""
     rule = sweep.placement
     budgets, above = (placed_budgets(sweep, forecast, family, held_out) for held_out in (False, True))
@@ -73,15 +74,16 @@ def _family(template: RunSpec, sweep: SweepSpec, forecast: Forecast, family: Fam
         over = f"above the {family.value}'s grid, which ends at {max(budgets):g}"
         require(budget > max(budgets), "sweep.placement.holdout_budgets", budget, over)
     optima = {budget: _expected(forecast, family, budget).n_opt for budget in (*budgets, *above)}
-    between = _between(template, sweep, tuple(optima.values()))
+    fillers = _gap_filling_sizes(template, sweep, tuple(optima.values()))
     for budget, n_opt in optima.items():
         window, count = rule.window, rule.sizes_per_curve
         if budget in above:
             window, count = math.sqrt(window), rule.holdout_sizes
-        able = _able(template, sweep, family, budget, _near(template, sweep, n_opt, between.get(n_opt, ())))
-        yield CurveSpec(family, budget, choose_sizes(able, n_opt, window, count))
+        candidates = _candidate_sizes(template, sweep, n_opt, fillers.get(n_opt, ()))
+        params = _affordable_sizes(template, sweep, family, budget, candidates)
+        yield CurveSpec(family, budget, choose_sizes(params, n_opt, window, count))
         if rule.replicate_seeds and budget in sorted(budgets)[: rule.replicate_curves or None]:
-            nearest = min(able, key=lambda name, a=able, n=n_opt: abs(math.log(a[name] / n)))
+            nearest = min(params, key=lambda name, p=params, n=n_opt: abs(math.log(p[name] / n)))
             yield CurveSpec(family, budget, (nearest,), seeds=rule.replicate_seeds)
 
 
@@ -107,7 +109,9 @@ def _expected(forecast: Forecast, family: Family, budget: float) -> Expected:
     return expected
 
 
-def _between(template: RunSpec, sweep: SweepSpec, optima: Sequence[float]) -> Mapping[float, tuple[Size, ...]]:
+def _gap_filling_sizes(
+    template: RunSpec, sweep: SweepSpec, optima: Sequence[float]
+) -> Mapping[float, tuple[Size, ...]]:
     """Sizes by rule for each optimum around which the named ladders have gaps; none where the sizes are given."""
     if sweep.placement.sizes or sweep.own_sizes:
         return {}
@@ -132,16 +136,16 @@ def _between(template: RunSpec, sweep: SweepSpec, optima: Sequence[float]) -> Ma
     return dict.fromkeys(short, new)
 
 
-def _near(template: RunSpec, sweep: SweepSpec, n_opt: float, between: tuple[Size, ...]) -> tuple[Size, ...]:
+def _candidate_sizes(template: RunSpec, sweep: SweepSpec, n_opt: float, fillers: tuple[Size, ...]) -> tuple[Size, ...]:
     """Sizes that a curve around `n_opt` could ever take: those of a wider window, and a few where it is empty."""
-    sizes = {size.name: size for size in (*ladder(sweep), *between)}
+    sizes = {size.name: size for size in (*ladder(sweep), *fillers)}
     offset = {name: abs(math.log(n / n_opt)) for name, n in parameters(tuple(sizes.values()), template).items()}
     ranked = sorted(sizes, key=lambda name: offset[name])
     reach = 1.5 * math.log(sweep.placement.window)
     return tuple(sizes[name] for i, name in enumerate(ranked) if offset[name] <= reach or i < 2 * FEWEST_SIZES)
 
 
-def _able(
+def _affordable_sizes(
     template: RunSpec, sweep: SweepSpec, family: Family, budget: float, sizes: Sequence[Size]
 ) -> Mapping[str, int]:
     """Non-embedding parameters of the sizes that can spend a budget.
@@ -149,15 +153,15 @@ def _able(
     Raises:
         ValueError: none can; what the smallest lacks is said.
     """
-    able, refusals = {}, []
+    params, refusals = {}, []
     for size in sizes:
         try:
             make_cell(template, sweep, CurveSpec(family, budget, (size.name,)), size.name)
         except ValueError as error:
             refusals.append(str(error))
         else:
-            able |= parameters((size,), template)
-    if not able:
+            params |= parameters((size,), template)
+    if not params:
         near = f"none of the {len(refusals)} sizes nearest to its expected optimum can spend it"
         raise ValueError(f"{family.value} at {budget:g} FLOPs: {near}, such as {refusals[0]}")
-    return able
+    return params

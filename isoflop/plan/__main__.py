@@ -19,8 +19,6 @@ from dataclasses import dataclass
 
 import ml_collections
 
-from isoflop.allocate import check_bounds
-from isoflop.cli import comma_list, exit_code, new_parser, numbers
 from isoflop.corpus import check_corpora, find_manifest
 from isoflop.cost import (
     DEFAULT_MFU,
@@ -31,7 +29,7 @@ from isoflop.cost import (
     doubts,
     sweep_seconds,
 )
-from isoflop.grid import make_grid
+from isoflop.grid import check_bounds, make_grid
 from isoflop.place.advice import Advice, advise
 from isoflop.place.expand import expand
 from isoflop.place.from_time import MOST_HOURS, largest_scale, scale_lines, scaled
@@ -43,7 +41,7 @@ from isoflop.planfile import PLAN_FILE, Written, write_plan
 from isoflop.recipe import RECIPES
 from isoflop.sweep import SweepSpec
 from isoflop.trunks import savings, with_trunks
-from mdm_jax.command import DONE
+from mdm_jax.command import DONE, comma_list, exit_code, new_parser, numbers
 from mdm_jax.devices.accelerators import DEVICES
 from mdm_jax.files.storage import as_path
 from mdm_jax.manifest import check_matches

@@ -6,32 +6,32 @@
 Every distinct shape of the plan (model, batch, row length, training loss; not seeds, steps or learning rates) is
 compiled as the train step that the run would execute, ahead of time, for the mesh of its `hardware` section. Reported
 are the compiler's memory on each device, the settings that fit, what the collectives send, and a roofline of the step.
-A shape that does not fit is refused with the nearest setting that does; the exit code is then 1. The numbers are
-written to DIR/preflight.json. Without libtpu (`pip install mdm-jax[tpu]`) the step is compiled for CPU devices of this
-host: that shows that it compiles and what it sends, and nothing about the TPU's memory.
+A shape that does not fit is refused with the nearest setting that does; the exit code is then 1. The numbers of each
+shape are written to DIR/preflight.json as soon as they are known. The next preflight of the same slice takes what it
+finds there, also after Ctrl-C; delete the file to compile everything anew. Without libtpu (`pip install mdm-jax[tpu]`)
+the step is compiled for CPU devices of this host: that shows that it compiles and what it sends, and nothing about the
+TPU's memory.
 """
 
 import argparse
 import dataclasses
 import importlib.util
-import json
 import sys
+import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from contextlib import contextmanager
 
-from isoflop.cli import comma_list, exit_code, new_parser
 from isoflop.planfile import PLAN_FILE, RUNS_FOLDER, read_plan
-from isoflop.preflight.compile import Compiled, Setting, compile_run
+from isoflop.preflight.compile import Compiled, Setting, compile_run, program_of
+from isoflop.preflight.report import REPORT_FILE, Report
 from isoflop.preflight.table import show
 from isoflop.preflight.topology import Topology, find_mesh, find_topology
-from isoflop.preflight.verdict import Verdict, advice, examine, report
-from mdm_jax.command import BAD, DONE
+from isoflop.preflight.verdict import Verdict, advice, examine
+from isoflop.wording import duration
+from mdm_jax.command import BAD, DONE, comma_list, exit_code, new_parser
 from mdm_jax.files.storage import as_path, write_atomic
-from mdm_jax.spec import CellSpec, EvaluationSpec, RunSpec, ScheduleSpec, to_json
+from mdm_jax.spec import RunSpec, to_json
 from mdm_jax.spec.validation import require
-
-REPORT_FILE = "preflight.json"
-SCHEMA_VERSION = 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,28 +61,89 @@ def _preflight(options: argparse.Namespace) -> int:
     chosen = [run for run in planned if not options.sizes or run.cell.size in options.sizes]
     known = ", ".join(sorted({run.cell.size for run in planned}))
     require(bool(chosen), "--sizes", ",".join(options.sizes), f"sizes of the plan: {known}")
-    runs = [on_mesh(run, options.mesh, topology) for run in chosen]
+    groups = list(shapes([on_mesh(run, options.mesh, topology) for run in chosen]))
     on_host = options.host or importlib.util.find_spec("libtpu") is None
+    report = Report(options.directory, topology, on_host, [group[0] for group in groups])
+    _say(f"{len(groups)} shapes of {len(chosen)} runs on {topology.name}")
     if on_host:
-        print(HOST_ONLY.format(topology=topology.name, devices=topology.devices), file=sys.stderr)
-    verdicts = []
-    for shape in shapes(runs):
-        verdicts.append(_examine(shape, topology, on_host, options))
-        _say(verdicts[-1], topology)
+        _say(HOST_ONLY.format(topology=topology.name, devices=topology.devices))
+    verdicts = Examination(topology, on_host, report, options).of_all(groups)
     show(verdicts, topology, on_host)
-    path = as_path(options.directory) / REPORT_FILE
-    write_atomic(path, json.dumps(_report(verdicts, topology, on_host), indent=1) + "\n")
-    print(f"{path}: {len(verdicts)} shapes of {len(runs)} runs")
+    print(f"{report.path}: {len(verdicts)} shapes of {len(chosen)} runs")
     if options.write:
         print(write_settings(options.directory, verdicts))
     return BAD if any(v.fits is False or v.planned.failed for v in verdicts) and not options.write else DONE
 
 
-def _examine(shape: tuple[RunSpec, ...], topology: Topology, on_host: bool, options: argparse.Namespace) -> Verdict:
-    def compiled(setting: Setting) -> Compiled:
-        return compile_run(setting.of(shape[0]), None if on_host else topology, options.time_limit)
+@dataclasses.dataclass(frozen=True)
+class Examination:
+    """Examines shape after shape, and says at each step what is compiled and how long it has taken so far."""
 
-    return examine(shape, topology, compiled, on_host, options.quick)
+    topology: Topology
+    on_host: bool
+    report: Report
+    options: argparse.Namespace
+    start: float = dataclasses.field(default_factory=time.monotonic)
+
+    def of_all(self, groups: Sequence[tuple[RunSpec, ...]]) -> list[Verdict]:
+        """The verdict on each shape, written to the report as soon as it is found.
+
+        Raises:
+            KeyboardInterrupt: by Ctrl-C, with a line that says what is kept.
+        """
+        verdicts: list[Verdict] = []
+        try:
+            for number, group in enumerate(groups, start=1):
+                verdicts.append(self._of_one(group, f"[{number}/{len(groups)}]"))
+                self.report.add(verdicts[-1])
+        except KeyboardInterrupt:
+            kept = f"{len(verdicts)} of {len(groups)} shapes are in {self.report.path}"
+            raise KeyboardInterrupt(f"stopped: {kept}; the same command goes on with the others") from None
+        return verdicts
+
+    def _of_one(self, group: tuple[RunSpec, ...], number: str) -> Verdict:
+        run, compiler = group[0], None if self.on_host else self.topology
+        name = f"{number} {run.family.value} {run.cell.size}, batch {run.optim.global_batch}"
+        new: list[Compiled] = []
+
+        def compiled(setting: Setting) -> Compiled:
+            if earlier := self.report.answer(run, setting):
+                return earlier
+            said = f"{name}: compiling {setting}"
+            _say(f"{said} (after {duration(time.monotonic() - self.start)})")
+            with _clock(said):
+                new.append(compile_run(setting.of(run), compiler, self.options.time_limit))
+            return new[-1]
+
+        verdict = examine(group, self.topology, compiled, self.on_host, self.options.quick)
+        _say(f"{name}: {_found(verdict, self.topology, new)}")
+        return verdict
+
+
+def _found(verdict: Verdict, topology: Topology, new: Sequence[Compiled]) -> str:
+    """What is known of a shape now, and where from."""
+    state = {True: "fits", False: "does not fit", None: verdict.planned.failed or "compiles"}[verdict.fits]
+    seconds = sum(answer.compile_seconds for answer in new)
+    source = f"{len(new)} compiled in {duration(seconds)}" if new else f"read from {REPORT_FILE}"
+    remedy = f"\n{advice(verdict, topology)}" if verdict.fits is False else ""
+    return f"{state} ({source}){remedy}"
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _clock(text: str) -> Iterator[None]:
+    """On a terminal, shows how long this takes while it goes on."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        progress.add_task(text)
+        yield
 
 
 HOST_ONLY = (
@@ -116,27 +177,8 @@ def shapes(runs: Sequence[RunSpec]) -> Iterator[tuple[RunSpec, ...]]:
     """The runs in groups that compile to one program."""
     groups: dict[RunSpec, list[RunSpec]] = {}
     for run in runs:
-        optim = dataclasses.replace(run.optim, lr_peak=1e-3)
-        data = dataclasses.replace(run.data, directory="", data_hash="")
-        schedule = ScheduleSpec(kind=run.schedule.kind)
-        evaluation = EvaluationSpec(batch=2 * run.hardware.mesh_data)
-        shape = dataclasses.replace(
-            run, optim=optim, data=data, schedule=schedule, evaluation=evaluation, cell=CellSpec(), seed=0
-        )
-        groups.setdefault(shape, []).append(run)
+        groups.setdefault(program_of(run), []).append(run)
     yield from (tuple(group) for group in groups.values())
-
-
-def _say(verdict: Verdict, topology: Topology) -> None:
-    """One line on stderr as soon as a shape is done: a plan of many takes an hour."""
-    run, planned = verdict.runs[0], verdict.planned
-    state = {True: "fits", False: "does not fit", None: planned.failed or "compiled"}[verdict.fits]
-    seconds = sum(answer.compile_seconds for answer in verdict.tried)
-    print(
-        f"{run.family.value} {run.cell.size} {state}: {len(verdict.tried)} compiled in {seconds:.0f} s", file=sys.stderr
-    )
-    if verdict.fits is False or planned.failed:
-        print(advice(verdict, topology), file=sys.stderr)
 
 
 def write_settings(directory: str, verdicts: Sequence[Verdict]) -> str:
@@ -154,16 +196,6 @@ def write_settings(directory: str, verdicts: Sequence[Verdict]) -> str:
     lines = [to_json(found.get(run.run_id, run)) for run in read_plan(directory)]
     write_atomic(folder / PLAN_FILE, "".join(line + "\n" for line in lines))
     return f"{folder / PLAN_FILE}: hardware of {len(found)} runs written; a run that has started keeps its own"
-
-
-def _report(verdicts: Sequence[Verdict], topology: Topology, on_host: bool) -> dict[str, Any]:
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "topology": topology.name,
-        "compiler": "XLA:CPU of this host, whose memory figures are not the TPU's" if on_host else "libtpu",
-        "limit_bytes": None if on_host else topology.chip.hbm_bytes,
-        "shapes": [report(verdict, topology) for verdict in verdicts],
-    }
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from isoflop.preflight.collectives import by_kind, read_collectives
 from isoflop.preflight.topology import Topology
-from isoflop.process import describe_exit
-from mdm_jax.spec import Remat, RunSpec, to_json
+from mdm_jax.command import describe_exit
+from mdm_jax.spec import CellSpec, EvaluationSpec, Remat, RunSpec, ScheduleSpec, to_json
 
 NO_TPU_QUERIES = {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
 """No look-up of the slice that this machine belongs to, and no lock: it guards an accelerator, and none is used."""
@@ -69,6 +69,19 @@ class Compiled:
     def fits(self, limit_bytes: float) -> bool:
         """Whether it compiled and needs no more than the limit."""
         return not self.refused and not self.failed and self.hbm_bytes <= limit_bytes
+
+
+def program_of(run: RunSpec) -> RunSpec:
+    """The run without what leaves its compiled step as it is: seed, cell, corpus, learning rate and steps."""
+    return dataclasses.replace(
+        run,
+        optim=dataclasses.replace(run.optim, lr_peak=1e-3),
+        data=dataclasses.replace(run.data, directory="", data_hash=""),
+        schedule=ScheduleSpec(kind=run.schedule.kind),
+        evaluation=EvaluationSpec(batch=2 * run.hardware.mesh_data),
+        cell=CellSpec(),
+        seed=0,
+    )
 
 
 def compile_run(run: RunSpec, topology: Topology | None, time_limit: float) -> Compiled:

@@ -2,14 +2,12 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 from isoflop.preflight.compile import Compiled, Setting
 from isoflop.preflight.roofline import Roofline, roofline
 from isoflop.preflight.search import nearest, search
 from isoflop.preflight.topology import Topology
 from mdm_jax.spec import RunSpec
-from mdm_jax.spec.validation import to_dict
 
 GIB = 2**30
 
@@ -90,31 +88,3 @@ def advice(verdict: Verdict, topology: Topology) -> str:
     if len(verdict.tried) == 1:
         return f"{short}: leave out --quick to find a setting that fits, or take {where}"
     return f"{short}, and no setting fits: take {where}"
-
-
-def report(verdict: Verdict, topology: Topology) -> dict[str, Any]:
-    """The verdict as plain JSON types, with the roofline of every setting that compiled."""
-    run = verdict.runs[0]
-
-    def entry(answer: Compiled | None) -> dict[str, Any] | None:
-        if answer is None:
-            return None
-        if answer.refused or answer.failed:
-            return to_dict(answer) | {"roofline": None}
-        line = bound(run, topology, answer)
-        numbers = {"seconds": line.seconds, "binds": line.binds, "mfu": line.mfu}
-        return to_dict(answer) | {"roofline": to_dict(line) | numbers}
-
-    return {
-        "runs": [one.run_id for one in verdict.runs],
-        "family": run.family.value,
-        "size": run.cell.size,
-        "global_batch": run.optim.global_batch,
-        "seq_len": run.data.seq_len,
-        "mesh": f"{run.hardware.mesh_data}x{run.hardware.mesh_model}",
-        "fits": verdict.fits,
-        "planned": entry(verdict.planned),
-        "best": entry(verdict.best),
-        "nearest": entry(verdict.nearest),
-        "tried": [entry(answer) for answer in verdict.tried],
-    }

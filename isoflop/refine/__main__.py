@@ -16,7 +16,6 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from isoflop.cli import exit_code, new_parser
 from isoflop.cost import Machine, find_machine
 from isoflop.measured import measured_machine
 from isoflop.planfile import PLAN_FILE, read_plan, write_plan
@@ -24,7 +23,7 @@ from isoflop.refine.evidence import CURVES, Evidence, read_evidence
 from isoflop.refine.proposal import TITLES, Kind, flops_of
 from isoflop.refine.propose import MOST_RUNS, Refinement, refine
 from isoflop.wording import duration, money
-from mdm_jax.command import DONE
+from mdm_jax.command import DONE, exit_code, new_parser
 from mdm_jax.devices.accelerators import DEVICES
 from mdm_jax.files.storage import as_path
 from mdm_jax.spec import RunSpec
@@ -148,28 +147,27 @@ def _tree(found: Refinement, machine: Machine, stated: str, added: int | None) -
 
     evidence = found.evidence
     gap = {
-        "loss": number(evidence.loss), "ratio": number(evidence.ratio), "lower": number(evidence.interval[0]),
-        "upper": number(evidence.interval[1]), "interval_factor": number(found.gap_factor),
-        "interval_factor_after": number(found.gap_factor_after), "convention": evidence.convention.value,
-    }  # fmt: skip
+        "loss": number(evidence.loss),
+        "ratio": number(evidence.ratio),
+        "lower": number(evidence.interval[0]),
+        "upper": number(evidence.interval[1]),
+        "interval_factor": number(found.gap_factor),
+        "interval_factor_after": number(found.gap_factor_after),
+        "convention": evidence.convention.value,
+    }
+    names = ("kind", "what", "why", "effect", "family", "budget", "flops", "value")
     proposals = [
-        {
-            "kind": p.kind.value, "what": p.what, "why": p.why, "effect": p.effect, "family": p.family.value,
-            "budget": p.budget, "flops": p.flops, "seconds": sum(machine.seconds(run) for run in p.runs),
-            "value": p.value,
-            "runs": [_run_tree(run) for run in p.runs],
-        }
-        for p in found.proposals
-    ]  # fmt: skip
+        {name: getattr(proposal, name) for name in names}
+        | {"seconds": sum(machine.seconds(run) for run in proposal.runs), "runs": [*map(_run_tree, proposal.runs)]}
+        for proposal in found.proposals
+    ]
     notes = {"seconds_are_for": stated, "notes": list(found.notes)}
     return {"gap": gap, "proposals": proposals, **notes, "appended": added}
 
 
 def _run_tree(run: RunSpec) -> dict[str, Any]:
-    return {
-        "run_id": run.run_id, "size": run.cell.size, "seed": run.seed, "lr": run.optim.lr_peak,
-        "batch": run.optim.global_batch, "steps": run.schedule.steps,
-    }  # fmt: skip
+    optim = {"lr": run.optim.lr_peak, "batch": run.optim.global_batch, "steps": run.schedule.steps}
+    return {"run_id": run.run_id, "size": run.cell.size, "seed": run.seed, **optim}
 
 
 if __name__ == "__main__":

@@ -3,12 +3,13 @@
 import math
 from collections.abc import Iterator, Mapping
 
-from isoflop.placement import FEWEST_SIZES, choose_sizes, rounded
+from isoflop.place.sizes import choose_sizes, rounded
 from isoflop.refine.evidence import Evidence
 from isoflop.refine.further_run import FurtherRuns
 from isoflop.refine.missing_minima import WINDOW
 from isoflop.refine.proposal import Kind, Proposal, flops_of
 from isoflop.refine.rungs import non_embedding, rungs
+from isoflop.sweep import FEWEST_SIZES
 from isoflop.wording import short_number
 from mdm_jax.spec import Family
 
@@ -29,7 +30,13 @@ def common_losses(evidence: Evidence, further: FurtherRuns) -> Iterator[Proposal
     inside = {family: sum(low <= loss <= high for loss in own) for family, own in losses.items()}
     if min(inside.values()) >= FEWEST_INSIDE:
         return
-    ways = [way for family in spans if (way := _new_curve(evidence, further, family, spans, inside, low < high))]
+    said = f"{inside[Family.ARM]} ARM and {inside[Family.MDM]} MDM minima lie in the losses that both reached"
+    if low >= high:
+        said = "the families' loss ranges do not overlap, so that no gap can be read"
+    arm, mdm = (f"{span[0]:.4g} to {span[1]:.4g}" for span in (spans[Family.ARM], spans[Family.MDM]))
+    why = f"{said} (ARM {arm}, MDM {mdm})"
+    pairs = ((Family.ARM, Family.MDM), (Family.MDM, Family.ARM))
+    ways = [way for family, other in pairs if (way := _new_curve(evidence, further, family, other, spans, why))]
     yield from sorted(ways, key=lambda way: way.flops)[:1]
 
 
@@ -42,11 +49,14 @@ def _losses(evidence: Evidence, further: FurtherRuns, family: Family) -> list[fl
 
 
 def _new_curve(
-    evidence: Evidence, further: FurtherRuns, family: Family, spans: Mapping[Family, tuple[float, float]],
-    inside: Mapping[Family, int], meet: bool,
-) -> Proposal | None:  # fmt: skip
-    """A budget at which the family is expected in the middle of what the other reached and it did not."""
-    (other,) = (side for side in spans if side is not family)
+    evidence: Evidence,
+    further: FurtherRuns,
+    family: Family,
+    other: Family,
+    spans: Mapping[Family, tuple[float, float]],
+    why: str,
+) -> Proposal | None:
+    """A budget at which the family is expected in the middle of the losses that only the other family has reached."""
     (low, high), (its_low, its_high) = spans[family], spans[other]
     gap = (max(high, its_low), its_high) if its_high > high else (its_low, min(low, its_high))
     if gap[0] >= gap[1]:
@@ -59,16 +69,12 @@ def _new_curve(
     if further.planned(family, budget):
         return None
     ladder = rungs([run for run in evidence.plan if run.family is family])
-    able = {name: size for name, size in ladder.items() if further.make_all(family, budget, [size])}
-    if len(able) < FEWEST_SIZES:
+    affordable = {name: size for name, size in ladder.items() if further.make_all(family, budget, [size])}
+    if len(affordable) < FEWEST_SIZES:
         return None
-    sizes = {name: non_embedding(size) for name, size in able.items()}
+    sizes = {name: non_embedding(size) for name, size in affordable.items()}
     chosen = choose_sizes(sizes, law.n_opt(budget), WINDOW, FEWEST_SIZES)
-    runs = tuple(further.make_all(family, budget, [able[name] for name in chosen]))
-    reach = {side: f"{span[0]:.4g} to {span[1]:.4g}" for side, span in spans.items()}
-    said = f"{inside[Family.ARM]} ARM and {inside[Family.MDM]} MDM minima lie in the losses that both reached"
-    why = said if meet else "the families' loss ranges do not overlap, so that no gap can be read"
-    why = f"{why} (ARM {reach[Family.ARM]}, MDM {reach[Family.MDM]})"
+    runs = tuple(further.make_all(family, budget, [affordable[name] for name in chosen]))
     effect = (
         f"the {family.value.upper()} at {law.loss(budget):.4g} nats there, N* near {short_number(law.n_opt(budget))}"
     )

@@ -8,7 +8,7 @@ import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 from isoflop.place.prior import FamilyPrior, Law
 from isoflop.planfile import read_plan
@@ -16,53 +16,14 @@ from mdm_jax.results import Status
 from mdm_jax.spec import Family, FlopConvention, RunSpec
 from mdm_jax.spec.validation import require
 
+if TYPE_CHECKING:
+    from analysis.minima.information import Knowledge
+else:
+    Knowledge = Any  # the analysis is loaded when evidence is read
+
 OK, EDGE, NO_MINIMUM, TOO_FEW = "ok", "edge", "no_minimum", "too_few"
 CURVES = ("quadratic", "cubic")
 FINAL = (Status.OK, Status.DIVERGED, Status.FAILED)
-
-
-@runtime_checkable
-class Knowledge(Protocol):
-    """What a fit knows of its usable minima and of the gap; `analysis.minima.information.Knowledge` is one."""
-
-    @property
-    def curves(self) -> Mapping[tuple[str, float], Any]:
-        """The known curves, by family and budget."""
-        ...
-
-    @property
-    def gap_variance(self) -> float:
-        """Variance of the log gap; 0 where no gap is read."""
-        ...
-
-    @property
-    def scatter_share(self) -> float:
-        """Share of the variance of the log gap that comes from scatter between budgets."""
-        ...
-
-    def gap_factor(self, level: float = 0.95) -> float:
-        """Half width of the gap's interval as a factor."""
-        ...
-
-    def gap_gain(self, family: str, budget: float, x: float) -> float:
-        """The fall of the log gap's variance that a run of size x at a budget brings."""
-        ...
-
-    def gap_share(self, family: str, budget: float) -> float:
-        """Share of the variance of the log gap that comes from one budget's minimum."""
-        ...
-
-    def size_sd(self, family: str, budget: float) -> float:
-        """Standard error of the log of the optimal size."""
-        ...
-
-    def size_gain(self, family: str, budget: float, x: float) -> float:
-        """The fall of the variance of the log optimal size that a run of size x brings."""
-        ...
-
-    def with_run(self, family: str, budget: float, x: float) -> "Knowledge":
-        """What is known once there is one more run of size x."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -88,7 +49,7 @@ class Minimum:
 
 @dataclass(frozen=True)
 class Evidence:
-    """A sweep's plan beside its results."""
+    """A sweep's plan and its results."""
 
     plan: tuple[RunSpec, ...]
     """The runs of the chosen group."""
@@ -237,10 +198,20 @@ def _minima(fit: Any) -> tuple[Minimum, ...]:
         if row.family in {family.value for family in Family}:
             low, high = (math.exp(u + cell.center) for u in cell.swept)
             best = math.exp(float(cell.u[cell.y.argmin()]) + cell.center)
-            found.append(Minimum(
-                Family(row.family), float(row.budget), str(row.status), str(row.reason), len(cell.u), int(row.n_sizes),
-                low, high, float(row.n_opt), best, float(row.loss_opt),
-            ))  # fmt: skip
+            minimum = Minimum(
+                family=Family(row.family),
+                budget=float(row.budget),
+                status=str(row.status),
+                reason=str(row.reason),
+                runs=len(cell.u),
+                n_sizes=int(row.n_sizes),
+                n_low=low,
+                n_high=high,
+                n_opt=float(row.n_opt),
+                n_best=best,
+                loss=float(row.loss_opt),
+            )
+            found.append(minimum)
     return tuple(found)
 
 

@@ -1,7 +1,7 @@
 """Proposals for what a curve lacks: a minimum inside its sizes, or a run that diverged.
 
-A parabola's minimum beyond its runs is a guess, and so a step beyond an edge is at most a factor of four; the law
-through the family's other budgets, where there is one, is the better guess.
+A parabola's minimum beyond its runs is a guess, so a step beyond an edge is at most a factor of four. The law through
+the family's other budgets, where there is one, is the better guess.
 """
 
 import dataclasses
@@ -9,11 +9,12 @@ import math
 from collections.abc import Iterator, Sequence
 
 from isoflop.ladder import Size
-from isoflop.placement import FEWEST_ON_A_SIDE, FEWEST_SIZES, choose_sizes
+from isoflop.place.sizes import FEWEST_ON_A_SIDE, choose_sizes
 from isoflop.refine.evidence import EDGE, NO_MINIMUM, OK, TOO_FEW, Evidence, Minimum
 from isoflop.refine.further_run import FurtherRuns
 from isoflop.refine.proposal import Kind, Proposal, flops_of
 from isoflop.refine.rungs import non_embedding, rungs, size_of
+from isoflop.sweep import FEWEST_SIZES
 from isoflop.wording import short_number
 from mdm_jax.counting import count_parameters
 from mdm_jax.spec import RunSpec
@@ -35,14 +36,11 @@ def repaired_minima(evidence: Evidence, further: FurtherRuns) -> Iterator[Propos
         made = _repair(evidence, further, minimum, own)
         if made:
             spent = minimum.runs * minimum.budget
-            where = f"N* near {short_number(_expected(evidence, minimum))} ({_source(evidence, minimum)})"
-            effect = f"{where}; its {spent:.2e} FLOPs, in no law now, come into use"
-            yield Proposal(Kind.MINIMUM, tuple(made), _finding(minimum), effect, spent / flops_of(made))
-
-
-def _finding(minimum: Minimum) -> str:
-    span = f"sizes {short_number(minimum.n_low)} to {short_number(minimum.n_high)}"
-    return f"{minimum.status}: {minimum.reason} ({span})"
+            expected, source = _expected(evidence, minimum)
+            effect = f"N* near {short_number(expected)} ({source}); its {spent:.2e} FLOPs, in no law now, come into use"
+            sizes = f"sizes {short_number(minimum.n_low)} to {short_number(minimum.n_high)}"
+            why = f"{minimum.status}: {minimum.reason} ({sizes})"
+            yield Proposal(Kind.MINIMUM, tuple(made), why, effect, spent / flops_of(made))
 
 
 def _repair(evidence: Evidence, further: FurtherRuns, minimum: Minimum, own: Sequence[RunSpec]) -> list[RunSpec]:
@@ -50,10 +48,9 @@ def _repair(evidence: Evidence, further: FurtherRuns, minimum: Minimum, own: Seq
     ladder = rungs([run for run in evidence.plan if run.family is minimum.family])
     planned = {size_of(run).name for run in own}
     budget = own[0].cell.budget or minimum.budget
-    expected = _expected(evidence, minimum)
+    expected = _expected(evidence, minimum)[0]
     if minimum.status == EDGE:
-        up = minimum.n_opt > math.sqrt(minimum.n_low * minimum.n_high)
-        return _beyond(evidence, further, minimum, ladder, (budget, expected, up), own)
+        return _beyond_edge(evidence, further, minimum, ladder, own)
     if minimum.status == NO_MINIMUM and minimum.n_high / minimum.n_low >= WIDE:
         return _seeds(further, minimum, budget, own, expected)
     sizes = {name: non_embedding(size) for name, size in ladder.items()}
@@ -68,39 +65,30 @@ def _repair(evidence: Evidence, further: FurtherRuns, minimum: Minimum, own: Seq
     return further.make_all(minimum.family, budget, [ladder[name] for name in wanted])
 
 
-def _expected(evidence: Evidence, minimum: Minimum) -> float:
-    """The size expected to be the best: by the law of the other budgets, else the parabola, else the best run."""
+def _expected(evidence: Evidence, minimum: Minimum) -> tuple[float, str]:
+    """The size expected to be the best, and what says so: the law of the other budgets, the curve or its best run."""
     law = evidence.laws.get(minimum.family)
     middle = math.sqrt(minimum.n_low * minimum.n_high)
-    guess = law.n_opt(minimum.budget) if law else minimum.n_opt if math.isfinite(minimum.n_opt) else minimum.n_best
+    own_guess = minimum.n_opt, "the curve's own guess beyond its sizes"
+    guess, source = own_guess if math.isfinite(minimum.n_opt) else (minimum.n_best, "the best run")
+    if law:
+        guess, source = law.n_opt(minimum.budget), "by the law of the other budgets"
     if minimum.status == EDGE and (guess > middle) != (minimum.n_opt > middle):
-        guess = minimum.n_opt  # the law contradicts this budget's own runs
-    return min(max(guess, minimum.n_low / WINDOW), minimum.n_high * WINDOW)
+        guess, source = own_guess  # the law contradicts this budget's own runs
+    inside = min(max(guess, minimum.n_low / WINDOW), minimum.n_high * WINDOW)
+    return inside, source if inside == guess else f"at most a factor {WINDOW:g} beyond the sizes"
 
 
-def _source(evidence: Evidence, minimum: Minimum) -> str:
-    law = evidence.laws.get(minimum.family)
-    expected = _expected(evidence, minimum)
-    if law and math.isclose(expected, law.n_opt(minimum.budget), rel_tol=1e-6):
-        return "by the law of the other budgets"
-    if math.isclose(expected, minimum.n_opt, rel_tol=1e-6):
-        return "the curve's own guess beyond its sizes"
-    if math.isclose(expected, minimum.n_best, rel_tol=1e-6):
-        return "the best run"
-    return f"at most a factor {WINDOW:g} beyond the sizes"
-
-
-def _beyond(
-    evidence: Evidence, further: FurtherRuns, minimum: Minimum, ladder: dict[str, Size],
-    goal: tuple[float, float, bool], own: Sequence[RunSpec],
-) -> list[RunSpec]:  # fmt: skip
+def _beyond_edge(
+    evidence: Evidence, further: FurtherRuns, minimum: Minimum, ladder: dict[str, Size], own: Sequence[RunSpec]
+) -> list[RunSpec]:
     """Sizes beyond the edge, about as far apart as the curve's, until enough lie beyond the expected optimum."""
-    budget, expected, up = goal
+    up = minimum.n_opt > math.sqrt(minimum.n_low * minimum.n_high)
     sign = 1.0 if up else -1.0
     edge = sign * math.log(minimum.n_high if up else minimum.n_low)
     step = 0.7 * math.log(minimum.n_high / minimum.n_low) / max(minimum.n_sizes - 1, 1)
     waiting = [sign * math.log(count_parameters(run.model).non_embedding) for run in own if run in evidence.unfinished]
-    far = sign * math.log(expected)
+    far = sign * math.log(_expected(evidence, minimum)[0])
     lacking = FEWEST_ON_A_SIDE - sum(place > max(edge, far) for place in waiting)
     last, made = max([edge, *waiting]), []
     for size in ladder.values() if up else reversed(ladder.values()):
@@ -109,7 +97,7 @@ def _beyond(
             break
         if place < last + min(max(step, math.log(1.15)), math.log(2)):
             continue
-        runs = further.make_all(minimum.family, budget, [size])
+        runs = further.make_all(minimum.family, own[0].cell.budget or minimum.budget, [size])
         made += runs
         if runs:
             last, lacking = place, lacking - (place > far)

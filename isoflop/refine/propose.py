@@ -71,6 +71,8 @@ def _standing(evidence: Evidence, missing: Sequence[Proposal]) -> Iterator[str]:
         yield f"planned and without a result, counted here as if done: {_some(unfinished)}; start them first"
     if failed:
         yield f"failed: {_some(failed)}; read their log.txt, then python -m isoflop.run DIR --retry-failed"
+    if any(not run.cell.recipe for run in evidence.plan):
+        yield "the plan names no recipe: new runs have the learning rate, batch and share of warm-up of the nearest run"
     mended = {(p.family, f"{p.budget:.6g}") for p in missing}
     for minimum in (m for m in evidence.minima if m.status != OK):
         if (minimum.family, f"{minimum.budget:.6g}") not in mended:

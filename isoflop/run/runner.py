@@ -13,12 +13,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from isoflop.cost import chains, work_flops
-from isoflop.process import Child, Launcher, describe_exit
 from isoflop.run.outcome import count_attempts, count_seconds, is_blocked, is_done, read_row, run_folder, write_failure
+from isoflop.run.process import Child, Launcher
 from isoflop.run.progress import Progress, cell_line, cell_state, finished_line, sweep_state
 from isoflop.run.time_left import Cell, Position, read_position, seconds_left
 from isoflop.wording import duration
-from mdm_jax.command import DONE, INTERRUPTED, PREEMPTED, RETRY
+from mdm_jax.command import DONE, INTERRUPTED, PREEMPTED, RETRY, describe_exit
 from mdm_jax.files.lock import RUN_LOCK, Lock, is_held
 from mdm_jax.results import RunResult, Status
 from mdm_jax.spec import RunSpec

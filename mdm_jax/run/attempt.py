@@ -87,12 +87,14 @@ class Attempt:
             ended = code_if_finished(self._folder)  # by the process that held it until now
             if ended is not None:
                 return ended
+        from mdm_jax.devices.absent_tpu import skip_absent_tpu
         from mdm_jax.run.execute import execute
         from mdm_jax.run.peers import join
         from mdm_jax.run.progress import shown
         from mdm_jax.run.record import Record
         from mdm_jax.train.loop import Watch
 
+        skip_absent_tpu()
         self._watch = Watch(asked_to_stop=self._signals.asked)
         self._peers = join(self._flags)
         with self._peers.heard(self._told):

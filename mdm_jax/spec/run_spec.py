@@ -252,6 +252,8 @@ class CellSpec:
     """Part of a trunk: it ends before its learning rate decays, where branches begin, and enters no fit."""
     refined: bool = False
     """Appended by a refinement: the experiment file does not name it, and planning again keeps it."""
+    recipe: str = ""
+    """Name of the recipe that chose the learning rate, batch and warm-up; empty where none did."""
 
     def __post_init__(self) -> None:
         spent = self.budget is None or 0 < self.budget <= MOST_BUDGET

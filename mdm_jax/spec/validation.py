@@ -59,7 +59,7 @@ def build(cls: type[T], tree: Mapping[str, Any], where: str = "") -> T:
 
 
 def _value(kind: Any, value: Any, name: str) -> Any:
-    """`value` as `kind`: a dataclass, enum, tuple of them, number, string, or one of these or None."""
+    """`value` as `kind`: a dataclass, enum, tuple or dict of them, number, string, or one of these or None."""
     if dataclasses.is_dataclass(kind):
         require(isinstance(value, Mapping), name, value, "a mapping")
         return build(kind, value, name + ".")  # type: ignore[arg-type]
@@ -69,6 +69,9 @@ def _value(kind: Any, value: Any, name: str) -> Any:
     if origin is tuple:
         require(isinstance(value, list | tuple), name, value, "a list")
         return tuple(_value(args[0], v, f"{name}[{i}]") for i, v in enumerate(value))
+    if origin is dict:
+        require(isinstance(value, Mapping), name, value, "a mapping")
+        return {str(key): _value(args[1], v, f"{name}.{key}") for key, v in value.items()}
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         known = [m.value for m in kind]
         require(value in known, name, value, f"one of {', '.join(map(str, known))}")

@@ -8,7 +8,7 @@ import pytest
 from isoflop.grid import make_grid
 from isoflop.ladder import SMDM, tiny_sizes
 from isoflop.recipe import RECIPES
-from isoflop.refine.further_run import FurtherRuns, explain
+from isoflop.refine.further_run import FurtherRuns
 from isoflop.refine.rungs import rungs, size_of
 from isoflop.sweep import CurveSpec, SweepSpec
 from mdm_jax.counting import train_flops
@@ -24,33 +24,33 @@ def test_further_run_is_the_one_that_the_planner_would_have_made(recipe: str, op
     plan = make_grid(RunSpec(), SweepSpec(curves=curves, recipe=recipe, **options), HardwareSpec())
     for left_out in (plan[1], plan[-2]):
         rest = [run for run in plan if run.run_id != left_out.run_id]
-        kept = [run for run in rest if run.optim.lr_peak == left_out.optim.lr_peak] if options else rest
-        further = FurtherRuns(rest, [run for run in rest if run in kept])
-        factor = 1.0
-        if "lr_multipliers" in options:  # the best rate of the nearest cell is taken: here the middle one
-            usable = [run for run in rest if run.optim.lr_peak / _rate(run, plan) == 1.0]
-            further = FurtherRuns(rest, usable)
-            factor = left_out.optim.lr_peak / _rate(left_out, plan)
-        size = size_of(left_out)
-        made = further.make(left_out.family, left_out.cell.budget or 0.0, size, left_out.seed, factor)
+        several = "lr_multipliers" in options  # then the runs of the same multiple of the recipe's rate have results
+        usable = [run for run in rest if not several or _multiple(run, plan) == _multiple(left_out, plan)]
+        further = FurtherRuns(rest, usable)
+        made = further.make(left_out.family, left_out.cell.budget or 0.0, size_of(left_out), left_out.seed)
         assert made is not None
         assert made.run_id == left_out.run_id
 
 
-def _rate(run: RunSpec, plan: Sequence[RunSpec]) -> float:
-    """The middle of the cell's learning rates."""
+def _multiple(run: RunSpec, plan: Sequence[RunSpec]) -> float:
+    """The run's learning rate over the middle one of its cell."""
     cell = (run.family, run.cell.budget, run.model)
-    return sorted(r.optim.lr_peak for r in plan if (r.family, r.cell.budget, r.model) == cell)[1]
+    rates = sorted(r.optim.lr_peak for r in plan if (r.family, r.cell.budget, r.model) == cell)
+    return run.optim.lr_peak / rates[1]
 
 
-def test_unknown_recipe_is_copied_from_the_nearest_run() -> None:
+@pytest.mark.parametrize("recipe", ["", "of_a_newer_version"])
+def test_unknown_recipe_is_copied_from_the_nearest_run(recipe: str) -> None:
     curves = tuple(CurveSpec(Family.MDM, 1e12, (name,)) for name in ("2x32", "2x48", "2x64"))
     plan = make_grid(RunSpec(), SweepSpec(curves=curves), HardwareSpec())
     odd = [
-        dataclasses.replace(run, optim=dataclasses.replace(run.optim, lr_peak=1e-3 * (i + 1), global_batch=4))
+        dataclasses.replace(
+            run,
+            optim=dataclasses.replace(run.optim, lr_peak=1e-3 * (i + 1), global_batch=4),
+            cell=dataclasses.replace(run.cell, recipe=recipe),
+        )
         for i, run in enumerate(plan)
     ]
-    assert explain(odd) is None
     made = FurtherRuns(odd, odd).make(Family.MDM, 1e12, next(s for s in tiny_sizes() if s.name == "2x40"))
     assert made is not None
     assert made.optim.lr_peak in (1e-3, 2e-3)

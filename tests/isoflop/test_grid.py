@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from isoflop.allocate import check_bounds
-from isoflop.grid import make_grid
+from isoflop.grid import check_bounds, make_grid
 from isoflop.ladder import find_size
 from isoflop.place.expand import expand
 from isoflop.sweep import CurveSpec, SweepSpec, curve, product, recast

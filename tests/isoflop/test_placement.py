@@ -16,8 +16,8 @@ from isoflop.ladder import Size
 from isoflop.place.advice import Advice, advise
 from isoflop.place.expand import expand, forecast_of, ladder, parameters
 from isoflop.place.prior import SMDM, Law, find_prior, read_fits
-from isoflop.placement import PlacementSpec, choose_sizes
-from isoflop.sweep import CurveSpec, SweepSpec
+from isoflop.place.sizes import choose_sizes
+from isoflop.sweep import CurveSpec, PlacementSpec, SweepSpec
 from mdm_jax.counting import count_parameters, step_flops
 from mdm_jax.spec import (
     DataSpec,

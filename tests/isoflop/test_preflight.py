@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ from isoflop.planfile import read_plan, write_plan
 from isoflop.preflight import __main__ as preflight
 from isoflop.preflight.collectives import by_kind, read_collectives
 from isoflop.preflight.compile import Compiled, Setting
+from isoflop.preflight.report import Report
 from isoflop.preflight.roofline import roofline
 from isoflop.preflight.search import microbatch_choices, nearest, search
 from isoflop.preflight.topology import CHIPS, find_mesh, find_topology
@@ -261,6 +263,19 @@ def command(folder, *flags, **environment):
     )
 
 
+def interrupted(folder, *flags, at):
+    """What the command has said, line by line, and its exit code; Ctrl-C reaches it when a line begins with `at`."""
+    call = [sys.executable, "-m", "isoflop.preflight", str(folder), *flags]
+    with subprocess.Popen(call, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        said = []
+        for line in process.stderr:
+            said.append(line.rstrip("\n"))
+            if line.startswith(at):
+                process.send_signal(signal.SIGINT)
+    return said, process.returncode
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -293,10 +308,25 @@ def test_a_missing_plan_is_one_line(tmp_path, capsys):
 
 
 def test_this_hosts_devices_stand_in_and_say_so(tmp_path):
-    """The whole command on a tiny plan, in processes of its own: both families compile for four CPU devices."""
+    """The whole command on a tiny plan, in processes of its own: both families compile for four CPU devices.
+
+    Ctrl-C stops it while the second shape compiles; the same command then compiles that one alone.
+    """
     runs = tiny_plan(tmp_path)
-    done = command(tmp_path, "--topology", "v5e:2x2", "--mesh", "4x1", "--host", "--write")
+    flags = ("--topology", "v5e:2x2", "--mesh", "4x1", "--host")
+    said, code = interrupted(tmp_path, *flags, at="[2/2]")
+    assert code == 130, said
+    assert said[0] == "2 shapes of 4 runs on v5e:2x2"
+    assert "[1/2] mdm 3x32, batch 16: compiling hardware.remat=none hardware.microbatches=1 (after 0 s)" in said
+    stop = f"isoflop.preflight: stopped: 1 of 2 shapes are in {tmp_path}/preflight.json; the same command goes on"
+    assert said[-1].startswith(stop)
+    assert not any("Traceback" in line for line in said)
+    (first,) = json.loads((tmp_path / "preflight.json").read_text())["shapes"]
+    done = command(tmp_path, *flags, "--write")
     assert done.returncode == 0, done.stderr
+    assert "[1/2] mdm 3x32, batch 16: compiles (read from preflight.json)" in done.stderr
+    assert done.stderr.count("compiling hardware.remat") == 1
+    assert json.loads((tmp_path / "preflight.json").read_text())["shapes"][0] == first
     assert "say nothing about the TPU" in done.stderr
     assert "not the TPU's" in done.stdout
     report = json.loads((tmp_path / "preflight.json").read_text())
@@ -316,6 +346,27 @@ def test_this_hosts_devices_stand_in_and_say_so(tmp_path):
     written = read_plan(tmp_path)
     assert [run.run_id for run in written] == [run.run_id for run in runs]
     assert {(run.hardware.mesh_data, run.hardware.mesh_model) for run in written} == {(4, 1)}
+
+
+def test_a_report_is_read_again_on_its_own_slice_by_its_own_versions(tmp_path):
+    (run, *_) = tiny_plan(tmp_path)
+    sent = {"all-gather": {"times": 2, "sent_bytes": 7.0}}
+    answer = Compiled(Setting(Remat.NONE, 1), hbm_bytes=1.0, memory={"peak": 3}, collectives=sent)
+    topology, larger = find_topology("v5e:2x2"), find_topology("v5e:2x4")
+
+    def known(topology):
+        return Report(str(tmp_path), topology, True, [run]).answer(run, answer.setting)
+
+    verdict = examine((run,), topology, lambda setting: answer, on_host=True)
+    Report(str(tmp_path), topology, True, [run]).add(verdict)
+    assert (known(topology), known(larger)) == (answer, None)
+    path = tmp_path / "preflight.json"
+    text = path.read_text()
+    path.write_text(text.replace('"jax": "', '"jax": "9'))
+    assert known(topology) is None
+    path.write_text(text.replace('"peak": 3', '"peak": "3"'))
+    with pytest.raises(ValueError, match=r"preflight\.json: not the report of a preflight .*peak.*: delete it"):
+        known(topology)
 
 
 def test_started_runs_keep_their_hardware(tmp_path):

@@ -1,13 +1,13 @@
 import pytest
 
-from isoflop.recipe import RECIPES, Setting, find_recipe
+from isoflop.recipe import RECIPES, RecipeInput, find_recipe
 from mdm_jax.spec import ModelSpec
 
-ANY = Setting(ModelSpec(), 64, 1e6)
+ANY = RecipeInput(ModelSpec(), 64, 1e6)
 
 
-def smdm_setting(width: int, tokens: float = 7.41e9) -> Setting:
-    return Setting(ModelSpec(d_model=width, n_heads=2), 2048, tokens)
+def smdm_setting(width: int, tokens: float = 7.41e9) -> RecipeInput:
+    return RecipeInput(ModelSpec(d_model=width, n_heads=2), 2048, tokens)
 
 
 def test_smdm_recipes_are_the_published_numbers() -> None:
@@ -20,7 +20,7 @@ def test_smdm_recipes_are_the_published_numbers() -> None:
 @pytest.mark.parametrize("tokens", [1e3, 1e5, 1e7, 1e11])
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipes_give_valid_runs(name: str, tokens: float) -> None:
-    choice = RECIPES[name](Setting(ModelSpec(), 64, tokens))
+    choice = RECIPES[name](RecipeInput(ModelSpec(), 64, tokens))
     assert 1e-5 < choice.lr_peak < 2e-2
     assert choice.global_batch & (choice.global_batch - 1) == 0, "meshes divide powers of two"
     assert 2 <= choice.global_batch <= 1 << 17
@@ -45,7 +45,7 @@ def test_gidd_grows_batch_and_rate_with_the_tokens() -> None:
     assert many.global_batch == 8 * 256
     assert many.lr_peak == pytest.approx(2e-4 * 8**0.34, rel=1e-3)
     assert RECIPES["gidd"](smdm_setting(512)).lr_peak == 2 * anchor.lr_peak
-    short = RECIPES["gidd"](Setting(ModelSpec(d_model=1024), 512, 7.41e9))
+    short = RECIPES["gidd"](RecipeInput(ModelSpec(d_model=1024), 512, 7.41e9))
     assert (short.global_batch, short.lr_peak) == (4 * 256, 2e-4)  # the batch counts in tokens
 
 

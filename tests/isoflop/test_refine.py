@@ -5,8 +5,10 @@ import json
 import math
 import resource
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -302,6 +304,19 @@ def test_bad_directories_are_one_line(finished, tmp_path, capsys) -> None:
     path.unlink()
     assert main([str(directory), "--loss", "99"]) == 1
     assert "no two minima of the arm enclose it" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_one_line(finished) -> None:
+    command = [sys.executable, "-m", "isoflop.refine", str(finished)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        maps = Path(f"/proc/{process.pid}/maps")
+        while "pandas" not in maps.read_text():  # then the command is at work: it loads the analysis when it needs it
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=60)
+    assert said == ("", "isoflop.refine: interrupted\n")
+    assert process.returncode in (130, -signal.SIGINT)  # a shell shows both as 130
 
 
 def test_help_is_fast_and_loads_neither_jax_nor_the_analysis() -> None:

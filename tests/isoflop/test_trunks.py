@@ -14,11 +14,10 @@ from isoflop.cost import chains, work_flops
 from isoflop.grid import make_grid
 from isoflop.ladder import SMDM
 from isoflop.place.expand import expand
-from isoflop.placement import PlacementSpec
 from isoflop.plan.__main__ import main
 from isoflop.planfile import read_plan, write_plan
 from isoflop.run.parents import check_parents
-from isoflop.sweep import CurveSpec, SweepSpec
+from isoflop.sweep import CurveSpec, PlacementSpec, SweepSpec
 from isoflop.trunks import savings, with_trunks
 from mdm_jax.counting import count_parameters, train_flops
 from mdm_jax.results import TRUNK_SEGMENT, Status, result_of, write_result

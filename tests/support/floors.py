@@ -54,7 +54,10 @@ CODE = {".py", ".md", ".toml", ".cfg", ".yml", ".yaml", ".cff", ".sh", ""}
 
 @dataclass(frozen=True)
 class Import:
-    """One imported module, by its full dotted name; `lazy` when it stands inside a function."""
+    """One imported module, by its full dotted name; `lazy` where importing the file does not import it.
+
+    That is inside a function, or below `if TYPE_CHECKING`.
+    """
 
     module: str
     line: int
@@ -106,8 +109,10 @@ def imports(path: str, tree: ast.AST) -> list[Import]:
         elif isinstance(node, ast.Call) and called(node) in {"import_module", "__import__"}:
             names = [name.value for name in node.args[:1] if isinstance(name, ast.Constant)]
             found.extend(Import(str(name), node.lineno, lazy) for name in names)
+        later = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
         for child in ast.iter_child_nodes(node):
-            visit(child, lazy or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda))
+            never = isinstance(node, ast.If) and child in node.body and ast.unparse(node.test) == "TYPE_CHECKING"
+            visit(child, lazy or later or never)
 
     visit(tree, lazy=False)
     return found

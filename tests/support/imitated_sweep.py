@@ -14,7 +14,7 @@ from synthetic_sweeps import ARM as LARGE_ARM
 from analysis import read_runs
 from isoflop.grid import make_grid
 from isoflop.ladder import tiny_sizes
-from isoflop.placement import choose_sizes
+from isoflop.place.sizes import choose_sizes
 from isoflop.refine.evidence import Evidence, evidence_of
 from isoflop.refine.propose import Refinement, refine
 from isoflop.refine.rungs import non_embedding, size_of

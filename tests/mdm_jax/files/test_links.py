@@ -11,8 +11,8 @@ import pytest
 from saved_states import ME
 
 from isoflop.planfile import write_plan
-from isoflop.process import LOG_FILE, Launcher
 from isoflop.run.__main__ import run_sweep
+from isoflop.run.process import LOG_FILE, Launcher
 from mdm_jax.data.prepare import main as prepare
 from mdm_jax.files.lock import SWEEP_LOCK, hold
 from mdm_jax.files.storage import as_path, open_lock, open_no_link, write_atomic

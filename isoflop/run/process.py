@@ -9,7 +9,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mdm_jax.command import signal_name
 from mdm_jax.files.storage import open_no_link
 from mdm_jax.spec import RunSpec
 
@@ -86,14 +85,6 @@ class Launcher:
                     start_new_session=True,  # Ctrl-C at the terminal reaches the runner alone
                 )
         return Child(spec, process, time.monotonic(), folder / LOG_FILE, start, slot)
-
-
-def describe_exit(code: int) -> str:
-    """`exit 42`, or the name of the signal that killed it."""
-    if code >= 0:
-        return f"exit {code}"
-    name = signal_name(-code)
-    return f"{name} (out of memory?)" if name == "SIGKILL" else name
 
 
 def _share(slot: int, jobs: int) -> list[int]:

@@ -1,0 +1,61 @@
+"""Sizes around an expected optimum, so that a minimum is interior and the losses of two families overlap.
+
+A quadratic needs sizes on both sides of its minimum, and the optimum is known beforehand only to a factor of about two.
+So a curve has at least seven sizes within a factor of four of the expected optimum. They are spread evenly in log N and
+are centred for each family by itself. A gap between families is read at equal loss, so each family needs at least three
+budgets whose expected loss lies inside the other's range.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from isoflop.sweep import FEWEST_SIZES
+
+FEWEST_BUDGETS = 3
+FEWEST_ON_A_SIDE = 2
+"""Sizes below and above the expected optimum, without which its minimum may turn out to lie at the edge."""
+
+
+def choose_sizes(params: Mapping[str, int], n_opt: float, window: float, count: int) -> tuple[str, ...]:
+    """Names of `count` sizes, smallest first, that lie most evenly in log N over `n_opt / window` to `n_opt * window`.
+
+    Where the window holds fewer than `count`, all of these and the nearest beyond it.
+
+    Args:
+        params: non-embedding parameters by name.
+        n_opt: the expected optimum, in parameters.
+        window: a factor above 1.
+        count: how many; 0 takes every size in the window.
+    """
+    offset = {name: math.log(n / n_opt) for name, n in sorted(params.items(), key=lambda item: item[1])}
+    nearest = sorted(offset, key=lambda name: abs(offset[name]))
+    inside = [name for name in nearest if abs(offset[name]) <= math.log(window)]
+    wanted = count or max(len(inside), FEWEST_SIZES)
+    if len(inside) <= wanted:
+        chosen = set(nearest[:wanted])
+        return tuple(name for name in offset if name in chosen)
+    candidates = [name for name in offset if name in set(inside)]
+    return tuple(candidates[i] for i in _spread([offset[name] for name in candidates], math.log(window), count))
+
+
+def _spread(places: Sequence[float], half: float, count: int) -> tuple[int, ...]:
+    """Indices of `count` of the sorted places, in order, nearest in squares to even steps from -half to half."""
+    targets = [half * (2 * i / (count - 1) - 1) for i in range(count)]
+    best: list[tuple[float, tuple[int, ...]]] = [(0.0, ())] * (len(places) + 1)
+    for i, target in enumerate(targets):
+        row: list[tuple[float, tuple[int, ...]]] = [(math.inf, ())] * (len(places) + 1)
+        for j in range(i, len(places)):
+            cost, chosen = best[j]
+            row[j + 1] = min(row[j], (cost + (places[j] - target) ** 2, (*chosen, j)), key=lambda entry: entry[0])
+        best = row
+    return best[-1][1]
+
+
+def rounded(flops: float) -> float:
+    """A derived budget, to two digits: nobody should have to type more."""
+    return float(f"{flops:.2g}")
+
+
+def inside_count(losses: Sequence[float], others: Sequence[float]) -> int:
+    """How many of a family's expected losses lie strictly inside the range of the other's."""
+    return sum(min(others) < loss < max(others) for loss in losses) if others else 0
