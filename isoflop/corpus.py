@@ -7,6 +7,9 @@ from mdm_jax.manifest import MANIFEST_FILE, Manifest, check_matches, read_manife
 from mdm_jax.spec import DataSpec, EvaluationSpec, RunSpec
 from mdm_jax.spec.validation import require
 
+LEEWAY = 1.2
+"""Documents are whole, so a validation split misses its share by some of them."""
+
 
 def find_manifest(directory: str) -> Manifest | None:
     """The manifest of a corpus, None where the corpus is not prepared yet.
@@ -49,7 +52,12 @@ def _check_batch(data: DataSpec, evaluation: EvaluationSpec) -> None:
 
 def _check_splits(manifest: Manifest, data: DataSpec, evaluation: EvaluationSpec) -> None:
     held, trained = manifest.validation.tokens, manifest.train.tokens
-    split = f"at most {held}, the tokens of the validation split of {data.directory}: or prepare a larger corpus"
+    held_out = max(1 / (held + trained), manifest.validation_fraction / max(held, 1))  # share of a token, at the worst
+    share = LEEWAY * evaluation.eval_tokens * held_out
+    fix = "prepare more text"
+    if share < 0.5:
+        fix = f"prepare it again with --validation-fraction {share:.2g}, or more text"
+    split = f"at most {held}, the tokens of the validation split of {data.directory}: {fix}"
     require(evaluation.eval_tokens <= held, "run.evaluation.eval_tokens", evaluation.eval_tokens, split)
     row = f"at most {trained}, the tokens of the training split of {data.directory}: or prepare a larger corpus"
     require(data.seq_len <= trained, "run.data.seq_len", data.seq_len, row)

@@ -6,7 +6,7 @@ bfloat16. Nothing is known of prices: `--price` is the user's.
 
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,16 +21,13 @@ DEFAULT_MFU = 0.4
 """Assumed of accelerators. A preflight's roofline or a run's own MFU replaces it."""
 DEFAULT_MFU_HERE = 0.1
 """Assumed of CPUs: tiny models on short rows reach 28 to 58 GFLOP/s where a large matrix product reaches 400."""
-
-
 DEFAULT_OVERHEAD_SECONDS, DEFAULT_OVERHEAD_SECONDS_HERE = 120.0, 8.0
 """Start, compilation and checkpoints of a run: a step of 1B compiles for a TPU in about a minute, a tiny one in 5 s."""
-
+DEFAULT_STEP_SECONDS_HERE = 0.002
+"""What a step takes on CPUs beside its FLOPs. On accelerators the host starts a step while the last one computes."""
 
 HERE = "here"
 SPEED, MFU, OVERHEAD = "peak_flops_per_second", "mfu", "run_overhead_seconds"
-
-
 MOST_SPEED = 1e25
 """FLOP/s; a thousand times the largest cluster so far."""
 
@@ -47,6 +44,7 @@ class Machine:
     price_per_hour: float | None = None
     """The price of one device, in dollars; None where nobody said."""
     run_overhead_seconds: float = DEFAULT_OVERHEAD_SECONDS_HERE
+    step_seconds: float = DEFAULT_STEP_SECONDS_HERE
     memory_bytes: float | None = None
     assumed: frozenset[str] = frozenset({SPEED, OVERHEAD})
     """Those of `SPEED`, `MFU` and `OVERHEAD` that nobody has given or measured; `stated` names them as assumed."""
@@ -61,8 +59,17 @@ class Machine:
 
     def seconds(self, run: RunSpec) -> float:
         """Estimated wall time of training and the final evaluation on all devices, in seconds."""
-        speed = self.devices * self.peak_flops_per_second * self.mfu
-        return work_flops(run) / speed + self.run_overhead_seconds
+        return sum(self.parts(run))
+
+    def parts(self, run: RunSpec) -> tuple[float, float, float]:
+        """The seconds of a run that are fixed, those that go with its own steps, and those that go with its FLOPs."""
+        steps = run.schedule.steps - run.cell.parent_steps
+        return self.run_overhead_seconds, steps * self.step_seconds, work_flops(run) / self.flops_per_second
+
+    @property
+    def flops_per_second(self) -> float:
+        """The speed that all devices reach together."""
+        return self.devices * self.peak_flops_per_second * self.mfu
 
     def device_hours(self, runs: Sequence[RunSpec]) -> float:
         """Estimated device-hours of the runs together."""
@@ -83,6 +90,7 @@ class Machine:
         speed = f"{self.peak_flops_per_second:.4g} FLOP/s"
         assumed = "an assumed " if OVERHEAD in self.assumed else ""
         beside = f"{assumed}{self.run_overhead_seconds:g} s a run beside its steps (--run-overhead)"
+        beside += f", {1000 * self.step_seconds:.2g} ms a step beside its FLOPs" if self.step_seconds else ""
         if self.kind == HERE and self.mfu == 1:
             at = f"an assumed {speed}" if SPEED in self.assumed else speed
             flags = "(--flops-per-second; --hardware v5e:16 for an accelerator)"
@@ -120,7 +128,9 @@ def find_machine(hardware: str, mfu: float | None, price: float | None, overhead
         peak, memory = DEVICES[kind].flops_per_second, DEVICES[kind].memory_bytes
     usual_mfu = DEFAULT_MFU_HERE if kind == HERE else DEFAULT_MFU
     usual_overhead = DEFAULT_OVERHEAD_SECONDS_HERE if kind == HERE else DEFAULT_OVERHEAD_SECONDS
-    usual = Machine(kind, count, peak, usual_mfu, price, usual_overhead, memory, frozenset({MFU, OVERHEAD}))
+    usual_step = DEFAULT_STEP_SECONDS_HERE if kind == HERE else 0.0
+    assumed = frozenset({MFU, OVERHEAD})
+    usual = Machine(kind, count, peak, usual_mfu, price, usual_overhead, usual_step, memory, assumed)
     figures = {MFU: mfu, OVERHEAD: overhead}
     return usual.given(**{name: value for name, value in figures.items() if value is not None})
 
@@ -161,8 +171,37 @@ def doubts(runs: Sequence[RunSpec], machine: Machine) -> Iterator[str]:
 
 def work_flops(run: RunSpec) -> int:
     """`exact` FLOPs of the steps that the run takes itself and of the final evaluation."""
+    return trained_flops(run, FlopConvention.EXACT) + evaluation_flops(run)
+
+
+def evaluation_flops(run: RunSpec) -> int:
+    """`exact` FLOPs of the final evaluation."""
     length = run.data.seq_len
     sequences = evaluated_tokens(run) // length
     passes = 1 if run.family is Family.ARM else run.evaluation.mc_samples
     once = forward_flops(run.model, run.objective, sequences, length)
-    return trained_flops(run, FlopConvention.EXACT) + passes * once
+    return passes * once
+
+
+def chains(runs: Iterable[RunSpec], cost: Callable[[RunSpec], int | float]) -> dict[str, float]:
+    """Maps each run_id to the cost of the run and of the longest chain of runs that start from its checkpoint.
+
+    Args:
+        runs: a parent takes fewer steps than its child, as `check_parents` demands.
+        cost: of one run, such as its FLOPs or its seconds.
+    """
+    after: dict[str, float] = {}
+    found: dict[str, float] = {}
+    for run in sorted(runs, key=lambda run: run.schedule.steps, reverse=True):  # children before their parents
+        found[run.run_id] = chain = float(cost(run)) + after.get(run.run_id, 0.0)
+        parent = run.cell.parent_run_id
+        after[parent] = max(after.get(parent, 0.0), chain)
+    return found
+
+
+def sweep_seconds(runs: Sequence[RunSpec], seconds: Callable[[RunSpec], float], jobs: int) -> float:
+    """Wall time of runs that go `jobs` at a time, the longest chain first: no more can be said without a schedule.
+
+    The time is at least the mean load of a job and at least the longest chain; it is hardly more than the larger one.
+    """
+    return max(sum(map(seconds, runs)) / jobs, max(chains(runs, seconds).values(), default=0.0))

@@ -2,6 +2,7 @@
 
 import enum
 import os
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -36,9 +37,11 @@ def read_plan(directory: str | os.PathLike) -> tuple[RunSpec, ...]:
         ValueError: there is no plan, a line is damaged, edited, or of another schema, or two lines are the same run;
             the line is named. A plan of a newer schema is said to be one.
     """
-    path = as_path(directory) / PLAN_FILE
+    path, write_it = as_path(directory) / PLAN_FILE, f"python -m isoflop.plan --out {shlex.quote(str(directory))}"
     if not is_file(path):
-        raise ValueError(f"{path}: no such file: write it with python -m isoflop.plan --out {directory}")
+        raise ValueError(
+            f"{path}: no such file: write it with python -m isoflop.plan --out {shlex.quote(str(directory))}"
+        )
     runs: dict[str, tuple[int, RunSpec]] = {}
     for number, line in numbered_lines(path.read_bytes()):
         run = _parse(path, number, line)
@@ -46,7 +49,7 @@ def read_plan(directory: str | os.PathLike) -> tuple[RunSpec, ...]:
         if first != number:
             raise ValueError(f"{path} line {number}: run {run.run_id} stands in line {first} too; {AGAIN}")
     if not runs:
-        raise ValueError(f"{path}: empty: write it with python -m isoflop.plan --out {directory}")
+        raise ValueError(f"{path}: empty: write it with {write_it}")
     return tuple(run for _, run in runs.values())
 
 

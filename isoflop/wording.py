@@ -1,12 +1,12 @@
 """Numbers for people, in tables and messages."""
 
 
-def short_number(value: int | float) -> str:
-    """Four digits and a magnitude: `169.9M`."""
-    for factor, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+def short_number(value: int | float, digits: int = 4) -> str:
+    """`digits` digits and a magnitude: `169.9M`."""
+    for factor, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"), (1, "")):
         if value >= factor:
-            return f"{value / factor:.4g}{unit}"
-    return f"{value:.4g}"
+            return f"{float(f'{value / factor:.{digits}g}'):g}{unit}"
+    return f"{value:.{digits}g}"
 
 
 def duration(seconds: float) -> str:

@@ -7,6 +7,7 @@ which `isoflop.sweep` reads. Keys are checked twice: a locked ConfigDict refuses
 import difflib
 import json
 import runpy
+import traceback
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
@@ -28,7 +29,7 @@ def load_config(path: str) -> ml_collections.ConfigDict:
     """What `get_config()` of an experiment file returns. The file is Python and is run: load only files you trust.
 
     Raises:
-        ValueError: there is no such file, it has no `get_config`, or a key in it is unknown.
+        ValueError: there is no such file, it has no `get_config`, or it fails when it is run; its line is named.
     """
     file = as_path(path)
     require(
@@ -38,13 +39,20 @@ def load_config(path: str) -> ml_collections.ConfigDict:
         namespace = runpy.run_path(str(file), run_name="experiment")
         require("get_config" in namespace, "config", path, "a file that defines get_config()")
         config = namespace["get_config"]()
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except Exception as error:  # the file is the user's, who wants to know its line
         said = _said(error)
-        raise ValueError(
-            f"{path}: {' '.join(said.partition('Other fields present')[0].split())}{_suggestion(said)}"
-        ) from error
+        message = " ".join(said.partition("Other fields present")[0].split())
+        raise ValueError(f"{path}{_line(error, str(file))}: {message}{_suggestion(said)}") from error
     require(isinstance(config, ml_collections.ConfigDict), "get_config()", type(config).__name__, "a ConfigDict")
     return config
+
+
+def _line(error: Exception, file: str) -> str:
+    """` line 7`: where in the file the error arose; empty where it arose elsewhere."""
+    if isinstance(error, SyntaxError):
+        return f" line {error.lineno}" if error.lineno else ""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return f" line {lines[-1]}" if lines else ""
 
 
 def _said(error: BaseException) -> str:
@@ -97,6 +105,9 @@ def _assign(config: ml_collections.ConfigDict, key: str, value: Any) -> None:
             raise ValueError(f"unknown key {done}{part}{hint}")
         if part is not parts[-1]:
             section, done = section[part], f"{done}{part}."
+    old: Any = section[parts[-1]]
+    if isinstance(old, ml_collections.ConfigDict) and not isinstance(value, dict):
+        raise ValueError(f"--set {key}: a section and no value; its keys are {', '.join(old.keys())}")
     with section.ignore_type():
         section[parts[-1]] = value
 

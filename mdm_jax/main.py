@@ -1,4 +1,4 @@
-"""Trains and evaluates one run of a plan (`--plan DIR/plan.jsonl --run-id R`) or of an experiment (`--config FILE`).
+"""Trains and evaluates one run of a plan (`--plan DIR --run-id R`) or of an experiment (`--config FILE`).
 
 The run's folder is `DIR/runs/R` (or below `--runs`). Starting it again goes on from its newest whole checkpoint; a
 finished run is left as it is. Exit codes: 0 done, 1 bad input or a bug, 3 diverged (recorded in result.json, not worth
@@ -7,6 +7,7 @@ finished, or another process trains the run; 130 interrupted and 143 asked to st
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -15,11 +16,14 @@ from mdm_jax.command import BAD, INTERRUPTED, RETRY, say
 from mdm_jax.config import load_config, override, run_section, to_spec
 from mdm_jax.files.faults import may_pass
 from mdm_jax.files.sealed_json import numbered_lines
-from mdm_jax.files.storage import Path, as_path, is_file
+from mdm_jax.files.storage import Kind, Path, as_path, is_file, kind
+from mdm_jax.layout import PLAN_FILE, RUNS_FOLDER
 from mdm_jax.run.attempt import Attempt, code_if_finished
 from mdm_jax.run.supervised import is_supervised, supervise
 from mdm_jax.spec import RunSpec, from_json
 from mdm_jax.spec.validation import require
+
+MOST_NAMED = 5
 
 
 class Parser(argparse.ArgumentParser):
@@ -35,9 +39,9 @@ def parser() -> argparse.ArgumentParser:
     about, _, details = (__doc__ or "").partition("\n\n")
     flags = Parser("python -m mdm_jax.main", description=about, epilog=details)
     source = flags.add_mutually_exclusive_group(required=True)
-    source.add_argument("--plan", help="plan.jsonl that isoflop.plan wrote")
+    source.add_argument("--plan", help="plan.jsonl that isoflop.plan wrote, or its folder")
     source.add_argument("--config", help="experiment file; its `run` section is the run")
-    flags.add_argument("--run-id", help="which line of the plan")
+    flags.add_argument("--run-id", help="which run of the plan; a beginning that no other run_id has is enough")
     flags.add_argument(
         "--set",
         nargs="+",
@@ -55,22 +59,27 @@ def parser() -> argparse.ArgumentParser:
 
 
 def spec_of_plan(path: Path, run_id: str) -> RunSpec:
-    """The plan's line with this run_id.
+    """The plan's run whose run_id is, or alone begins with, `run_id`.
 
     Raises:
-        ValueError: no such file, line or run.
+        ValueError: no such file, line or run, or several runs whose run_id begins so; they are listed.
     """
     if not is_file(path):
         raise ValueError(f"--plan {path}: no such file; `python -m isoflop.plan` writes one")
+    named, found = re.compile(rf'"run_id":\s*"{re.escape(run_id)}'), {}
     for number, line in numbered_lines(path.read_bytes()):
-        if run_id in line:
+        if named.search(line):
             try:
                 spec = from_json(line)
             except ValueError as error:
                 raise ValueError(f"{path}, line {number}: {error}") from None
-            if spec.run_id == run_id:
-                return spec
-    raise ValueError(f"--run-id {run_id}: not in {path}; give one of the run_ids there")
+            found[spec.run_id] = spec
+    if not found:
+        raise ValueError(f"--run-id {run_id}: not in {path}; give one of the run_ids there")
+    if run_id not in found and len(found) > 1:
+        shown = ", ".join(sorted(found)[:MOST_NAMED]) + (", …" if len(found) > MOST_NAMED else "")
+        raise ValueError(f"--run-id {run_id}: {len(found)} runs of {path} begin so: {shown}; give more of it")
+    return found.get(run_id) or next(iter(found.values()))
 
 
 def requested(flags: argparse.Namespace) -> tuple[RunSpec, Path]:
@@ -83,7 +92,8 @@ def requested(flags: argparse.Namespace) -> tuple[RunSpec, Path]:
     require(bool(flags.plan) == bool(flags.run_id), "--run-id", flags.run_id, "given with --plan, and only with it")
     if flags.plan:
         plan = as_path(flags.plan)
-        spec, runs = spec_of_plan(plan, flags.run_id), plan.parent / "runs"
+        plan = plan / PLAN_FILE if kind(plan, follow=True) is Kind.FOLDER else plan
+        spec, runs = spec_of_plan(plan, flags.run_id), plan.parent / RUNS_FOLDER
     else:
         config = override(load_config(flags.config), flags.set)
         spec, runs = to_spec(RunSpec, run_section(config)), as_path("runs")

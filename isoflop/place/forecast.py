@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from isoflop.ladder import Size
-from isoflop.place.prior import FamilyPrior, Prior, covered
+from isoflop.place.prior import BUILT_IN, FamilyPrior, Prior, covered
 from mdm_jax.counting import count_parameters, step_flops
 from mdm_jax.spec import Family, FlopConvention, RunSpec, pair
 from mdm_jax.spec.validation import require
@@ -94,6 +94,18 @@ class Forecast:
                 share = math.log(n / n_low) / math.log(n_high / n_low)
                 return low * (high / low) ** share
         return known[-1][1]
+
+
+def rough_optimum(forecast: Forecast, family: Family, budget: float) -> float:
+    """Non-embedding parameters of the optimum at any budget, to a factor of about three.
+
+    The built-in priors all have a say, in proportion to how near their points are on a log scale: within the points of
+    one prior its law alone counts. It is good enough to tell that all sizes of a curve are too large or too small.
+    """
+    expected = [dataclasses.replace(forecast, prior=prior).at(family, budget) for prior in BUILT_IN.values()]
+    weights = [1 / max(math.log(one.beyond), 1e-9) for one in expected]
+    logs = (weight * math.log(one.n_opt) for weight, one in zip(weights, expected, strict=True))
+    return math.exp(sum(logs) / sum(weights))
 
 
 @functools.cache

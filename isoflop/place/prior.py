@@ -1,8 +1,8 @@
 """What is expected before running: N*(C), the optimal size, and L*(C), its loss, for each family.
 
 A prior is a pair of power laws a family, under one FLOP convention, with the range of compute that its points cover.
-It is either `smdm`, the laws of the published sweep, or the `fits.json` of an earlier report of ours, which may be a
-stranger's file and is checked field by field.
+The source is `smdm`, the laws of the published sweep; or `tiny`, the laws of our own sweeps on two CPU cores; or the
+`fits.json` of an earlier report, which may be a stranger's file and is checked field by field.
 """
 
 import itertools
@@ -73,15 +73,28 @@ SMDM = Prior(
 """Nie et al. 2024 (arXiv 2410.18514), both scaling figures: the loss laws as drawn there; N* by least squares in
 log-log through our reading of the five optima of each family (the MDM's are about half the ARM's)."""
 
+TINY = Prior(
+    "tiny",
+    FlopConvention.SMDM_6ND,
+    {
+        Family.ARM: FamilyPrior(Law(1.4413e-3, 0.62243), Law(28.93, -0.10396), (4e9, 1e12)),
+        Family.MDM: FamilyPrior(Law(3.6559e-3, 0.56160), Law(11.05, -0.05372), (8e10, 3e12)),
+    },
+    vocab_size=257,
+)
+"""Models of thousands of parameters on bytes. N*: least squares in log-log through the optima of the sweeps
+`quickstart` and `cpu_overnight` (experiments/results). Loss: those of `cpu_overnight`, in nats per byte."""
+BUILT_IN = {prior.source: prior for prior in (SMDM, TINY)}
+
 
 def find_prior(name: str, convention: FlopConvention) -> Prior:
-    """The prior `smdm`, or that of a `fits.json`: under `convention` where the file has it, else under its first.
+    """A built-in prior, or that of a `fits.json`: under `convention` where the file has it, else under its first.
 
     Raises:
         ValueError: there is no such file, or it is no `fits.json`; the file, the field and the bound are named.
     """
-    if name == SMDM.source:
-        return SMDM
+    if name in BUILT_IN:
+        return BUILT_IN[name]
     priors = read_fits(name)
     return priors.get(convention) or next(iter(priors.values()))
 
@@ -94,7 +107,10 @@ def read_fits(path: str | os.PathLike[str]) -> dict[FlopConvention, Prior]:
     """
     file = as_path(path)
     require(
-        file.is_file(), "prior", str(path), "smdm, or the fits.json of an earlier report (python -m analysis.report)"
+        file.is_file(),
+        "prior",
+        str(path),
+        "smdm, tiny, or the fits.json of an earlier report (python -m analysis.report)",
     )
     try:
         size = file.stat().length

@@ -1,20 +1,21 @@
-"""Planner: budgets and sizes in, `plan.jsonl` and the printed grid out. Loads no jax and answers in under a second.
+"""Planner: budgets and sizes in, `plan.jsonl` and one screen out. It loads no jax and answers in under a second.
 
     python -m isoflop.plan --config experiments/quickstart.py --out runs/quickstart
     python -m isoflop.plan --budgets 6e18,1e19,3e19 --overlap mdm --holdout 1e20 --hardware v5e:16 --out runs/mine
     python -m isoflop.plan --budgets 6e18,1e19 --sizes 113,170,231 --out runs/mine
+    python -m isoflop.plan --config experiments/quickstart.py --hours 2 --jobs 2 --out runs/two_hours
 
 Without --config the setting is SMDM's (rows of 2048, vocabulary 32000, batch 256, recipe smdm_code); every key of the
 experiment's `run` and `sweep` sections can be set. Without --sizes a rule places them around the optimum that a prior
-expects, and the plan says which of the rule's aims it misses. The plan is a pure function of these inputs, the prior
-and the corpus manifest.
+expects, and the screen says which of the rule's aims the sweep misses. The plan is a pure function of these inputs, the
+prior and the corpus manifest.
 """
 
 import argparse
 import dataclasses
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import ml_collections
 
@@ -26,27 +27,28 @@ from isoflop.cost import (
     DEFAULT_OVERHEAD_SECONDS_HERE,
     Machine,
     doubts,
-    find_machine,
+    sweep_seconds,
 )
 from isoflop.grid import check_bounds, make_grid
 from isoflop.place.advice import Advice, advise
 from isoflop.place.expand import expand
+from isoflop.place.from_time import MOST_HOURS, largest_scale, scale_lines, scaled
+from isoflop.plan.alarms import repeats_too_often, too_long
+from isoflop.plan.screen import show_screen, show_warnings
+from isoflop.plan.settings import FAMILIES, config_of, machine_of
 from isoflop.plan.table import show_cells, show_forecasts, show_totals, wrapped
 from isoflop.planfile import PLAN_FILE, Written, write_plan
 from isoflop.recipe import RECIPES
-from isoflop.sweep import SweepSpec, default_sweep, recast
+from isoflop.sweep import SweepSpec
 from isoflop.trunks import savings, with_trunks
 from mdm_jax.command import DONE, comma_list, exit_code, new_parser, numbers
-from mdm_jax.config import default_run, load_config, override
 from mdm_jax.devices.accelerators import DEVICES
 from mdm_jax.files.storage import as_path
-from mdm_jax.manifest import check_matches, read_manifest
-from mdm_jax.spec import BYTES_VOCAB_SIZE, Family, HardwareSpec, RunSpec, ScheduleKind, TokenizerKind
-from mdm_jax.spec.validation import build, require, to_dict
+from mdm_jax.manifest import check_matches
+from mdm_jax.spec import HardwareSpec, RunSpec, ScheduleKind
+from mdm_jax.spec.validation import build, require
 
-FAMILIES = tuple(family.value for family in Family)
 MOST_NAMED = 5
-SMDM_SEQ_LEN = 2048
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--config", metavar="FILE", help="an experiment file (Python, run as it is: only ones you trust)")
     add("--budgets", type=numbers, metavar="C,…", help="training FLOPs of the curves, such as 6e18,1e19")
     add("--sizes", type=comma_list, metavar="SIZE,…", help="with --budgets: all of these (6 … 2121, or LAYERSxWIDTH)")
-    add("--prior", metavar="FILE", help="fits.json of an earlier report, in place of SMDM's published laws")
+    add("--prior", metavar="FILE", help="tiny (for CPUs) or the fits.json of a report, in place of SMDM's laws")
     add("--overlap", choices=FAMILIES, help="the budgets are this family's, the other's those of equal expected loss")
     add("--holdout", type=numbers, metavar="C,…", help="budgets above the grid, kept for testing the laws")
     add("--families", type=comma_list, metavar="F,…", help="mdm,arm: both if left out; alone it picks the config's")
@@ -71,6 +73,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--batch", type=int, metavar="B", help="sequences a step, in place of the recipe's")
     add("--recipe", metavar="NAME", help=f"one of {', '.join(RECIPES)}")
     add("--data", metavar="DIR", help="the prepared corpus; corpus, tokenizer and vocabulary are its manifest's")
+    add("--hours", type=float, metavar="H", help="scale all budgets by one factor, so that the sweep takes H hours")
+    add("--jobs", type=int, default=1, metavar="N", help="with --hours: runs at a time, as of isoflop.run (1)")
+    add("--cells", action="store_true", help="print every cell, under every FLOP convention, and all notes")
     add("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="any key, such as sweep.seeds=[0,1]")
     add("--hardware", metavar="KIND:N", help=f"what time and money are estimated for: {', '.join(DEVICES)}, or here")
     add(
@@ -89,25 +94,60 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    machine = _machine(options)
-    planned = plan_config(_config(options))
+    machine = machine_of(options)
+    planned = _planned(options, machine)
     written = write_plan(options.out, planned.runs)
-    show_cells(written.runs, machine, planned.unique_tokens)
-    show_forecasts(planned.advice.curves, planned.window)
-    show_totals(written.runs, machine)
+    advice, room = planned.advice, None
+    if options.cells:
+        show_cells(written.runs, machine, planned.unique_tokens)
+        show_forecasts(advice.curves, planned.window)
+        show_totals(written.runs, machine)
+        for note in advice.notes:
+            print(wrapped(f"note: {note}"))
+    else:
+        room = show_screen(written.runs, machine, planned.unique_tokens, advice.curves)
     if any(run.cell.parent_run_id for run in written.runs):
         print(savings(written.runs, written.runs[0].cell.convention))
-    warnings = (*planned.advice.warnings, *doubts(written.runs, machine))
-    for said in (*(f"note: {note}" for note in planned.advice.notes), *(f"warning: {w}" for w in warnings)):
-        print(wrapped(said))
+    alarms = (*advice.alarms, *too_long(written.runs, machine), *doubts(written.runs, machine))
+    show_warnings(alarms, advice.warnings, room)
     if written.repaired:
         again = "written anew; one that a refinement appended, and whose run has not started, is left out: refine again"
         print(wrapped(f"{written.repaired} damaged line(s) of the older plan {again}"))
     if written.dropped:
         print(wrapped(f"left the plan: {_dropped(written)}"))
-    print(f"{as_path(options.out) / PLAN_FILE}: {len(written.runs)} runs, {written.added} of them new")
-    print(f"next: python -m isoflop.run {options.out}")
+    _end(options, planned, written)
     return DONE
+
+
+def _end(options: argparse.Namespace, planned: "Planned", written: Written) -> None:
+    """Prints the plan's path and what to type next."""
+    print(f"{as_path(options.out) / PLAN_FILE}: {len(written.runs)} runs, {written.added} of them new")
+    if not options.cells:
+        print(wrapped("every cell and FLOP convention, and what the numbers rest on: the same command with --cells"))
+    if planned.unique_tokens is None:
+        settings = ["--set", *options.set] if options.set else []
+        own = shlex.join(["--config", options.config or "", *settings])
+        whose = own if options.config else "--out DIR, then plan with --data DIR"
+        print(f"next: python -m mdm_jax.data.prepare {whose}")
+    jobs = f" --jobs {options.jobs}" if options.jobs > 1 else ""
+    when = "then" if planned.unique_tokens is None else "next"
+    print(f"{when}: python -m isoflop.run {shlex.quote(options.out)}{jobs}")
+
+
+def _planned(options: argparse.Namespace, machine: Machine) -> "Planned":
+    """The plan that the flags ask for. With --hours its budgets are scaled, and the scale is printed."""
+    config, hours, jobs = config_of(options), options.hours, options.jobs
+    if hours is None:
+        require(jobs == 1, "--jobs", jobs, "left out without --hours")
+        return plan_config(config)
+    require(0 < hours <= MOST_HOURS, "--hours", hours, f"above 0 and at most {MOST_HOURS:g}")
+    require(jobs >= 1, "--jobs", jobs, "at least 1")
+    require(not options.sizes, "--sizes", ",".join(options.sizes or ()), "left out with --hours, which moves the sizes")
+    scale = largest_scale(lambda f: sweep_seconds(plan_config(config, f).runs, machine.seconds, jobs), hours * 3600)
+    planned = plan_config(config, scale.factor)
+    for said in scale_lines(scale, planned.runs, hours, jobs):
+        print(wrapped(said))
+    return planned
 
 
 def _dropped(written: Written) -> str:
@@ -132,8 +172,8 @@ class Planned:
     """The tokens of one epoch over the corpus; None where it is not prepared."""
 
 
-def plan_config(config: ml_collections.ConfigDict) -> Planned:
-    """The runs of an experiment, and what is to be said of them.
+def plan_config(config: ml_collections.ConfigDict, factor: float = 1.0) -> Planned:
+    """The runs of an experiment, all budgets times `factor`, and what is to be said of them.
 
     Raises:
         ValueError: anything wrong with the config, its prior, its corpus or a cell; one line names it.
@@ -146,118 +186,19 @@ def plan_config(config: ml_collections.ConfigDict) -> Planned:
         check_matches(manifest, template.data)
         data = dataclasses.replace(template.data, data_hash=manifest.data_hash)
         template = dataclasses.replace(template, data=data)
-    sweep = expand(template, sweep)
+    sweep = expand(template, scaled(template, sweep, factor))
     runs = make_grid(template, sweep, hardware)
     check_corpora(runs, prepared=False)
     unique = manifest.train.unique_tokens(template.data.seq_len) if manifest else None
     advice = advise(template, sweep)
-    advice = dataclasses.replace(advice, warnings=(*advice.warnings, *check_bounds(runs, unique, sweep)))
+    corpus = check_bounds(runs, unique, sweep)
+    if repeats_too_often(runs, unique):
+        advice = dataclasses.replace(advice, alarms=(*advice.alarms, *corpus))
+    else:
+        advice = dataclasses.replace(advice, warnings=(*corpus, *advice.warnings))
     if template.schedule.kind is ScheduleKind.WSD:
         runs = with_trunks(runs, sweep.cooldown_fraction, sweep.trunk_warmup_budget)
     return Planned(runs, advice, sweep.placement.window, unique)
-
-
-def _machine(options: argparse.Namespace) -> Machine:
-    """What the estimates are for: the hardware, or a speed that is given or assumed."""
-    speed, overhead = options.flops_per_second, options.run_overhead
-    if options.hardware is not None:
-        fix = "left out with --hardware, whose speed is its peak times --mfu"
-        require(speed is None, "--flops-per-second", speed, fix)
-        return find_machine(options.hardware, options.mfu, options.price, overhead)
-    require(options.mfu is None, "--mfu", options.mfu, "given with --hardware")
-    given = {"peak_flops_per_second": speed, "price_per_hour": options.price, "run_overhead_seconds": overhead}
-    return Machine().given(**{name: value for name, value in given.items() if value is not None})
-
-
-def _config(options: argparse.Namespace) -> ml_collections.ConfigDict:
-    """The experiment's config, or SMDM's setting, with the flags and then the --set settings applied."""
-    if options.config:
-        config = load_config(options.config)
-        absent = [section for section in ("run", "sweep") if section not in config]
-        require(not absent, options.config, f"no section {' and '.join(absent)}", "ConfigDict(run=…, sweep=…)")
-    else:
-        if not options.budgets:
-            raise ValueError("give --config FILE, or --budgets (--help lists the flags)")
-        config = _smdm_config(options.seq_len or SMDM_SEQ_LEN)
-    settings = _curves(options, config)
-    flags = {
-        "run.data.seq_len": options.seq_len,
-        "sweep.global_batch": options.batch,
-        "sweep.recipe": options.recipe,
-        "run.data.directory": options.data,
-    }
-    settings |= {key: value for key, value in flags.items() if value is not None}
-    settings |= _vocabulary(options)
-    with config.unlocked(), config.ignore_type():
-        config.update_from_flattened_dict(settings)
-    return override(config, options.set)
-
-
-def _curves(options: argparse.Namespace, config: Any) -> dict[str, object]:
-    """Settings for the curves that the flags ask for: a product, a placement, or the config's of some families."""
-    for name in options.families or ():
-        require(name in FAMILIES, "--families", name, f"one of {', '.join(FAMILIES)}")
-    placed = {"prior": options.prior, "overlap": options.overlap, "holdout_budgets": options.holdout}
-    settings: dict[str, object] = {f"sweep.placement.{k}": v for k, v in placed.items() if v is not None}
-    if options.sizes:
-        require(
-            bool(options.budgets), "--sizes", ",".join(options.sizes), "given with --budgets: all pairs are planned"
-        )
-        wrong = [f"--{name}" for name in ("overlap", "holdout") if getattr(options, name)]
-        require(
-            not wrong, "--sizes", ",".join(options.sizes), f"left out with {' and '.join(wrong)}, which place sizes"
-        )
-        own = [curve.get("family", FAMILIES[0]) for curve in config.sweep.curves]
-        families = options.families or [name for name in FAMILIES if name in own] or FAMILIES
-        curves = recast(config.sweep.curves, families, options.budgets, options.sizes)
-        return settings | {"sweep.curves": curves, "sweep.placement.budgets": ()}
-    if options.budgets:
-        own = {"sweep.curves": (), "sweep.placement.budgets": options.budgets}
-        own |= {f"sweep.placement.{family}_budgets": () for family in FAMILIES}
-        return own | ({"sweep.placement.families": options.families} if options.families else {}) | settings
-    if options.families:
-        chosen = [curve for curve in config.sweep.curves if curve.get("family", FAMILIES[0]) in options.families]
-        rest = [name for name in config.sweep.placement.families if name in options.families]
-        settings |= {"sweep.curves": chosen, "sweep.placement.families": rest or options.families}
-    return settings
-
-
-def _vocabulary(options: argparse.Namespace) -> dict[str, object]:
-    """Settings of corpus, tokenizer and vocabulary: from the manifest of --data, or --vocab-size."""
-    size = options.vocab_size
-    if options.data is not None:
-        manifest = read_manifest(options.data)
-        require(size in (None, manifest.vocab_size), "--vocab-size", size, f"the manifest's {manifest.vocab_size}")
-        return {
-            "run.data.corpus": to_dict(manifest.corpus),
-            "run.data.tokenizer": to_dict(manifest.tokenizer),
-            "run.data.validation_fraction": manifest.validation_fraction,
-            "run.model.vocab_size": manifest.vocab_size,
-        }
-    if size is None:
-        return {}
-    kind = TokenizerKind.BYTES if size == BYTES_VOCAB_SIZE else TokenizerKind.SENTENCEPIECE
-    return {
-        "run.data.tokenizer": {"kind": kind.value, "vocab_size": size, "path": ""},
-        "run.model.vocab_size": size,
-    }
-
-
-def _smdm_config(seq_len: int) -> ml_collections.ConfigDict:
-    """Rows, vocabulary and recipe of SMDM, on a sentencepiece vocabulary of its size trained on the corpus at hand.
-
-    Evaluation batches of long rows are as small as the tokens of the evaluation need to fill one.
-    """
-    config: Any = ml_collections.ConfigDict({"run": default_run(), "sweep": default_sweep()})
-    evaluation = config.run.evaluation
-    config.run.data.seq_len = seq_len
-    config.run.data.tokenizer.kind = TokenizerKind.SENTENCEPIECE.value
-    config.run.data.tokenizer.vocab_size = config.run.model.vocab_size = 32000
-    config.run.data.directory = "data/pydoc-sentencepiece32000"
-    evaluation.mc_samples = 128
-    evaluation.batch = max(2, min(evaluation.batch, evaluation.eval_tokens // max(1, seq_len) // 2 * 2))
-    config.sweep.recipe = "smdm_code"
-    return config
 
 
 if __name__ == "__main__":

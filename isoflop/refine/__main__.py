@@ -12,13 +12,14 @@ import argparse
 import json
 import math
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from isoflop.cost import Machine, find_machine
+from isoflop.measured import measured_machine
 from isoflop.planfile import PLAN_FILE, read_plan, write_plan
 from isoflop.refine.evidence import CURVES, Evidence, read_evidence
-from isoflop.refine.measured import measured_machine
 from isoflop.refine.proposal import TITLES, Kind, flops_of
 from isoflop.refine.propose import MOST_RUNS, Refinement, refine
 from isoflop.wording import duration, money
@@ -135,7 +136,7 @@ def _text(directory: str, found: Refinement, machine: Machine, stated: str, adde
         yield f"nothing is written: --accept appends them to {as_path(directory) / PLAN_FILE}"
     else:
         yield f"{as_path(directory) / PLAN_FILE}: {added} runs appended"
-        yield f"next: python -m isoflop.run {directory}"
+        yield f"next: python -m isoflop.run {shlex.quote(directory)}"
 
 
 def _tree(found: Refinement, machine: Machine, stated: str, added: int | None) -> dict[str, Any]:

@@ -5,6 +5,7 @@ This is the one door of the planner to the analysis, which is loaded when it is 
 
 import math
 import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -109,7 +110,8 @@ def read_evidence(
     plan = read_plan(directory)
     table = read_runs(directory, where=tuple(where))
     if set(table["status"]) == {MISSING}:
-        raise ValueError(f"{directory}: none of its {len(table)} runs has a result: python -m isoflop.run {directory}")
+        run_them = f"python -m isoflop.run {shlex.quote(str(directory))}"
+        raise ValueError(f"{directory}: none of its {len(table)} runs has a result: {run_them}")
     return evidence_of(plan, table, curve, loss)
 
 

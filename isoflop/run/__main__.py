@@ -9,6 +9,7 @@ as a WSD branch does, waits for that. DIR/runs.csv is the table of all runs.
 
 import argparse
 import os
+import shlex
 import signal
 import sys
 from collections import Counter
@@ -62,15 +63,14 @@ def _run(options: argparse.Namespace, command: Command | None) -> int:
     with stop_signals() as stop:
         rows = run_sweep(directory, policy=policy, command=command, stop=stop)
     print(f"{directory / TABLE_FILE}: {summary(rows)}")
+    again = f"python -m isoflop.run {shlex.quote(options.directory)}"
     if stop.signal is not None:
-        print(f"stopped; go on with python -m isoflop.run {options.directory}")
+        print(f"stopped; go on with {again}")
         return 128 + stop.signal
     blocked = sum(map(is_blocked, rows))
     failed = sum(row.status is Status.FAILED for row in rows) - blocked
     if failed:
-        print(
-            f"{failed} failed (see log.txt in their directories); python -m isoflop.run --retry-failed tries them again"
-        )
+        print(f"{failed} failed (see log.txt in their directories); {again} --retry-failed tries them again")
     if blocked:
         print(f"{blocked} not started, for their parents diverged or failed")
     return BAD if failed or blocked else DONE

@@ -1,8 +1,7 @@
-"""Which run starts from which: a plan's parents are checked before anything runs, and the longest chain goes first."""
+"""Which run starts from which: a plan's parents are checked before anything runs."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from isoflop.cost import work_flops
 from mdm_jax.run.parent import check_parent
 from mdm_jax.spec import RunSpec
 
@@ -24,14 +23,3 @@ def check_parents(runs: Sequence[RunSpec]) -> Sequence[RunSpec]:
         if parent:
             check_parent(run, by_id[parent])
     return runs
-
-
-def chain_flops(runs: Iterable[RunSpec]) -> dict[str, int]:
-    """The `exact` FLOPs from a run's start to the end of the last of the runs that wait for it in turn, by run_id."""
-    after: dict[str, int] = {}
-    chains: dict[str, int] = {}
-    for run in sorted(runs, key=lambda run: run.schedule.steps, reverse=True):  # children before their parents
-        chains[run.run_id] = chain = work_flops(run) + after.get(run.run_id, 0)
-        parent = run.cell.parent_run_id
-        after[parent] = max(after.get(parent, 0), chain)
-    return chains

@@ -1,49 +1,84 @@
-"""What a running sweep shows: a line for each finished run, and on a terminal a bar with the time left."""
+"""What a running sweep shows: a line for each finished run, and how far the sweep and its running cells are."""
 
 import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from isoflop.plan.table import duration
+from isoflop.run.time_left import Cell
+from isoflop.wording import duration
 from mdm_jax.results import RunResult, Status
 from mdm_jax.spec import RunSpec
 
+LINE_SECONDS = 10.0
+BAR_COLUMNS = 10
+
+
+@dataclass(frozen=True)
+class State:
+    """How far the sweep or one cell is: its name, the share that is done (0 to 1), and words for people."""
+
+    name: str
+    share: float
+    said: str
+
 
 class Progress:
-    """The place that a runner reports to: lines alone, for logs and pipes."""
+    """The place that a runner reports to, for logs and pipes: plain lines, the states every `LINE_SECONDS`."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
 
     def line(self, text: str) -> None:
         """Prints the line at once, even into a pipe."""
         print(text, flush=True)
 
-    def update(self, share: float, text: str) -> None:
-        """Shows that `share` of the work (0 to 1) is done, and what goes on; nothing here."""
+    def update(self, sweep: State, cells: Sequence[State]) -> None:
+        """Shows the states of the sweep and of its running cells."""
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + LINE_SECONDS
+            self.line("; ".join([f"{sweep.name} {sweep.said}", *(f"{cell.name} {cell.said}" for cell in cells)]))
 
     def close(self) -> None:
         """Ends the display."""
 
 
 class TerminalProgress(Progress):
-    """Lines above a bar."""
+    """Lines above bars, one bar for the sweep and one for each running cell."""
 
     def __init__(self) -> None:
+        super().__init__()
         from rich import progress
-        from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+        from rich.table import Column
 
-        columns = (BarColumn(20), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-        self.bar = progress.Progress(*columns)
-        self.task = self.bar.add_task("", total=1.0)
-        self.bar.start()
+        name, said = (f"{{task.{field}}}" for field in ("description", "fields[said]"))
+        columns = (
+            progress.TextColumn(name, table_column=Column(no_wrap=True)),
+            progress.BarColumn(BAR_COLUMNS),
+            progress.TextColumn(said, table_column=Column(no_wrap=True)),
+        )
+        self._bars = progress.Progress(*columns, transient=True)
+        self._tasks: dict[str, Any] = {}
+        self._bars.start()
 
     def line(self, text: str) -> None:
-        """Prints the line above the bar, neither wrapped into markup nor coloured."""
-        self.bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        """Prints the line above the bars, neither wrapped into markup nor coloured."""
+        self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def update(self, share: float, text: str) -> None:
-        """Moves the bar."""
-        self.bar.update(self.task, completed=share, description=text)
+    def update(self, sweep: State, cells: Sequence[State]) -> None:
+        """Moves the bars; those of cells that have ended go."""
+        states = {state.name: state for state in (sweep, *cells)}
+        for name in self._tasks.keys() - states.keys():
+            self._bars.remove_task(self._tasks.pop(name))
+        for name, state in states.items():
+            if name not in self._tasks:
+                self._tasks[name] = self._bars.add_task(name, total=1.0, said="")
+            self._bars.update(self._tasks[name], completed=state.share, said=state.said)
 
     def close(self) -> None:
         """Gives the terminal back."""
-        self.bar.stop()
+        self._bars.stop()
 
 
 def make_progress() -> Progress:
@@ -51,8 +86,24 @@ def make_progress() -> Progress:
     return TerminalProgress() if sys.stdout.isatty() else Progress()
 
 
-def finished_line(row: RunResult, number: int, total: int, seconds: float, left: float | None) -> str:
-    """`[ 7/30] mdm-2x64-… 1e+11 d64 nelbo 2.612 nats/token 14 s`."""
+def sweep_state(done: int, total: int, elapsed: float, left: float) -> State:
+    """The state of a sweep with `done` runs finished, after `elapsed` seconds and with about `left` seconds to go."""
+    share = elapsed / max(1e-9, elapsed + left)
+    return State("sweep", share, f"{done}/{total} runs, about {duration(left)} left")
+
+
+def cell_state(cell: Cell, left: float) -> State:
+    """The state of a running cell that takes about `left` seconds more."""
+    name, steps = f"{cell.run.run_id} {_budget(cell.run.cell.budget)}".rstrip(), cell.run.schedule.steps
+    if cell.position is None:
+        return State(name, 0.0, f"starting, about {duration(left)} left")
+    step, loss = cell.position.step, cell.position.loss
+    at = "evaluating" if step == steps else f"step {step}/{steps}"
+    return State(name, step / steps, f"{at}, loss {loss:.3f}, about {duration(left)} left")
+
+
+def finished_line(row: RunResult, number: int, total: int, seconds: float, left: float) -> str:
+    """`[ 7/30] mdm-2x64-… 1e+11 d64 nelbo 2.612 nats/token 14 s, about 3.2 min left`."""
     where = f"[{number:{len(str(total))}}/{total}] {row.run_id} {_budget(row.budget)}d{row.d_model}"
     if row.status is Status.OK and row.loss is not None:
         what = f"{row.loss_kind.value} {row.loss:.3f} nats/token"

@@ -8,21 +8,23 @@ started; they are taken up again by the sweep in which it ends well.
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from isoflop.cost import work_flops
-from isoflop.plan.table import duration
+from isoflop.cost import chains, work_flops
 from isoflop.run.outcome import count_attempts, count_seconds, is_blocked, is_done, read_row, run_folder, write_failure
-from isoflop.run.parents import chain_flops
 from isoflop.run.process import Child, Launcher
-from isoflop.run.progress import Progress, cell_line, finished_line
+from isoflop.run.progress import Progress, cell_line, cell_state, finished_line, sweep_state
+from isoflop.run.time_left import Cell, Position, read_position, seconds_left
+from isoflop.wording import duration
 from mdm_jax.command import DONE, INTERRUPTED, PREEMPTED, RETRY, describe_exit
 from mdm_jax.files.lock import RUN_LOCK, Lock, is_held
 from mdm_jax.results import RunResult, Status
 from mdm_jax.spec import RunSpec
 
 POLL_SECONDS = 0.05
+SHOW_SECONDS = 0.5
 ENDED = (Status.OK, Status.DIVERGED)
 Command = Callable[[RunSpec], Sequence[str]]
 
@@ -53,8 +55,8 @@ class Stop:
 class Waiting:
     """A run to start, not before a time.
 
-    `tries` counts the attempts of this sweep, `earlier` those of earlier ones, and `seconds` is the wall time of all
-    attempts before the present one.
+    `tries` counts the attempts of this sweep, `earlier` those of earlier ones; `seconds` is the wall time of all
+    attempts before the present one, and `position` is where they have left the run.
     """
 
     spec: RunSpec
@@ -62,6 +64,7 @@ class Waiting:
     tries: int = 0
     not_before: float = 0.0
     seconds: float = 0.0
+    position: Position | None = None
 
 
 @dataclass
@@ -79,16 +82,16 @@ class Sweep:
 
     def __post_init__(self) -> None:
         todo = [run for run in self.runs if is_pending(read_row(self.directory, run), self.policy.retry_failed)]
-        chains = chain_flops(todo)
-        todo.sort(key=lambda run: chains[run.run_id], reverse=True)
+        longest = chains(todo, work_flops)
+        todo.sort(key=lambda run: longest[run.run_id], reverse=True)
         self.waiting = [self._waiting(run) for run in todo]
         self.children: dict[Child, Waiting] = {}
         self.launcher = Launcher(self.environment, self.policy.jobs, self.lock.handle)
-        self.ended = self._ended(todo)
+        rows = self._rows_of_ended(todo)
+        self.ended = {run.run_id: row.status for run, row in rows}
+        self.timed = [(run, row.wall_seconds or 0.0) for run, row in rows if row.status is Status.OK]
         self.done = len(self.runs) - len(todo)
-        self.work_total = sum(map(work_flops, todo))
-        self.work_done = 0
-        self.started = time.monotonic()
+        self.started, self.next_show = time.monotonic(), 0.0
 
     def run(self) -> None:
         """Runs until no cell is left or a stop is asked for; children never outlive it.
@@ -107,14 +110,15 @@ class Sweep:
             self._stop_children()
 
     def _waiting(self, run: RunSpec) -> Waiting:
-        row = read_row(self.directory, run)
-        return Waiting(run, row.attempts, seconds=row.wall_seconds or 0.0) if row else Waiting(run, 0)
+        row, position = read_row(self.directory, run), read_position(run_folder(self.directory, run), run)
+        attempts, seconds = (row.attempts, row.wall_seconds or 0.0) if row else (0, 0.0)
+        return Waiting(run, attempts, seconds=seconds, position=position)
 
-    def _ended(self, todo: Sequence[RunSpec]) -> dict[str, Status]:
-        """How the runs have ended that are not to be run again."""
+    def _rows_of_ended(self, todo: Sequence[RunSpec]) -> list[tuple[RunSpec, RunResult]]:
+        """The runs that are not to be run again, with their rows."""
         again = {run.run_id for run in todo}
-        rows = [read_row(self.directory, run) for run in self.runs if run.run_id not in again]
-        return {row.run_id: row.status for row in rows if row is not None}
+        rows = [(run, read_row(self.directory, run)) for run in self.runs if run.run_id not in again]
+        return [(run, row) for run, row in rows if row is not None]
 
     def _start_ready(self) -> None:
         free = sorted(set(range(self.policy.jobs)) - {child.slot for child in self.children})
@@ -150,6 +154,8 @@ class Sweep:
             child.kill()
             row = self._row_after(child, waiting)
             if row is not None:
+                if row.status is Status.OK:
+                    self.timed.append((child.spec, waiting.seconds + child.seconds))
                 self._finish(child.spec, row, child.seconds)
 
     def _row_after(self, child: Child, waiting: Waiting) -> RunResult | None:
@@ -164,7 +170,9 @@ class Sweep:
         reason = f"{describe_exit(code)}: {said or 'nothing was logged'}"
         if is_retryable(code) and waiting.tries <= len(self.policy.retries_after):
             delay = self.policy.retries_after[waiting.tries - 1]
-            self.waiting.append(replace(waiting, not_before=time.monotonic() + delay, seconds=seconds))
+            position = read_position(child.log.parent, child.spec)
+            not_before = time.monotonic() + delay
+            self.waiting.append(replace(waiting, not_before=not_before, seconds=seconds, position=position))
             count_seconds(self.directory, child.spec, seconds)
             self.progress.line(cell_line(child.spec, f"again in {duration(delay)} after {reason}"))
             return None
@@ -182,24 +190,33 @@ class Sweep:
     def _finish(self, run: RunSpec, row: RunResult, seconds: float) -> None:
         self.ended[run.run_id] = row.status
         self.done += 1
-        self.work_done += work_flops(run)
-        self.progress.line(finished_line(row, self.done, len(self.runs), seconds, self._seconds_left()))
+        left, _, _ = self._time_left()
+        self.progress.line(finished_line(row, self.done, len(self.runs), seconds, left))
 
-    def _seconds_left(self) -> float | None:
-        """Time left at the speed so far, None while nothing has finished."""
-        elapsed = time.monotonic() - self.started
-        return elapsed * (self.work_total - self.work_done) / self.work_done if self.work_done else None
+    def _time_left(self) -> tuple[float, list[Cell], list[float]]:
+        """Seconds left of the sweep, the running cells, and the seconds left of each."""
+        running = [
+            Cell(child.spec, read_position(child.log.parent, child.spec), child.seconds, waiting.seconds)
+            for child, waiting in self.children.items()
+        ]
+        waiting = [Cell(w.spec, w.position) for w in self.waiting]
+        left, each = seconds_left(self.timed, running, waiting, self.policy.jobs)
+        return left, running, each
 
     def _show(self) -> None:
-        left = self._seconds_left()
-        names = ", ".join(child.spec.run_id for child in self.children)
-        rest = f" about {duration(left)} left" if left else ""
-        self.progress.update(self.work_done / max(1, self.work_total), f"{self.done}/{len(self.runs)}{rest} {names}")
+        if time.monotonic() < self.next_show:
+            return
+        self.next_show = time.monotonic() + SHOW_SECONDS
+        left, running, each = self._time_left()
+        sweep = sweep_state(self.done, len(self.runs), time.monotonic() - self.started, left)
+        self.progress.update(sweep, [cell_state(*state) for state in zip(running, each, strict=True)])
 
     def _stop_children(self) -> None:
         """Lets the running cells checkpoint and exit, and kills those that do not in time or at a second signal."""
         for child in self.children:
             child.terminate()
+        if self.children:
+            self._say_stopping()
         deadline = time.monotonic() + self.policy.stop_seconds
         while any(child.process.poll() is None for child in self.children):
             if time.monotonic() > deadline or self.stop.times > 1:
@@ -212,6 +229,12 @@ class Sweep:
                 self._finish(child.spec, row, child.seconds)
             elif not is_held(child.log.parent, RUN_LOCK):  # by a process outside the sweep, whose row it is
                 count_seconds(self.directory, child.spec, waiting.seconds + child.seconds)
+
+    def _say_stopping(self) -> None:
+        count = "1 run saves its" if len(self.children) == 1 else f"{len(self.children)} runs save their"
+        seconds = duration(self.policy.stop_seconds)
+        with suppress(OSError):  # the terminal may be closed
+            self.progress.line(f"stopping: {count} state, up to {seconds}; press Ctrl-C again to end now")
 
 
 def is_pending(row: RunResult | None, retry_failed: bool) -> bool:

@@ -7,7 +7,8 @@ from contextlib import contextmanager, suppress
 from typing import IO, Any, cast
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from mdm_jax.train.loop import Row, Watch
 
@@ -23,25 +24,24 @@ def describe(row: Row) -> str:
 @contextmanager
 def shown(watch: Watch, title: str, steps: int) -> Iterator[None]:
     """Directs the watch's reports to standard error while the run lasts."""
-    stream = cast(IO[str], _Lossy(sys.stderr))
+    stream, left = cast(IO[str], _Lossy(sys.stderr)), _TimeLeft(steps)
     console = Console(file=stream)
     if console.is_terminal:
-        columns = (
-            TextColumn(title),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[said]}"),
-        )
+        columns = (TextColumn(title), BarColumn(20), MofNCompleteColumn(), TextColumn("{task.fields[said]}"))
         with Progress(*columns, console=console) as bar:
             task = bar.add_task(title, total=steps, said="compiling")
-            watch.report = lambda row: bar.update(task, completed=row["step"], said=describe(row))
-            watch.say = lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+            def say(line: str) -> None:
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
+                bar.update(task, said=escape(line))
+
+            watch.say = say
+            watch.report = lambda row: bar.update(task, completed=row["step"], said=describe(row) + left(row))
             watch.farewell = lambda: console.show_cursor(True)
             yield
     else:
         watch.say = lambda line: print(line, file=stream, flush=True)
-        watch.report = _Lines(title, steps, watch.say)
+        watch.report = _Lines(title, steps, watch.say, left)
         yield
 
 
@@ -64,26 +64,31 @@ class _Lossy:
         return getattr(self._stream, name)
 
 
-class _Lines:
-    """Prints the first row, the last, and one every LINE_SECONDS."""
+class _TimeLeft:
+    """The time left at the speed of this attempt, which may have begun at any step; empty while that is unknown."""
 
-    def __init__(self, title: str, steps: int, say: Callable[[str], None]):
-        self._title, self._steps, self._say, self._next = title, steps, say, 0.0
+    def __init__(self, steps: int):
+        self._steps = steps
         self._first: Row | None = None
 
-    def __call__(self, row: Row) -> None:
-        now = time.monotonic()
-        self._first = self._first or row
-        if now < self._next and row["step"] != self._steps:
-            return
-        self._next = now + LINE_SECONDS
-        self._say(f"{self._title}  step {row['step']}/{self._steps}  {describe(row)}{self._time_left(row)}")
-
-    def _time_left(self, row: Row) -> str:
-        """The time left at the speed of this attempt, which may have begun at any step; empty while that is unknown."""
-        first = self._first or row
+    def __call__(self, row: Row) -> str:
+        first = self._first = self._first or row
         done = row["step"] - first["step"]
         if not done:
             return ""
         left = (self._steps - row["step"]) * (row["seconds"] - first["seconds"]) / done
         return f"  about {left:.0f} s left"
+
+
+class _Lines:
+    """Prints the first row, the last, and one every LINE_SECONDS."""
+
+    def __init__(self, title: str, steps: int, say: Callable[[str], None], left: _TimeLeft):
+        self._title, self._steps, self._say, self._left, self._next = title, steps, say, left, 0.0
+
+    def __call__(self, row: Row) -> None:
+        now, left = time.monotonic(), self._left(row)
+        if now < self._next and row["step"] != self._steps:
+            return
+        self._next = now + LINE_SECONDS
+        self._say(f"{self._title}  step {row['step']}/{self._steps}  {describe(row)}{left}")

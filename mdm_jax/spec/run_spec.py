@@ -5,6 +5,7 @@ hashed into `run_id`; fields that only say where and how fast it runs (marked `R
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 from dataclasses import dataclass, field
@@ -311,7 +312,7 @@ class RunSpec:
         """Tokens the run is trained on, repeats counted."""
         return self.schedule.steps * self.optim.global_batch * self.data.seq_len
 
-    @property
+    @functools.cached_property
     def spec_hash(self) -> str:
         """SHA-256 (hex) of the fields that change the science."""
         text = json.dumps(to_dict(self, hashed_only=True), sort_keys=True, separators=(",", ":"))

@@ -23,6 +23,8 @@ from mdm_jax.files.storage import (
 )
 
 PART = re.compile(r"(\d{10}|[1-9]\d{10,})\.jsonl", re.ASCII)
+TAIL_BYTES = 4096
+"""A row has a few hundred."""
 
 
 def _parts(folder: Path) -> list[tuple[int, Path]]:
@@ -112,3 +114,21 @@ def read_metrics(folder: Path) -> list[dict[str, float | int]]:
             if line.endswith("\n"):
                 rows.append(json.loads(line))
     return rows
+
+
+def newest_row(folder: Path) -> tuple[dict[str, float | int], float] | None:
+    """The newest whole row of a run and the time when it was written (seconds since 1970); None before the first row.
+
+    Costs little, so that a display may ask several times a second. On a local disk only.
+    """
+    for _, part in reversed(_parts(folder)):
+        try:
+            with open(part, "rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+                lines = file.read().split(b"\n")
+                written = os.fstat(file.fileno()).st_mtime
+        except FileNotFoundError:  # the run goes on from an earlier step, and has just deleted this part
+            continue
+        if len(lines) > 1:
+            return json.loads(lines[-2]), written
+    return None

@@ -41,6 +41,8 @@ def test_a_folder_without_a_corpus_is_refused(tmp_path, capsys, monkeypatch, exp
 
 TOO_SMALL = [
     (corpus(validation=1 << 15), [], "run.evaluation.eval_tokens = 65536: must be at most 32768"),
+    (corpus(validation=1 << 15), [], "prepare it again with --validation-fraction 0.076, or more text"),
+    (corpus(10**4, 10**3), [], "at most 1000, the tokens of the validation split of"),
     (corpus(), ["run.evaluation.eval_tokens=4000"], "run.evaluation.eval_tokens = 4000: must be at least 4096"),
     (corpus(), ["run.evaluation.batch=2048"], "run.evaluation.eval_tokens = 65536: must be at least 131072"),
     (corpus(train=63), [], "run.data.seq_len = 64: must be at most 63, the tokens of the training split"),

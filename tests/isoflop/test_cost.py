@@ -4,9 +4,9 @@ import pytest
 
 from isoflop.cost import Machine, doubts, find_machine, measured_flops_per_second, work_flops
 from isoflop.grid import make_grid
+from isoflop.measured import measured_machine
 from isoflop.plan.__main__ import main
 from isoflop.plan.table import plain
-from isoflop.refine.measured import measured_machine
 from isoflop.sweep import CurveSpec, SweepSpec
 from isoflop.wording import duration, money
 from mdm_jax.counting import forward_flops, train_flops
@@ -149,7 +149,7 @@ def test_float32_runs_are_not_judged_by_the_peak_of_bfloat16_in_silence() -> Non
 
 def test_plan_prints_hours_and_money_by_curve_family_and_in_all(tmp_path, capsys) -> None:
     arguments = ["--budgets", "6e18,1e19", "--sizes", "113,170", "--hardware", "v5e:16", "--price", "1.5"]
-    assert main([*arguments, "--out", str(tmp_path)]) == 0
+    assert main([*arguments, "--cells", "--out", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     totals = [line.split() for line in out.split("Totals")[1].splitlines() if line.startswith(("mdm", "arm", "all"))]
     assert [row[:2] for row in totals[:3]] == [["mdm", "6e+18"], ["mdm", "1e+19"], ["mdm", "all"]]
@@ -166,6 +166,6 @@ def test_numbers_for_people() -> None:
     assert [money(x) for x in (0.0, 12.4, 1240.4)] == ["$0.00", "$12.40", "$1,240"]
 
 
-def test_plain_table_sets_curves_apart() -> None:
-    rows = [("mdm", "1"), ("mdm", "2"), ("arm", "3")]
-    assert plain("T", ("family", "n"), rows, apart=1) == "T\nfamily  n\n\nmdm     1\nmdm     2\n\narm     3\n"
+def test_plain_table_leaves_out_empty_columns() -> None:
+    rows = [("", "mdm", "1", ""), ("", "arm", "20", "")]
+    assert plain("T", ("group", "family", "n", ""), rows) == "T\nfamily   n\nmdm      1\narm     20\n"

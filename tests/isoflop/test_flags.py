@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from isoflop.plan.__main__ import main
+from isoflop.run.__main__ import main as run
 
 SIZED = "--budgets 1e18 --sizes 6"
 
@@ -50,3 +51,11 @@ def test_a_plan_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     done = subprocess.run(limited, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1
     assert done.stderr == f"isoflop.plan: {tmp_path / 'out' / 'plan.jsonl'} not written: File too large\n"
+
+
+def test_commands_to_give_next_quote_the_folder(tmp_path: Path, capsys) -> None:
+    out = tmp_path / "my sweep"
+    assert run([str(out)]) == 1
+    assert f"write it with python -m isoflop.plan --out '{out}'\n" in capsys.readouterr().err
+    assert main([*SIZED.split(), "--out", str(out)]) == 0
+    assert capsys.readouterr().out.endswith(f"then: python -m isoflop.run '{out}'\n")

@@ -274,9 +274,10 @@ def test_own_sizes_and_given_sizes_are_the_only_ones_chosen() -> None:
     rule = PlacementSpec(budgets=(1e19,))
     whole = expand(RUN, SweepSpec(placement=rule, own_sizes=own, recipe="smdm_code"))
     assert {name for c in whole.curves for name in c.sizes} <= {size.name for size in own}
-    whole, said = placed(budgets=(1e19,), sizes=("34", "48", "66"))
-    assert all(c.sizes == ("34", "48", "66") for c in whole.curves)
-    assert any("3 sizes within x4" in w and "LAYERSxWIDTH" in w for w in said.warnings)
+    whole, said = placed(budgets=(1e19,), sizes=("34", "48", "336"))
+    assert all(c.sizes == ("34", "48", "336") for c in whole.curves)
+    assert "2 of 2 curves have few sizes within x4" in said.warnings[0]
+    assert "LAYERSxWIDTH" in said.warnings[0]
 
 
 def test_gaps_of_the_ladders_are_filled_by_rule() -> None:
@@ -289,12 +290,13 @@ def test_gaps_of_the_ladders_are_filled_by_rule() -> None:
 
 
 def test_written_curves_are_judged_too() -> None:
-    curves = (CurveSpec(Family.ARM, 1e20, ("170", "180", "206", "231", "268")), CurveSpec(Family.MDM, 1e19, ("113",)))
+    curves = (CurveSpec(Family.ARM, 1e20, ("170", "2121")), CurveSpec(Family.MDM, 1e19, ("113", "142")))
     said = advise(RUN, SweepSpec(curves=curves, recipe="smdm_code"))
     first = said.warnings[0]
-    assert "arm at 1e+20: 1 size within x4 of the expected optimum" in first
-    assert "add 336, 571, 944" in first
-    assert len(said.warnings) == 4
+    assert "2 of 2 curves have few sizes within x4 of the expected optimum" in first
+    assert "arm at 1e+20 has 0 below and 1 above 950M: add 268, 336, 571, 944, 1476, 1678" in first
+    assert len(said.warnings) == 3
+    assert said.alarms == ()
 
 
 def test_groups_are_judged_apart() -> None:
@@ -305,11 +307,12 @@ def test_groups_are_judged_apart() -> None:
     assert {c.group for c in said.curves} == {"a", "b"}
 
 
-def test_far_from_the_prior_nothing_is_said_of_written_curves_and_placement_is_refused() -> None:
-    said = advise(RunSpec(), SweepSpec(curves=(CurveSpec(Family.MDM, 1e11, ("2x48",)),)))
-    assert said.warnings == ()
-    assert said.curves == ()
-    assert "1 curve(s) are not checked against the prior smdm" in said.notes[0]
+def test_far_from_the_prior_only_the_rough_optimum_is_judged_and_placement_is_refused() -> None:
+    said = advise(RunSpec(), SweepSpec(curves=(CurveSpec(Family.MDM, 1e11, ("1x12", "2x48")),)))
+    assert said.warnings == said.alarms == ()
+    (curve,) = said.curves
+    assert curve.expected is None
+    assert "1 of 1 curves are far from the points of the prior smdm" in said.notes[0]
     with pytest.raises(ValueError, match=r"mdm at 1e\+11 FLOPs: the prior smdm .* give --sizes, or --prior"):
         expand(RUN, sweep(budgets=(1e11,)))
 

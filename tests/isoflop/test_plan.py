@@ -162,7 +162,7 @@ def test_command_is_pure(tmp_path, capsys, experiment: str) -> None:
 
 
 def test_piped_grid_shows_every_number(tmp_path) -> None:
-    arguments = ["--budgets", "1e19,6e18", "--sizes", "6,170", "--out", str(tmp_path)]
+    arguments = ["--cells", "--budgets", "1e19,6e18", "--sizes", "6,170", "--out", str(tmp_path)]
     out = planner(*arguments, env={**os.environ, "COLUMNS": "20"}).stdout
     row = next(line.split() for line in out.splitlines() if line.startswith("mdm") and " 18710 " in line)
     assert row[:9] == ["mdm", "1e+19", "170", "0", "169.9M", "9.809B", "57.7", "18710", "256"]
@@ -181,7 +181,8 @@ def test_piped_grid_shows_every_number(tmp_path) -> None:
 @pytest.mark.parametrize("columns", ["60", "160"])
 def test_terminal_grid_shows_every_number(tmp_path, columns: str) -> None:
     outer, inner = pty.openpty()
-    command = [sys.executable, "-m", "isoflop.plan", "--budgets", "1e19", "--sizes", "170", "--out", str(tmp_path)]
+    arguments = ["--cells", "--budgets", "1e19", "--sizes", "170", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "isoflop.plan", *arguments]
     env = {**os.environ, "COLUMNS": columns, "TERM": "xterm"}
     process = subprocess.Popen(command, cwd=ROOT, stdout=inner, stderr=inner, env=env)
     os.close(inner)
@@ -275,7 +276,7 @@ def manifest(vocab_size: int = 257, tokens: int = 1_000_000, validation: int = 1
 def test_manifest_gives_epochs_and_data_hash(tmp_path, capsys) -> None:
     write_manifest(tmp_path / "data", manifest(512))
     arguments = ["--budgets", "1e12", "--sizes", "2x64", "--families", "mdm", "--recipe", "tiny", "--seq-len", "64"]
-    assert main([*arguments, "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]) == 0
+    assert main([*arguments, "--cells", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]) == 0
     (run,) = read_plan(tmp_path / "out")
     assert run.data.data_hash == manifest(512).data_hash
     assert run.model.vocab_size == run.data.tokenizer.vocab_size == 512
@@ -346,6 +347,8 @@ def test_corpus_too_small_is_said_with_its_epochs(tmp_path, capsys) -> None:
     arguments += ["--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]
     assert main(arguments) == 0
     assert "1 of 1 cells train on more than 1 epochs" in capsys.readouterr().out
+    assert main([*arguments, "--budgets", "1e13"]) == 0
+    assert "WARNING: 1 of 1 cells train on more than 1 epochs" in capsys.readouterr().err
     assert main([*arguments, "--set", "sweep.max_epochs=1"]) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1
@@ -353,18 +356,8 @@ def test_corpus_too_small_is_said_with_its_epochs(tmp_path, capsys) -> None:
 
 
 def test_flags_reach_the_runs(tmp_path) -> None:
-    arguments = [
-        "--config",
-        QUICKSTART,
-        "--budgets",
-        "1e13",
-        "--sizes",
-        "2x64",
-        "--seq-len",
-        "96",
-        "--vocab-size",
-        "300",
-    ]
+    other = {"--budgets": "1e13", "--sizes": "2x64", "--seq-len": "96", "--vocab-size": "300"}
+    arguments = ["--config", QUICKSTART, *(word for flag in other.items() for word in flag)]
     elsewhere = f"run.data.directory={tmp_path / 'nothing_prepared'}"
     settings = ["--batch", "8", "--set", "run.optim.weight_decay=0", "--set", "sweep.seeds=[3]", "--set", elsewhere]
     assert main([*arguments, *settings, "--out", str(tmp_path)]) == 0

@@ -10,12 +10,13 @@ import pytest
 
 from analysis import check, read_runs
 from analysis.finding import Severity
+from isoflop.cost import chains, work_flops
 from isoflop.grid import make_grid
 from isoflop.ladder import SMDM
 from isoflop.place.expand import expand
 from isoflop.plan.__main__ import main
 from isoflop.planfile import read_plan, write_plan
-from isoflop.run.parents import chain_flops, check_parents
+from isoflop.run.parents import check_parents
 from isoflop.sweep import CurveSpec, PlacementSpec, SweepSpec
 from isoflop.trunks import savings, with_trunks
 from mdm_jax.counting import count_parameters, train_flops
@@ -148,8 +149,8 @@ def test_what_is_trained_is_the_longest_trunk_and_every_cooldown() -> None:
         saved = savings(runs)
         assert (saved.trained, saved.alone) == (one * (max(starts) + sum(cooldowns)), one * sum(steps))
         assert sorted(run.schedule.steps for run in cells(runs)) == sorted(steps)
-        longest = max(chain_flops(runs).values())
-        assert longest == chain_flops(runs)[min(runs, key=lambda run: run.schedule.steps).run_id]
+        longest = chains(runs, work_flops)
+        assert max(longest.values()) == longest[min(runs, key=lambda run: run.schedule.steps).run_id]
 
 
 def test_branches_that_begin_at_one_step_share_their_segment() -> None:
@@ -303,7 +304,7 @@ def test_another_run_is_no_parent() -> None:
 def test_the_plan_prints_what_it_saves(tmp_path, capsys) -> None:
     flags = ["--budgets", "1e10,3e10", "--sizes", "1x16", "--families", "arm", "--seq-len", "64", "--vocab-size", "257"]
     wsd = ["run.schedule.kind=wsd", "sweep.cooldown_fraction=0.25"]
-    assert main([*flags, "--recipe", "tiny_trunk", "--out", str(tmp_path), "--set", *wsd]) == 0
+    assert main([*flags, "--recipe", "tiny_trunk", "--cells", "--out", str(tmp_path), "--set", *wsd]) == 0
     out = capsys.readouterr().out
     runs = read_plan(tmp_path)
     assert f"WSD trunks: {savings(runs).trained:.3g} FLOPs (smdm_6nd) in place of 4" in out
@@ -314,6 +315,7 @@ def test_the_plan_prints_what_it_saves(tmp_path, capsys) -> None:
     text = (tmp_path / "plan.jsonl").read_text()
     assert main([*flags, "--recipe", "tiny_trunk", "--out", str(tmp_path), "--set", *wsd]) == 0
     assert (tmp_path / "plan.jsonl").read_text() == text
+    capsys.readouterr()
     for setting, said in (
         ("sweep.cooldown_fraction=1", "sweep.cooldown_fraction = 1.0: must be at least 0 and below 1"),
         ("run.schedule.cooldown_steps=5", "run.schedule.cooldown_steps = 5: must be left out"),

@@ -14,6 +14,7 @@ from mdm_jax.files.lock import Held, hold_run
 from mdm_jax.files.storage import as_path
 from mdm_jax.results import Status, read_result, result_of, write_result
 from mdm_jax.spec import from_json
+from mdm_jax.train.metrics import MetricsWriter
 
 directory, run_id = Path(sys.argv[1]), sys.argv[2]
 folder = directory / "runs" / run_id
@@ -73,6 +74,11 @@ if mode == "hang" and not (folder / "checkpoint").exists():
     signal.signal(signal.SIGTERM, stop)
     (folder / "hanging").write_text(str(os.getpid()))
     time.sleep(600)
+if mode == "training":
+    metrics = MetricsWriter(as_path(folder / "metrics"), 0)
+    for step in range(10, spec.schedule.steps // 2, 10):
+        metrics.write({"step": step, "loss": 3.25, "tokens_per_second": 1e5})
+        time.sleep(0.015)
 if mode == "slow":
     time.sleep(0.8)
 end(Status.OK, 0, loss=2.5, loss_se_mc=0.01)

@@ -14,10 +14,10 @@ from running import Workshop, assert_same, ended, killed_at, outcome, result, ro
 
 from mdm_jax.data.prepare import prepare
 from mdm_jax.files.sealed_json import seal, unseal
-from mdm_jax.main import main
+from mdm_jax.main import main, parser, requested
 from mdm_jax.manifest import MANIFEST_FILE
 from mdm_jax.results import Status
-from mdm_jax.spec import DataSpec, Family, RunSpec, to_json
+from mdm_jax.spec import DataSpec, Family, RunSpec, pair, to_json
 
 ARM = Family.ARM
 EXPERIMENT = """
@@ -99,6 +99,26 @@ def test_a_run_that_the_plan_does_not_hold_whole_is_refused(shop, refused) -> No
         line.replace('"seed": 0', '"seed": 1'), run_id=spec.run_id
     )
     assert "unknown key optim.lr_paek: did you mean optim.lr_peak?" in refused(misspelt, run_id=spec.run_id)
+
+
+def test_a_plan_is_named_by_its_folder_and_a_run_by_the_beginning_of_its_id(tmp_path, capfd) -> None:
+    runs = [pair(RunSpec(seed=seed), family) for seed in range(4) for family in Family]
+    (tmp_path / "plan.jsonl").write_text("".join(to_json(run) + "\n" for run in runs))
+
+    def asked(plan: Path, run_id: str) -> tuple[RunSpec, Path]:
+        spec, folder = requested(parser().parse_args(["--plan", str(plan), "--run-id", run_id]))
+        return spec, Path(folder)
+
+    for run in runs:
+        for plan in (tmp_path, tmp_path / "plan.jsonl"):
+            for run_id in (run.run_id, run.run_id[:-6]):
+                assert asked(plan, run_id) == (run, tmp_path / "runs" / run.run_id)
+    prefix = runs[0].run_id[:-12]
+    said = one_line(["--plan", str(tmp_path), "--run-id", prefix], capfd)
+    own = sorted(run.run_id for run in runs if run.run_id.startswith(prefix))
+    assert len(own) == 4
+    assert f"--run-id {prefix}: 4 runs of {tmp_path / 'plan.jsonl'} begin so: {', '.join(own)}; give more" in said
+    assert "no such file" in one_line(["--plan", str(tmp_path / "runs"), "--run-id", prefix], capfd)
 
 
 @pytest.mark.parametrize(

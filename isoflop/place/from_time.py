@@ -1,0 +1,137 @@
+"""A plan from time: the experiment's sweep with all budgets scaled by one factor, as large as the time allows.
+
+Optimal sizes grow about as the square root of the budget (Hoffmann et al. 2022, arXiv 2203.15556). So written-out sizes
+move by the square root of the factor, to the nearest sizes of the ladders. A placement chooses its sizes anew.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from isoflop.ladder import find_size, ladder_between
+from isoflop.place.expand import LEAST_RULED, ladder, parameters
+from isoflop.sweep import SweepSpec
+from isoflop.wording import duration
+from mdm_jax.spec import RunSpec
+
+PLACED = ("budgets", "mdm_budgets", "arm_budgets", "holdout_budgets")
+MOST_HOURS = 1e6
+PRECISION = 1.01
+"""The factor is found to this ratio, and written with three digits."""
+BETWEEN = 1.3
+"""Ratio of the sizes that fill the ladders where sizes move."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The largest factor of a sweep's budgets that fits into a time, and the time that it takes."""
+
+    factor: float
+    seconds: float
+    refusal: str
+    """Why larger budgets cannot be planned, if it is not for the time; else empty."""
+
+
+def largest_scale(seconds_at: Callable[[float], float], limit: float) -> Scale:
+    """The largest factor of the budgets whose sweep takes at most `limit` seconds.
+
+    Args:
+        seconds_at: the time of the sweep at a factor; rises with it. Raises ValueError where there is no such plan.
+        limit: in seconds.
+
+    Raises:
+        ValueError: the experiment itself cannot be planned, or its smallest plan takes longer; that time is said.
+    """
+    found: dict[float, float | None] = {1.0: seconds_at(1.0)}
+    refusals: dict[float, str] = {}
+
+    def seconds(factor: float) -> float | None:
+        factor = _rounded(factor)
+        if factor not in found:
+            try:
+                found[factor] = seconds_at(factor)
+            except ValueError as error:
+                found[factor], refusals[factor] = None, str(error)
+        return found[factor]
+
+    def fits(factor: float) -> bool:
+        taken = seconds(factor)
+        return taken is not None and taken <= limit
+
+    low = 1.0
+    while (taken := seconds(low)) is not None and taken > limit:
+        low /= 2
+    if taken is None:  # budgets that some cell cannot spend: the smallest plan lies between here and the last factor
+        _, low = _boundary(lambda factor: seconds(factor) is None, low, 2 * low)
+        taken = seconds(low)
+    if taken is None or taken > limit:
+        takes = f"takes {duration(taken)} ({taken / 3600:.3g} hours)" if taken else "cannot be found"
+        smallest = f"the smallest plan of this experiment, with budgets x{_rounded(low):g}, {takes}"
+        raise ValueError(f"--hours {limit / 3600:g}: {smallest}: give more hours, or fewer curves or sizes")
+    high = 2 * low
+    while fits(high):
+        low, high = high, 2 * high
+    low, high = _boundary(fits, low, high)
+    return Scale(_rounded(low), seconds(low) or 0.0, refusals.get(_rounded(high), ""))
+
+
+def scale_lines(scale: Scale, runs: Sequence[RunSpec], hours: float, jobs: int) -> Iterator[str]:
+    """What a plan from time says: the factor, the time, the budgets of each family, and what kept them small."""
+    at_a_time = "one run after the other" if jobs == 1 else f"{jobs} runs at a time"
+    yield f"--hours {hours:g}: budgets x{scale.factor:g} of those given, {duration(scale.seconds)}, {at_a_time}"
+    for family in dict.fromkeys(run.family for run in runs):
+        budgets = sorted({run.cell.budget for run in runs if run.family is family and run.cell.budget})
+        yield f"{family.value} budgets: {', '.join(f'{budget:g}' for budget in budgets)}"
+    if scale.refusal:
+        yield f"larger budgets cannot be planned: {scale.refusal}"
+
+
+def scaled(template: RunSpec, sweep: SweepSpec, factor: float) -> SweepSpec:
+    """The sweep with all its budgets times the factor (three digits of each), and its written-out sizes moved along.
+
+    Raises:
+        ValueError: a curve names an unknown size, or a budget is beyond its bounds.
+    """
+    if factor == 1:
+        return sweep
+    moved = _moved(template, sweep, math.sqrt(factor))
+    curves = []
+    for curve in sweep.curves:
+        sizes = tuple(dict.fromkeys(moved[name] for name in curve.sizes))
+        curves.append(dataclasses.replace(curve, budget=_rounded(curve.budget * factor), sizes=sizes))
+    placed = {name: tuple(_rounded(b * factor) for b in getattr(sweep.placement, name)) for name in PLACED}
+    placement = dataclasses.replace(sweep.placement, **placed)
+    warmup = _rounded(sweep.trunk_warmup_budget * factor)
+    return dataclasses.replace(sweep, curves=tuple(curves), placement=placement, trunk_warmup_budget=warmup)
+
+
+def _moved(template: RunSpec, sweep: SweepSpec, growth: float) -> Mapping[str, str]:
+    """Maps each written-out size to the one nearest to `growth` times its parameters; different sizes stay different.
+
+    A sweep's own sizes stay as they are, for nothing else is known to fit them.
+    """
+    names = dict.fromkeys(name for curve in sweep.curves for name in curve.sizes)
+    if sweep.own_sizes or not names:
+        return {name: name for name in names}
+    written = parameters(tuple(find_size(name) for name in names), template)
+    low, high = (max(LEAST_RULED, growth * bound) for bound in (min(written.values()), max(written.values())))
+    known = parameters((*ladder(sweep), *ladder_between(low, high, BETWEEN)), template) | written
+    free, moved = sorted(known, key=lambda name: known[name]), {}
+    for name in sorted(written, key=lambda name: written[name]):
+        target = growth * written[name]
+        moved[name] = min(free, key=lambda other: abs(math.log(known[other] / target)))
+        free = [other for other in free if known[other] > known[moved[name]]] or free[-1:]
+    return moved
+
+
+def _boundary(holds: Callable[[float], bool], low: float, high: float) -> tuple[float, float]:
+    """Two near factors between `low`, where the condition holds, and `high`, where it does not: it changes between."""
+    while high / low > PRECISION:
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low, high
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.3g}")
