@@ -36,11 +36,12 @@ from isoflop.place.from_time import MOST_HOURS, largest_scale, scale_lines, scal
 from isoflop.plan.alarms import repeats_too_often, too_long
 from isoflop.plan.screen import show_screen, show_warnings
 from isoflop.plan.settings import FAMILIES, config_of, machine_of
-from isoflop.plan.table import show_cells, show_forecasts, show_totals, wrapped
+from isoflop.plan.table import show_cells, show_forecasts, show_totals
 from isoflop.planfile import PLAN_FILE, Written, write_plan
 from isoflop.recipe import RECIPES
 from isoflop.sweep import SweepSpec
 from isoflop.trunks import savings, with_trunks
+from isoflop.wording import wrapped
 from mdm_jax.command import DONE, comma_list, exit_code, new_parser, numbers
 from mdm_jax.devices.accelerators import DEVICES
 from mdm_jax.files.storage import as_path

@@ -7,8 +7,7 @@ from itertools import groupby
 
 from isoflop.cost import Machine
 from isoflop.place.advice import CurveForecast
-from isoflop.plan.table import columns, plain, wrapped
-from isoflop.wording import duration, money, short_number
+from isoflop.wording import columns, duration, money, plain, short_number, wrapped
 from mdm_jax.counting import count_parameters, trained_flops
 from mdm_jax.spec import FlopConvention, RunSpec
 
