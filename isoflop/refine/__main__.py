@@ -91,7 +91,8 @@ def _machine(options: argparse.Namespace, evidence: Evidence) -> tuple[Machine, 
     machine = (measured or Machine()).given(**asked)
     if measured is None or speed is not None:
         return machine, machine.stated
-    at = f"{machine.peak_flops_per_second:.3g} FLOP/s and {machine.run_overhead_seconds:.2g} s a run"
+    fixed, step = f"{machine.run_overhead_seconds:.2g} s a run", f"{1000 * machine.step_seconds:.2g} ms a step"
+    at = f"{machine.peak_flops_per_second:.3g} FLOP/s, {fixed} and {step}"
     return (
         machine,
         f"one run after the other at {at}, as this sweep's runs measured (--hardware v5e:16 for another machine)",

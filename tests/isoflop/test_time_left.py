@@ -1,6 +1,7 @@
 """The time left of a sweep: replayed from run tables of real sweeps, and shown while imitated runs train."""
 
 import csv
+import functools
 import heapq
 import math
 import time
@@ -23,6 +24,7 @@ JOBS = 2
 RUN = RunSpec(optim=OptimSpec(global_batch=4), schedule=ScheduleSpec(steps=1000, warmup_steps=0))
 
 
+@functools.cache
 def recorded(experiment: str) -> list[tuple[RunSpec, float]]:
     """The runs of an experiment and their measured wall seconds, in the order in which a sweep starts them."""
     planned = {run.run_id: run for run in plan_config(load_config(str(EXPERIMENTS / f"{experiment}.py"))).runs}
