@@ -1,7 +1,7 @@
-"""What a run costs: time, device-hours and money on a machine of the table, or on this one, at a stated MFU.
+"""What runs cost: time, device-hours and money, on accelerators of the table or on this machine, at a stated MFU.
 
 MFU here is `exact` FLOPs (matrix products, no rematerialisation) over the peak that the vendor publishes for dense
-bfloat16. Nothing is known of prices: `--price` is the user's.
+bfloat16. Prices come from the user (`--price`).
 """
 
 import re
@@ -24,7 +24,7 @@ DEFAULT_MFU_HERE = 0.1
 DEFAULT_OVERHEAD_SECONDS, DEFAULT_OVERHEAD_SECONDS_HERE = 120.0, 8.0
 """Start, compilation and checkpoints of a run: a step of 1B compiles for a TPU in about a minute, a tiny one in 5 s."""
 DEFAULT_STEP_SECONDS_HERE = 0.002
-"""What a step takes on CPUs beside its FLOPs. On accelerators the host starts a step while the last one computes."""
+"""What a step takes on CPUs beside its FLOPs. On accelerators the host prepares a step while another one computes."""
 
 HERE = "here"
 SPEED, MFU, OVERHEAD = "peak_flops_per_second", "mfu", "run_overhead_seconds"
@@ -34,7 +34,7 @@ MOST_SPEED = 1e25
 
 @dataclass(frozen=True)
 class Machine:
-    """What the runs are estimated for. The default, two CPU cores on short rows, is assumed and not measured."""
+    """The machine that times are estimated for. The default, two CPU cores on short rows, is assumed, not measured."""
 
     kind: str = HERE
     devices: int = 1
@@ -45,9 +45,10 @@ class Machine:
     """The price of one device, in dollars; None where nobody said."""
     run_overhead_seconds: float = DEFAULT_OVERHEAD_SECONDS_HERE
     step_seconds: float = DEFAULT_STEP_SECONDS_HERE
+    """What each step takes beside its FLOPs."""
     memory_bytes: float | None = None
     assumed: frozenset[str] = frozenset({SPEED, OVERHEAD})
-    """Those of `SPEED`, `MFU` and `OVERHEAD` that nobody has given or measured; `stated` names them as assumed."""
+    """The figures among `SPEED`, `MFU` and `OVERHEAD` that nobody has given or measured; `stated` says so."""
 
     def __post_init__(self) -> None:
         require(1 <= self.devices <= 1 << 20, "--hardware: devices", self.devices, "from 1 to 2^20, such as v5e:16")
@@ -86,7 +87,7 @@ class Machine:
 
     @property
     def stated(self) -> str:
-        """What the estimates rest on, for people: every figure that is assumed is called so."""
+        """What the estimates rest on, for people. It calls every assumed figure assumed."""
         speed = f"{self.peak_flops_per_second:.4g} FLOP/s"
         assumed = "an assumed " if OVERHEAD in self.assumed else ""
         beside = f"{assumed}{self.run_overhead_seconds:g} s a run beside its steps (--run-overhead)"
@@ -105,12 +106,12 @@ class Machine:
         return f"one run after the other on {on} at {mfu}, {beside}{price}"
 
     def given(self, **figures: Any) -> "Machine":
-        """The machine with these figures in place of its own, which are then no longer assumed."""
+        """The machine with these figures, which are no longer assumed."""
         return replace(self, **figures, assumed=self.assumed - set(figures))
 
 
 def find_machine(hardware: str, mfu: float | None, price: float | None, overhead: float | None) -> Machine:
-    """The machine `KIND:COUNT`, such as v5e:16 (the count 1 if left out), or `here`, measured now.
+    """The machine `KIND:COUNT`, such as v5e:16 (one device if no count is given), or `here`, measured now.
 
     Raises:
         ValueError: an unknown kind (the known ones are listed), or a count, MFU or price out of bounds.
@@ -121,17 +122,15 @@ def find_machine(hardware: str, mfu: float | None, price: float | None, overhead
     require(kind in DEVICES or kind == HERE, "--hardware", hardware, known)
     assert match is not None
     count = int(match[2] or 1)
+    assumed = frozenset({MFU, OVERHEAD})
     if kind == HERE:
         require(count == 1, "--hardware", hardware, "here: this machine is one device")
-        peak, memory = measured_flops_per_second(), None
+        usual = Machine(peak_flops_per_second=measured_flops_per_second(), mfu=DEFAULT_MFU_HERE, assumed=assumed)
     else:
-        peak, memory = DEVICES[kind].flops_per_second, DEVICES[kind].memory_bytes
-    usual_mfu = DEFAULT_MFU_HERE if kind == HERE else DEFAULT_MFU
-    usual_overhead = DEFAULT_OVERHEAD_SECONDS_HERE if kind == HERE else DEFAULT_OVERHEAD_SECONDS
-    usual_step = DEFAULT_STEP_SECONDS_HERE if kind == HERE else 0.0
-    assumed = frozenset({MFU, OVERHEAD})
-    usual = Machine(kind, count, peak, usual_mfu, price, usual_overhead, usual_step, memory, assumed)
-    figures = {MFU: mfu, OVERHEAD: overhead}
+        device, overhead_seconds = DEVICES[kind], DEFAULT_OVERHEAD_SECONDS
+        speed, memory = device.flops_per_second, device.memory_bytes
+        usual = Machine(kind, count, speed, DEFAULT_MFU, None, overhead_seconds, 0.0, memory, assumed)
+    figures = {MFU: mfu, OVERHEAD: overhead, "price_per_hour": price}
     return usual.given(**{name: value for name, value in figures.items() if value is not None})
 
 
@@ -150,7 +149,7 @@ def measured_flops_per_second(seconds: float = 0.25, size: int = 1024) -> float:
 
 
 def doubts(runs: Sequence[RunSpec], machine: Machine) -> Iterator[str]:
-    """What speaks against the estimates: a training state beyond the memory, or a precision that is not the peak's."""
+    """Reasons to doubt the estimates: a training state beyond the memory, or a precision other than the peak's."""
     if machine.memory_bytes is None or not runs:
         return
     largest = max(runs, key=lambda run: count_parameters(run.model).total)
@@ -200,8 +199,8 @@ def chains(runs: Iterable[RunSpec], cost: Callable[[RunSpec], int | float]) -> d
 
 
 def sweep_seconds(runs: Sequence[RunSpec], seconds: Callable[[RunSpec], float], jobs: int) -> float:
-    """Wall time of runs that go `jobs` at a time, the longest chain first: no more can be said without a schedule.
+    """Estimated wall time of the runs, `jobs` at a time and the longest chain first.
 
-    The time is at least the mean load of a job and at least the longest chain; it is hardly more than the larger one.
+    It is the larger one of two lower bounds, the mean load of a job and the longest chain. Longest first comes near it.
     """
     return max(sum(map(seconds, runs)) / jobs, max(chains(runs, seconds).values(), default=0.0))

@@ -17,7 +17,9 @@ from mdm_jax.spec import RunSpec
 
 PLACED = ("budgets", "mdm_budgets", "arm_budgets", "holdout_budgets")
 MOST_HOURS = 1e6
-PRECISION = 1.01
+STRIDE = 4.0
+"""Ratio of the factors that are tried until two of them enclose the time."""
+PRECISION = 1.03
 """The factor is found to this ratio, and written with three digits."""
 BETWEEN = 1.3
 """Ratio of the sizes that fill the ladders where sizes move."""
@@ -61,17 +63,17 @@ def largest_scale(seconds_at: Callable[[float], float], limit: float) -> Scale:
 
     low = 1.0
     while (taken := seconds(low)) is not None and taken > limit:
-        low /= 2
+        low /= STRIDE
     if taken is None:  # budgets that some cell cannot spend: the smallest plan lies between here and the last factor
-        _, low = _boundary(lambda factor: seconds(factor) is None, low, 2 * low)
+        _, low = _boundary(lambda factor: seconds(factor) is None, low, STRIDE * low)
         taken = seconds(low)
     if taken is None or taken > limit:
         takes = f"takes {duration(taken)} ({taken / 3600:.3g} hours)" if taken else "cannot be found"
         smallest = f"the smallest plan of this experiment, with budgets x{_rounded(low):g}, {takes}"
         raise ValueError(f"--hours {limit / 3600:g}: {smallest}: give more hours, or fewer curves or sizes")
-    high = 2 * low
+    high = STRIDE * low
     while fits(high):
-        low, high = high, 2 * high
+        low, high = high, STRIDE * high
     low, high = _boundary(fits, low, high)
     return Scale(_rounded(low), seconds(low) or 0.0, refusals.get(_rounded(high), ""))
 

@@ -2,9 +2,11 @@
 
     python -m isoflop.run runs/quickstart
 
-Stop it with Ctrl-C at any point and give the same command again: finished runs are kept, the others resume from their
-checkpoints. A run that diverges or crashes is recorded and the rest goes on; one that starts from another's checkpoint,
-as a WSD branch does, waits for that. DIR/runs.csv is the table of all runs.
+Ctrl-C stops it: the running cells save their state, and the same command goes on later. A second Ctrl-C ends them at
+once; then they go on from their newest checkpoints. A run that diverges or crashes is recorded, and the rest goes on.
+Cells that start from another run's checkpoint, as WSD branches do, wait for it. DIR/runs.csv is the table of all runs.
+
+Exit codes: 0 all runs are ok or diverged, 1 a run failed or the input is bad, 130 or 143 stopped by a signal.
 """
 
 import argparse
@@ -59,8 +61,8 @@ def _run(options: argparse.Namespace, command: Command | None) -> int:
     if options.dry_run:
         return _dry_run(directory, options.retry_failed)
     policy = Policy(jobs=options.jobs, retry_failed=options.retry_failed)
-    check_ready(directory, policy)
     with stop_signals() as stop:
+        check_ready(directory, policy)
         rows = run_sweep(directory, policy=policy, command=command, stop=stop)
     print(f"{directory / TABLE_FILE}: {summary(rows)}")
     again = f"python -m isoflop.run {shlex.quote(options.directory)}"
@@ -72,14 +74,14 @@ def _run(options: argparse.Namespace, command: Command | None) -> int:
     if failed:
         print(f"{failed} failed (see log.txt in their directories); {again} --retry-failed tries them again")
     if blocked:
-        print(f"{blocked} not started, for their parents diverged or failed")
+        print(f"{blocked} not started, because their parents diverged or failed")
     return BAD if failed or blocked else DONE
 
 
 def run_sweep(
     directory: Path, *, policy: Policy | None = None, command: Command | None = None, stop: Stop | None = None
 ) -> list[RunResult]:
-    """Rows of every run that was ever started, after running those that have no result; also written to `runs.csv`.
+    """Runs every run that has no result. Returns the rows of all runs that were ever started, as `runs.csv` has them.
 
     Args:
         directory: of the plan; runs lie in `directory/runs`.
@@ -127,7 +129,7 @@ def training_command(directory: Path) -> Callable[[RunSpec], list[str]]:
 
 
 def check_ready(directory: Path, policy: Policy) -> None:
-    """Returns if the corpus of every run that is to be started is prepared, the planned one, and large enough.
+    """Returns if each run that is to be started finds the planned corpus, prepared and large enough.
 
     Raises:
         ValueError: it is not; one line, before any run is started.

@@ -1,4 +1,4 @@
-"""What became of each planned run: `result.json`, the row that a runner writes for one that died, and `runs.csv`."""
+"""What became of each planned run: its `result.json`, which the runner writes for a run that died, and `runs.csv`."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ def run_folder(directory: Path, run: RunSpec) -> Path:
 
 
 def read_row(directory: Path, run: RunSpec) -> RunResult | None:
-    """The run's row; None where it has none yet, or one that is damaged (see `set_aside_unusable`).
+    """The run's row; None if it has none yet, or a damaged one (see `set_aside_unusable`).
 
     Raises:
         OSError: it cannot be read now.
@@ -37,12 +37,12 @@ def is_done(row: RunResult | None) -> bool:
 
 
 def is_blocked(row: RunResult | None) -> bool:
-    """Whether the run was recorded as failed because its parent did, and never started itself."""
+    """Whether the run was recorded as failed without a start, because its parent diverged or failed."""
     return row is not None and row.status is Status.FAILED and row.attempts == 0
 
 
 def write_failure(directory: Path, run: RunSpec, reason: str, attempts: int, seconds: float) -> RunResult:
-    """The row, written, of a run that ended without one of its own: no run vanishes, and what it had noted is kept.
+    """Writes and returns the row of a run that ended without a final one. What the run had noted is kept.
 
     Args:
         directory: of the sweep.
@@ -58,7 +58,7 @@ def write_failure(directory: Path, run: RunSpec, reason: str, attempts: int, sec
 
 
 def count_attempts(directory: Path, run: RunSpec, row: RunResult, attempts: int) -> RunResult:
-    """The row with at least that many attempts, written again where the run itself has counted fewer."""
+    """The row with at least that many attempts. It is written again if the run itself has counted fewer."""
     if row.attempts >= attempts:
         return row
     row = dataclasses.replace(row, attempts=attempts)
@@ -74,7 +74,7 @@ def count_seconds(directory: Path, run: RunSpec, seconds: float) -> None:
 
 
 def _lasting(row: RunResult, seconds: float) -> RunResult:
-    """The row with at least that many wall seconds; the added ones count as time outside steps, so `goodput` falls."""
+    """The row with at least that many wall seconds. Added seconds are outside training steps, so `goodput` falls."""
     before = row.wall_seconds or 0.0
     if before >= seconds:
         return row

@@ -19,7 +19,7 @@ MOST_REASON_LETTERS = 400
 
 @dataclass(frozen=True)
 class Child:
-    """A started run. `log_start` is where in the log this attempt begins; `slot` is the share of the cores it has."""
+    """A started run. This attempt begins at byte `log_start` of the log; `slot` is its share of the cores."""
 
     spec: RunSpec
     process: subprocess.Popen
@@ -34,12 +34,12 @@ class Child:
         return time.monotonic() - self.started
 
     def terminate(self) -> None:
-        """Asks the run to checkpoint and exit; only its own process, which ends its workers itself."""
+        """Asks the run's own process to save and exit; that process ends its workers."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """Ends the run, if it still goes, and every worker it has left; it resumes from its last checkpoint."""
+        """Ends the run and its workers at once, if any of them still goes."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
 
@@ -55,7 +55,7 @@ class Child:
 
 @dataclass(frozen=True)
 class Launcher:
-    """How runs are started: with what environment, on which cores, and holding which open file, if any."""
+    """How runs are started: their environment, their cores, and the open file that they inherit, if any."""
 
     environment: Mapping[str, str]
     jobs: int
@@ -88,7 +88,7 @@ class Launcher:
 
 
 def _share(slot: int, jobs: int) -> list[int]:
-    """Cores of one of `jobs` slots; empty where one job has them all, or the system does not say."""
+    """Cores of one of `jobs` slots; empty if one job has them all, or the system does not say."""
     if jobs == 1 or not hasattr(os, "sched_getaffinity"):
         return []
     cores = sorted(os.sched_getaffinity(0))
@@ -97,7 +97,7 @@ def _share(slot: int, jobs: int) -> list[int]:
 
 @contextmanager
 def _on_cores(cores: list[int]) -> Iterator[None]:
-    """What is started inside inherits these cores: XLA sizes its thread pool by them, and two jobs do not fight."""
+    """Processes that are started inside have these cores. XLA sizes its thread pool by them, so jobs do not compete."""
     if not cores:
         yield
         return
@@ -110,5 +110,5 @@ def _on_cores(cores: list[int]) -> Iterator[None]:
 
 
 def _thread_settings(cores: int) -> dict[str, str]:
-    """The same for libraries that count the machine's cores; what the user has set wins."""
+    """Variables that limit libraries which count the machine's cores; the user's own settings have precedence."""
     return {"OMP_NUM_THREADS": str(cores), "OPENBLAS_NUM_THREADS": str(cores)} if cores else {}

@@ -95,11 +95,12 @@ def sweep_state(done: int, total: int, elapsed: float, left: float) -> State:
 def cell_state(cell: Cell, left: float) -> State:
     """The state of a running cell that takes about `left` seconds more."""
     name, steps = f"{cell.run.run_id} {_budget(cell.run.cell.budget)}".rstrip(), cell.run.schedule.steps
+    rest = f", about {duration(left)} left" if left >= 1 else ""
     if cell.position is None:
-        return State(name, 0.0, f"starting, about {duration(left)} left")
+        return State(name, 0.0, f"starting{rest}")
     step, loss = cell.position.step, cell.position.loss
     at = "evaluating" if step == steps else f"step {step}/{steps}"
-    return State(name, step / steps, f"{at}, loss {loss:.3f}, about {duration(left)} left")
+    return State(name, step / steps, f"{at}, loss {loss:.3f}{rest}")
 
 
 def finished_line(row: RunResult, number: int, total: int, seconds: float, left: float) -> str:

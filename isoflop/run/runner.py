@@ -1,8 +1,8 @@
-"""Runs a sweep's cells as processes, longest first: a failure is recorded, the rest goes on, a stop loses nothing.
+"""Runs the cells of a sweep as processes. A failure is recorded and the rest goes on; a stop loses nothing.
 
-A run with a parent starts when the parent is done, beside whatever else there is to run; first come those on which the
-longest chain waits. Where a parent diverges or fails, the runs that wait for it are recorded as failed and never
-started; they are taken up again by the sweep in which it ends well.
+The cell whose chain of children takes longest starts first. A cell with a parent starts when the parent is done. When a
+parent diverges or fails, its children are recorded as failed without a start; a later sweep starts them if the parent
+ends well there.
 """
 
 import os
@@ -38,14 +38,14 @@ class Policy:
     retries_after: tuple[float, ...] = (5.0, 30.0)
     """Seconds to wait before each further attempt after a retryable exit (42, 130, 143, a signal)."""
     held_seconds: float = 30.0
-    """Seconds to wait before a run is tried again that a process outside the sweep trains; no attempt is counted."""
+    """Seconds until the next look at a run that a process outside the sweep trains; no attempt is counted."""
     stop_seconds: float = 300.0
-    """What a run gets to write its checkpoint when the sweep is stopped."""
+    """Seconds that a run has to write its checkpoint when the sweep is stopped."""
 
 
 @dataclass
 class Stop:
-    """Set by a signal handler: the first signal stops in order, a second one kills."""
+    """Set by a signal handler. After the first signal the runs save their state; a second one kills them."""
 
     signal: int | None = None
     times: int = 0
@@ -53,18 +53,19 @@ class Stop:
 
 @dataclass(frozen=True)
 class Waiting:
-    """A run to start, not before a time.
-
-    `tries` counts the attempts of this sweep, `earlier` those of earlier ones; `seconds` is the wall time of all
-    attempts before the present one, and `position` is where they have left the run.
-    """
+    """A run that is to be started, or is running."""
 
     spec: RunSpec
     earlier: int
+    """Attempts of earlier sweeps."""
     tries: int = 0
+    """Attempts of this sweep."""
     not_before: float = 0.0
+    """The monotonic time from which on it may start."""
     seconds: float = 0.0
+    """Wall seconds of all attempts before the present one."""
     position: Position | None = None
+    """How far these attempts have brought the run."""
 
 
 @dataclass
@@ -94,7 +95,7 @@ class Sweep:
         self.started, self.next_show = time.monotonic(), 0.0
 
     def run(self) -> None:
-        """Runs until no cell is left or a stop is asked for; children never outlive it.
+        """Runs until no cell is left or a stop is asked for. No child outlives the call.
 
         Raises:
             OSError: a command cannot be executed, or the disk is full.
@@ -136,7 +137,7 @@ class Sweep:
         return not parent or self.ended.get(parent) is Status.OK
 
     def _record_blocked(self) -> None:
-        """Records the runs whose parent has ended without a checkpoint to start from, and those that wait for them."""
+        """Records as failed the runs whose parent diverged or failed, and their children in turn."""
         bad = (Status.DIVERGED, Status.FAILED)
         while blocked := [w for w in self.waiting if self.ended.get(w.spec.cell.parent_run_id) in bad]:
             for waiting in blocked:
@@ -159,7 +160,7 @@ class Sweep:
                 self._finish(child.spec, row, child.seconds)
 
     def _row_after(self, child: Child, waiting: Waiting) -> RunResult | None:
-        """The final row of a run whose process has ended, or None where it is tried again."""
+        """The final row of a run whose process has ended; None if the run is tried again."""
         code, row = child.process.returncode, read_row(self.directory, child.spec)
         attempts, seconds = waiting.earlier + waiting.tries, waiting.seconds + child.seconds
         if row is not None and row.status in ENDED:
@@ -177,11 +178,11 @@ class Sweep:
             self.progress.line(cell_line(child.spec, f"again in {duration(delay)} after {reason}"))
             return None
         if row is not None and row.status is Status.FAILED and row.attempts >= attempts:
-            return row  # its own words on this attempt, not what an earlier one left
+            return row  # written by this attempt itself
         return write_failure(self.directory, child.spec, reason, attempts, seconds)
 
     def _wait_for_holder(self, child: Child, waiting: Waiting) -> None:
-        """Leaves the run to the process that trains it already, and looks again later; its row is that process's."""
+        """Leaves the run, and its row, to the process that trains it already, and looks again later."""
         delay = self.policy.held_seconds
         again = replace(waiting, tries=waiting.tries - 1, not_before=time.monotonic() + delay)
         self.waiting.append(again)
@@ -212,7 +213,7 @@ class Sweep:
         self.progress.update(sweep, [cell_state(*state) for state in zip(running, each, strict=True)])
 
     def _stop_children(self) -> None:
-        """Lets the running cells checkpoint and exit, and kills those that do not in time or at a second signal."""
+        """Lets the running cells save their state; kills them after `stop_seconds` or at a second signal."""
         for child in self.children:
             child.terminate()
         if self.children:
@@ -222,12 +223,12 @@ class Sweep:
             if time.monotonic() > deadline or self.stop.times > 1:
                 _kill_all(self.children)
             time.sleep(POLL_SECONDS)
-        _kill_all(self.children)  # workers that they have left
+        _kill_all(self.children)  # the workers that they may have left
         for child, waiting in self.children.items():
             row = read_row(self.directory, child.spec)
             if row is not None and row.status in ENDED:
                 self._finish(child.spec, row, child.seconds)
-            elif not is_held(child.log.parent, RUN_LOCK):  # by a process outside the sweep, whose row it is
+            elif not is_held(child.log.parent, RUN_LOCK):  # else a process outside the sweep writes the row
                 count_seconds(self.directory, child.spec, waiting.seconds + child.seconds)
 
     def _say_stopping(self) -> None:
@@ -243,7 +244,7 @@ def is_pending(row: RunResult | None, retry_failed: bool) -> bool:
 
 
 def is_retryable(code: int) -> bool:
-    """Whether a process ended for a reason that may pass: it said so, was preempted, or was killed by a signal."""
+    """Whether a process with this exit code is worth another try: it said so, was preempted, or a signal killed it."""
     return code in (RETRY, PREEMPTED, INTERRUPTED) or code < 0
 
 

@@ -72,7 +72,7 @@ def test_what_waits_for_a_diverged_run_is_recorded_and_taken_up_when_it_is_repai
     out = capsys.readouterr().out
     assert "6 runs: 2 ok, 1 diverged, 3 failed" in out
     assert f"] {runs[5].run_id} 3000 d64 failed: parent {runs[4].run_id} failed; 0 s" in out
-    assert out.endswith("3 not started, for their parents diverged or failed\n")
+    assert out.endswith("3 not started, because their parents diverged or failed\n")
     with (tmp_path / "runs.csv").open() as file:
         table = list(csv.DictReader(file))
     assert [row["status"] for row in table] == ["ok", "ok", "diverged", "failed", "failed", "failed"]
