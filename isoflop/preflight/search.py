@@ -1,7 +1,7 @@
 """Which settings fit: the largest microbatch under each rematerialisation policy, with few compilations.
 
-Memory falls with more microbatches and with more recomputation, so a policy's limit is found by halving, and a policy
-that recomputes more is worth trying only with larger microbatches than the one before it.
+More microbatches need less memory, and so does more recomputation. So the fewest microbatches that fit are found by
+halving, and a policy that recomputes more is tried only with fewer microbatches than the policy before it.
 """
 
 import bisect

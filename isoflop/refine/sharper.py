@@ -1,9 +1,9 @@
 """Proposals that narrow what is known already: the gap's interval for the fewest FLOPs, and the widest optimal sizes.
 
-One run after the other is chosen, each the one that narrows the variance most for its FLOPs given those before it. The
-candidates are the ladder's sizes within a factor of four of each minimum, and further seeds of sizes that the curve
-has. Of candidates that are about as good, the size with the fewest runs is taken: what a curve misses at one size comes
-back with every seed. Runs that are planned and unfinished count as if they were done, and are not proposed again.
+One run is chosen after the other. Each is the run that lowers the variance most for its FLOPs, given those before it.
+The candidates are the ladder's sizes within a factor of four of each minimum, and further seeds of sizes that the curve
+has. Among candidates that are about as good, the size with the fewest runs is taken, because the error of a curve's
+form at one size returns with every seed. Planned runs without a result count as done, and are not proposed again.
 """
 
 import functools
