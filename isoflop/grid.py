@@ -191,7 +191,7 @@ def check_bounds(runs: Sequence[RunSpec], unique_tokens: int | None, sweep: Swee
         ValueError: a cell repeats the corpus more often than `max_epochs`; the worst cell and its epochs are named.
     """
     if not runs or unique_tokens is None:
-        unchecked = f"sweep.max_epochs = {sweep.max_epochs:g} is not checked: the corpus is not prepared yet"
+        unchecked = f"sweep.max_epochs = {sweep.max_epochs:g} is not checked: prepare the corpus, and plan again"
         return (unchecked,) if sweep.max_epochs else ()
     worst = max(runs, key=lambda run: run.train_tokens)
     epochs, most = worst.train_tokens / unique_tokens, sweep.max_epochs
@@ -199,13 +199,15 @@ def check_bounds(runs: Sequence[RunSpec], unique_tokens: int | None, sweep: Swee
     if not repeating:
         return ()
     cell = f"{worst.family.value} {worst.cell.size} at {worst.cell.budget or 0:g} FLOPs"
+    often = "once" if most in (0, 1) else f"{most:g} times"
     said = (
-        f"{repeating} of {len(runs)} cells train on more than {most or 1:g} epochs of the corpus, which has"
-        f" {unique_tokens:.4g} tokens: up to {epochs:.3g} ({cell}, {worst.train_tokens:.4g} tokens)"
+        f"{repeating} of {len(runs)} runs read the text more than {often}, up to {epochs:.3g} times ({cell} reads"
+        f" {worst.train_tokens:.4g} tokens, and the text has {unique_tokens:.4g})"
     )
+    fix = f"prepare {epochs / (most or 1):.2g} times as much text, or leave out these runs"
     if most:
-        raise ValueError(f"{said}: prepare a larger corpus, leave those cells out, or raise sweep.max_epochs")
-    return (f"{said}; repeated tokens are worth less, and not the same to both families",)
+        raise ValueError(f"{said}: {fix}, or raise sweep.max_epochs")
+    return (f"{said}; repeated tokens are worth less, and not the same to both families: {fix}",)
 
 
 def _fix(spec: RunSpec, budget: float, one: int) -> str:

@@ -100,20 +100,9 @@ def shape(n_layers: int, d_model: int) -> Size:
     return Size(name, n_layers, min(heads, key=lambda h: abs(h - wanted)), d_model, 4 * d_model)
 
 
-LADDERS = {"smdm": tuple(SMDM.values()), "tiny": tiny_sizes()}
 MOST_SIZES = 1000
 CLOSE, FAR = 0.02, 0.4
 """Distances in log N. Sizes within CLOSE of a target are chosen by shape; a target with none within FAR has no size."""
-
-
-def ladder(name: str) -> tuple[Size, ...]:
-    """The sizes of a ladder, smallest first.
-
-    Raises:
-        ValueError: no such ladder; the known ones are listed.
-    """
-    require(name in LADDERS, "ladder", name, f"one of {', '.join(LADDERS)} (or ladder_between for any range)")
-    return LADDERS[name]
 
 
 def ladder_between(n_min: float, n_max: float, ratio: float = 1.5) -> tuple[Size, ...]:
@@ -148,9 +137,8 @@ def _ruled(low: float, high: float) -> Iterator[tuple[float, int, int]]:
     for d_model in itertools.chain(*widths):
         depth = d_model / _aspect(d_model)
         for n_layers in range(max(1, round(0.75 * depth)), max(1, round(1.25 * depth)) + 1):
-            if (
-                not low - 0.2 <= math.log(16 * n_layers * d_model**2) <= high + 0.2
-            ):  # all but the norms: spares the rest
+            without_norms = math.log(16 * n_layers * d_model**2)
+            if not low - 0.2 <= without_norms <= high + 0.2:  # spares the exact count
                 continue
             model = ModelSpec(n_layers=n_layers, d_model=d_model, n_heads=1, d_ffn=4 * d_model)
             log_n = math.log(count_parameters(model).non_embedding)
@@ -174,15 +162,11 @@ def find_size(name: str, own: Iterable[Size] = ()) -> Size:
     Raises:
         ValueError: no such size; the known ones are listed.
     """
-    known = {**SMDM, **{size.name: size for size in own}}
+    owned = {size.name: size for size in own}
+    known = owned | SMDM | owned  # its own sizes first, and in place of SMDM's
     if name in known:
         return known[name]
     match = re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,4})", name)
     if match:
         return shape(int(match[1]), int(match[2]))
-    raise ValueError(f"size {name!r}: must be LAYERSxWIDTH, such as 2x64, or one of {', '.join(_known(own))}")
-
-
-def _known(own: Iterable[Size]) -> Iterator[str]:
-    yield from (size.name for size in own)
-    yield from SMDM
+    raise ValueError(f"size {name!r}: must be LAYERSxWIDTH, such as 2x64, or one of {', '.join(known)}")

@@ -83,7 +83,7 @@ class PlacementSpec:
     holdout_sizes: int = 5
     """The number of sizes of a held-out curve: those next to its expected optimum."""
     prior: str = "smdm"
-    """The source of the expected optimum and loss: `smdm`, or the path of an earlier report's fits.json."""
+    """The source of the expected optimum and loss: `smdm`, `tiny`, or the path of an earlier report's fits.json."""
     replicate_seeds: tuple[int, ...] = ()
     """Further seeds of the cell next to the optimum, for the noise from run to run."""
     replicate_curves: int = 1

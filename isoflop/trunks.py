@@ -8,10 +8,11 @@ steps is, up to its cooldown, the beginning of a longer one. So one trunk for ea
                                             └─ cooldown: budget 2      c = steps - cooldown_steps of budget 3
                                                                 └─ cooldown: budget 3
 
-A segment is an ordinary run with no cooldown that ends where a branch begins; a branch is an ordinary run with its
-whole schedule. Each names its parent, whose last checkpoint it starts from. A parent is recorded and not hashed: the
-branch is the run that would have been trained alone, with its `run_id` and bit for bit its result. Every branch has a
-segment that ends at its start, the longest too, so that a larger budget added later adds one segment and one branch.
+A segment is an ordinary run without a cooldown that ends where a branch begins. A branch is an ordinary run with its
+whole schedule. Each names its parent, and starts from the parent's last checkpoint. The parent is recorded and not
+hashed, because the branch has the same `run_id`, and bit for bit the same result, as the run that is trained alone.
+Every branch has a segment that ends at its start, the longest branch too. So a larger budget that is added later adds
+one segment and one branch.
 
 All runs of a trunk have the same peak learning rate, batch, seed and warm-up; the warm-up is the one that the recipe
 gives to the smallest budget of the size. A segment's last checkpoint stays in its folder like every run's; once no
@@ -64,7 +65,7 @@ def with_trunks(runs: Sequence[RunSpec], cooldown_fraction: float, warmup_budget
 def _branches(
     trunk: Sequence[RunSpec], cooldown_fraction: float, warmup_budget: float
 ) -> dict[str, tuple[RunSpec, ...]]:
-    """The runs of each cell (its segment, unless it is one, and the run), by the cell's run_id without its cooldown."""
+    """Maps each cell's run_id, before cooldowns, to (segment, branch), or to (segment,) without a cooldown."""
     ordered = sorted(trunk, key=lambda run: run.schedule.steps)
     anchors = [run for run in ordered if (run.cell.budget or 0.0) >= warmup_budget] or ordered[-1:]
     warmup = anchors[0].schedule.warmup_steps

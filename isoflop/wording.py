@@ -1,4 +1,14 @@
-"""Numbers for people, in tables and messages."""
+"""Numbers, tables and lines for people."""
+
+import shutil
+import sys
+import textwrap
+from collections.abc import Sequence
+
+LEFT = ("group", "family", "size", "")
+"""Columns that are aligned to the left."""
+COLUMNS = 100
+Row = tuple[str, ...]
 
 
 def short_number(value: int | float, digits: int = 4) -> str:
@@ -20,3 +30,24 @@ def duration(seconds: float) -> str:
 def money(dollars: float) -> str:
     """`$12.40`, and from a thousand on `$1,240`."""
     return f"${dollars:,.2f}" if dollars < 1000 else f"${dollars:,.0f}"
+
+
+def plain(title: str, header: Row, rows: Sequence[Row]) -> str:
+    """The table as aligned text, as wide as its numbers need, without the columns that are empty in every row."""
+    shown = [i for i in range(len(header)) if any(row[i] for row in rows)]
+    widths = {i: max(len(row[i]) for row in (header, *rows)) for i in shown}
+    lines = [title]
+    for row in (header, *rows):
+        cells = (row[i].ljust(widths[i]) if header[i] in LEFT else row[i].rjust(widths[i]) for i in shown)
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines) + "\n"
+
+
+def columns() -> int:
+    """The width of what is printed: `COLUMNS`, or a terminal's where it has fewer."""
+    return min(COLUMNS, shutil.get_terminal_size().columns) if sys.stdout.isatty() else COLUMNS
+
+
+def wrapped(text: str) -> str:
+    """The text in lines that are as wide as the screen, each further one indented."""
+    return textwrap.fill(text, columns(), subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)

@@ -27,7 +27,7 @@ MOST_NAMED = 3
 MOST_RULED = 1e12
 """Parameters up to which sizes are suggested."""
 USUAL_EXPONENT = 0.6
-"""Of N* as a power of the budget: from .56 to .64 in both families' laws, published and ours."""
+"""N* grows about as this power of the budget: .56 to .64 in both families' laws, published and ours."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def _forecasts(template: RunSpec, sweep: SweepSpec, forecast: Forecast) -> Itera
         reach = math.log(sweep.placement.window)
         offsets = [math.log(n / n_opt) for n in params.values()]
         below, above = sum(-reach <= x < 0 for x in offsets), sum(0 <= x <= reach for x in offsets)
-        held_out = not group and budget in placed_budgets(sweep, forecast, family, held_out=True)
+        held_out = bool(expected) and not group and budget in placed_budgets(sweep, forecast, family, held_out=True)
         sizes = tuple(sorted(set(params.values())))
         yield CurveForecast(group, family, budget, convention, held_out, n_opt, expected, sizes, below, above)
 
@@ -128,7 +128,7 @@ def _one_sided(sweep: SweepSpec, curves: Sequence[CurveForecast], side: str) -> 
     budgets = " to ".join(dict.fromkeys(f"{budget:.0e}" for budget in (fitting[0], fitting[-1])))
     yield (
         f"at {len(wrong)} of {len(curves)} budgets every size is {larger} than the expected optimum, so that no minimum"
-        f" can be found: {named}{_more(wrong)}: take {smaller} sizes, such as --sizes {_suggested(sweep, wrong)},"
+        f" is expected: {named}{_more(wrong)}: take {smaller} sizes, such as --sizes {_suggested(sweep, wrong)},"
         f" or budgets about {budgets}"
     )
 

@@ -19,7 +19,7 @@ FEWEST_ON_A_SIDE = 2
 def choose_sizes(params: Mapping[str, int], n_opt: float, window: float, count: int) -> tuple[str, ...]:
     """Names of `count` sizes, smallest first, that lie most evenly in log N over `n_opt / window` to `n_opt * window`.
 
-    Where the window holds fewer than `count`, all of these and the nearest beyond it.
+    Where fewer than `count` lie in the window, it is all of these and the nearest beyond it.
 
     Args:
         params: non-embedding parameters by name.

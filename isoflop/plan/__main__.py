@@ -1,4 +1,4 @@
-"""Planner: budgets and sizes in, `plan.jsonl` and the printed grid out. Loads no jax and answers in under a second.
+"""Planner: budgets and sizes in, `plan.jsonl` and one screen out. It loads no jax and answers in under a second.
 
     python -m isoflop.plan --config experiments/quickstart.py --out runs/quickstart
     python -m isoflop.plan --budgets 6e18,1e19,3e19 --overlap mdm --holdout 1e20 --hardware v5e:16 --out runs/mine
@@ -7,8 +7,8 @@
 
 Without --config the setting is SMDM's (rows of 2048, vocabulary 32000, batch 256, recipe smdm_code); every key of the
 experiment's `run` and `sweep` sections can be set. Without --sizes a rule places them around the optimum that a prior
-expects, and the plan says which of the rule's aims it misses. The plan is a pure function of these inputs, the prior
-and the corpus manifest.
+expects, and the screen says which of the rule's aims the sweep misses. The plan is a pure function of these inputs, the
+prior and the corpus manifest.
 """
 
 import argparse
@@ -16,7 +16,6 @@ import dataclasses
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import ml_collections
 
@@ -28,7 +27,6 @@ from isoflop.cost import (
     DEFAULT_OVERHEAD_SECONDS_HERE,
     Machine,
     doubts,
-    find_machine,
     sweep_seconds,
 )
 from isoflop.grid import check_bounds, make_grid
@@ -37,22 +35,21 @@ from isoflop.place.expand import expand
 from isoflop.place.from_time import MOST_HOURS, largest_scale, scale_lines, scaled
 from isoflop.plan.alarms import repeats_too_often, too_long
 from isoflop.plan.screen import show_screen, show_warnings
-from isoflop.plan.table import show_cells, show_forecasts, show_totals, wrapped
+from isoflop.plan.settings import FAMILIES, config_of, machine_of
+from isoflop.plan.table import show_cells, show_forecasts, show_totals
 from isoflop.planfile import PLAN_FILE, Written, write_plan
 from isoflop.recipe import RECIPES
-from isoflop.sweep import SweepSpec, default_sweep, recast
+from isoflop.sweep import SweepSpec
 from isoflop.trunks import savings, with_trunks
+from isoflop.wording import wrapped
 from mdm_jax.command import DONE, comma_list, exit_code, new_parser, numbers
-from mdm_jax.config import default_run, load_config, override
 from mdm_jax.devices.accelerators import DEVICES
 from mdm_jax.files.storage import as_path
-from mdm_jax.manifest import check_matches, read_manifest
-from mdm_jax.spec import BYTES_VOCAB_SIZE, Family, HardwareSpec, RunSpec, ScheduleKind, TokenizerKind
-from mdm_jax.spec.validation import build, require, to_dict
+from mdm_jax.manifest import check_matches
+from mdm_jax.spec import HardwareSpec, RunSpec, ScheduleKind
+from mdm_jax.spec.validation import build, require
 
-FAMILIES = tuple(family.value for family in Family)
 MOST_NAMED = 5
-SMDM_SEQ_LEN = 2048
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -98,14 +95,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    machine = _machine(options)
+    machine = machine_of(options)
     planned = _planned(options, machine)
-    try:
-        written = write_plan(options.out, planned.runs)
-    except (FileExistsError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
-        raise ValueError(
-            f"--out {options.out}: no folder that can be written ({error.strerror}): take another"
-        ) from error
+    written = write_plan(options.out, planned.runs)
     advice, room = planned.advice, None
     if options.cells:
         show_cells(written.runs, machine, planned.unique_tokens)
@@ -134,7 +126,9 @@ def _end(options: argparse.Namespace, planned: "Planned", written: Written) -> N
     if not options.cells:
         print(wrapped("every cell and FLOP convention, and what the numbers rest on: the same command with --cells"))
     if planned.unique_tokens is None:
-        whose = f"--config {shlex.quote(options.config)}" if options.config else "--out DIR, then plan with --data DIR"
+        settings = ["--set", *options.set] if options.set else []
+        own = shlex.join(["--config", options.config or "", *settings])
+        whose = own if options.config else "--out DIR, then plan with --data DIR"
         print(f"next: python -m mdm_jax.data.prepare {whose}")
     jobs = f" --jobs {options.jobs}" if options.jobs > 1 else ""
     when = "then" if planned.unique_tokens is None else "next"
@@ -142,8 +136,8 @@ def _end(options: argparse.Namespace, planned: "Planned", written: Written) -> N
 
 
 def _planned(options: argparse.Namespace, machine: Machine) -> "Planned":
-    """The plan that the flags ask for; with --hours its budgets are scaled, and how is printed."""
-    config, hours, jobs = _config(options), options.hours, options.jobs
+    """The plan that the flags ask for. With --hours its budgets are scaled, and the scale is printed."""
+    config, hours, jobs = config_of(options), options.hours, options.jobs
     if hours is None:
         require(jobs == 1, "--jobs", jobs, "left out without --hours")
         return plan_config(config)
@@ -206,109 +200,6 @@ def plan_config(config: ml_collections.ConfigDict, factor: float = 1.0) -> Plann
     if template.schedule.kind is ScheduleKind.WSD:
         runs = with_trunks(runs, sweep.cooldown_fraction, sweep.trunk_warmup_budget)
     return Planned(runs, advice, sweep.placement.window, unique)
-
-
-def _machine(options: argparse.Namespace) -> Machine:
-    """What the estimates are for: the hardware, or a speed that is given or assumed."""
-    speed, overhead = options.flops_per_second, options.run_overhead
-    if options.hardware is not None:
-        fix = "left out with --hardware, whose speed is its peak times --mfu"
-        require(speed is None, "--flops-per-second", speed, fix)
-        return find_machine(options.hardware, options.mfu, options.price, overhead)
-    require(options.mfu is None, "--mfu", options.mfu, "given with --hardware")
-    given = {"peak_flops_per_second": speed, "price_per_hour": options.price, "run_overhead_seconds": overhead}
-    return Machine().given(**{name: value for name, value in given.items() if value is not None})
-
-
-def _config(options: argparse.Namespace) -> ml_collections.ConfigDict:
-    """The experiment's config, or SMDM's setting, with the flags and then the --set settings applied."""
-    if options.config:
-        config = load_config(options.config)
-        absent = [section for section in ("run", "sweep") if section not in config]
-        require(not absent, options.config, f"no section {' and '.join(absent)}", "ConfigDict(run=…, sweep=…)")
-    else:
-        if not options.budgets:
-            raise ValueError("give --config FILE, or --budgets (--help lists the flags)")
-        config = _smdm_config(options.seq_len or SMDM_SEQ_LEN)
-    settings = _curves(options, config)
-    flags = {
-        "run.data.seq_len": options.seq_len,
-        "sweep.global_batch": options.batch,
-        "sweep.recipe": options.recipe,
-        "run.data.directory": options.data,
-    }
-    settings |= {key: value for key, value in flags.items() if value is not None}
-    settings |= _vocabulary(options)
-    with config.unlocked(), config.ignore_type():
-        config.update_from_flattened_dict(settings)
-    return override(config, options.set)
-
-
-def _curves(options: argparse.Namespace, config: Any) -> dict[str, object]:
-    """Settings for the curves that the flags ask for: a product, a placement, or the config's of some families."""
-    for name in options.families or ():
-        require(name in FAMILIES, "--families", name, f"one of {', '.join(FAMILIES)}")
-    placed = {"prior": options.prior, "overlap": options.overlap, "holdout_budgets": options.holdout}
-    settings: dict[str, object] = {f"sweep.placement.{k}": v for k, v in placed.items() if v is not None}
-    if options.sizes:
-        require(
-            bool(options.budgets), "--sizes", ",".join(options.sizes), "given with --budgets: all pairs are planned"
-        )
-        wrong = [f"--{name}" for name in ("overlap", "holdout") if getattr(options, name)]
-        require(
-            not wrong, "--sizes", ",".join(options.sizes), f"left out with {' and '.join(wrong)}, which place sizes"
-        )
-        own = [curve.get("family", FAMILIES[0]) for curve in config.sweep.curves]
-        families = options.families or [name for name in FAMILIES if name in own] or FAMILIES
-        curves = recast(config.sweep.curves, families, options.budgets, options.sizes)
-        return settings | {"sweep.curves": curves, "sweep.placement.budgets": ()}
-    if options.budgets:
-        own = {"sweep.curves": (), "sweep.placement.budgets": options.budgets}
-        own |= {f"sweep.placement.{family}_budgets": () for family in FAMILIES}
-        return own | ({"sweep.placement.families": options.families} if options.families else {}) | settings
-    if options.families:
-        chosen = [curve for curve in config.sweep.curves if curve.get("family", FAMILIES[0]) in options.families]
-        rest = [name for name in config.sweep.placement.families if name in options.families]
-        settings |= {"sweep.curves": chosen, "sweep.placement.families": rest or options.families}
-    return settings
-
-
-def _vocabulary(options: argparse.Namespace) -> dict[str, object]:
-    """Settings of corpus, tokenizer and vocabulary: from the manifest of --data, or --vocab-size."""
-    size = options.vocab_size
-    if options.data is not None:
-        manifest = read_manifest(options.data)
-        require(size in (None, manifest.vocab_size), "--vocab-size", size, f"the manifest's {manifest.vocab_size}")
-        return {
-            "run.data.corpus": to_dict(manifest.corpus),
-            "run.data.tokenizer": to_dict(manifest.tokenizer),
-            "run.data.validation_fraction": manifest.validation_fraction,
-            "run.model.vocab_size": manifest.vocab_size,
-        }
-    if size is None:
-        return {}
-    kind = TokenizerKind.BYTES if size == BYTES_VOCAB_SIZE else TokenizerKind.SENTENCEPIECE
-    return {
-        "run.data.tokenizer": {"kind": kind.value, "vocab_size": size, "path": ""},
-        "run.model.vocab_size": size,
-    }
-
-
-def _smdm_config(seq_len: int) -> ml_collections.ConfigDict:
-    """Rows, vocabulary and recipe of SMDM, on a sentencepiece vocabulary of its size trained on the corpus at hand.
-
-    Evaluation batches of long rows are as small as the tokens of the evaluation need to fill one.
-    """
-    config: Any = ml_collections.ConfigDict({"run": default_run(), "sweep": default_sweep()})
-    evaluation = config.run.evaluation
-    config.run.data.seq_len = seq_len
-    config.run.data.tokenizer.kind = TokenizerKind.SENTENCEPIECE.value
-    config.run.data.tokenizer.vocab_size = config.run.model.vocab_size = 32000
-    config.run.data.directory = "data/pydoc-sentencepiece32000"
-    evaluation.mc_samples = 128
-    evaluation.batch = max(2, min(evaluation.batch, evaluation.eval_tokens // max(1, seq_len) // 2 * 2))
-    config.sweep.recipe = "smdm_code"
-    return config
 
 
 if __name__ == "__main__":

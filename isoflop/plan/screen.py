@@ -7,8 +7,7 @@ from itertools import groupby
 
 from isoflop.cost import Machine
 from isoflop.place.advice import CurveForecast
-from isoflop.plan.table import columns, plain, wrapped
-from isoflop.wording import duration, money, short_number
+from isoflop.wording import columns, duration, money, plain, short_number, wrapped
 from mdm_jax.counting import count_parameters, trained_flops
 from mdm_jax.spec import FlopConvention, RunSpec
 
@@ -46,7 +45,8 @@ def show_screen(
     curves = [list(own) for _, own in groupby(ordered, key)]
     known = {(curve.group, curve.family, curve.budget, curve.convention): curve for curve in forecasts}
     rows = [_row(own, machine, unique_tokens, known) for own in curves]
-    print(_table(f"Plan: {len(runs)} runs; sizes are parameters without embedding and head", rows))
+    what = "sizes: parameters without embedding and head; best about: expected best size"
+    print(_table(f"Plan: {len(runs)} runs; {what}", rows))
     print(wrapped(_totals(runs, machine)))
     if unique_tokens is None:
         print(wrapped("Epochs over the text: unknown until it is prepared."))

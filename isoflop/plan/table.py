@@ -1,22 +1,15 @@
 """The printed plan in full: every cell with its numbers, what is expected of each curve, and totals."""
 
-import shutil
-import sys
-import textwrap
 from collections.abc import Sequence
 from itertools import groupby
 
 from isoflop.cost import Machine
 from isoflop.place.advice import CurveForecast
-from isoflop.wording import duration, money, short_number
+from isoflop.wording import Row, duration, money, plain, short_number
 from mdm_jax.counting import count_parameters, train_flops, trained_flops
 from mdm_jax.spec import FlopConvention, RunSpec
 
 CONVENTIONS = tuple(convention.value for convention in FlopConvention)
-LEFT = ("group", "family", "size", "")
-"""Columns that are aligned to the left."""
-COLUMNS = 100
-Row = tuple[str, ...]
 
 
 def show_cells(runs: Sequence[RunSpec], machine: Machine, unique_tokens: int | None) -> None:
@@ -74,27 +67,6 @@ def show_totals(runs: Sequence[RunSpec], machine: Machine) -> None:
     print(plain("Totals", header, rows))
     print(f"budget: FLOPs under {' or '.join(dict.fromkeys(run.cell.convention.value for run in runs))}")
     print(f"time: {machine.stated}; exact FLOPs, the evaluation included")
-
-
-def plain(title: str, header: Row, rows: Sequence[Row]) -> str:
-    """The table as aligned text, as wide as its numbers need, without the columns that are empty in every row."""
-    shown = [i for i in range(len(header)) if any(row[i] for row in rows)]
-    widths = {i: max(len(row[i]) for row in (header, *rows)) for i in shown}
-    lines = [title]
-    for row in (header, *rows):
-        cells = (row[i].ljust(widths[i]) if header[i] in LEFT else row[i].rjust(widths[i]) for i in shown)
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines) + "\n"
-
-
-def columns() -> int:
-    """The width of what is printed: `COLUMNS`, or a terminal's where it has fewer."""
-    return min(COLUMNS, shutil.get_terminal_size().columns) if sys.stdout.isatty() else COLUMNS
-
-
-def wrapped(text: str) -> str:
-    """The text in lines that are as wide as the screen, each further one indented."""
-    return textwrap.fill(text, columns(), subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)
 
 
 def _cell_row(run: RunSpec, machine: Machine, unique: int | None) -> Row:

@@ -16,18 +16,15 @@ TPU's memory.
 import argparse
 import dataclasses
 import importlib.util
-import sys
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 
 from isoflop.planfile import PLAN_FILE, RUNS_FOLDER, read_plan
-from isoflop.preflight.compile import Compiled, Setting, compile_run, program_of
-from isoflop.preflight.report import REPORT_FILE, Report
+from isoflop.preflight.compile import program_of
+from isoflop.preflight.examination import Examination, say
+from isoflop.preflight.report import Report
 from isoflop.preflight.table import show
 from isoflop.preflight.topology import Topology, find_mesh, find_topology
-from isoflop.preflight.verdict import Verdict, advice, examine
-from isoflop.wording import duration
+from isoflop.preflight.verdict import Verdict
 from mdm_jax.command import BAD, DONE, comma_list, exit_code, new_parser
 from mdm_jax.files.storage import as_path, write_atomic
 from mdm_jax.spec import RunSpec, to_json
@@ -64,86 +61,15 @@ def _preflight(options: argparse.Namespace) -> int:
     groups = list(shapes([on_mesh(run, options.mesh, topology) for run in chosen]))
     on_host = options.host or importlib.util.find_spec("libtpu") is None
     report = Report(options.directory, topology, on_host, [group[0] for group in groups])
-    _say(f"{len(groups)} shapes of {len(chosen)} runs on {topology.name}")
+    say(f"{len(groups)} shapes of {len(chosen)} runs on {topology.name}")
     if on_host:
-        _say(HOST_ONLY.format(topology=topology.name, devices=topology.devices))
-    verdicts = Examination(topology, on_host, report, options).of_all(groups)
+        say(HOST_ONLY.format(topology=topology.name, devices=topology.devices))
+    verdicts = Examination(topology, on_host, report, options.quick, options.time_limit).of_all(groups)
     show(verdicts, topology, on_host)
     print(f"{report.path}: {len(verdicts)} shapes of {len(chosen)} runs")
     if options.write:
         print(write_settings(options.directory, verdicts))
     return BAD if any(v.fits is False or v.planned.failed for v in verdicts) and not options.write else DONE
-
-
-@dataclasses.dataclass(frozen=True)
-class Examination:
-    """Examines shape after shape, and says at each step what is compiled and how long it has taken so far."""
-
-    topology: Topology
-    on_host: bool
-    report: Report
-    options: argparse.Namespace
-    start: float = dataclasses.field(default_factory=time.monotonic)
-
-    def of_all(self, groups: Sequence[tuple[RunSpec, ...]]) -> list[Verdict]:
-        """The verdict on each shape, written to the report as soon as it is found.
-
-        Raises:
-            KeyboardInterrupt: by Ctrl-C, with a line that says what is kept.
-        """
-        verdicts: list[Verdict] = []
-        try:
-            for number, group in enumerate(groups, start=1):
-                verdicts.append(self._of_one(group, f"[{number}/{len(groups)}]"))
-                self.report.add(verdicts[-1])
-        except KeyboardInterrupt:
-            kept = f"{len(verdicts)} of {len(groups)} shapes are in {self.report.path}"
-            raise KeyboardInterrupt(f"stopped: {kept}; the same command goes on with the others") from None
-        return verdicts
-
-    def _of_one(self, group: tuple[RunSpec, ...], number: str) -> Verdict:
-        run, compiler = group[0], None if self.on_host else self.topology
-        name = f"{number} {run.family.value} {run.cell.size}, batch {run.optim.global_batch}"
-        new: list[Compiled] = []
-
-        def compiled(setting: Setting) -> Compiled:
-            if earlier := self.report.answer(run, setting):
-                return earlier
-            said = f"{name}: compiling {setting}"
-            _say(f"{said} (after {duration(time.monotonic() - self.start)})")
-            with _clock(said):
-                new.append(compile_run(setting.of(run), compiler, self.options.time_limit))
-            return new[-1]
-
-        verdict = examine(group, self.topology, compiled, self.on_host, self.options.quick)
-        _say(f"{name}: {_found(verdict, self.topology, new)}")
-        return verdict
-
-
-def _found(verdict: Verdict, topology: Topology, new: Sequence[Compiled]) -> str:
-    """What is known of a shape now, and where from."""
-    state = {True: "fits", False: "does not fit", None: verdict.planned.failed or "compiles"}[verdict.fits]
-    seconds = sum(answer.compile_seconds for answer in new)
-    source = f"{len(new)} compiled in {duration(seconds)}" if new else f"read from {REPORT_FILE}"
-    remedy = f"\n{advice(verdict, topology)}" if verdict.fits is False else ""
-    return f"{state} ({source}){remedy}"
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-@contextmanager
-def _clock(text: str) -> Iterator[None]:
-    """On a terminal, shows how long this takes while it goes on."""
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        progress.add_task(text)
-        yield
 
 
 HOST_ONLY = (

@@ -48,6 +48,10 @@ class Report:
         if is_file(self.path):
             self._read(self.path.read_text())
 
+    def __len__(self) -> int:
+        """How many of the shapes are in the file."""
+        return sum(shape is not None for shape in self._shapes.values())
+
     def answer(self, run: RunSpec, setting: Setting) -> Compiled | None:
         """What an earlier preflight has compiled for the run's shape in this setting; None where it has not."""
         return self._answers.get(_name(run), {}).get(setting)

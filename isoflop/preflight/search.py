@@ -1,9 +1,11 @@
 """Which settings fit: the largest microbatch under each rematerialisation policy, with few compilations.
 
-Memory falls with more microbatches and with more recomputation, so a policy's limit is found by halving, and a policy
-that recomputes more is worth trying only with larger microbatches than the one before it.
+More microbatches need less memory, and so does more recomputation. So the fewest microbatches that fit are found by
+halving, and a policy that recomputes more is tried only with fewer microbatches than the policy before it.
 """
 
+import bisect
+import functools
 from collections.abc import Callable, Iterable
 
 from isoflop.preflight.compile import Compiled, Setting
@@ -25,30 +27,16 @@ def search(run: RunSpec, compiled: Callable[[Setting], Compiled], limit_bytes: f
         compiled: the compiler's answer for a setting; asked once for each.
     """
     found: list[Compiled] = []
-    choices = microbatch_choices(run)
+    ask, choices = functools.cache(compiled), microbatch_choices(run)
     for remat in CHEAPEST_FIRST:
-        best = _fewest(choices, remat, compiled, limit_bytes)
-        if best is not None:
-            found.append(best)
-            choices = choices[: choices.index(best.setting.microbatches)]
-        if not choices:
-            break
+
+        def fits(microbatches: int, remat: Remat = remat) -> bool:
+            return ask(Setting(remat, microbatches)).fits(limit_bytes)
+
+        fewest = bisect.bisect_left(choices, True, key=fits)
+        found += [ask(Setting(remat, microbatches)) for microbatches in choices[fewest : fewest + 1]]
+        choices = choices[:fewest]
     return found
-
-
-def _fewest(
-    choices: tuple[int, ...], remat: Remat, compiled: Callable[[Setting], Compiled], limit_bytes: float
-) -> Compiled | None:
-    """The fitting setting with the fewest microbatches under a policy, by halving; None where none fits."""
-    low, high, best = 0, len(choices), None
-    while low < high:
-        middle = (low + high) // 2
-        answer = compiled(Setting(remat, choices[middle]))
-        if answer.fits(limit_bytes):
-            best, high = answer, middle
-        else:
-            low = middle + 1
-    return best
 
 
 def nearest(planned: Setting, fitting: Iterable[Compiled]) -> Compiled | None:

@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 
-from isoflop.plan.table import plain
 from isoflop.preflight.compile import Compiled
 from isoflop.preflight.topology import Topology
 from isoflop.preflight.verdict import GIB, Verdict, bound
-from isoflop.wording import short_number
+from isoflop.wording import plain, short_number
 from mdm_jax.counting import count_parameters
 from mdm_jax.spec import RunSpec
 

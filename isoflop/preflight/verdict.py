@@ -1,4 +1,4 @@
-"""What a preflight finds out about one shape of a plan: whether it fits, and which setting would."""
+"""The verdict on one shape of a plan: whether it fits, and which setting would."""
 
 import dataclasses
 from collections.abc import Callable

@@ -1,6 +1,6 @@
-"""What the results of a sweep say so far, as plain facts: minima, laws, the gap at one loss, where each run stands.
+"""Evidence: what a sweep's results say so far, as minima, laws, the gap at one loss, and the state of each run.
 
-This is the one door of the planner to the analysis, which is loaded when it is opened.
+This is the one file of the planner that uses the analysis, which is loaded when evidence is read.
 """
 
 import math

@@ -44,7 +44,7 @@ def repaired_minima(evidence: Evidence, further: FurtherRuns) -> Iterator[Propos
 
 
 def _repair(evidence: Evidence, further: FurtherRuns, minimum: Minimum, own: Sequence[RunSpec]) -> list[RunSpec]:
-    """The runs to add to one curve; none where its unfinished runs already are those."""
+    """The runs to add to one curve; none where its unfinished runs are the missing ones already."""
     ladder = rungs([run for run in evidence.plan if run.family is minimum.family])
     planned = {size_of(run).name for run in own}
     budget = own[0].cell.budget or minimum.budget
@@ -107,7 +107,7 @@ def _beyond_edge(
 def _seeds(
     further: FurtherRuns, minimum: Minimum, budget: float, own: Sequence[RunSpec], expected: float
 ) -> list[RunSpec]:
-    """Another seed at the ends and next to the expected optimum, where the scatter hides the curve."""
+    """Runs of another seed at both ends and next to the expected optimum, for a curve that the scatter hides."""
     sizes = {size.name: size for size in map(size_of, own)}
     places = (minimum.n_low, min(max(expected, minimum.n_low), minimum.n_high), minimum.n_high)
     names = [min(sizes, key=lambda name, n=n: abs(math.log(non_embedding(sizes[name]) / n))) for n in places]
@@ -116,7 +116,7 @@ def _seeds(
 
 
 def retries(evidence: Evidence) -> Iterator[Proposal]:
-    """Each cell that only diverged, again at half of its lowest learning rate."""
+    """A proposal for each cell of which every run diverged: half of its lowest learning rate."""
     diverged = {(_cell(run), run.optim.lr_peak) for run in evidence.diverged}
     done = {_cell(run) for run in evidence.plan if (_cell(run), run.optim.lr_peak) not in diverged}
     for run in sorted(evidence.diverged, key=lambda run: run.optim.lr_peak):

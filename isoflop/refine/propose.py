@@ -1,4 +1,4 @@
-"""What a sweep should have next: the proposals of every kind, in their order and within limits."""
+"""The runs that a sweep should have next: the proposals of every kind, in their order and within limits."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -65,7 +65,7 @@ def refine(evidence: Evidence, budget_flops: float = math.inf, max_runs: int = M
 
 
 def _standing(evidence: Evidence, missing: Sequence[Proposal]) -> Iterator[str]:
-    """What a reader must know beside the proposals: runs that come first, curves that nothing mends, no gap."""
+    """Notes that belong to the proposals: runs that come first, curves that nothing mends, no gap."""
     unfinished, failed = evidence.unfinished, evidence.failed
     if unfinished:
         yield f"planned and without a result, counted here as if done: {_some(unfinished)}; start them first"

@@ -1,7 +1,7 @@
 """Rungs: the sizes that continue the ladder of a sweep, between the sizes that it has and beyond both ends.
 
-A sweep on SMDM's ladder stays on it. One of `LAYERSxWIDTH` sizes goes on by its own rule: its depth for its width, the
-same depth between two widths, the same shape (width over depth) beyond them.
+A sweep on SMDM's ladder stays on it. A sweep of `LAYERSxWIDTH` sizes goes on by its own rule. Between two of its widths
+a new size is as deep as its neighbours; beyond the widest and the narrowest it has their ratio of width to depth.
 """
 
 import math
@@ -11,10 +11,10 @@ from isoflop.ladder import SMDM, Size, shape, tiny_sizes
 from mdm_jax.counting import count_parameters
 from mdm_jax.spec import ModelSpec, RunSpec
 
-NEAR = 0.03
+SAME_RUNG = 0.03
 """Sizes closer than this in log N are one rung."""
 FARTHEST = 16
-"""Widths run from the narrowest over this to the widest times this."""
+"""New widths reach from 1/16 of the narrowest to 16 times the widest."""
 
 
 def non_embedding(size: Size) -> int:
@@ -40,7 +40,7 @@ def rungs(runs: Sequence[RunSpec]) -> dict[str, Size]:
     taken: list[float] = []
     for size in (*pool, *beyond):
         place = math.log(non_embedding(size))
-        if size.name not in chosen and (size.name in own or all(abs(place - other) > NEAR for other in taken)):
+        if size.name not in chosen and (size.name in own or all(abs(place - other) > SAME_RUNG for other in taken)):
             chosen[size.name] = size
             taken.append(place)
     return dict(sorted(chosen.items(), key=lambda item: non_embedding(item[1])))

@@ -1,13 +1,14 @@
 """Proposals that narrow what is known already: the gap's interval for the fewest FLOPs, and the widest optimal sizes.
 
-One run after the other is chosen, each the one that narrows the variance most for its FLOPs given those before it. The
-candidates are the ladder's sizes within a factor of four of each minimum, and further seeds of sizes that the curve
-has. Of candidates that are about as good, the size with the fewest runs is taken: what a curve misses at one size comes
-back with every seed. Runs that are planned and unfinished count as if they were done, and are not proposed again.
+One run is chosen after the other. Each is the run that lowers the variance most for its FLOPs, given those before it.
+The candidates are the ladder's sizes within a factor of four of each minimum, and further seeds of sizes that the curve
+has. Among candidates that are about as good, the size with the fewest runs is taken, because the error of a curve's
+form at one size returns with every seed. Planned runs without a result count as done, and are not proposed again.
 """
 
 import functools
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -33,13 +34,17 @@ class Candidate:
 
     minimum: Minimum
     size: Size
-    n: float
     run: RunSpec
 
     @property
-    def key(self) -> tuple[str, float]:
-        """Its curve, as the analysis names it."""
+    def curve(self) -> tuple[str, float]:
+        """Family and budget, as the analysis names the curve."""
         return self.minimum.family.value, self.minimum.budget
+
+    @property
+    def n(self) -> float:
+        """Non-embedding parameters."""
+        return float(non_embedding(self.size))
 
 
 class Candidates:
@@ -48,52 +53,41 @@ class Candidates:
     def __init__(self, evidence: Evidence, further: FurtherRuns) -> None:
         """Finds the sizes near each minimum; seeds follow as they are used up."""
         self._further = further
-        self._places: list[tuple[Minimum, Size, float]] = []
-        self._seeds: dict[tuple[Family, float, str], int] = {}
-        self._runs: dict[tuple[Family, float, str], int] = {}
+        self._near: list[tuple[Minimum, Size, float]] = []
+        self._runs: dict[tuple[Family, float, str], list[RunSpec]] = defaultdict(list)
         self._made: dict[tuple[Family, float, str, int], list[RunSpec]] = {}
         for family in Family:
             ladder = rungs([run for run in evidence.plan if run.family is family]).values()
             for minimum in evidence.usable_minima(family):
                 own = further.planned(family, minimum.budget)
-                near = [s for s in ladder if abs(math.log(non_embedding(s) / minimum.n_opt)) <= math.log(WINDOW)]
-                self._places += [(minimum, size, float(non_embedding(size))) for size in near if own]
                 for run in own:
-                    key = family, minimum.budget, size_of(run).name
-                    self._seeds[key] = max(self._seeds.get(key, 0), run.seed + 1)
-                    self._runs[key] = self._runs.get(key, 0) + 1
+                    self._runs[family, minimum.budget, size_of(run).name].append(run)
+                near = [s for s in ladder if abs(math.log(non_embedding(s) / minimum.n_opt)) <= math.log(WINDOW)]
+                self._near += [(minimum, size, own[0].cell.budget or minimum.budget) for size in near if own]
 
     def now(self) -> Iterator[Candidate]:
         """Every candidate, with the next seed that is free."""
-        for minimum, size, n in self._places:
-            planned = self._further.planned(minimum.family, minimum.budget)
-            budget = planned[0].cell.budget or minimum.budget
-            seed = self._seeds.get((minimum.family, minimum.budget, size.name), 0)
-            key = minimum.family, budget, size.name, seed
+        for minimum, size, budget in self._near:
+            runs = self._runs[minimum.family, minimum.budget, size.name]
+            key = minimum.family, budget, size.name, 1 + max((run.seed for run in runs), default=-1)
             if key not in self._made:
-                self._made[key] = self._further.make_all(minimum.family, budget, [size], seed)
-            for run in self._made[key]:
-                yield Candidate(minimum, size, n, run)
+                self._made[key] = self._further.make_all(minimum.family, budget, [size], seed=key[-1])
+            yield from (Candidate(minimum, size, run) for run in self._made[key])
 
     def use(self, chosen: Candidate) -> None:
         """The next seed of this size is free from now on."""
-        key = chosen.minimum.family, chosen.minimum.budget, chosen.size.name
-        self._seeds[key] = chosen.run.seed + 1
-        self._runs[key] = self._runs.get(key, 0) + 1
+        self._runs[chosen.minimum.family, chosen.minimum.budget, chosen.size.name].append(chosen.run)
 
     def best(self, gains: list[tuple[float, Candidate]]) -> tuple[float, Candidate]:
         """The gain and the candidate that is worth most for its FLOPs, or one about as good with fewer runs."""
+        values = [gain / flops_of([candidate.run]) for gain, candidate in gains]
+        good = [(value, *pair) for value, pair in zip(values, gains, strict=True) if value >= ALIKE * max(values)]
 
-        def value(pair: tuple[float, Candidate]) -> float:
-            return pair[0] / flops_of([pair[1].run])
+        def fewest_then_best(found: tuple[float, float, Candidate]) -> tuple[int, float]:
+            value, _, candidate = found
+            return len(self._runs[candidate.minimum.family, candidate.minimum.budget, candidate.size.name]), -value
 
-        def runs(pair: tuple[float, Candidate]) -> tuple[int, float]:
-            candidate = pair[1]
-            key = candidate.minimum.family, candidate.minimum.budget, candidate.size.name
-            return self._runs.get(key, 0), -value(pair)
-
-        most = max(map(value, gains))
-        return min((pair for pair in gains if value(pair) >= ALIKE * most), key=runs)
+        return min(good, key=fewest_then_best)[1:]
 
 
 def with_unfinished(evidence: Evidence) -> Knowledge:
@@ -118,16 +112,20 @@ def sharper_gap(
     start, now = known, known
     curves: dict[tuple[str, float], list[Candidate]] = {}
     while now.gap_variance > 0:
-        gains = [(now.gap_gain(*c.key, c.n), c) for c in candidates.now() if limits.fits([c.run])]
+        gains = [(now.gap_gain(*c.curve, c.n), c) for c in candidates.now() if limits.fits([c.run])]
         worth = [(gain, c) for gain, c in gains if gain >= LEAST_GAIN * now.gap_variance]
         if not worth:
             break
         best = candidates.best(worth)[1]
-        now = now.with_run(*best.key, best.n)
-        curves.setdefault(best.key, []).append(best)
+        now = now.with_run(*best.curve, best.n)
+        curves.setdefault(best.curve, []).append(best)
         candidates.use(best)
         limits.use([best.run])
-    ranked = sorted(curves.values(), key=lambda curve: -_gain(start, curve) / flops_of([c.run for c in curve]))
+
+    def fall_per_flop(curve: Sequence[Candidate]) -> float:
+        return (start.gap_variance - _with(start, curve).gap_variance) / flops_of([c.run for c in curve])
+
+    ranked = sorted(curves.values(), key=fall_per_flop, reverse=True)
     proposals, known = [], start
     for curve in ranked:
         proposals.append(_for_gap(curve, known, _with(known, curve), factor))
@@ -136,12 +134,7 @@ def sharper_gap(
 
 
 def _with(known: Knowledge, curve: Sequence[Candidate]) -> Knowledge:
-    return functools.reduce(lambda state, candidate: state.with_run(*candidate.key, candidate.n), curve, known)
-
-
-def _gain(known: Knowledge, curve: Sequence[Candidate]) -> float:
-    """What these runs take off the variance of the log gap."""
-    return known.gap_variance - _with(known, curve).gap_variance
+    return functools.reduce(lambda state, candidate: state.with_run(*candidate.curve, candidate.n), curve, known)
 
 
 def _for_gap(
@@ -152,7 +145,7 @@ def _for_gap(
     gain = before.gap_variance - after.gap_variance
     these = "this run takes" if len(runs) == 1 else "these runs take"
     why = (
-        f"its minimum holds {before.gap_share(*curve[0].key):.0%} of the variance of the log gap;"
+        f"its minimum holds {before.gap_share(*curve[0].curve):.0%} of the variance of the log gap;"
         f" {these} {gain / before.gap_variance:.0%} off the whole"
     )
     effect = f"the gap's 95% interval from a factor of {factor(before):.3f} to {factor(after):.3f}"
@@ -167,12 +160,12 @@ def sharper_sizes(candidates: Candidates, known: Knowledge, limits: Limits) -> I
         if widest is None or known.size_sd(*widest) < WIDE_SIZE:
             continue
         gains = [
-            (known.size_gain(*c.key, c.n), c) for c in candidates.now() if c.key == widest and limits.fits([c.run])
+            (known.size_gain(*c.curve, c.n), c) for c in candidates.now() if c.curve == widest and limits.fits([c.run])
         ]
         if not gains:
             continue
         gain, best = candidates.best(gains)
-        after = known.with_run(*best.key, best.n).size_sd(*widest)
+        after = known.with_run(*best.curve, best.n).size_sd(*widest)
         now = known.size_sd(*widest)
         why = f"N* is known least here, to a factor of {math.exp(now):.2f} (one standard error)"
         effect = f"N* to a factor of {math.exp(after):.2f}"

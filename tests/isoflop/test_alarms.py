@@ -16,7 +16,7 @@ from isoflop.place.advice import advise
 from isoflop.place.expand import expand, forecast_of
 from isoflop.place.forecast import rough_optimum
 from isoflop.place.prior import SMDM, TINY
-from isoflop.sweep import CurveSpec, SweepSpec
+from isoflop.sweep import CurveSpec, PlacementSpec, SweepSpec
 from mdm_jax.spec import DataSpec, Family, ModelSpec, RunSpec, TokenizerKind, TokenizerSpec
 
 ROOT = Path(__file__).parents[2]

@@ -6,9 +6,8 @@ from isoflop.cost import Machine, doubts, find_machine, measured_flops_per_secon
 from isoflop.grid import make_grid
 from isoflop.measured import measured_machine
 from isoflop.plan.__main__ import main
-from isoflop.plan.table import plain
 from isoflop.sweep import CurveSpec, SweepSpec
-from isoflop.wording import duration, money
+from isoflop.wording import duration, money, plain
 from mdm_jax.counting import forward_flops, train_flops
 from mdm_jax.devices.accelerators import DEVICES
 from mdm_jax.spec import (

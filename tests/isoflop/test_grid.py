@@ -110,8 +110,8 @@ def test_a_corpus_too_small_is_refused_or_said() -> None:
     bounded, free = SweepSpec(max_epochs=4.0), SweepSpec()
     assert check_bounds(runs, most, free) == check_bounds(runs, most // 4 + 1, bounded) == ()
     (said,) = check_bounds(runs, most // 10, free)
-    assert re.search(r"2 of 3 cells train on more than 1 epochs .* up to 10 \(mdm 2x24 at 1e\+12 FLOPs", said)
-    with pytest.raises(ValueError, match=r"1 of 3 cells .* 4 epochs .* up to 5\.56 .*raise sweep\.max_epochs"):
+    assert re.search(r"2 of 3 runs read the text more than once, up to 10 times \(mdm 2x24 at 1e\+12 FLOPs", said)
+    with pytest.raises(ValueError, match=r"1 of 3 runs .* 4 times, up to 5\.56 times .*raise sweep\.max_epochs"):
         check_bounds(runs, int(most / 5.56), bounded)
     (unchecked,) = check_bounds(runs, None, bounded)
     assert "sweep.max_epochs = 4 is not checked" in unchecked

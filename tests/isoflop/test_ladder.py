@@ -2,7 +2,7 @@ import itertools
 
 import pytest
 
-from isoflop.ladder import SMDM, Size, find_size, ladder, ladder_between, tiny_sizes
+from isoflop.ladder import Size, find_size, ladder_between, tiny_sizes
 from mdm_jax.counting import count_parameters
 from mdm_jax.spec import ModelSpec
 
@@ -46,13 +46,6 @@ def test_own_sizes_come_first() -> None:
 def test_unknown_sizes_are_refused(name: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         find_size(name)
-
-
-def test_ladders_by_name() -> None:
-    assert ladder("smdm") == tuple(SMDM.values())
-    assert ladder("tiny") == tiny_sizes()
-    with pytest.raises(ValueError, match="ladder = 'huge': must be one of smdm, tiny"):
-        ladder("huge")
 
 
 @pytest.mark.parametrize("ratio", [1.26, 1.5, 2.0, 4.0])

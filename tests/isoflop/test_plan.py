@@ -346,13 +346,13 @@ def test_corpus_too_small_is_said_with_its_epochs(tmp_path, capsys) -> None:
     arguments = ["--budgets", "1e12", "--sizes", "2x64", "--families", "mdm", "--recipe", "tiny", "--seq-len", "64"]
     arguments += ["--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]
     assert main(arguments) == 0
-    assert "1 of 1 cells train on more than 1 epochs" in capsys.readouterr().out
+    assert "1 of 1 runs read the text more than once" in capsys.readouterr().out
     assert main([*arguments, "--budgets", "1e13"]) == 0
-    assert "WARNING: 1 of 1 cells train on more than 1 epochs" in capsys.readouterr().err
+    assert "WARNING: 1 of 1 runs read the text more than once" in capsys.readouterr().err
     assert main([*arguments, "--set", "sweep.max_epochs=1"]) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "up to 1.27 (mdm 2x64 at 1e+12 FLOPs" in error
+    assert "up to 1.27 times (mdm 2x64 at 1e+12 FLOPs" in error
 
 
 def test_flags_reach_the_runs(tmp_path) -> None:
