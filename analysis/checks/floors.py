@@ -41,12 +41,9 @@ def floor_findings(gap: GapCurve) -> list[Finding]:
 def undetermined_floors(rows: Iterable[Mapping[str, Any]]) -> list[Finding]:
     """Findings about the floors in rows of `gap_sensitivity`: one for each law and its floors."""
     loose = [row for row in rows if row["floor_status"] == UNDETERMINED]
-    found = {(row["law"], floors_text(floors, False)): floors for row in loose if (floors := _floors(row))}
+    pairs = [(row["law"], (row["floor_arm"], row["floor_mdm"])) for row in loose]
+    found = {(law, floors_text(floors, False)): floors for law, floors in pairs}
     return [_undetermined(law, floors, "") for (law, _), floors in found.items()]
-
-
-def _floors(row: Mapping[str, Any]) -> tuple[float, float]:
-    return row["floor_arm"], row["floor_mdm"]
 
 
 def _undetermined(law: str, floors: tuple[float, float], known: str) -> Finding:
