@@ -44,7 +44,7 @@ def covered(cell: Cell, noiseless: pd.DataFrame, seed: int, draws: int) -> dict[
     out = {}
     for unit in UNITS:
         sides = [bootstrap_parametric(fit, unit, draws, seed) for fit in fits]
-        log_arm, log_mdm = (side.log_flops(np.log(where)) for side in sides)
+        log_arm, log_mdm = (side.frontier().log_flops(np.log(where)) for side in sides)
         lower, upper, _ = percentile_interval(log_mdm - log_arm, 0.95)
         with np.errstate(divide="ignore"):
             ends = np.log(np.stack([lower, upper]))
