@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from isoflop.placement import PlacementSpec
 
 from analysis import fit_isoflop
 from analysis.runs.load import read_runs
