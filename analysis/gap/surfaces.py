@@ -51,12 +51,7 @@ class Surfaces:
     reason: str = ""
 
     def pair(self, sides: Sides, level: float) -> LawPair:
-        """Both frontiers, with FLOPs counted as in the minima, which also say where a gap is supported.
-
-        Raises:
-            ValueError: no surface, or a fit that is not converged; runs that tell no FLOPs per token under the
-                convention; no minima; or draws that differ in number or are too few for the level.
-        """
+        """Both frontiers, with FLOPs counted as in the minima; for the errors see `parametric_gap`."""
         if self.fits is None:
             raise ValueError(self.reason)
         for side, fit in zip(sides, self.fits, strict=True):
