@@ -14,13 +14,12 @@ from analysis.figures.style import (
     MUTED,
     Picture,
     budget_colours,
-    legend_below,
+    budget_legend,
     log_axis,
     styled,
 )
 from analysis.minima.fit import IsoFlopFit
 from analysis.runs.load import numbers, select, usable_runs
-from analysis.wording import scientific
 
 X_LABELS = {
     "params_non_embedding": "N, parameters without embedding and head",
@@ -44,6 +43,7 @@ def plot_isoflop(fit: IsoFlopFit, level: float = 0.95) -> Picture:
     with styled():
         figure = Picture(figsize=(1.0 + 4.3 * len(names), 4.7), layout="constrained")
         panels = dict(zip(names, figure.subplots(1, len(names), sharey=True, squeeze=False)[0], strict=True))
+        budget_legend(figure, colours, _marks(len(usable_runs(fit.runs)) < len(fit.runs), level))
         for curve in curves:
             _points(panels[curve.family], curve, colours[curve.budget])
         for family, axes in panels.items():
@@ -54,7 +54,6 @@ def plot_isoflop(fit: IsoFlopFit, level: float = 0.95) -> Picture:
         for curve in curves:
             _line(panels[curve.family], curve, colours[curve.budget])
         next(iter(panels.values())).set_ylabel(LOSS_LABEL)
-        legend_below(figure, _handles(colours, len(usable_runs(fit.runs)) < len(fit.runs), level), "budget (FLOPs)")
         return figure
 
 
@@ -92,11 +91,9 @@ def _left_out(axes: Axes, fit: IsoFlopFit, family: str) -> None:
             axes.plot(x[where], y, marker, ms=5, mfc="none", mec=MUTED, zorder=3, clip_on=False)
 
 
-def _handles(colours: dict[float, str], left_out: bool, level: float) -> list[Line2D]:
-    """The legend's entries."""
-    style = dict[str, Any](marker="o", mec="white", mew=0.5, ms=5, lw=1.6)
-    handles = [Line2D([], [], color=colour, label=scientific(budget), **style) for budget, colour in colours.items()]
-    if left_out:
-        handles.append(Line2D([], [], ls="", marker="o", mfc="none", mec=MUTED, ms=5, label="left out"))
-    minimum = f"minimum, {100 * level:g}%"
-    return [*handles, Line2D([], [], ls="", marker="D", mfc="white", mec=INK, mew=1.4, ms=5.5, label=minimum)]
+def _marks(left_out: bool, level: float) -> list[Line2D]:
+    """The legend's entries of marks that no budget owns."""
+    style, words = dict[str, Any](ls="", ms=5.5), f"minimum, {100 * level:g}%"
+    minimum = Line2D([], [], marker="D", mfc="white", mec=INK, mew=1.4, label=words, **style)
+    hollow = Line2D([], [], marker="o", mfc="none", mec=MUTED, label="left out", **style)
+    return [hollow, minimum] if left_out else [minimum]

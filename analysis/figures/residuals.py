@@ -3,12 +3,11 @@
 import itertools
 
 import numpy as np
-from matplotlib.lines import Line2D
 
-from analysis.figures.style import FAINT, MUTED, Picture, budget_colours, legend_below, log_axis, styled
+from analysis.figures.style import FAINT, MUTED, Picture, budget_colours, budget_legend, log_axis, styled
 from analysis.minima.fit import IsoFlopFit
 from analysis.runs.load import numbers, select
-from analysis.wording import family_name, scientific
+from analysis.wording import family_name
 
 NO_RESIDUAL = 1e-9
 """Nats: curves through every run leave rounding."""
@@ -27,6 +26,7 @@ def plot_residuals(fit: IsoFlopFit) -> Picture | None:
         figure = Picture(figsize=(1.0 + 4.3 * len(families), 3.6), layout="constrained")
         panels = dict(zip(families, figure.subplots(1, len(families), sharey=True, squeeze=False)[0], strict=True))
         colours = budget_colours(np.unique(numbers(table, "budget")))
+        budget_legend(figure, colours)
         table["thousandths"], table["x_ratio"] = 1e3 * table["residual"], table["x_ratio"].round(9)
         for (family, axes), (budget, colour) in itertools.product(panels.items(), colours.items()):
             rows = select(table, (table["family"] == family) & (table["budget"] == budget))
@@ -41,7 +41,4 @@ def plot_residuals(fit: IsoFlopFit) -> Picture | None:
             axes.set_title(family_name(family))
             axes.set_xlabel("size over the best size" if fit.x != "tokens" else "tokens over the best tokens")
         panels[families[0]].set_ylabel("loss − curve (thousandths of a nat)")
-        budgets = colours.items()
-        handles = [Line2D([], [], color=c, marker="o", ms=5, mec="white", label=scientific(b)) for b, c in budgets]
-        legend_below(figure, handles, "budget (FLOPs)")
         return figure

@@ -11,10 +11,10 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
@@ -128,24 +128,17 @@ def _ticks(low: float, high: float, fewest: int) -> list[float]:
     return [float(f"{v:.6g}") for v in np.arange(np.ceil(low / step) * step, high, step)]
 
 
-def legend_below(figure: Figure, handles: Sequence[Artist], title: str) -> None:
-    """A legend below the panels, in rows of about equal length that are not wider than the figure."""
+def budget_legend(figure: Figure, colours: dict[float, str], others: Sequence[Line2D] = ()) -> None:
+    """A legend of the budgets' colours and of other marks below the panels, in rows that fit the figure's width."""
+    style = dict[str, Any](marker="o", mec="white", mew=0.5, ms=5, lw=1.6)
+    handles = [Line2D([], [], color=colour, label=scientific(budget), **style) for budget, colour in colours.items()]
+    handles += others
     rows = math.ceil(len(handles) / int(figure.get_figwidth() / ENTRY_INCHES))
     columns = math.ceil(len(handles) / rows)
-    figure.legend(
-        handles=_by_rows(handles, columns),
-        loc="outside lower center",
-        ncols=columns,
-        title=title,
-        title_fontsize=8.5,
-        columnspacing=1.4,
-        handletextpad=0.6,
-    )
-
-
-def _by_rows(handles: Sequence[Artist], columns: int) -> list[Artist]:
-    """The handles in matplotlib's order, which fills columns first, so that a reader sees them row by row."""
-    return [handle for column in range(columns) for handle in handles[column::columns]]
+    by_rows = [handle for column in range(columns) for handle in handles[column::columns]]  # matplotlib fills columns
+    spaces = {"columnspacing": 1.4, "handletextpad": 0.6}
+    title = {"title": "budget (FLOPs)", "title_fontsize": 8.5}
+    figure.legend(handles=by_rows, loc="outside lower center", ncols=columns, **title, **spaces)
 
 
 def empty(figure: Picture, message: str) -> Picture:

@@ -19,7 +19,7 @@ from analysis.runs.columns import ROLES
 from analysis.runs.load import records
 from analysis.tables import QUANTITIES
 
-FLAG = re.compile(r"--[a-z][a-z-]*(?: (?:ignore|cubic|equal|[0-9.]+|[A-Z]+)\b|=[A-Za-z]+)?")
+FLAG = re.compile(r"--[a-z][a-z-]*(?: (?:ignore|cubic|equal|[0-9.]+|[A-Z]+|\w+=\w+)\b)?")
 """An option of a command line, with its value."""
 
 
@@ -35,21 +35,18 @@ def render(summary: Summary, figures: dict[str, bytes], command: str) -> str:
     rows = summary.heldout.to_dict("records")
     heldout = [row for row in rows if row["quantity"] == "loss_opt"] + summarise_runs(rows)
     sources = {name: sorted(set(summary.runs[name]) - {""}) for name in ("git_sha", "versions", "device", "data_hash")}
-    return (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            report=summary,
-            figures=figures,
-            command=command,
-            headline=headline(summary),
-            level=f"{100 * summary.level:g}%",
-            width="wide" if len(summary.fit.families) > 1 else "narrow",
-            severities=[plural(severities.count(kind), kind.value) for kind in Severity if kind in severities],
-            heldout=sorted(heldout, key=lambda row: wording.family_name(row["family"])),
-            versions=versions(),
-            sources={name: values[:6] for name, values in sources.items() if values},
-        )
+    template = _environment().get_template("report.html.j2")
+    return template.render(
+        report=summary,
+        figures=figures,
+        command=command,
+        headline=headline(summary),
+        level=f"{100 * summary.level:g}%",
+        width="wide" if len(summary.fit.families) > 1 else "narrow",
+        severities=[plural(severities.count(kind), kind.value) for kind in Severity if kind in severities],
+        heldout=sorted(heldout, key=lambda row: wording.family_name(row["family"])),
+        versions=versions(),
+        sources={name: values[:6] for name, values in sources.items() if values},
     )
 
 
@@ -67,7 +64,7 @@ def _environment() -> jinja2.Environment:
     made.globals |= {"QUANTITIES": QUANTITIES}
     made.filters |= {
         "base64": lambda raw: base64.b64encode(raw).decode(),
-        "code": _with_code,
+        "code": with_code,
         "convention": wording.CONVENTIONS.__getitem__,
         "count": wording.count,
         "ends": lambda gap: ratio_text(gap).partition(" ")[2].strip("[]").replace(", ", " to "),
@@ -89,7 +86,7 @@ def _environment() -> jinja2.Environment:
     return made
 
 
-def _with_code(text: str) -> Markup:
+def with_code(text: str) -> Markup:
     """The escaped text, in which options of a command line are code, so that none breaks over two lines."""
     return Markup(FLAG.sub(r"<code>\g<0></code>", str(escape(text))))
 

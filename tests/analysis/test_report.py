@@ -16,18 +16,6 @@ from analysis.report.write import write_report
 
 ROOT = Path(__file__).resolve().parents[2]
 HOSTILE = '<script>alert("1")</script>&$\\frac$'
-STOPPED_BEFORE_FITS_JSON = """
-import signal, sys
-from analysis.report.__main__ import main
-
-def stop(event, arguments):
-    if event == "os.rename" and str(arguments[1]).endswith("fits.json"):
-        signal.raise_signal(signal.SIGINT)
-
-sys.addaudithook(stop)
-sys.exit(main())
-"""
-"""A report that is stopped as by Ctrl-C when fits.json is written under its temporary name."""
 VOID = {"meta", "img", "br"}
 
 
@@ -221,20 +209,6 @@ def test_errors_are_one_line_and_exit_1(
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
-
-
-def test_ctrl_c_ends_in_one_line_and_leaves_whole_files(tmp_path: Path) -> None:
-    table = tmp_path / "runs.csv"
-    pd.DataFrame(sweeps.both(sd=0.005, sizes=5)).to_csv(table, index=False)
-    command = [sys.executable, "-c", STOPPED_BEFORE_FITS_JSON, str(table), "--bootstrap", "200"]
-    folder = tmp_path / "runs-report"
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", "analysis.report: stopped by Ctrl-C\n")
-    written = [file for file in folder.rglob("*") if file.is_file()]
-    assert {file.name for file in written if file.parent == folder} == {"run_table.csv"}
-    figures = [file.read_bytes() for file in written if file.parent == folder / "figures"]
-    assert len(figures) == 16
-    assert all(raw.endswith((b"</svg>\n", b"IEND\xaeB`\x82")) for raw in figures)
 
 
 def test_importing_and_help_load_neither_jax_nor_what_they_do_not_need() -> None:
