@@ -11,15 +11,17 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
+import pandas as pd
+
+from analysis.minima.cells import ABSCISSAE, SCATTER, WEIGHTS, Recipe
+from analysis.minima.curves import CURVES
+from analysis.minima.presets import PRESETS
+from analysis.runs.columns import ROLES
+from analysis.runs.load import read_runs
 from analysis.sampling import DRAWS, LEVEL, SEED, UNIT, UNITS
 from mdm_jax.command import BAD, DONE, INTERRUPTED, Parser
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from analysis.minima.cells import Recipe
 
 Answer = TypeVar("Answer")
 RECIPE = ("curve", "x", "log_loss", "window", "noise_sd", "weights", "scatter", "preset")
@@ -28,43 +30,43 @@ RECIPE = ("curve", "x", "log_loss", "window", "noise_sd", "weights", "scatter", 
 def new_parser(module: str, description: str, runs: str = "RUNS") -> argparse.ArgumentParser:
     """A parser that knows which runs to read."""
     made = Parser(prog=f"python -m {module}", description=description)
-    made.add_argument("runs", metavar=runs, help="a sweep's directory, or a run table (.csv, .tsv, .jsonl, .parquet)")
-    made.add_argument("--columns", metavar="OURS=THEIRS,…", help="map foreign columns: params_non_embedding=N,loss=val")
-    made.add_argument("--where", action="append", default=[], metavar="COLUMN=VALUE", help="only these runs, such as "
-                      "group=exact; may be repeated")  # fmt: skip
-    made.add_argument("--arm", metavar="NAME", help="what the table calls the autoregressive family (default: arm)")
-    made.add_argument("--mdm", metavar="NAME", help="what it calls the masked diffusion family (default: mdm)")
+    add = made.add_argument
+    add("runs", metavar=runs, help="a sweep's directory, or a run table (.csv, .tsv, .jsonl, .parquet)")
+    add("--columns", metavar="OURS=THEIRS,…", help="map foreign columns: params_non_embedding=N,loss=val")
+    chosen = "only these runs, such as group=exact; may be repeated"
+    add("--where", action="append", default=[], metavar="COLUMN=VALUE", help=chosen)
+    add("--arm", metavar="NAME", help="what the table calls the autoregressive family (default: arm)")
+    add("--mdm", metavar="NAME", help="what it calls the masked diffusion family (default: mdm)")
     return made
 
 
 def families_of(given: argparse.Namespace) -> dict[str, str]:
     """What the options say that the table calls the families, ours to theirs."""
-    return {role: name for role in ("arm", "mdm") if (name := getattr(given, role))}
+    return {role: name for role in ROLES if (name := getattr(given, role))}
 
 
-def runs_of(given: argparse.Namespace) -> "pd.DataFrame":
+def runs_of(given: argparse.Namespace) -> pd.DataFrame:
     """The run table that the options ask for.
 
     Raises:
         ValueError: nothing to read, a column that lacks, a family or a --where that no run meets.
     """
-    from analysis.runs.load import read_runs
-
     return read_runs(given.runs, given.columns, given.where, families_of(given))
 
 
 def add_recipe(made: argparse.ArgumentParser) -> None:
     """Options that choose an IsoFLOP recipe."""
-    made.add_argument("--curve", choices=("quadratic", "cubic", "akima"), help="of loss in log x (default: quadratic)")
-    made.add_argument("--x", choices=("params_non_embedding", "params", "tokens", "flops_per_token"), help="abscissa")
-    made.add_argument("--log-loss", action="store_true", help="fit log loss in place of loss")
-    made.add_argument("--window", type=float, metavar="FACTOR", help="only runs within this factor of the minimum")
-    made.add_argument("--noise-sd", type=_noise, metavar="NATS", help="run-to-run sd of a loss, where it is known: "
-                      "0.004, or arm=0.003,mdm=0.006")  # fmt: skip
-    made.add_argument("--weights", choices=("errors", "equal"), help="of the runs (default: by their errors)")
-    made.add_argument("--scatter", choices=("add", "ignore"), help="scatter of the minima around smooth laws beyond "
-                      "their errors: whether intervals include it (default: add)")  # fmt: skip
-    made.add_argument("--preset", choices=("smdm",), help="a paper's own recipe, exactly")
+    add = made.add_argument
+    add("--curve", choices=CURVES, help="of loss in log x (default: quadratic)")
+    add("--x", choices=ABSCISSAE, help="abscissa")
+    add("--log-loss", action="store_true", help="fit log loss in place of loss")
+    add("--window", type=float, metavar="FACTOR", help="only runs within this factor of the minimum")
+    noise = "run-to-run sd of a loss, where it is known: 0.004, or arm=0.003,mdm=0.006"
+    add("--noise-sd", type=_noise, metavar="NATS", help=noise)
+    add("--weights", choices=WEIGHTS, help="of the runs (default: by their errors)")
+    beyond = "scatter of the minima around smooth laws beyond their errors: whether intervals include it (default: add)"
+    add("--scatter", choices=SCATTER, help=beyond)
+    add("--preset", choices=tuple(PRESETS), help="a paper's own recipe, exactly")
 
 
 def _noise(text: str) -> float | dict[str, float]:
@@ -77,15 +79,12 @@ def _noise(text: str) -> float | dict[str, float]:
     return by_family.get("", by_family)
 
 
-def recipe_of(given: argparse.Namespace) -> "Recipe":
+def recipe_of(given: argparse.Namespace) -> Recipe:
     """The `Recipe` that the options ask for.
 
     Raises:
         ValueError: a preset together with an option that would change it.
     """
-    from analysis.minima.cells import Recipe
-    from analysis.minima.presets import PRESETS
-
     asked: dict[str, Any] = {name: getattr(given, name) for name in RECIPE if name != "preset"}
     asked = {name: value for name, value in asked.items() if value not in (None, False)}
     if not given.preset:

@@ -5,10 +5,8 @@ import math
 from analysis.laws.names import LawName
 
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-CONVENTIONS = {
-    "smdm_6nd": "6ND without head", "with_head": "6ND with head", "exact": "exact FLOPs",
-    "chinchilla": "Chinchilla's FLOPs",
-}  # fmt: skip
+CONVENTIONS = {"smdm_6nd": "6ND without head", "with_head": "6ND with head", "exact": "exact FLOPs"}
+CONVENTIONS["chinchilla"] = "Chinchilla's FLOPs"
 HUGE, TINY = 1e6, 1e-4
 """A number from HUGE on, or below TINY, is written with a power of ten."""
 FAMILIES = {"arm": "ARM", "mdm": "MDM"}

@@ -44,8 +44,8 @@ LAWS = ("shared_floor", "power_law")
 BEYOND = 10.0
 MONTE_CARLO = np.array([0.002, 0.008])
 CURVES = ("quadratic", "cubic")
-HEAD = ("budgets", "noise sd", "cell", "sweeps", "middle, scatter ignored", "interpolated, middle",
-        "least of five places", "shared floor", "power law", "power law, 10 × beyond")  # fmt: skip
+INTERPOLATED = ("middle, scatter ignored", "interpolated, middle", "least of five places")
+HEAD = ("budgets", "noise sd", "cell", "sweeps", *INTERPOLATED, "shared floor", "power law", "power law, 10 × beyond")
 RESULTS = Path(__file__).parent / "results" / "coverage.json"
 DOCS = Path(__file__).parents[1] / "docs" / "analysis.md"
 
@@ -137,10 +137,8 @@ def design(cell: Cell) -> pd.DataFrame:
         spread = np.tile(cell.span ** np.linspace(-1, 1, SIZES), cell.budgets)
         n = surface.best_size(budget) * np.exp(cell.off_centre) * spread
         known = np.resize(MONTE_CARLO, len(n)) if cell.monte_carlo and family == "mdm" else np.zeros(len(n))
-        tables.append(pd.DataFrame({
-            "family": family, "params_non_embedding": n, "budget": budget, "loss": surface.loss(n, budget / 6 / n),
-            "loss_se_mc": known,
-        }))  # fmt: skip
+        runs = {"family": family, "params_non_embedding": n, "budget": budget, "loss_se_mc": known}
+        tables.append(pd.DataFrame(runs | {"loss": surface.loss(n, budget / 6 / n)}))
     return read_runs(pd.concat(tables, ignore_index=True))
 
 
@@ -186,9 +184,8 @@ def covered(cell: Cell, runs: pd.DataFrame, curve: str, seed: int, draws: int) -
 def measure(cell: Cell, curve: str, sweeps: int, draws: int) -> dict[str, float | str]:
     runs = design(cell)
     found = [told for seed in range(sweeps) if (told := covered(cell, runs, curve, seed, draws))]
-    row: dict[str, float | str] = {
-        "step": cell.step, "noise_sd": cell.noise_sd, "cell": cell.title, "sweeps": len(found)
-    }  # fmt: skip
+    row: dict[str, float | str] = {"step": cell.step, "noise_sd": cell.noise_sd, "cell": cell.title}
+    row["sweeps"] = len(found)
     for name in found[0]:
         row[name] = float(np.mean([told[name][0] for told in found]))
         row[f"{name}_width"] = float(np.median([told[name][1] for told in found]))

@@ -44,7 +44,7 @@ def covered(cell: Cell, noiseless: pd.DataFrame, seed: int, draws: int) -> dict[
     out = {}
     for unit in UNITS:
         sides = [bootstrap_parametric(fit, unit, draws, seed) for fit in fits]
-        log_arm, log_mdm = (side.log_flops(np.log(where)) for side in sides)
+        log_arm, log_mdm = (side.frontier().log_flops(np.log(where)) for side in sides)
         lower, upper, _ = percentile_interval(log_mdm - log_arm, 0.95)
         with np.errstate(divide="ignore"):
             ends = np.log(np.stack([lower, upper]))
@@ -64,11 +64,9 @@ def main() -> None:
         found = [one for one in found if one]
         for unit, place in itertools.product(UNITS, range(2)):
             own = [one[unit][place] for one in found]
-            cells.append({
-                "step": cell.step, "noise_sd": cell.noise_sd, "off_centre": cell.off_centre, "sweeps": len(found),
-                "unit": unit, "place": PLACES[place], "coverage": float(np.mean([hit for hit, _ in own])),
-                "half_width": float(np.exp(np.median([width for _, width in own]) / 2)),
-            })  # fmt: skip
+            row = {"step": cell.step, "noise_sd": cell.noise_sd, "off_centre": cell.off_centre, "sweeps": len(found)}
+            row |= {"unit": unit, "place": PLACES[place], "coverage": float(np.mean([hit for hit, _ in own]))}
+            cells.append(row | {"half_width": float(np.exp(np.median([width for _, width in own]) / 2))})
         print(
             f"×{cell.step:g}, sd {cell.noise_sd}, {cell.title}: {len(found)} sweeps, {time.monotonic() - began:.0f} s",
             flush=True,

@@ -30,16 +30,16 @@ def disagreements(rows: Sequence[Mapping[str, Any]], at: str = "loss") -> list[F
         if row["support"] == INTERPOLATED and math.isfinite(row["lower"]):
             place = "flops_arm" if row.get("at", at) == "flops" else "loss"
             groups.setdefault((row["convention"], f"{row[place]:.6g}"), []).append(row)
-    return [found for (convention, _), laws in groups.items() for found in _of_place(convention, laws)]
+    return [found for (convention, _), laws in groups.items() for found in _furthest_apart(convention, laws)]
 
 
-def _of_place(convention: str, laws: Sequence[Mapping[str, Any]]) -> list[Finding]:
+def _furthest_apart(convention: str, laws: Sequence[Mapping[str, Any]]) -> list[Finding]:
     """The two laws furthest apart, if their intervals exclude each other."""
     low, high = min(laws, key=itemgetter("upper")), max(laws, key=itemgetter("lower"))
     if not low["upper"] < high["lower"]:
         return []
     said = " and ".join(
-        f"{_name(row)} {with_interval(row['ratio'], row['lower'], row['upper'])}" for row in (low, high)
+        f"{_law_and_curve(row)} {with_interval(row['ratio'], row['lower'], row['upper'])}" for row in (low, high)
     )
     message = (
         f"laws exclude each other at a loss of {high['loss']:.4g}, which both families measured "
@@ -50,7 +50,7 @@ def _of_place(convention: str, laws: Sequence[Mapping[str, Any]]) -> list[Findin
     return [Finding(Severity.WARNING, "laws_disagree", message, apart, remedy)]
 
 
-def _name(row: Mapping[str, Any]) -> str:
+def _law_and_curve(row: Mapping[str, Any]) -> str:
     """The law, with the curve of its minima where the row tells it."""
     curve = row.get("curve", "")
     return LAWS[row["law"]] + (f" ({curve})" if curve in CURVES else "")

@@ -57,8 +57,8 @@ def holdout(
             that converges.
     """
     if isinstance(fit, ParametricFit):
-        return pd.DataFrame(_surface(fit, budget_max, level))
-    return pd.DataFrame(_laws(fit, budget_max, convention, level))
+        return pd.DataFrame(_runs_above(fit, budget_max, level))
+    return pd.DataFrame(_minima_above(fit, budget_max, convention, level))
 
 
 def largest_held_out(
@@ -81,11 +81,11 @@ def largest_held_out(
             below[family] = float(budgets[-2])
     if not below:
         return pd.DataFrame()
-    rows = [row for row in _laws(fit, below, "smdm_6nd", level) if row["quantity"] == "loss_opt"]
+    rows = [row for row in _minima_above(fit, below, "smdm_6nd", level) if row["quantity"] == "loss_opt"]
     for family, budget in below.items():
         try:
             whole = known.get(family) or fit_parametric(without_window(fit.runs), family=family)
-            rows += _surface(whole, {family: budget}, level)
+            rows += _runs_above(whole, {family: budget}, level)
         except ValueError:  # too few runs, or no converged surface: the laws' rows stand alone
             continue
     return pd.DataFrame(rows)
@@ -106,39 +106,39 @@ def summarise_runs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return out
 
 
-def _limit(budget_max: float | Mapping[str, float], family: str) -> float:
+def _largest_fitted_budget(budget_max: float | Mapping[str, float], family: str) -> float:
     """The largest budget that is fitted; everything of a family that the mapping leaves out."""
     return SLACK * (budget_max.get(family, math.inf) if isinstance(budget_max, Mapping) else budget_max)
 
 
-def _named(budget_max: float | Mapping[str, float]) -> str:
+def _asked(budget_max: float | Mapping[str, float]) -> str:
     values = budget_max.values() if isinstance(budget_max, Mapping) else (budget_max,)
     return "budget_max = " + ", ".join(f"{value:.4g}" for value in values)
 
 
-def _laws(
+def _minima_above(
     fit: IsoFlopFit, budget_max: float | Mapping[str, float], convention: str, level: float
 ) -> list[dict[str, Any]]:
     """Rows of all families of an IsoFLOP fit."""
     runs = without_window(fit.runs)
-    limits = np.array([_limit(budget_max, str(family)) for family in runs["family"]])
+    limits = np.array([_largest_fitted_budget(budget_max, str(family)) for family in runs["family"]])
     below = select(runs, numbers(runs, "budget") <= limits)
     if usable_runs(below).empty:
-        raise ValueError(f"{_named(budget_max)}: no usable run lies at or below it; {_range(fit)}")
+        raise ValueError(f"{_asked(budget_max)}: no usable run lies at or below it; {_usable_budgets(fit)}")
     trained = fit_recipe(below, fit.recipe)
     rows: list[dict[str, Any]] = []
     for family in fit.families:
         above = fit.minima_of(family)
-        above = select(above, numbers(above, "budget") > _limit(budget_max, family))
+        above = select(above, numbers(above, "budget") > _largest_fitted_budget(budget_max, family))
         if len(above) and len(trained.minima_of(family)) >= 2:
-            rows += _family(trained, family, above, convention, level)
+            rows += _family_above(trained, family, above, convention, level)
     if not rows:
         need = "a family with two usable minima at or below it and one above"
-        raise ValueError(f"{_named(budget_max)}: needs {need}; {_range(fit)}")
+        raise ValueError(f"{_asked(budget_max)}: needs {need}; {_usable_budgets(fit)}")
     return rows
 
 
-def _range(fit: IsoFlopFit) -> str:
+def _usable_budgets(fit: IsoFlopFit) -> str:
     spans = []
     for family in fit.families:
         budgets = numbers(fit.minima_of(family), "budget")
@@ -146,7 +146,7 @@ def _range(fit: IsoFlopFit) -> str:
     return "usable budgets: " + "; ".join(spans)
 
 
-def _family(
+def _family_above(
     trained: IsoFlopFit, family: str, above: pd.DataFrame, convention: str, level: float
 ) -> list[dict[str, Any]]:
     """Rows of one family."""
@@ -164,31 +164,31 @@ def _family(
             law_of = {"family": family, "quantity": quantity, "law": name}
             law_of |= {"floor": fitted.floor, "floor_undetermined": fitted.floor_undetermined}
             predicted = fitted.predict(c_above)
-            rows += _rows(law_of, numbers(above, "budget"), predicted, numbers(above, quantity), ends)
+            rows += _prediction_rows(law_of, numbers(above, "budget"), predicted, numbers(above, quantity), ends)
     return rows
 
 
-def _surface(fit: ParametricFit, budget_max: float | Mapping[str, float], level: float) -> list[dict[str, Any]]:
+def _runs_above(fit: ParametricFit, budget_max: float | Mapping[str, float], level: float) -> list[dict[str, Any]]:
     """Rows of one family's runs."""
     runs = fit.runs
     compute = np.where(np.isfinite(runs.budgets), runs.budgets, 6 * runs.n * runs.d)
-    above = compute > _limit(budget_max, fit.family)
+    above = compute > _largest_fitted_budget(budget_max, fit.family)
     if not above.any() or above.all():
         side = "above" if not above.any() else "at or below"
         span = f"they have {scientific(float(compute.min()))} to {scientific(float(compute.max()))}"
-        raise ValueError(f"{_named(budget_max)}: no run of {family_name(fit.family)} lies {side} it; {span}")
+        raise ValueError(f"{_asked(budget_max)}: no run of {family_name(fit.family)} lies {side} it; {span}")
     below = fit_surface(runs.only(~above), fit.criterion)
     if not below.converged:
-        raise ValueError(f"{_named(budget_max)}: the surface of the runs below is not converged: {below.reason}")
+        raise ValueError(f"{_asked(budget_max)}: the surface of the runs below is not converged: {below.reason}")
     draws = bootstrap_parametric(below, n=DRAWS)
     n, d = runs.n[above], runs.d[above]
     ends = draws.predict_interval(below, n, d, level)
     law_of = {"family": fit.family, "quantity": RUN_LOSS, "law": LawName.PARAMETRIC.value}
     law_of |= {"floor": below.E, "floor_undetermined": below.floor_vanished}
-    return _rows(law_of, compute[above], below.predict(n, d), runs.losses[above], ends)
+    return _prediction_rows(law_of, compute[above], below.predict(n, d), runs.losses[above], ends)
 
 
-def _rows(
+def _prediction_rows(
     law_of: dict[str, Any],
     budgets: np.ndarray,
     predicted: np.ndarray,

@@ -13,16 +13,16 @@ import numpy as np
 from analysis.gap import middle_of_overlap
 from analysis.laws.frontier import Frontier
 from analysis.laws.interpolate import Interpolation
-from analysis.laws.power_law import t_quantile
 from analysis.minima.cells import Cell
 from analysis.minima.curves import make_curve, smoother
 from analysis.minima.fit import IsoFlopFit
-from analysis.minima.scatter import UNTOLD, scatter_added, scatter_dof
+from analysis.minima.information import half_width
+from analysis.minima.scatter import UNKNOWN_SCATTER, scatter_added, scatter_dof
+from analysis.runs.columns import ROLES
 from analysis.runs.load import numbers
+from analysis.sampling import LEVEL
 
-LEVEL = 0.95
-"""Level of the interval whose half width is the unit."""
-AT_LEAST = 3
+FEWEST_MINIMA = 3
 """Fewest minima of a family. A budget that is lost without a run then leaves two."""
 
 
@@ -46,8 +46,8 @@ class Influence:
 
 def influences(fit: IsoFlopFit) -> list[Influence]:
     """The influence of every run of a usable minimum; none where the families share no loss, or have too few minima."""
-    sides = {family: fit.frontier(family) for family in ("arm", "mdm") if family in fit.families}
-    if len(sides) < 2 or min(len(side.loss) for side in sides.values()) < AT_LEAST:
+    sides = {family: fit.frontier(family) for family in ROLES if family in fit.families}
+    if len(sides) < 2 or min(len(side.loss) for side in sides.values()) < FEWEST_MINIMA:
         return []
     loss = middle_of_overlap(sides["arm"], sides["mdm"])
     if loss is None:
@@ -56,8 +56,8 @@ def influences(fit: IsoFlopFit) -> list[Influence]:
     log_ratio = float(base["mdm"] - base["arm"])
     half = _half_width(fit, sides, loss)
     out = []
-    for family, sign in (("arm", -1.0), ("mdm", 1.0)):
-        runs, log_c, log_l = _deleted(fit, family)
+    for family, sign in zip(ROLES, (-1.0, 1.0), strict=True):
+        runs, log_c, log_l = _minima_without_each_run(fit, family)
         moved = sign * (Interpolation(log_c, log_l).log_flops(np.log([loss]))[:, 0] - base[family])
         for (budget, row), change in zip(runs, moved, strict=True):
             share = abs(change) / half if half > 0 else math.nan
@@ -77,20 +77,15 @@ def _half_width(fit: IsoFlopFit, sides: dict[str, Frontier], loss: float) -> flo
     parts = []
     for family, side in sides.items():
         rows = fit.minima_of(family).sort_values("flops_6nd", kind="stable")
-        sd = np.full(len(rows), scatter.get(family, UNTOLD).sd)
+        sd = np.full(len(rows), scatter.get(family, UNKNOWN_SCATTER).sd)
         for errors, dof in ((numbers(rows, "loss_opt_se"), fit.noise[family].dof), (sd, scatter_dof(scatter))):
             step = np.diag(errors / side.loss)
             up, down = (_log_flops(side, np.log(side.loss) + way * step, loss) for way in (1, -1))
             parts.append((float((((up - down) / 2) ** 2).sum()), float(dof)))
-    total = sum(part for part, _ in parts)
-    if not math.isfinite(total):
-        return math.nan
-    spread = sum(part**2 / dof for part, dof in parts if part > 0)
-    dof = total**2 / spread if spread > 0 else math.inf  # Welch and Satterthwaite's
-    return t_quantile(LEVEL, dof) * math.sqrt(total)
+    return half_width(parts, LEVEL) if all(math.isfinite(part) for part, _ in parts) else math.nan
 
 
-def _deleted(fit: IsoFlopFit, family: str) -> tuple[list[tuple[float, int]], np.ndarray, np.ndarray]:
+def _minima_without_each_run(fit: IsoFlopFit, family: str) -> tuple[list[tuple[float, int]], np.ndarray, np.ndarray]:
     """The runs as (budget, row), and log FLOPs and log losses [n, B] of the family's minima without each."""
     cells = fit.cells_of(family, "ok")
     minima = fit.minima_of(family)
@@ -99,12 +94,12 @@ def _deleted(fit: IsoFlopFit, family: str) -> tuple[list[tuple[float, int]], np.
     for at, cell in enumerate(cells):
         for i, row in enumerate(cell.rows):
             runs.append((cell.budget, int(row)))
-            for rows, values, moved in zip((log_c, log_l), own, _without(cell, i, fit.log_loss), strict=True):
+            for rows, values, moved in zip((log_c, log_l), own, _minimum_without(cell, i, fit.log_loss), strict=True):
                 rows.append(np.where(np.arange(len(cells)) == at, moved, values))
     return runs, np.array(log_c), np.array(log_l)
 
 
-def _without(cell: Cell, run: int, log_loss: bool) -> tuple[float, float]:
+def _minimum_without(cell: Cell, run: int, log_loss: bool) -> tuple[float, float]:
     """Log FLOPs and log loss of a cell's minimum without one of its runs; nan where it then has none among its sizes.
 
     A fit would need one size more. Here it is enough that the curve through the remaining sizes has a minimum.

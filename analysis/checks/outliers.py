@@ -69,10 +69,10 @@ def outliers(fit: IsoFlopFit) -> list[Outlier]:
     cells = [cell for cell in fit.cells if cell.fitted]
     n = sum(len(cell.rows) for cell in cells)
     families = [[cell for cell in cells if cell.family == family] for family in fit.families]
-    return [found for own in families if own for found in _of_family(own, n, fit.log_loss)]
+    return [found for own in families if own for found in _family_outliers(own, n, fit.log_loss)]
 
 
-def _of_family(cells: Sequence[Cell], n: int, log_loss: bool) -> list[Outlier]:
+def _family_outliers(cells: Sequence[Cell], n: int, log_loss: bool) -> list[Outlier]:
     """A family's outliers, where n runs of all families are looked at."""
     y = np.concatenate([cell.y for cell in cells])
     variance = np.concatenate([cell.variance for cell in cells])
@@ -82,11 +82,11 @@ def _of_family(cells: Sequence[Cell], n: int, log_loss: bool) -> list[Outlier]:
     designs = _Designs(cells, scale)
     kept, found = np.ones(len(y), bool), []
     while (worst := designs.worst(y, kept, n)) is not None:
-        at, told = worst
+        at, effects = worst
         i = int(np.flatnonzero(kept)[at])
-        off = float(told.deleted[at] * scale[i] * (np.exp(y[i]) if log_loss else 1.0))
-        found.append(Outlier(cells[0].family, float(budgets[i]), int(rows[i]), off, float(told.t[at]),
-                             float(told.swelling[at])))  # fmt: skip
+        off = float(effects.deleted[at] * scale[i] * (np.exp(y[i]) if log_loss else 1.0))
+        t, swelling = float(effects.t[at]), float(effects.swelling[at])
+        found.append(Outlier(cells[0].family, float(budgets[i]), int(rows[i]), off, t, swelling))
         kept[i] = False
     return found
 
@@ -113,12 +113,13 @@ class _Designs:
         y, steepness = (y / self.scale)[kept], self._steepness((y / self.scale)[kept], kept)
         own = self.parabolas[kept]
         for design, searched in ((self._one_shape(steepness)[kept], 1), (own, 0)):
-            told = studentised(design, y, searched)
-            if told.dof < LEAST_DOF or not np.isfinite(told.t).any():
+            effects = studentised(design, y, searched)
+            if effects.dof < LEAST_DOF or not np.isfinite(effects.t).any():
                 continue
-            at = int(np.nanargmax(np.abs(told.t)))
-            if abs(told.t[at]) > _least(told.dof, n) and (not searched or _alike(design, own, y, at)):
-                return at, told
+            at = int(np.nanargmax(np.abs(effects.t)))
+            lies_off = abs(effects.t[at]) > _threshold(effects.dof, n)
+            if lies_off and (not searched or _one_shape_fits(design, own, y, at)):
+                return at, effects
         return None
 
     def _one_shape(self, steepness: float) -> np.ndarray:
@@ -133,7 +134,7 @@ class _Designs:
         best = 0.0
         for _ in range(2):
             grid = np.linspace(low, high, 21)
-            best = float(grid[np.argmin([_squares(self._one_shape(value)[kept], y)[0] for value in grid])])
+            best = float(grid[np.argmin([_squares_and_rank(self._one_shape(value)[kept], y)[0] for value in grid])])
             step = grid[1] - grid[0]
             low, high = best - step, best + step
         return best
@@ -141,38 +142,38 @@ class _Designs:
 
 def _best_sizes(cells: Sequence[Cell], x: np.ndarray) -> np.ndarray:
     """Log abscissa of the minima [B] by a line in x [B], through medians (Theil and Sen), so that one may be wrong."""
-    bottoms = np.array([_bottom(cell) for cell in cells])
+    bottoms = np.array([_minimum_within_sizes(cell) for cell in cells])
     first, second = np.triu_indices(len(cells), 1)
     slope = float(np.median((bottoms[second] - bottoms[first]) / (x[second] - x[first]))) if len(first) else 0.0
     return float(np.median(bottoms - slope * x)) + slope * x
 
 
-def _bottom(cell: Cell) -> float:
+def _minimum_within_sizes(cell: Cell) -> float:
     """Log abscissa of the cell's minimum, held within its sizes."""
     u = float(cell.curve.vertex(cell.coefficients)[0])
     return cell.center + (float(np.clip(u, *cell.swept)) if np.isfinite(u) else 0.0)
 
 
-def _least(dof: int, n: int) -> float:
+def _threshold(dof: int, n: int) -> float:
     """The studentised residual that one of n clean runs reaches with the probability of a false alarm."""
     from scipy.special import stdtrit
 
     return float(-stdtrit(dof, FALSE_ALARM / (2 * n)))
 
 
-def _alike(one_shape: np.ndarray, own: np.ndarray, y: np.ndarray, without: int) -> bool:
+def _one_shape_fits(one_shape: np.ndarray, own: np.ndarray, y: np.ndarray, without: int) -> bool:
     """Whether, without one run, parabolas of their own fit the budgets no better than one shape does."""
     from scipy.special import fdtrc
 
     rest = np.arange(len(y)) != without
-    (shared, few), (free, many) = (_squares(design[rest], y[rest]) for design in (one_shape, own))
+    (shared, few), (free, many) = (_squares_and_rank(design[rest], y[rest]) for design in (one_shape, own))
     more, dof = many - few - 1, len(y) - 1 - many
     if more <= 0 or dof <= 0 or free <= 0:
         return shared <= 2 * free
     return float(fdtrc(more, dof, max(shared - free, 0.0) / more / (free / dof))) > ONE_SHAPE
 
 
-def _squares(design: np.ndarray, y: np.ndarray) -> tuple[float, int]:
+def _squares_and_rank(design: np.ndarray, y: np.ndarray) -> tuple[float, int]:
     """Squared residuals of a least-squares fit, and its rank."""
     coefficients, _, rank, _ = np.linalg.lstsq(design, y, rcond=None)
     return float(((y - design @ coefficients) ** 2).sum()), int(rank)

@@ -25,11 +25,8 @@ FLOPS_DISAGREE = 0.02
 
 def check_runs(runs: pd.DataFrame) -> list[Finding]:
     """Findings about a run table, in no order."""
-    return [
-        *_statuses(runs), *_unread(runs), *_off_budget(runs), *_families(runs), *_losses(runs), *_mixtures(runs),
-        *loss_unit_findings(runs), *_errors(runs), *_repetitions(runs), *_training(runs), *_flops(runs),
-        *_lr_sweep(runs),
-    ]  # fmt: skip
+    checks = (_statuses, _unread, _off_budget, _families, _losses, _mixtures, loss_unit_findings, _errors, _repetitions)
+    return [finding for check in (*checks, _training, _flops, _lr_sweep) for finding in check(runs)]
 
 
 def _statuses(runs: pd.DataFrame) -> list[Finding]:

@@ -17,21 +17,20 @@ EXCLUDE = "write the cause into the run's excluded_reason and it stays in the ta
 def single_run_findings(fit: IsoFlopFit) -> list[Finding]:
     """Outliers, and runs without which the gap would leave its own interval."""
     off, moves = outliers(fit), {influence.row: influence for influence in influences(fit)}
-    named = {outlier.row for outlier in off}
+    found, named = [_outlier_finding(fit, run, moves.get(run.row)) for run in off], {outlier.row for outlier in off}
     decisive = (m for m in moves.values() if m.half_widths > MOST_INFLUENCE or math.isnan(m.without))
-    heavy = [move for move in decisive if move.row not in named]
-    return [_off_curve(fit, run, moves.get(run.row)) for run in off] + [_heavy(fit, move) for move in heavy]
+    return found + [_influence_finding(fit, move) for move in decisive if move.row not in named]
 
 
-def _off_curve(fit: IsoFlopFit, run: Outlier, move: Influence | None) -> Finding:
-    side = "above" if run.off > 0 else "below"
+def _outlier_finding(fit: IsoFlopFit, run: Outlier, move: Influence | None) -> Finding:
+    side, name = "above" if run.off > 0 else "below", _run_name(fit, run.family, run.budget, run.row)
     message = (
-        f"{_name(fit, run.family, run.budget, run.row)} lies {significant(abs(run.off), 2)} nats {side} the curve of "
+        f"{name} lies {significant(abs(run.off), 2)} nats {side} the curve of "
         f"the other runs, {significant(abs(run.t), 2)} standard errors; it makes the family's residuals "
         f"{significant(run.swelling, 2)} times as large"
     )
     if move is not None:
-        message += f"; {_moved(move)}"
+        message += f"; {_gap_change(move)}"
     remedy = (
         f"look for what went wrong with it; if something did, {EXCLUDE}. Chance does this to one sweep in thirty, and "
         "far from the minimum the curve itself may miss it: --curve cubic or --window 4 tell"
@@ -39,19 +38,19 @@ def _off_curve(fit: IsoFlopFit, run: Outlier, move: Influence | None) -> Finding
     return Finding(Severity.WARNING, "outlier_run", message, run.t, remedy)
 
 
-def _heavy(fit: IsoFlopFit, move: Influence) -> Finding:
-    message = f"{_name(fit, move.family, move.budget, move.row)} decides the gap: {_moved(move)}"
+def _influence_finding(fit: IsoFlopFit, move: Influence) -> Finding:
+    message = f"{_run_name(fit, move.family, move.budget, move.row)} decides the gap: {_gap_change(move)}"
     if not math.isnan(move.half_widths):
         message += f", {significant(move.half_widths, 2)} half widths of its interval"
     remedy = f"repeat it with another seed, or run sizes next to it; if something went wrong with it, {EXCLUDE}"
     return Finding(Severity.WARNING, "influential_run", message, move.half_widths, remedy)
 
 
-def _name(fit: IsoFlopFit, family: str, budget: float, row: int) -> str:
+def _run_name(fit: IsoFlopFit, family: str, budget: float, row: int) -> str:
     return f"{family_name(family)} run {fit.runs['run_id'].iloc[row]} at {scientific(budget)} FLOPs"
 
 
-def _moved(move: Influence) -> str:
+def _gap_change(move: Influence) -> str:
     """What the gap is with the run and without it."""
     if not math.isfinite(move.without):
         return f"without it there is no gap at a loss of {move.loss:.4g}"

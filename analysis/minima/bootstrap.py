@@ -33,7 +33,7 @@ import numpy as np
 from analysis.laws.power_law import PowerLaw, fit_power_law, lines
 from analysis.minima.cells import AT_VERTEX, QUANTITIES, Cell
 from analysis.minima.fit import IsoFlopFit
-from analysis.minima.scatter import UNTOLD, Scatter, scatter_added, student_factors
+from analysis.minima.scatter import UNKNOWN_SCATTER, Scatter, scatter_added, student_factors
 from analysis.runs.load import numbers
 from analysis.sampling import DRAWS, LEVEL, SEED, UNIT, UNITS, check_bootstrap
 from analysis.tables import drawn_minimum_row, html_table
@@ -139,7 +139,7 @@ def bootstrap(fit: IsoFlopFit, unit: str = UNIT, n: int = DRAWS, seed: int = SEE
         if unit == "run" and cells and np.isfinite(fit.noise[family].sd):
             # a stream of its own, so that runs' errors are the same with scatter and without
             unit_moves = np.random.default_rng([seed, name, 1]).standard_normal((n, len(cells)))
-            sd = scatter.get(family, UNTOLD).sd
+            sd = scatter.get(family, UNKNOWN_SCATTER).sd
             families[family] = _run_draws(fit, family, cells, rng, sd * factors * unit_moves)
         elif unit == "budget" and len(cells) >= 3:
             families[family] = _budget_draws(fit, family, cells, rng, n)

@@ -77,7 +77,7 @@ class Cell:
     along: dict[str, np.ndarray]
     """log of N, D and FLOPs as quadratics in u, [3] each; nan where the table lacks them."""
     curve: Curve
-    alike: np.ndarray
+    replicate_group: np.ndarray
     """Number of the group of seed replicates that each run belongs to, [m]."""
     rows: np.ndarray
     """Positions of the runs in the fit's table, [m]."""
@@ -137,7 +137,7 @@ def windowed(runs: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
         return runs
     runs = runs.copy()
     for cell in make_cells(runs, recipe):
-        inside = _window(cell, math.log(recipe.window))
+        inside = _within_window(cell, math.log(recipe.window))
         runs.loc[cell.rows[~inside], "excluded_reason"] = OUTSIDE
     return runs
 
@@ -149,11 +149,11 @@ def without_window(runs: pd.DataFrame) -> pd.DataFrame:
     return runs
 
 
-def _window(cell: Cell, half: float) -> np.ndarray:
+def _within_window(cell: Cell, half: float) -> np.ndarray:
     """Which runs lie within `half` of the minimum that they themselves give, [m]; moved until it stands still."""
     inside = np.ones(len(cell.u), bool)
     for _ in range(RECENTRINGS):
-        center = _center(cell, inside)
+        center = _window_center(cell, inside)
         far = np.abs(distinct(cell.u) - center)
         reach = max(half, float(np.sort(far)[min(cell.curve.min_sizes, len(far)) - 1])) + 1e-8
         moved = np.abs(cell.u - center) <= reach
@@ -163,7 +163,7 @@ def _window(cell: Cell, half: float) -> np.ndarray:
     return inside
 
 
-def _center(cell: Cell, inside: np.ndarray) -> float:
+def _window_center(cell: Cell, inside: np.ndarray) -> float:
     """The minimum of the chosen runs' curve, held within the sweep; their best run where the curve has none."""
     u, y = cell.u[inside], cell.y[inside]
     best = float(u[np.argmin(y)])
@@ -188,11 +188,11 @@ def make_cells(runs: pd.DataFrame, recipe: Recipe) -> list[Cell]:
     made = []
     for at in np.split(order, np.flatnonzero(np.diff(groups[order])) + 1) if len(order) else []:
         family, budget = str(cells["family"].iloc[at[0]]), float(numbers(cells, "budget")[at[0]])
-        made.append(_cell(family, budget, usable.iloc[at], rows[at], recipe))
+        made.append(_make_cell(family, budget, usable.iloc[at], rows[at], recipe))
     return made
 
 
-def _cell(family: str, budget: float, runs: pd.DataFrame, rows: np.ndarray, recipe: Recipe) -> Cell:
+def _make_cell(family: str, budget: float, runs: pd.DataFrame, rows: np.ndarray, recipe: Recipe) -> Cell:
     log_x = np.log(numbers(runs, recipe.x))
     center = float(log_x.mean())
     own, loss = log_x - center, numbers(runs, "loss")
@@ -207,10 +207,12 @@ def _cell(family: str, budget: float, runs: pd.DataFrame, rows: np.ndarray, reci
         fit = np.linalg.pinv(design) @ np.log(values) if good else np.full(design.shape[1], np.nan)
         along[name] = np.pad(fit, (0, 3 - len(fit)))
     y, known = (np.log(loss), known / loss) if recipe.log_loss else (loss, known)
-    return Cell(family, budget, center, u, y, known, sizes, along, make_curve(recipe.curve, u), _alike(runs), rows)
+    return Cell(
+        family, budget, center, u, y, known, sizes, along, make_curve(recipe.curve, u), _replicate_groups(runs), rows
+    )
 
 
-def _alike(runs: pd.DataFrame) -> np.ndarray:
+def _replicate_groups(runs: pd.DataFrame) -> np.ndarray:
     """Number of the group of repetitions of each run, [m]; a seed that a group has already makes a group of its own."""
     alike = runs.groupby(list(REPLICATES), dropna=False).ngroup().to_numpy()
     seeds = numbers(runs, "seed")

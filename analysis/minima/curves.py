@@ -13,7 +13,7 @@ of refits are one matrix product.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -64,6 +64,8 @@ class Polynomial:
     """c0 + c1 u + c2 u^2, and c3 u^3 where the degree is 3."""
 
     degree: int
+    extrapolates: ClassVar[bool] = True
+    """Its minimum may lie beyond the runs."""
 
     @property
     def name(self) -> str:
@@ -74,11 +76,6 @@ class Polynomial:
     def min_sizes(self) -> int:
         """One more than parameters: any three points lie on a parabola, so a fourth is the first that can object."""
         return self.degree + 2
-
-    @property
-    def extrapolates(self) -> bool:
-        """Its minimum may lie beyond the runs."""
-        return True
 
     def design(self, u: np.ndarray) -> np.ndarray:
         """Powers of u, [m, degree + 1]."""
@@ -146,21 +143,11 @@ class Akima:
 
     knots: np.ndarray
     """[k], rising."""
-
-    @property
-    def name(self) -> str:
-        """akima."""
-        return "akima"
-
-    @property
-    def min_sizes(self) -> int:
-        """Akima's slope looks at five points."""
-        return 5
-
-    @property
-    def extrapolates(self) -> bool:
-        """It says nothing beyond its knots."""
-        return False
+    name: ClassVar[str] = "akima"
+    min_sizes: ClassVar[int] = 5
+    """Akima's slope looks at five points."""
+    extrapolates: ClassVar[bool] = False
+    """It says nothing beyond its knots."""
 
     def design(self, u: np.ndarray) -> np.ndarray:
         """Which size each run has, [m, k]."""

@@ -96,20 +96,17 @@ class IsoFlopFit:
 
     def residuals(self) -> pd.DataFrame:
         """family, budget, run_id, x / x_opt, residual of loss (nats) and of y in standard deviations, a row a run."""
-        rows = []
+        tables = []
         vertices = zip(self.cells, numbers(self.minima, "x_opt"), strict=True)
         for cell, x_opt in ((cell, x_opt) for cell, x_opt in vertices if cell.fitted):
             fit = cell.curve.design(cell.u) @ cell.coefficients
             loss, fit_loss = (np.exp(cell.y), np.exp(fit)) if self.log_loss else (cell.y, fit)
             sd = np.where(cell.variance > 0, np.sqrt(cell.variance), np.nan)
             x = np.exp(cell.u + cell.center) / (x_opt if np.isfinite(x_opt) else np.exp(cell.center))
-            for i, row in enumerate(cell.rows):
-                rows.append({
-                    "family": cell.family, "budget": cell.budget, "run_id": self.runs["run_id"].iloc[row],
-                    "x_ratio": float(x[i]), "residual": float(loss[i] - fit_loss[i]),
-                    "standardised": float((cell.y[i] - fit[i]) / sd[i]),
-                })  # fmt: skip
-        return pd.DataFrame(rows)
+            row = {"family": cell.family, "budget": cell.budget, "run_id": self.runs["run_id"].to_numpy()[cell.rows]}
+            row |= {"x_ratio": x, "residual": loss - fit_loss, "standardised": (cell.y - fit) / sd}
+            tables.append(pd.DataFrame(row))
+        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
     def _repr_html_(self) -> str:
         return html_table([minimum_row(row) for row in records(self.minima)])
@@ -183,9 +180,7 @@ def fit_recipe(runs: pd.DataFrame, recipe: Recipe) -> IsoFlopFit:
 def _noise(cells: list[Cell], given: float | None) -> Noise:
     if given is not None:
         return Noise(given, math.inf)
-    return estimate_noise([
-        Observed(cell.curve.design(cell.u), cell.y, cell.known, cell.alike, cell.curve.missed(cell.u)) for cell in cells
-    ])  # fmt: skip
+    return estimate_noise([Observed.of(cell) for cell in cells])
 
 
 def _status(cell: Cell, noun: str, log_loss: bool) -> tuple[str, str]:
@@ -198,17 +193,15 @@ def _status(cell: Cell, noun: str, log_loss: bool) -> tuple[str, str]:
     low, high = cell.swept
     u = float(cell.curve.vertex(cell.coefficients)[0])
     margin = (EDGE_MARGIN if cell.curve.extrapolates else 1e-9) * (high - low)
-    for out, inner, end, which, side in (
-        (u < low, u < low + margin, low, "smallest", "below"), (u > high, u > high - margin, high, "largest", "above")
-    ):  # fmt: skip
-        if inner:
-            at, size = (count(math.exp(value + cell.center)) for value in (u, end))
-            return "edge", f"the minimum, {at}, lies {side if out else 'at'} the {which} {noun}, {size}"
+    at, least, largest = (count(math.exp(value + cell.center)) for value in (u, low, high))
+    if u < low + margin:
+        return "edge", f"the minimum, {at}, lies {'below' if u < low else 'at'} the smallest {noun}, {least}"
+    if u > high - margin:
+        return "edge", f"the minimum, {at}, lies {'above' if u > high else 'at'} the largest {noun}, {largest}"
     if not cell.curve.lowest_within(cell.coefficients, low, high, cell.curve.vertex(cell.coefficients)[1]):
         y = cell.curve.value(np.array([low, high]), cell.coefficients)
-        which, end = ("smallest", low) if y[0] < y[1] else ("largest", high)
-        at, size = (count(math.exp(value + cell.center)) for value in (u, end))
-        return "edge", f"the curve is lower at the {which} {noun}, {size}, than at its minimum, {at}"
+        end = f"smallest {noun}, {least}" if y[0] < y[1] else f"largest {noun}, {largest}"
+        return "edge", f"the curve is lower at the {end}, than at its minimum, {at}"
     return _support(cell, log_loss)
 
 
@@ -225,11 +218,9 @@ def _minimum(cell: Cell, noise: Noise, recipe: Recipe) -> dict[str, object]:
     """One row of `minima`; standard errors are the curve's own."""
     status, reason = _status(cell, NOUNS[recipe.x], recipe.log_loss)
     low, high = cell.swept
-    row: dict[str, object] = {
-        "family": cell.family, "budget": cell.budget, "status": status, "reason": reason,
-        "n_sizes": cell.sizes, "n_runs": len(cell.u), "noise_sd": noise.sd, "noise_dof": noise.dof,
-        "x_min": float(np.exp(low + cell.center)), "x_max": float(np.exp(high + cell.center)),
-    }  # fmt: skip
+    row: dict[str, object] = {"family": cell.family, "budget": cell.budget, "status": status, "reason": reason}
+    row |= {"n_sizes": cell.sizes, "n_runs": len(cell.u), "noise_sd": noise.sd, "noise_dof": noise.dof}
+    row |= {"x_min": float(np.exp(low + cell.center)), "x_max": float(np.exp(high + cell.center))}
     blank = dict.fromkeys([*VERTEX_COLUMNS, *AT_VERTEX, "curvature", "curvature_se"], float("nan"))
     if not cell.fitted:
         return row | blank
@@ -241,12 +232,11 @@ def _minimum(cell: Cell, noise: Noise, recipe: Recipe) -> dict[str, object]:
     loss = float(np.exp(y)) if recipe.log_loss else y
     at = {name: float(cell.read(name, np.asarray(u))) for name in AT_VERTEX}
     slope = {name: abs(float(cell.along[name][1] + 2 * cell.along[name][2] * u)) for name in ("n_opt", "d_opt")}
-    return row | at | {
-        "curvature": cell.curve.curvature(cell.coefficients), "curvature_se": bend_se,
-        "x_opt": float(np.exp(u + cell.center)), "loss_opt": loss, "log_x_se": u_se,
-        "n_opt_se": at["n_opt"] * slope["n_opt"] * u_se, "d_opt_se": at["d_opt"] * slope["d_opt"] * u_se,
-        "loss_opt_se": loss * y_se if recipe.log_loss else y_se, "off_centre": (2 * u - low - high) / (high - low),
-    }  # fmt: skip
+    errors = {f"{name}_se": at[name] * slope[name] * u_se for name in slope}
+    bend = {"curvature": cell.curve.curvature(cell.coefficients), "curvature_se": bend_se}
+    best = {"x_opt": float(np.exp(u + cell.center)), "loss_opt": loss, "log_x_se": u_se, **errors}
+    best |= {"loss_opt_se": loss * y_se if recipe.log_loss else y_se, "off_centre": (2 * u - low - high) / (high - low)}
+    return row | at | bend | best
 
 
 def _coefficients(cells: list[Cell]) -> pd.DataFrame:

@@ -9,6 +9,7 @@ wide as a standard error, so that they see what the interval sees.
 The same run-to-run noise is assumed as in the fit, and the reference loss is held.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,12 +19,27 @@ from analysis.laws.power_law import t_quantile
 from analysis.minima.cells import AT_VERTEX, Cell
 from analysis.minima.curves import Akima
 from analysis.minima.fit import IsoFlopFit
-from analysis.minima.scatter import UNTOLD, scatter_added, scatter_dof
+from analysis.minima.scatter import UNKNOWN_SCATTER, scatter_added, scatter_dof
+from analysis.runs.columns import ROLES
 from analysis.runs.load import numbers
+from analysis.sampling import LEVEL
 from mdm_jax.results import flop_column
 
 STEP = 1e-4
 """The step of numeric derivatives, in standard errors of a coefficient, or in log FLOPs."""
+
+
+def half_width(parts: Iterable[tuple[float, float]], level: float) -> float:
+    """Half width of the interval of a quantity whose variance is a sum, by Student's t.
+
+    Args:
+        parts: (variance, degrees of freedom that it was estimated with) of each term; Welch and Satterthwaite's
+            formula gives those of the sum.
+        level: of the interval.
+    """
+    known = [(part, dof) for part, dof in parts if part > 0]
+    total, spread = sum(part for part, _ in known), sum(part**2 / dof for part, dof in known)
+    return t_quantile(level, total**2 / spread if spread > 0 else np.inf) * float(np.sqrt(total))
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,16 +108,14 @@ class Knowledge:
         """Variance of the log gap."""
         return sum(curve.gap_variance for curve in self.curves.values())
 
-    def gap_factor(self, level: float = 0.95) -> float:
+    def gap_factor(self, level: float = LEVEL) -> float:
         """Half width of the gap's interval as a factor: it runs from ratio / factor to ratio * factor."""
-        parts: dict[str, float] = {}
+        parts = dict.fromkeys(self.dof, 0.0)
         for (family, _), curve in self.curves.items():
-            parts[family] = parts.get(family, 0.0) + curve.variance(curve.d_gap)
+            parts[family] += curve.variance(curve.d_gap)
         added = sum(curve.scatter for curve in self.curves.values())
-        total = sum(parts.values()) + added
-        spread = sum(part**2 / self.dof[family] for family, part in parts.items()) + added**2 / self.scatter_dof
-        dof = total**2 / spread if spread > 0 else np.inf  # Welch and Satterthwaite's
-        return float(np.exp(t_quantile(level, dof) * np.sqrt(total))) if total > 0 else 1.0
+        known = [(part, self.dof[family]) for family, part in parts.items()]
+        return float(np.exp(half_width([*known, (added, self.scatter_dof)], level)))
 
     def gap_gain(self, family: str, budget: float, x: float) -> float:
         """The fall of the log gap's variance that one run at abscissa x of a budget brings."""
@@ -151,22 +165,19 @@ def knowledge(fit: IsoFlopFit, loss: float | None = None, convention: str = "smd
     cells = [cell for family in fit.families for cell in fit.cells_of(family, "ok")]
     covariances = [(cell.smoother * cell.variance) @ cell.smoother.T for cell in cells]
     slopes = [_vertex_slopes(cell, v, fit.log_loss, convention) for cell, v in zip(cells, covariances, strict=True)]
-    gap = _Gap(fit, convention, loss) if loss is not None else None
+    gap = _LogGap(fit, convention, loss) if loss is not None else None
     curves, scatter = {}, scatter_added(fit)
     for cell, covariance, (d_size, d_loss, d_flops) in zip(cells, covariances, slopes, strict=True):
         y = float(cell.curve.vertex(cell.coefficients)[1])
-        share = scatter.get(cell.family, UNTOLD).sd / (float(np.exp(y)) if fit.log_loss else y)
-        by_loss, by_flops = (0.0, 0.0) if gap is None else gap.slopes(cell, np.hypot(_sd(d_loss, covariance), share))
+        share = scatter.get(cell.family, UNKNOWN_SCATTER).sd / (float(np.exp(y)) if fit.log_loss else y)
+        sd = float(np.sqrt(max(d_loss @ covariance @ d_loss, 0.0)))
+        by_loss, by_flops = (0.0, 0.0) if gap is None else gap.slopes(cell, np.hypot(sd, share))
         d_gap, run_variance = by_loss * d_loss + by_flops * d_flops, float(np.median(cell.variance))
         known = KnownCurve(cell, covariance, run_variance, d_size, d_gap, (by_loss * share) ** 2)
         curves[cell.family, cell.budget] = known
     dof = {family: float(fit.noise[family].dof) for family in fit.families}
     ratio = float("nan") if gap is None else float(np.exp(gap.log_ratio()))
     return Knowledge(curves, float("nan") if loss is None else loss, ratio, dof, float(scatter_dof(scatter)))
-
-
-def _sd(gradient: np.ndarray, covariance: np.ndarray) -> float:
-    return float(np.sqrt(max(gradient @ covariance @ gradient, 0.0)))
 
 
 def _vertex_slopes(
@@ -183,13 +194,13 @@ def _vertex_slopes(
     return d_u, d_y if log_loss else d_y / float(cell.curve.vertex(cell.coefficients)[1]), d_flops
 
 
-class _Gap:
+class _LogGap:
     """The log of the interpolated gap at one loss as a function of the minima."""
 
     def __init__(self, fit: IsoFlopFit, convention: str, loss: float) -> None:
         self.target = np.log([loss])
         self.sides: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
-        for family in ("arm", "mdm"):
+        for family in ROLES:
             rows = fit.minima_of(family)
             flops = numbers(rows, flop_column(convention))
             known = np.isfinite(flops)

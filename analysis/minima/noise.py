@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from analysis.minima.cells import Cell
 from analysis.minima.curves import smoother
 
 
@@ -45,10 +46,15 @@ class Observed:
     """[m]."""
     known: np.ndarray
     """Known standard error of y, [m]."""
-    alike: np.ndarray
+    replicate_group: np.ndarray
     """Number of the group of replicates that each run belongs to, [m]."""
     missed: np.ndarray | None
     """What the curve leaves out at every budget alike, [m]; None for curves that leave out nothing to speak of."""
+
+    @classmethod
+    def of(cls, cell: Cell) -> "Observed":
+        """A cell that has sizes enough for a curve."""
+        return cls(cell.curve.design(cell.u), cell.y, cell.known, cell.replicate_group, cell.curve.missed(cell.u))
 
 
 def estimate_noise(budgets: list[Observed]) -> Noise:
@@ -59,7 +65,7 @@ def estimate_noise(budgets: list[Observed]) -> Noise:
     if dof <= 0:
         return Noise(math.nan, 0, replicate_sd, replicate_dof)
     run_to_run = 0.0 if math.isnan(replicate_sd) else replicate_sd
-    rest = _excess(budgets, run_to_run, dof)
+    rest = _sd_beyond_replicates(budgets, run_to_run, dof)
     return Noise(math.hypot(run_to_run, rest), dof, replicate_sd, replicate_dof)
 
 
@@ -67,15 +73,15 @@ def _replicates(budgets: list[Observed]) -> tuple[float, int]:
     """Run-to-run sd beyond the known error, and its degrees of freedom."""
     squares, dof, known = 0.0, 0, []
     for budget in budgets:
-        for group in np.unique(budget.alike):
-            y, se = budget.y[budget.alike == group], budget.known[budget.alike == group]
+        for group in np.unique(budget.replicate_group):
+            y, se = budget.y[budget.replicate_group == group], budget.known[budget.replicate_group == group]
             if len(y) > 1:
                 squares, dof = squares + float(((y - y.mean()) ** 2).sum()), dof + len(y) - 1
                 known += list(se**2)
     return (math.sqrt(max(squares / dof - float(np.mean(known)), 0.0)), dof) if dof else (math.nan, 0)
 
 
-def _squares(budgets: list[Observed], sd: float | None) -> float:
+def _weighted_squares(budgets: list[Observed], sd: float | None) -> float:
     """Weighted squares of what the curves leave over, and what they miss at every budget alike.
 
     Args:
@@ -93,10 +99,10 @@ def _squares(budgets: list[Observed], sd: float | None) -> float:
     return float(left @ left)
 
 
-def _excess(budgets: list[Observed], run_to_run: float, dof: int) -> float:
+def _sd_beyond_replicates(budgets: list[Observed], run_to_run: float, dof: int) -> float:
     """The sd beyond the known error and the run-to-run one."""
-    high = 2 * math.sqrt(_squares(budgets, None) / dof)
-    return paule_mandel(lambda sd: _squares(budgets, math.hypot(run_to_run, sd)), dof, 1e-6 * high, high)
+    high = 2 * math.sqrt(_weighted_squares(budgets, None) / dof)
+    return paule_mandel(lambda sd: _weighted_squares(budgets, math.hypot(run_to_run, sd)), dof, 1e-6 * high, high)
 
 
 def paule_mandel(squares: Callable[[float], float], dof: int, low: float, high: float) -> float:

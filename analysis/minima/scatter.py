@@ -80,7 +80,7 @@ class Scatter:
         return float(fdtrc(self.dof, self.noise_dof, self.chi2 / self.dof))
 
 
-UNTOLD = Scatter(math.nan, 0, math.nan, 0.0, 1.0)
+UNKNOWN_SCATTER = Scatter(math.nan, 0, math.nan, 0.0, 1.0)
 
 
 def scatter_of(fit: IsoFlopFit) -> dict[str, Scatter]:
@@ -103,7 +103,7 @@ def measure_scatter(budget: np.ndarray, loss: np.ndarray, se: np.ndarray, noise_
         noise_dof: degrees of freedom that the errors were estimated with.
     """
     if len(loss) < FEWEST or not np.isfinite(se).all():
-        return UNTOLD
+        return UNKNOWN_SCATTER
     dof, errors = len(loss) - PARAMETERS, np.maximum(se, EXACT)
     x = np.log(budget)
     x = 2 * (x - (x.max() + x.min()) / 2) / np.ptp(x)
@@ -140,14 +140,14 @@ def _chi_squared(x: np.ndarray, loss: np.ndarray, errors: np.ndarray, extra_sd: 
     low, high, best = -STEEPEST, STEEPEST, math.inf
     for _ in range(ZOOMS):
         s = np.linspace(low, high, POINTS)
-        squares = _squares(x, loss, weights, s)
+        squares = _weighted_squares(x, loss, weights, s)
         center, best = float(s[squares.argmin()]), float(squares.min())
         step = (high - low) / (POINTS - 1)
         low, high = max(center - step, -STEEPEST), min(center + step, STEEPEST)
     return best
 
 
-def _squares(x: np.ndarray, loss: np.ndarray, weights: np.ndarray, s: np.ndarray) -> np.ndarray:
+def _weighted_squares(x: np.ndarray, loss: np.ndarray, weights: np.ndarray, s: np.ndarray) -> np.ndarray:
     """Weighted squares [P] around a + b (e^(s x) - 1) / s for s [P]; weights, x and loss [B]."""
     steep = np.where(np.abs(s) < 1e-9, 1e-9, s)[:, None]
     f = np.expm1(steep * x) / steep
@@ -159,10 +159,10 @@ def _squares(x: np.ndarray, loss: np.ndarray, weights: np.ndarray, s: np.ndarray
 
 def scatter_lines(scatter: dict[str, Scatter], added: bool) -> list[str]:
     """What was tested and what the intervals include, a sentence a family."""
-    return [f"{family_name(family)}: {_said(side, added)}" for family, side in scatter.items()]
+    return [f"{family_name(family)}: {_sentence(side, added)}" for family, side in scatter.items()]
 
 
-def _said(scatter: Scatter, added: bool) -> str:
+def _sentence(scatter: Scatter, added: bool) -> str:
     if not scatter.dof:
         return f"scatter between budgets is unknown, which takes {FEWEST} usable minima with errors; no interval has it"
     said = (

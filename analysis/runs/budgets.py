@@ -13,15 +13,15 @@ import pandas as pd
 from analysis.runs.load import numbers
 from mdm_jax.results import FLOP_COLUMNS
 
-APART = 0.03
+BUDGET_STEP = 0.03
 """Sorted budgets that differ by a larger share than this are two."""
-WIDEST = 0.25
+WIDEST_BUDGET = 0.25
 """Budgets that run on without such a step may differ by this share in all, and are then still one."""
-OFF = 0.05
+MOST_OFF_BUDGET = 0.05
 """A run's compute may differ from its budget by this share."""
 MANY_CELLS = 4
 OFF_BUDGET = "its compute is not its budget"
-PLANNED = "map the planned budget with columns='budget=THEIRS', or fit all runs at once with --approach parametric"
+REMEDY = "map the planned budget with columns='budget=THEIRS', or fit all runs at once with --approach parametric"
 
 
 def same_budgets(runs: pd.DataFrame) -> np.ndarray:
@@ -37,13 +37,13 @@ def same_budgets(runs: pd.DataFrame) -> np.ndarray:
         return labels
     order = known[np.argsort(budgets[known], kind="stable")]
     ranked = budgets[order]
-    starts = np.flatnonzero(np.concatenate([[True], np.diff(np.log(ranked)) > np.log1p(APART)]))
+    starts = np.flatnonzero(np.concatenate([[True], np.diff(np.log(ranked)) > np.log1p(BUDGET_STEP)]))
     ends = np.append(starts[1:], len(ranked)) - 1
     widest = int(np.argmax(ranked[ends] / ranked[starts]))
-    if ranked[ends[widest]] > (1 + WIDEST) * ranked[starts[widest]]:
+    if ranked[ends[widest]] > (1 + WIDEST_BUDGET) * ranked[starts[widest]]:
         raise ValueError(
             f"budget: {ends[widest] - starts[widest] + 1} runs lie without a step from {ranked[starts[widest]]:.3g} to "
-            f"{ranked[ends[widest]]:.3g} FLOPs, so no runs share a budget; {PLANNED}"
+            f"{ranked[ends[widest]]:.3g} FLOPs, so no runs share a budget; {REMEDY}"
         )
     group = np.repeat(np.arange(len(starts)), ends - starts + 1)
     labels[order] = np.array([float(f"{value:.6g}") for value in ranked[ends]])[group]
@@ -60,7 +60,7 @@ def _refuse_lone_sizes(runs: pd.DataFrame, labels: np.ndarray) -> None:
     sizes = sizes[sizes > 0]
     lone = int((sizes == 1).sum())
     if len(sizes) >= MANY_CELLS and 2 * lone > len(sizes):
-        raise ValueError(f"budget: {lone} of {len(sizes)} hold a single size, so there are no curves; {PLANNED}")
+        raise ValueError(f"budget: {lone} of {len(sizes)} hold a single size, so there are no curves; {REMEDY}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +78,7 @@ class Spending:
     @property
     def off(self) -> np.ndarray:
         """Positions of the runs whose compute is not their budget; none where no convention is known."""
-        return self.rows[_off(self.ratio)] if self.convention else self.rows[:0]
+        return self.rows[_is_off_budget(self.ratio)] if self.convention else self.rows[:0]
 
 
 def spending(runs: pd.DataFrame) -> list[Spending]:
@@ -96,16 +96,16 @@ def spending(runs: pd.DataFrame) -> list[Spending]:
             name = stated.pop()
             ratio = ratios.get(name, np.full(len(rows), np.nan))
         else:
-            name = max(ratios, key=lambda c: int((~_off(ratios[c]) & np.isfinite(ratios[c])).sum()))
+            name = max(ratios, key=lambda c: int((~_is_off_budget(ratios[c]) & np.isfinite(ratios[c])).sum()))
             ratio = ratios[name]
-            if 2 * int((~_off(ratio) & np.isfinite(ratio)).sum()) < len(rows):
+            if 2 * int((~_is_off_budget(ratio) & np.isfinite(ratio)).sum()) < len(rows):
                 name, ratio = "", six_nd
         known = np.isfinite(ratio)
         out.append(Spending(str(family), name, rows[known], ratio[known]))
     return out
 
 
-def _off(ratio: np.ndarray) -> np.ndarray:
+def _is_off_budget(ratio: np.ndarray) -> np.ndarray:
     """Which runs spent another compute than their budget."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.abs(np.log(ratio)) > np.log1p(OFF)
+        return np.abs(np.log(ratio)) > np.log1p(MOST_OFF_BUDGET)

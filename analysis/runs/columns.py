@@ -93,7 +93,7 @@ def renamed(table: pd.DataFrame, mapping: Mapping[str, str], source: str) -> pd.
             continue
         found = list(table.columns).count(theirs)
         if not found:
-            raise ValueError(f"{source}: columns maps {ours} to {theirs!r}, which it lacks; it has {_names(table)}")
+            raise ValueError(f"{source}: columns maps {ours} to {theirs!r}, which it lacks; it has {_headers(table)}")
         if found > 1:
             raise ValueError(f"{source}: has {found} columns named {theirs!r}; rename all but the one that is meant")
         data[ours] = table[theirs].to_numpy()
@@ -102,11 +102,11 @@ def renamed(table: pd.DataFrame, mapping: Mapping[str, str], source: str) -> pd.
         lacking.append("tokens")
     if lacking:
         pairs = ",".join(f"{name}=THEIRS" for name in lacking)
-        raise ValueError(f"{source}: lacks {', '.join(lacking)}; it has {_names(table)}. Map with columns='{pairs}'")
+        raise ValueError(f"{source}: lacks {', '.join(lacking)}; it has {_headers(table)}. Map with columns='{pairs}'")
     return pd.DataFrame(data)
 
 
-def _names(table: pd.DataFrame) -> str:
+def _headers(table: pd.DataFrame) -> str:
     names = list(table.columns[:40])
     return ", ".join(names) + (", …" if len(table.columns) > len(names) else "")
 

@@ -23,9 +23,9 @@ def choose(runs: pd.DataFrame, where: str | Sequence[str]) -> pd.DataFrame:
         if not equals or column not in runs:
             known = f"one of {', '.join(map(str, runs.columns))}"
             raise ValueError(f"where = {condition!r}: must be COLUMN=VALUE, such as group=exact, with COLUMN {known}")
-        keep = np.array([_same(cell, value) for cell in runs[column]], bool)
+        keep = np.array([_equals(cell, value) for cell in runs[column]], bool)
         if not keep.any():
-            raise ValueError(f"where = {condition!r}: no run has it; {column} is {_listed(runs[column])}")
+            raise ValueError(f"where = {condition!r}: no run has it; {column} is {_values_text(runs[column])}")
         if column in ("group", "objective_variant"):
             family, group = np.asarray(runs["family"]), np.asarray(runs["group"])
             keep |= ~np.isin(family, family[keep]) & ((group == "") | (column == "objective_variant"))
@@ -45,7 +45,7 @@ def check_one_group(runs: pd.DataFrame) -> None:
     by_family = set(zip(runs["family"], runs["group"], strict=True))
     mixed = any((family, "") in by_family for family, group in by_family if group)
     if len(groups) > 1 or mixed:
-        names = _listed(runs["group"])
+        names = _values_text(runs["group"])
         raise ValueError(
             f"the runs are of several groups, which never meet in one fit: {names}."
             f" Choose one: --where group={groups[0]} (in Python read_runs(..., where='group={groups[0]}'))"
@@ -81,7 +81,7 @@ def check_one_convention(runs: pd.DataFrame) -> None:
         )
 
 
-def _same(cell: object, value: str) -> bool:
+def _equals(cell: object, value: str) -> bool:
     if isinstance(cell, str):
         return cell == value
     try:
@@ -90,7 +90,7 @@ def _same(cell: object, value: str) -> bool:
         return False
 
 
-def _listed(values: Iterable[object], most: int = 30) -> str:
+def _values_text(values: Iterable[object], most: int = 30) -> str:
     """The different values, for people."""
     names = [str(value) or "(none)" for value in dict.fromkeys(values)]
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from mdm_jax.results import Status
+
 DROPPED = "not the best learning rate of its cell"
-CELL = (
-    "family", "group", "budget", "budget_convention", "params", "params_non_embedding", "n_layers", "d_model",
-    "n_heads", "ffn", "seq_len", "vocab_size", "tokens", "objective_variant", "lr_final_fraction", "batch_size",
-    "warmup_steps", "steps", "schedule", "tokenizer_hash", "data_hash",
-)  # fmt: skip
+MODEL = ("params", "params_non_embedding", "n_layers", "d_model", "n_heads", "ffn", "seq_len", "vocab_size")
+TRAINING = ("tokens", "objective_variant", "lr_final_fraction", "batch_size", "warmup_steps", "steps", "schedule")
+CELL = ("family", "group", "budget", "budget_convention", *MODEL, *TRAINING, "tokenizer_hash", "data_hash")
 """Runs that agree in these differ in learning rate and seed only."""
-TRIED = ("ok", "diverged")
+TRIED = (Status.OK.value, Status.DIVERGED.value)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from mdm_jax.spec import SCHEMA_VERSION, SEALED_SINCE, RunSpec, from_json
 
 MISSING = "missing"
 """Status of a run that the plan names and that has left no result."""
-AGAIN = "plan again with the same command"
+PLAN_AGAIN = "plan again with the same command"
 MAX_RESULT_BYTES = 1 << 20
 DAMAGED_RESULT = "result.json is damaged"
 DAMAGED_SPEC = "spec.json is damaged"
@@ -55,7 +55,7 @@ def sweep_rows(where: Path) -> list[dict[str, Any]]:
         raise ValueError(f"{where}: holds neither plan.jsonl nor <run_id>/result.json; give a sweep's directory")
     rows = {name: dict(line.row) for name, line in planned.items()}
     for run in found:
-        rows[run.name] = _row(run, planned.get(run.name))
+        rows[run.name] = _result_row(run, planned.get(run.name))
     return list(rows.values())
 
 
@@ -67,12 +67,12 @@ def _read_plan(file: Path) -> dict[str, _Planned]:
         try:
             tree = unseal(line, SEALED_SINCE)
         except Damaged as error:
-            raise ValueError(f"{place} is half written or damaged ({error}): {AGAIN}") from None
+            raise ValueError(f"{place} is half written or damaged ({error}): {PLAN_AGAIN}") from None
         name = tree.get("run_id")
         if not isinstance(name, str):
             raise ValueError(f"{place} is not a run (an object with run_id)")
         if name in lines:
-            raise ValueError(f"{place}: run {name} stands in an earlier line too: {AGAIN}")
+            raise ValueError(f"{place}: run {name} stands in an earlier line too: {PLAN_AGAIN}")
         spec = _spec_of(place, line, tree)
         if spec is None:  # another version's spec still tells which runs there should be
             row = {key: tree[key] for key in COLUMNS if isinstance(tree.get(key), str | int | float)}
@@ -90,10 +90,10 @@ def _spec_of(place: str, line: str, tree: Mapping[str, Any]) -> RunSpec | None:
     except ValueError as error:
         if not isinstance(version, int) or version > SCHEMA_VERSION:
             return None
-        raise ValueError(f"{place}: {error}: {AGAIN}") from None
+        raise ValueError(f"{place}: {error}: {PLAN_AGAIN}") from None
 
 
-def _row(run: Path, planned: _Planned | None) -> dict[str, Any]:
+def _result_row(run: Path, planned: _Planned | None) -> dict[str, Any]:
     """The row of a run that left a result; where the files disagree, with the reason to leave it out."""
     name, expected = run.name, dict(planned.row) if planned else {}
     try:
@@ -101,7 +101,7 @@ def _row(run: Path, planned: _Planned | None) -> dict[str, Any]:
     except Damaged as error:
         reason = f"{DAMAGED_RESULT}: {error}"
         return {**expected, "run_id": name, "status": Status.FAILED.value, "excluded_reason": reason}
-    reason = _fault(run, row, planned.spec if planned else None)
+    reason = _contradiction(run, row, planned.spec if planned else None)
     if reason:
         row |= {"run_id": name, "excluded_reason": reason}
     return {**expected, "run_id": name, **row}
@@ -121,7 +121,7 @@ def _read_result(file: Path) -> dict[str, Any]:
     return {key: value for key, value in tree.items() if value is None or isinstance(value, str | int | float)}
 
 
-def _fault(run: Path, row: Mapping[str, Any], planned: RunSpec | None) -> str:
+def _contradiction(run: Path, row: Mapping[str, Any], planned: RunSpec | None) -> str:
     """What in a run's folder contradicts its spec, in the plan or in spec.json; empty if nothing does."""
     file, own = run / SPEC_FILE, None
     if file.exists():

@@ -68,7 +68,7 @@ def _whole_curve(folder: Path, name: str, parents: Mapping[str, str]) -> pd.Data
     first = math.inf
     while name and name not in seen and "/" not in name and name not in (".", ".."):
         seen.add(name)
-        curve = _curve(folder / name / METRICS_FOLDER)
+        curve = _own_curve(folder / name / METRICS_FOLDER)
         curve = select(curve, curve["step"] < first) if len(curve) else curve
         if len(curve):
             first = float(numbers(curve, "step")[0])
@@ -77,17 +77,17 @@ def _whole_curve(folder: Path, name: str, parents: Mapping[str, str]) -> pd.Data
     return pd.concat(curves, ignore_index=True) if curves else pd.DataFrame()
 
 
-def _curve(folder: Path) -> pd.DataFrame:
+def _own_curve(folder: Path) -> pd.DataFrame:
     """step, loss and lr of one run, by rising step; empty without metrics."""
     if not folder.is_dir():
         return pd.DataFrame()
     parts = [p for p in folder.iterdir() if p.name.endswith(SUFFIX) and p.name.removesuffix(SUFFIX).isdigit()]
-    rows = [row for part in sorted(parts, key=lambda part: part.name) for row in _rows(part)]
+    rows = [row for part in sorted(parts, key=lambda part: part.name) for row in _part_rows(part)]
     table = pd.DataFrame(rows, columns=["step", "loss", "lr"], dtype=np.float64)
     return table.drop_duplicates("step", keep="last").sort_values("step")
 
 
-def _rows(part: Path) -> list[tuple[float, float, float]]:
+def _part_rows(part: Path) -> list[tuple[float, float, float]]:
     if part.stat().length > MAX_PART_BYTES:
         raise ValueError(f"{part}: larger than {MAX_PART_BYTES >> 20} MiB, which is no part of a training curve")
     rows = []

@@ -67,17 +67,12 @@ class ParametricDraws:
         ends = {name: np.nanquantile(values, tails) for name, values in drawn.items()}
         return {name: (float(low), float(high)) for name, (low, high) in ends.items()}
 
-    def log_flops(self, log_loss: np.ndarray, cost: TokenCost = SIX_ND) -> np.ndarray:
-        """Log FLOPs [n, G] at which the best size reaches the log losses [G]; nan at or below a draw's E.
+    def frontier(self, cost: TokenCost = SIX_ND) -> SurfaceFrontier:
+        """Every draw's compute-optimal frontier: log FLOPs [n, G] of log losses, nan at or below a draw's E.
 
         Args:
-            log_loss: of nats per token.
             cost: FLOPs per token, `ParametricFit.token_cost(convention)`; 6 N by default.
         """
-        return self.frontier(cost).log_flops(log_loss)
-
-    def frontier(self, cost: TokenCost = SIX_ND) -> SurfaceFrontier:
-        """Every draw's compute-optimal frontier, counted by `cost`."""
         terms = np.stack([self.E, np.log(self.A), np.log(self.B), self.alpha, self.beta])[:, :, None]
         return SurfaceFrontier(terms, cost)
 

@@ -96,7 +96,7 @@ def test_losses_that_cannot_be_nats_per_token_are_findings(tmp_path: Path, capsy
     named = raw.rename(columns={"loss": "val_ppl"})
     assert unit_findings(named, "loss=val_ppl") == [("error", "loss_unit")]
     first = read_runs(named, "loss=val_ppl")
-    for again in (first, first.drop(columns="git_sha"), first[first["family"] == "arm"]):
+    for again in (first, first.drop(columns="git_sha"), first.head(40)):
         assert ("error", "loss_unit") in unit_findings(again)  # a second reading remembers what the first one mapped
         assert "loss_unit" in {finding.code for finding in check(again)}
     assert unit_findings(first.assign(nats=first["loss"]), "loss=nats") == []
