@@ -57,12 +57,9 @@ def _near(gap: GapCurve) -> list[Finding]:
 def undetermined_floors(rows: Iterable[Mapping[str, Any]]) -> list[Finding]:
     """Findings about the floors in rows of `gap_sensitivity`: one for each law and its floors."""
     loose = [row for row in rows if row["floor_status"] == UNDETERMINED]
-    found = {(row["law"], f"{floors_text(_floors(row), False)} nats"): min(_floors(row)) for row in loose}
+    pairs = [(row["law"], (row["floor_arm"], row["floor_mdm"])) for row in loose]
+    found = {(law, f"{floors_text(floors, False)} nats"): min(floors) for law, floors in pairs}
     return [_undetermined(law, said, least) for (law, said), least in found.items()]
-
-
-def _floors(row: Mapping[str, Any]) -> tuple[float, float]:
-    return row["floor_arm"], row["floor_mdm"]
 
 
 def _undetermined(law: str, said: str, least: float) -> Finding:

@@ -144,13 +144,13 @@ def compute_gap(
             interpolate in, a floor that is missing, superfluous or not below every loss, families that are swapped,
             or draws that are too few for the level or of another fit than the minima.
     """
-    _check(at, level)
+    check_arguments(at, level)
     return gap_between(pair_of((arm, mdm), law, floor, draws, level), at, grid, level)
 
 
 def gap_between(pair: LawPair, at: str, grid: np.ndarray | None, level: float) -> GapCurve:
     """The gap between two laws; `at`, `grid` and `level` as in `compute_gap`, and with the same errors."""
-    _check(at, level)
+    check_arguments(at, level)
     log_l, log_c = _grid(pair, at, grid)
     log_arm, log_mdm = (law.log_flops(log_l)[0] for law in pair.laws)
     shared = overlap(*pair.sides)
@@ -188,7 +188,8 @@ def middle_of_overlap(arm: Frontier, mdm: Frontier) -> float | None:
     return None if shared is None else float(np.sqrt(shared[0] * shared[1]))
 
 
-def _check(at: str, level: float) -> None:
+def check_arguments(at: str, level: float) -> None:
+    """Raises a ValueError for an unknown `at`, or a level out of range."""
     if at not in ("loss", "flops"):
         raise ValueError(f"at = {at!r}: must be 'loss' or 'flops'")
     if not 0 < level < 1:

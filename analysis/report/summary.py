@@ -2,14 +2,16 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis.checks.holdout import largest_held_out
 from analysis.checks.sweep import Finding, check
-from analysis.gap import GapCurve, compute_gap, middle_of_overlap
-from analysis.gap.laws import usable_laws
+from analysis.gap import GapCurve, middle_of_overlap
+from analysis.gap.curve import gap_between
+from analysis.gap.laws import pair_of, usable_laws
 from analysis.gap.sensitivity import DEFAULT_LAWS, gap_sensitivity
 from analysis.gap.surfaces import fit_surfaces
 from analysis.laws.frontier import Frontier, overlap
@@ -148,32 +150,25 @@ def summarise(
     gaps: dict[tuple[str, str], GapCurve] = {}
     curves, at_arm = dict(gaps), dict(gaps)
     refusals: dict[str, str] = {}
-    surfaces, refusal = fit_surfaces(without_window(fit.runs), n, seed) if usable else (None, "")
-    for convention, (arm, mdm) in usable.items():
+    surfaces = fit_surfaces(without_window(fit.runs), n, seed) if usable else None
+    for convention, pair in usable.items():
         assert target is not None
-        reach = arm.flops.max() * np.array([1.0, 10.0])
-        for law in usable_laws((arm, mdm), DEFAULT_LAWS):
-            key, rest = (convention, law), {"law": law, "draws": draws, "level": level}
-            gaps[key] = compute_gap(arm, mdm, grid=np.array([target]), **rest)
-            curves[key] = compute_gap(arm, mdm, **rest)
-            at_arm[key] = compute_gap(arm, mdm, at="flops", grid=reach, **rest)
-        if surfaces is None:
-            refusals[convention] = refusal
-            continue
-        key, pair = (convention, LawName.PARAMETRIC.value), (arm, mdm)
+        assert surfaces is not None
+        laws = [pair_of(pair, law, None, draws, level) for law in usable_laws(pair, DEFAULT_LAWS)]
         try:
-            gaps[key] = surfaces.gap(pair, "loss", np.array([target]), level)
-            curves[key] = surfaces.gap(pair, "loss", None, level)
-            at_arm[key] = surfaces.gap(pair, "flops", reach, level)
-        except ValueError as unable:  # FLOPs per token that no function of N describes
+            laws.append(surfaces.pair(pair, level))
+        except ValueError as unable:  # no surface, or FLOPs per token that no function of N describes
             refusals[convention] = str(unable)
-    fitted = surfaces, refusal
+        for law in laws:
+            key = convention, law.name.value
+            gaps[key] = gap_between(law, "loss", np.array([target]), level)
+            curves[key] = gap_between(law, "loss", None, level)
+            at_arm[key] = gap_between(law, "flops", pair[0].flops.max() * np.array([1.0, 10.0]), level)
     table = pd.DataFrame()
     if target is not None:
-        table = gap_sensitivity(
-            fit, "loss", target, conventions=tuple(usable), draws=draws, level=level, surfaces=fitted
-        )
-    known = {surface.family: surface for surface in surfaces.fits} if surfaces is not None else {}
+        given: dict[str, Any] = {"draws": draws, "level": level, "surfaces": surfaces}
+        table = gap_sensitivity(fit, "loss", target, conventions=tuple(usable), **given)
+    known = {surface.family: surface for surface in surfaces.fits or ()} if surfaces is not None else {}
     return Summary(
         source=source,
         fit=fit,
