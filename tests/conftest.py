@@ -5,6 +5,7 @@ process that a test starts sees what it asks for itself (`JAX_NUM_CPU_DEVICES`).
 """
 
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -13,15 +14,28 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before jax is imported, and for
 import jax
 import jaxtyping
 import pytest
+from beartype import BeartypeConf
+from beartype.claw import beartype_packages
+
+REPOSITORY = Path(__file__).resolve().parent.parent
 
 # A shell starts its background jobs with SIGINT ignored, and the processes that tests start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 jax.config.update("jax_num_cpu_devices", 8)
-jaxtyping.install_import_hook(["mdm_jax", "isoflop", "analysis"], "beartype.beartype")
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+# jaxtyping's wrapper takes longer than the short functions that it wraps. So only the modules that name shapes have it,
+# and those with names that they import for a type checker alone, which it leaves unchecked and beartype refuses.
+PACKAGES = ("mdm_jax", "isoflop", "analysis")
+BY_JAXTYPING = [
+    ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)
+    for package in PACKAGES
+    for path in (REPOSITORY / package).rglob("*.py")
+    if path.name != "__init__.py" and re.search(r"^from jaxtyping|^if TYPE_CHECKING", path.read_text(), re.MULTILINE)
+]
+beartype_packages(PACKAGES, conf=BeartypeConf(claw_is_pep526=False))
+jaxtyping.install_import_hook(BY_JAXTYPING, "beartype.beartype")
 
 
 @pytest.fixture(scope="session", autouse=True)
