@@ -239,8 +239,8 @@ def assert_same(first: dict[str, Any], second: dict[str, Any]) -> None:
     assert not [name for name in first["arrays"] if first["arrays"][name] != second["arrays"][name]]
 
 
-def wait_until(happened: Callable[[], bool], process: subprocess.Popen) -> None:
-    """Returns at the moment when it has happened; the process is still at work then."""
+def wait_until(happened: Callable[[], bool], process: subprocess.Popen, every: float = 0.02) -> None:
+    """Returns when it has happened, which is looked for every so many seconds; the process is still at work then."""
     deadline = time.monotonic() + SECONDS
 
     def now() -> bool:
@@ -252,4 +252,4 @@ def wait_until(happened: Callable[[], bool], process: subprocess.Popen) -> None:
     while not now():
         assert process.poll() is None, f"ended with {process.returncode} before it could be interrupted"
         assert time.monotonic() < deadline, "did not happen"
-        time.sleep(0.002)
+        time.sleep(every)
