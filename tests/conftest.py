@@ -9,7 +9,10 @@ import re
 import signal
 from pathlib import Path
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before jax is imported, and for the processes that tests start
+# Set before jax is imported, and for the processes that tests start. Without its fusion emitters XLA compiles small
+# programs for a CPU in a third of the time. `running.workshop(as_for_users=True)` compiles with them.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 
 import jax
 import jaxtyping
@@ -38,10 +41,19 @@ beartype_packages(PACKAGES, conf=BeartypeConf(claw_is_pep526=False))
 jaxtyping.install_import_hook(BY_JAXTYPING, "beartype.beartype")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Executes one notebook in a kernel by default; `analysis/test_notebooks.py` runs the code of all in any case."""
+    for item in items:
+        if item.path.suffix == ".ipynb" and item.path.stem != "published_gap":
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory) -> None:
     """The processes that tests start share compiled programs with each other, and none with the user."""
-    os.environ["MDM_JAX_CACHE"] = str(tmp_path_factory.getbasetemp() / "cache")
+    session = tmp_path_factory.getbasetemp()
+    shared = session.parent if "PYTEST_XDIST_WORKER" in os.environ else session
+    os.environ["MDM_JAX_CACHE"] = str(shared / "cache")
 
 
 @pytest.fixture(scope="session")

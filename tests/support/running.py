@@ -114,6 +114,8 @@ class Workshop:
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_DISABLE_MOST_OPTIMIZATIONS": str(int(self.quick_to_compile)),
         }
+        if not self.quick_to_compile:
+            mine["XLA_FLAGS"] = ""
         return {**os.environ, **mine}
 
     def run(self, spec: RunSpec, runs: Path, *flags: str, **options: Any) -> Ended:
@@ -152,7 +154,7 @@ def workshop(factory: pytest.TempPathFactory, as_for_users: bool = False) -> Wor
 
     Args:
         factory: of temporary folders.
-        as_for_users: programs are optimised as they are for users; otherwise they are compiled in half the time.
+        as_for_users: programs are optimised as they are for users; otherwise they are compiled quickly.
     """
     session = factory.getbasetemp()
     root = (session.parent if "PYTEST_XDIST_WORKER" in os.environ else session) / f"workshop-{as_for_users:d}"
