@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from isoflop.trunks import moved_warmup
 from mdm_jax.files.sealed_json import Damaged, numbered_lines, unseal
 from mdm_jax.files.storage import Kind, Path, as_path, entries, is_file, kind, write_atomic
+from mdm_jax.layout import CHECKPOINTS_FOLDER, PLAN_FILE, RESULT_FILE, RUNS_FOLDER, SPEC_FILE, steps_in
 from mdm_jax.results import Status, read_result
 from mdm_jax.spec import SCHEMA_VERSION, SEALED_SINCE, RunSpec, from_json, to_json
-from mdm_jax.train.step_folders import steps_in
 
-PLAN_FILE = "plan.jsonl"
-RUNS_FOLDER = "runs"
 AGAIN = "give the same python -m isoflop.plan command again to write it anew"
 
 
@@ -95,13 +93,13 @@ class _State(enum.Enum):
 
 
 def _state(run: Path) -> _State:
-    result = run / "result.json"
+    result = run / RESULT_FILE
     if is_file(result):
         try:
             return _State.FAILED if read_result(result).status is Status.FAILED else _State.WORK
         except ValueError:  # damaged: what it said is not known
             return _State.WORK
-    return _State.WORK if steps_in(run / "checkpoints") else _State.NOTHING
+    return _State.WORK if steps_in(run / CHECKPOINTS_FOLDER) else _State.NOTHING
 
 
 def _recovered(home: Path, run_ids: Iterable[str]) -> dict[str, RunSpec]:
@@ -109,7 +107,7 @@ def _recovered(home: Path, run_ids: Iterable[str]) -> dict[str, RunSpec]:
     found = {}
     for run_id in sorted(run_ids):
         try:
-            run = from_json((home / run_id / "spec.json").read_text())
+            run = from_json((home / run_id / SPEC_FILE).read_text())
         except (FileNotFoundError, NotADirectoryError, ValueError):
             continue
         if run.run_id == run_id:

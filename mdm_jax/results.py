@@ -13,6 +13,7 @@ from typing import Any
 from mdm_jax.counting import count_parameters, evaluated_tokens, train_flops
 from mdm_jax.files.sealed_json import Newer, seal, unseal
 from mdm_jax.files.storage import as_path, free_name, is_file, write_atomic
+from mdm_jax.layout import RESULT_FILE
 from mdm_jax.spec import Family, FlopConvention, RunSpec, ScheduleKind
 from mdm_jax.spec.validation import build, require
 
@@ -238,7 +239,7 @@ def set_aside_unusable(folder: Any) -> str:
         Newer: a newer version of mdm-jax wrote it.
         OSError: it cannot be read or renamed now.
     """
-    path = as_path(folder) / "result.json"
+    path = as_path(folder) / RESULT_FILE
     if not is_file(path):
         return ""
     try:

@@ -13,6 +13,7 @@ from analysis.runs.columns import COLUMNS
 from mdm_jax import results
 from mdm_jax.files.sealed_json import Damaged, numbered_lines, unseal
 from mdm_jax.files.storage import Path
+from mdm_jax.layout import PLAN_FILE, RESULT_FILE, RUNS_FOLDER, SPEC_FILE
 from mdm_jax.results import TABLE_VERSION, Status, contradictions, result_of
 from mdm_jax.spec import SCHEMA_VERSION, SEALED_SINCE, RunSpec, from_json
 
@@ -45,11 +46,11 @@ def sweep_rows(where: Path) -> list[dict[str, Any]]:
         ValueError: neither plan nor results; a line of the plan is damaged or stands twice (file and line are named);
             a result is of a newer version.
     """
-    plan_file, runs = where / "plan.jsonl", where / "runs"
+    plan_file, runs = where / PLAN_FILE, where / RUNS_FOLDER
     if not runs.is_dir():
         runs = where
     planned = _read_plan(plan_file) if plan_file.exists() else {}
-    found = [run for run in sorted(runs.iterdir()) if (run / "result.json").exists()]
+    found = [run for run in sorted(runs.iterdir()) if (run / RESULT_FILE).exists()]
     if not planned and not found:
         raise ValueError(f"{where}: holds neither plan.jsonl nor <run_id>/result.json; give a sweep's directory")
     rows = {name: dict(line.row) for name, line in planned.items()}
@@ -96,7 +97,7 @@ def _row(run: Path, planned: _Planned | None) -> dict[str, Any]:
     """The row of a run that left a result; where the files disagree, with the reason to leave it out."""
     name, expected = run.name, dict(planned.row) if planned else {}
     try:
-        row = _read_result(run / "result.json")
+        row = _read_result(run / RESULT_FILE)
     except Damaged as error:
         reason = f"{DAMAGED_RESULT}: {error}"
         return {**expected, "run_id": name, "status": Status.FAILED.value, "excluded_reason": reason}
@@ -122,7 +123,7 @@ def _read_result(file: Path) -> dict[str, Any]:
 
 def _fault(run: Path, row: Mapping[str, Any], planned: RunSpec | None) -> str:
     """What in a run's folder contradicts its spec, in the plan or in spec.json; empty if nothing does."""
-    file, own = run / "spec.json", None
+    file, own = run / SPEC_FILE, None
     if file.exists():
         try:
             text = file.read_bytes().decode(errors="replace")

@@ -17,6 +17,7 @@ import pandas as pd
 from analysis.runs.groups import check_one_group
 from analysis.runs.load import numbers, read_runs, records, select, usable_runs
 from mdm_jax.files.storage import Path, as_path
+from mdm_jax.layout import METRICS_FOLDER, RUNS_FOLDER
 
 MAX_PART_BYTES = 1 << 28
 SUFFIX = ".jsonl"
@@ -45,7 +46,7 @@ def read_curves(sweep: str | os.PathLike[str], where: str | Sequence[str] = ()) 
             f"{sweep}: the training loss of {weighted[0]} is not the NELBO, so its curve compares with no other;"
             " read the runs' evaluations instead (python -m analysis.report)"
         )
-    folder = root / "runs" if (root / "runs").is_dir() else root
+    folder = root / RUNS_FOLDER if (root / RUNS_FOLDER).is_dir() else root
     everybody = read_runs(root) if where else runs  # a parent may be of another group
     parents = dict(zip(everybody["run_id"], everybody["parent_run_id"], strict=True))
     tables = []
@@ -67,7 +68,7 @@ def _whole_curve(folder: Path, name: str, parents: Mapping[str, str]) -> pd.Data
     first = math.inf
     while name and name not in seen and "/" not in name and name not in (".", ".."):
         seen.add(name)
-        curve = _curve(folder / name / "metrics")
+        curve = _curve(folder / name / METRICS_FOLDER)
         curve = select(curve, curve["step"] < first) if len(curve) else curve
         if len(curve):
             first = float(numbers(curve, "step")[0])

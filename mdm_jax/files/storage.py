@@ -171,15 +171,21 @@ def write_atomic(path: str | os.PathLike[str], content: str | bytes) -> None:
         OSError: the disk is full or not writable (the file is named); the old file, if any, is untouched.
     """
     target, raw = as_path(path), content.encode() if isinstance(content, str) else content
-    if not is_local(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(raw)
-        return
-    refuse_link(target)
-    make_folder(target.parent)
+    with _naming(target):
+        if is_local(target):
+            refuse_link(target)
+            make_folder(target.parent)
+            _replace(target, raw)
+            sync_folder(target.parent)
+        else:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(raw)
+
+
+def _replace(target: epath.Path, raw: bytes) -> None:
     temporary = target.parent / f".{target.name}.{secrets.token_hex(4)}"
     try:
-        with named(target), open(temporary, "xb") as file:
+        with open(temporary, "xb") as file:
             file.write(raw)
             file.flush()
             os.fsync(file.fileno())
@@ -188,18 +194,17 @@ def write_atomic(path: str | os.PathLike[str], content: str | bytes) -> None:
         with suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
-    sync_folder(target.parent)
 
 
 @contextlib.contextmanager
-def named(path: epath.Path) -> Iterator[None]:
-    """Puts the file's name into an error of writing, such as a full disk; the system names only files that it opens."""
+def _naming(path: epath.Path) -> Iterator[None]:
+    """Says which file an error of the disk kept from being written; the system does not always."""
     try:
         yield
     except OSError as error:
-        if error.filename is not None:
-            raise
-        raise OSError(error.errno, error.strerror, str(path)) from error
+        named = OSError(f"{path} not written: {error.strerror or error}")
+        named.errno = error.errno
+        raise named from error
 
 
 def inside(root: str | os.PathLike[str], name: str) -> epath.Path:

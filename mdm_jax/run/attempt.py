@@ -18,6 +18,7 @@ from mdm_jax.command import BAD, DIVERGED, DONE, RETRY, one_line, say
 from mdm_jax.files.faults import may_pass
 from mdm_jax.files.lock import Held, hold_run
 from mdm_jax.files.storage import Path
+from mdm_jax.layout import RESULT_FILE
 from mdm_jax.results import Status, read_result, set_aside_unusable
 from mdm_jax.run.supervised import when_supervisor_ends
 from mdm_jax.spec import RunSpec
@@ -46,7 +47,7 @@ def code_if_finished(folder: Path) -> int | None:
     if set_aside:
         say(set_aside, DONE)
     try:
-        status = read_result(folder / "result.json").status
+        status = read_result(folder / RESULT_FILE).status
     except (FileNotFoundError, NotADirectoryError):
         return None
     if status not in (Status.OK, Status.DIVERGED):

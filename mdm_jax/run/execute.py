@@ -22,19 +22,19 @@ from mdm_jax.devices.sharding import as_first_process, make_mesh
 from mdm_jax.evaluate.kept import KEPT_FILE, Kept
 from mdm_jax.evaluate.nelbo import Evaluation, evaluate, usable_rows
 from mdm_jax.files.storage import Path, write_atomic
+from mdm_jax.layout import CHECKPOINTS_FOLDER, METRICS_FOLDER, SPEC_FILE, steps_in
 from mdm_jax.manifest import Manifest
 from mdm_jax.results import RunResult, Status
 from mdm_jax.run.parent import read_parent
-from mdm_jax.run.record import Record, naming
+from mdm_jax.run.record import Record
 from mdm_jax.run.second_try import confirmed
 from mdm_jax.spec import RunSpec, to_json
 from mdm_jax.spec.validation import require
 from mdm_jax.train.checkpoint import Checkpoints, read_step
 from mdm_jax.train.loop import Diverged, Preempted, Watch, train
 from mdm_jax.train.metrics import MetricsWriter
-from mdm_jax.train.seal import SEAL, Identity
+from mdm_jax.train.seal import SEAL_FILE, Identity
 from mdm_jax.train.state import TrainState, init_state
-from mdm_jax.train.step_folders import steps_in
 from mdm_jax.train.stop import Phase
 
 
@@ -54,13 +54,12 @@ def execute(spec: RunSpec, folder: Path, record: Record, watch: Watch) -> RunRes
     eval_SL = eval_SL[: usable_rows(spec, len(eval_SL))]
     text_bytes = load_tokenizer(spec.data.directory, manifest).text_bytes(eval_SL.reshape(-1))
     rows = training_rows(spec.data, spec.optim.global_batch, spec.seed)
-    if spec.cell.parent_run_id and not steps_in(folder / "checkpoints"):
+    if spec.cell.parent_run_id and not steps_in(folder / CHECKPOINTS_FOLDER):
         read_parent(spec, folder, manifest.data_hash)
     mesh = make_mesh(spec.hardware.mesh_data, spec.hardware.mesh_model)
     record.learn(**_where(spec), **_what(spec, manifest))
     if jax.process_index() == 0:
-        with naming(folder / "spec.json"):
-            write_atomic(folder / "spec.json", to_json(spec) + "\n")
+        write_atomic(folder / SPEC_FILE, to_json(spec) + "\n")
     record.write(Status.RUNNING)
     watch.saved = lambda: _note_cost(record, watch)
     work = _Work(spec, folder, manifest.data_hash, mesh, rows, eval_SL, watch)
@@ -116,9 +115,9 @@ class _Work:
 
     def _train(self) -> TrainState:
         self.watch.phase = Phase.NOTHING_NEW  # an earlier try may have left another
-        checkpoints = Checkpoints(self.folder / "checkpoints", Identity(self.spec.spec_hash, self.data_hash))
+        checkpoints = Checkpoints(self.folder / CHECKPOINTS_FOLDER, Identity(self.spec.spec_hash, self.data_hash))
         state, step = _begin(self.spec, self.folder, checkpoints, self.data_hash, self.watch)
-        metrics = MetricsWriter(self.folder / "metrics", step) if jax.process_index() == 0 else None
+        metrics = MetricsWriter(self.folder / METRICS_FOLDER, step) if jax.process_index() == 0 else None
         try:
             return train(state, self.spec, self.mesh, self.rows, checkpoints, metrics, self.watch)
         finally:
@@ -146,7 +145,7 @@ class _Work:
 
     def _kept(self) -> Kept:
         """The losses kept of an earlier attempt at evaluating the newest checkpoint."""
-        newest = self.folder / "checkpoints" / str(self.spec.schedule.steps) / SEAL
+        newest = self.folder / CHECKPOINTS_FOLDER / str(self.spec.schedule.steps) / SEAL_FILE
         seal = newest.read_text() if jax.process_index() == 0 else ""
         belongs_to = hashlib.sha256("\n".join([self.spec.spec_hash, self.data_hash, seal]).encode()).hexdigest()
         return Kept(self.folder / KEPT_FILE, belongs_to, self.spec.evaluation.batch)
@@ -168,7 +167,7 @@ def _begin(
         return fresh, 0
     parent = read_parent(spec, folder, data_hash)
     step, home = parent.schedule.steps, folder.parent / parent.run_id
-    state = read_step(home / "checkpoints", step, fresh, Identity(parent.spec_hash, data_hash))
+    state = read_step(home / CHECKPOINTS_FOLDER, step, fresh, Identity(parent.spec_hash, data_hash))
     _check_step(state, step, home)
     watch.say(f"begun at step {step} of {parent.run_id}")
     return state, step
@@ -176,7 +175,7 @@ def _begin(
 
 def _check_step(state: TrainState, step: int, folder: Path) -> None:
     """Returns if the state is that of the step after which its folder is named; a seal of format 1 does not say."""
-    name, held = f"{folder / 'checkpoints' / str(step)}: the state's step", int(state.step)
+    name, held = f"{folder / CHECKPOINTS_FOLDER / str(step)}: the state's step", int(state.step)
     require(held == step, name, held, f"{step}: give the folder its name back, or remove it")
 
 

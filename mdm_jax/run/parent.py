@@ -7,6 +7,7 @@ such a parent takes the very steps that it would have taken alone, and ends with
 import dataclasses
 
 from mdm_jax.files.storage import Path, inside, is_file
+from mdm_jax.layout import RESULT_FILE, SPEC_FILE
 from mdm_jax.results import Status, read_result
 from mdm_jax.spec import RunSpec, ScheduleKind, from_json
 from mdm_jax.spec.validation import require
@@ -57,9 +58,9 @@ def read_parent(child: RunSpec, folder: Path, data_hash: str) -> RunSpec:
     name = child.cell.parent_run_id
     require("/" not in name and name not in (".", ".."), "cell.parent_run_id", name, "the run_id of another run")
     home = inside(folder.parent, name)
-    if not is_file(home / "result.json"):
+    if not is_file(home / RESULT_FILE):
         raise ParentNotReady(f"parent {home} has no result: train it first")
-    row = read_result(home / "result.json")
+    row = read_result(home / RESULT_FILE)
     if row.status is Status.RUNNING:
         raise ParentNotReady(f"parent {home} is not finished: wait for it, or train it to its end first")
     fine = row.status is Status.OK
@@ -67,7 +68,7 @@ def read_parent(child: RunSpec, folder: Path, data_hash: str) -> RunSpec:
     same = row.data_hash == data_hash
     require(same, f"parent {name}: data_hash", row.data_hash, f"{data_hash}, that of this run's data")
     try:
-        parent = from_json((home / "spec.json").read_text())
+        parent = from_json((home / SPEC_FILE).read_text())
     except ValueError as error:
         raise ValueError(f"{home / 'spec.json'}: {error}") from None
     require(parent.run_id == name, f"{home / 'spec.json'}: run_id", parent.run_id, name)

@@ -6,8 +6,6 @@ import resource
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -15,6 +13,7 @@ import jax
 from mdm_jax.counting import step_flops
 from mdm_jax.devices.accelerators import peak_flops_per_second
 from mdm_jax.files.storage import Path, refuse_link
+from mdm_jax.layout import RESULT_FILE
 from mdm_jax.results import RunResult, Status, read_result, result_of, write_result
 from mdm_jax.spec import FlopConvention, RunSpec
 from mdm_jax.train.loop import Watch
@@ -46,7 +45,7 @@ class Record:
 
     def _before(self) -> RunResult | None:
         try:
-            return read_result(self._folder / "result.json")
+            return read_result(self._folder / RESULT_FILE)
         except (FileNotFoundError, NotADirectoryError, ValueError):
             return None
 
@@ -86,24 +85,15 @@ class Record:
         cost = {"wall_seconds": round(seconds, 3), "goodput": round(self._in_steps / seconds, 6)}
         row = result_of(self._spec, status, excluded_reason=reason, **cost, **self._known)
         if jax.process_index() == 0:
-            with self._writing, naming(self._folder / "result.json"):
+            with self._writing:
                 if not self._ended:
-                    write_result(self._folder / "result.json", row)
+                    write_result(self._folder / RESULT_FILE, row)
                 self._ended = status in (Status.OK, Status.DIVERGED)
         return row
 
     def close(self) -> None:
         """Ends all writing: a later `write` waits for ever. Only a thread that ends the process may call it."""
         self._writing.acquire()
-
-
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Says which file an error of the disk kept from being written; the system does not."""
-    try:
-        yield
-    except OSError as error:
-        raise OSError(f"{path} not written: {error.strerror or error}") from error
 
 
 def _versions() -> str:

@@ -15,9 +15,10 @@ import jax
 from mdm_jax.evaluate.kept import KEPT_FILE
 from mdm_jax.files.faults import may_pass
 from mdm_jax.files.storage import Path, is_file, is_local, open_no_link
+from mdm_jax.layout import CHECKPOINTS_FOLDER, steps_in
 from mdm_jax.run.program_cache import program_cache
 from mdm_jax.train.loop import Diverged
-from mdm_jax.train.step_folders import set_aside, steps_in
+from mdm_jax.train.step_folders import set_aside
 
 T = TypeVar("T")
 CRASH_FILE = "crash.txt"
@@ -43,7 +44,7 @@ def confirmed(attempt: Callable[[], T], folder: Path, attempts: int, say: Callab
             say("an earlier attempt crashed: all programs are compiled anew")
             programs.compile_anew()
             _forget_losses_before_crash(folder)
-        before = set(steps_in(folder / "checkpoints"))
+        before = set(steps_in(folder / CHECKPOINTS_FOLDER))
         try:
             return attempt()
         except (Diverged, jax.errors.JaxRuntimeError) as error:
@@ -52,7 +53,7 @@ def confirmed(attempt: Callable[[], T], folder: Path, attempts: int, say: Callab
             reason = str(error).partition("\n")[0]
         say(f"{reason}; {programs.read} programs came from the cache: once more, with all of them compiled anew")
         programs.compile_anew()
-        _distrust(folder, set(steps_in(folder / "checkpoints")) - before, say)
+        _distrust(folder, set(steps_in(folder / CHECKPOINTS_FOLDER)) - before, say)
         return attempt()
 
 
@@ -61,7 +62,7 @@ def _distrust(folder: Path, steps: set[int], say: Callable[[str], None]) -> None
     if jax.process_index() != 0:
         return
     for step in sorted(steps):
-        aside = set_aside(folder / "checkpoints" / str(step))
+        aside = set_aside(folder / CHECKPOINTS_FOLDER / str(step))
         say(f"checkpoint {step} was computed by the same programs: it is {aside.name} now")
     (folder / KEPT_FILE).unlink(missing_ok=True)
 

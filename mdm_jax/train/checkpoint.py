@@ -21,7 +21,7 @@ from jax.experimental import multihost_utils
 from mdm_jax.files.faults import PASSING_STATUS
 from mdm_jax.files.storage import Path, is_local, make_folder, refuse_link
 from mdm_jax.spec.validation import require
-from mdm_jax.train.seal import Identity, fault, seal
+from mdm_jax.train.seal import Identity, seal_step, step_fault
 from mdm_jax.train.step_folders import NONE, newest_whole, remove_unfinished, set_aside
 
 T = TypeVar("T")
@@ -110,7 +110,7 @@ class Checkpoints:
             self._opened.close()
 
     def _seal(self, step: int) -> int:
-        seal(self._folder / str(step), step, self._identity)
+        seal_step(self._folder / str(step), step, self._identity)
         return step
 
     def _clear_the_way(self, passed: list[str]) -> int:
@@ -149,7 +149,7 @@ def read_step(folder: Path, step: int, like: T, identity: Identity) -> T:
 
 
 def _check_whole(folder: Path, step: int, identity: Identity) -> int:
-    wrong = fault(folder / str(step), step, identity)
+    wrong = step_fault(folder / str(step), step, identity)
     if wrong:
         fix = "remove that run's folder and train it again"
         raise ValueError(f"checkpoint {folder / str(step)} cannot be used: {wrong}: {fix}")

@@ -16,12 +16,12 @@ from typing import Any
 from mdm_jax.files.storage import Kind, Path, inside, is_local, kind, sync_folder, write_atomic
 
 READ_BYTES = 16 << 20
-SEAL = "sha256.json"
+SEAL_FILE = "sha256.json"
 FORMAT = 2
 CHANGED = "files are missing or unexpected"
 
 
-class Damaged(Exception):
+class BadStep(Exception):
     """What is wrong with a step, in a few words."""
 
 
@@ -33,7 +33,7 @@ class Identity:
     data_hash: str
 
 
-def seal(folder: Path, step: int, identity: Identity) -> None:
+def seal_step(folder: Path, step: int, identity: Identity) -> None:
     """Records what a finished step holds; when it returns, the step survives a power cut.
 
     Raises:
@@ -44,7 +44,7 @@ def seal(folder: Path, step: int, identity: Identity) -> None:
         _sync(folder, names)
     hashes = {name: _digest(folder / name) for name in names}
     content = {"format": FORMAT, "step": step, **dataclasses.asdict(identity), "files": hashes}
-    write_atomic(folder / SEAL, json.dumps({**content, "sha256": _hash_of(content)}, indent=0))
+    write_atomic(folder / SEAL_FILE, json.dumps({**content, "sha256": _hash_of(content)}, indent=0))
     if is_local(folder):
         sync_folder(folder.parent)
 
@@ -58,12 +58,12 @@ def seal_fault(folder: Path, step: int, identity: Identity) -> str:
     """
     try:
         _read(folder, step, identity)
-    except Damaged as damage:
+    except BadStep as damage:
         return str(damage)
     return ""
 
 
-def fault(folder: Path, step: int, identity: Identity) -> str:
+def step_fault(folder: Path, step: int, identity: Identity) -> str:
     """What is wrong with a step's seal or its files, in a few words; empty if the step is whole.
 
     Raises:
@@ -72,7 +72,7 @@ def fault(folder: Path, step: int, identity: Identity) -> str:
     """
     try:
         _check_files(folder, _read(folder, step, identity))
-    except Damaged as damage:
+    except BadStep as damage:
         return str(damage)
     return ""
 
@@ -88,7 +88,7 @@ def files_below(folder: Path) -> list[str]:
         for entry in pending.pop().iterdir():
             if kind(entry) is Kind.FOLDER:
                 pending.append(entry)
-            elif entry != folder / SEAL:
+            elif entry != folder / SEAL_FILE:
                 found.append(str(entry.relative_to(folder)))
     return sorted(found)
 
@@ -97,20 +97,20 @@ def _read(folder: Path, step: int, identity: Identity) -> dict[str, Any]:
     """What the seal says of the step's files, by name: in a seal that is whole, their hashes."""
     lies_there = kind(folder)
     if lies_there is not Kind.FOLDER:
-        raise Damaged(f"a {lies_there.value} and not a folder" if lies_there is not Kind.ABSENT else "absent")
-    if kind(folder / SEAL) is not Kind.FILE:
-        raise Damaged("never finished")
-    raw = (folder / SEAL).read_bytes()
+        raise BadStep(f"a {lies_there.value} and not a folder" if lies_there is not Kind.ABSENT else "absent")
+    if kind(folder / SEAL_FILE) is not Kind.FILE:
+        raise BadStep("never finished")
+    raw = (folder / SEAL_FILE).read_bytes()
     try:
         tree = json.loads(raw)
     except (ValueError, RecursionError) as error:
-        raise Damaged(f"unreadable ({error})") from None
+        raise BadStep(f"unreadable ({error})") from None
     if not isinstance(tree, dict):
-        raise Damaged(CHANGED)
+        raise BadStep(CHANGED)
     if "format" not in tree:
         return tree
     if tree.pop("sha256", None) != _hash_of(tree) or not isinstance(tree.get("files"), dict):
-        raise Damaged("its seal has changed")
+        raise BadStep("its seal has changed")
     _check_belongs(folder, tree, {"step": step, **dataclasses.asdict(identity)})
     return tree["files"]
 
@@ -132,11 +132,11 @@ def _check_belongs(folder: Path, tree: dict[str, Any], wanted: dict[str, Any]) -
 def _check_files(folder: Path, hashes: dict[str, Any]) -> None:
     names = files_below(folder)
     if sorted(hashes) != names or not names:
-        raise Damaged(CHANGED)
+        raise BadStep(CHANGED)
     for name in names:
         file = inside(folder, name)
         if kind(file) is not Kind.FILE or _digest(file) != hashes[name]:
-            raise Damaged(f"{name} has changed")
+            raise BadStep(f"{name} has changed")
 
 
 def _digest(path: Path) -> str:

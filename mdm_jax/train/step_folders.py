@@ -10,25 +10,12 @@ import re
 import shutil
 
 from mdm_jax.files.storage import Path, entries, free_name, is_local, refuse_link, sync_folder
-from mdm_jax.train.seal import Identity, fault, seal_fault
+from mdm_jax.layout import steps_in
+from mdm_jax.train.seal import Identity, seal_fault, step_fault
 
 NONE = -1
 UNFINISHED = re.compile(r"\d+\.orbax-checkpoint-tmp(-\d+)?", re.ASCII)
 """What orbax names a step while it writes it."""
-
-
-def steps_in(folder: Path) -> list[int]:
-    """Steps of the checkpoints below `folder`, the newest first; they may not be whole. Empty where there is none.
-
-    Raises:
-        ValueError: `folder`, or a step in it, is a link.
-        OSError: the folder cannot be read now.
-    """
-    refuse_link(folder)
-    steps = [entry for entry in entries(folder) if re.fullmatch(r"0|[1-9]\d*", entry.name, re.ASCII)]
-    for step in steps:
-        refuse_link(step)
-    return sorted((int(step.name) for step in steps), reverse=True)
 
 
 def newest_whole(folder: Path, identity: Identity) -> tuple[int, dict[int, str]]:
@@ -42,7 +29,7 @@ def newest_whole(folder: Path, identity: Identity) -> tuple[int, dict[int, str]]
     """
     found, bad = NONE, {}
     for step in steps_in(folder):
-        judge = fault if found == NONE else seal_fault
+        judge = step_fault if found == NONE else seal_fault
         wrong = judge(folder / str(step), step, identity)
         if wrong:
             bad[step] = wrong

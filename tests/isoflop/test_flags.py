@@ -49,4 +49,4 @@ def test_a_plan_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     limited = ["bash", "-c", 'ulimit -f 1; exec "$@"', "limited", sys.executable, *command]  # one block
     done = subprocess.run(limited, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1
-    assert done.stderr == f"isoflop.plan: [Errno 27] File too large: '{tmp_path / 'out' / 'plan.jsonl'}'\n"
+    assert done.stderr == f"isoflop.plan: {tmp_path / 'out' / 'plan.jsonl'} not written: File too large\n"

@@ -17,7 +17,7 @@ ASSEMBLY = {"train", "evaluate", "tasks"}
 DOORS = {"main", "run"}
 BESIDE = {"isoflop", "analysis"}
 TOP = {"experiments", "benchmarks", "tests", "constraints"}
-FACTS_ELSEWHERE = {"devices.accelerators", "run.parent", "train.seal", "train.step_folders"}
+FACTS_ELSEWHERE = {"devices.accelerators", "run.parent"}
 """Modules that load no jax and keep the rules of the facts, in a folder whose other modules stand higher."""
 
 OTHER_PACKAGES = {

@@ -35,7 +35,7 @@ from mdm_jax.spec import (
     to_json,
 )
 from mdm_jax.train.metrics import read_metrics
-from mdm_jax.train.seal import SEAL
+from mdm_jax.train.seal import SEAL_FILE
 
 ROOT = Path(__file__).resolve().parents[2]
 ON_FAILING_DISK = ("-c", "import sys; from failing_disk import run; sys.exit(run(sys.argv[1:]))")
@@ -189,7 +189,7 @@ def checkpoints(runs: Path, spec: RunSpec) -> list[int]:
     """The sealed steps."""
     folder = runs / spec.run_id / "checkpoints"
     named = (entry for entry in folder.iterdir() if entry.name.isdecimal())
-    return sorted(int(entry.name) for entry in named if (entry / SEAL).is_file())
+    return sorted(int(entry.name) for entry in named if (entry / SEAL_FILE).is_file())
 
 
 def killed_at(whole: Path, runs: Path, spec: RunSpec, step: int) -> Path:

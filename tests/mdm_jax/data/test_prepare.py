@@ -154,7 +154,8 @@ def test_a_full_disk_is_one_line_and_leaves_what_was_there(tmp_path):
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (100_000, 100_000))  # long before it can write
     said = process.communicate()[1]
     assert process.returncode == 1
-    assert said.startswith("error: [Errno 27] File too large")
+    assert said.startswith("error: ")
+    assert "File too large" in said
     assert said.count("\n") == 1
     assert content(data.directory) == before
 

@@ -28,7 +28,7 @@ from mdm_jax.files.lock import RUN_LOCK
 from mdm_jax.files.storage import as_path
 from mdm_jax.results import Status
 from mdm_jax.spec import Family, RunSpec
-from mdm_jax.train.seal import Identity, fault
+from mdm_jax.train.seal import Identity, step_fault
 
 ARM = Family.ARM
 
@@ -78,7 +78,7 @@ def test_a_full_disk_at_a_checkpoint(shop, whole, disk) -> None:
     assert full.errors == [f"mdm_jax: checkpoint {folder / '4'} not written: No space left on device"]
     assert "Traceback" not in full.said
     assert checkpoints(disk, spec) == [2]
-    assert fault(as_path(folder / "2"), 2, Identity(spec.spec_hash, result(disk, spec).data_hash)) == ""
+    assert step_fault(as_path(folder / "2"), 2, Identity(spec.spec_hash, result(disk, spec).data_hash)) == ""
     assert result(disk, spec).status is Status.RUNNING
     mount(disk, "remount,size=8m")
     assert "resumed at step 2" in shop.run(spec, disk).said
@@ -115,7 +115,7 @@ def test_a_file_size_limit_at_a_checkpoint(shop, whole, tmp_path) -> None:
     assert full.errors == [f"mdm_jax: checkpoint {folder / '12'} not written: File too large"]
     assert "Traceback" not in full.said
     assert checkpoints(tmp_path, spec) == [10]
-    assert fault(as_path(folder / "10"), 10, Identity(spec.spec_hash, result(tmp_path, spec).data_hash)) == ""
+    assert step_fault(as_path(folder / "10"), 10, Identity(spec.spec_hash, result(tmp_path, spec).data_hash)) == ""
     assert result(tmp_path, spec).status is Status.RUNNING
     assert "resumed at step 10" in shop.run(spec, tmp_path).said
     assert_same(outcome(tmp_path, spec), outcome(whole, spec))

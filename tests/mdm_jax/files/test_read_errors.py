@@ -32,7 +32,7 @@ from mdm_jax.run.record import Record
 from mdm_jax.spec import Family, RunSpec, to_json
 from mdm_jax.train.checkpoint import Checkpoints, read_step
 from mdm_jax.train.metrics import MetricsWriter, read_metrics
-from mdm_jax.train.seal import seal
+from mdm_jax.train.seal import seal_step
 from mdm_jax.train.step_folders import newest_whole, remove_unfinished, set_aside
 
 TRANSIENT = (errno.EIO, errno.ESTALE, errno.EACCES, errno.EMFILE)
@@ -58,7 +58,7 @@ def by_hand(folder: AnyPath, step: int) -> None:
     make_folder(folder / str(step) / "default")
     (folder / str(step) / "meta").write_bytes(b"meta %d" % step)
     (folder / str(step) / "default" / "d").write_bytes(b"data %d" % step)
-    seal(folder / str(step), step, ME)
+    seal_step(folder / str(step), step, ME)
 
 
 def damaged_newest(folder: AnyPath) -> None:

@@ -15,7 +15,7 @@ from saved_states import ME, restored, same, state
 from mdm_jax.files.storage import as_path
 from mdm_jax.spec import Family
 from mdm_jax.train.checkpoint import Checkpoints, read_step
-from mdm_jax.train.seal import SEAL, Identity, fault, seal
+from mdm_jax.train.seal import SEAL_FILE, Identity, seal_step, step_fault
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def folder(saved, tmp_path) -> Path:
 
 
 def wrong(step: Path) -> str:
-    return fault(as_path(step), int(step.name), ME)
+    return step_fault(as_path(step), int(step.name), ME)
 
 
 def names(folder: Path) -> list[str]:
@@ -100,16 +100,16 @@ def cut(step: Path) -> None:
 
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (empty, "never finished"),
-    "unsealed": (lambda step: (step / SEAL).unlink(), "never finished"),
+    "unsealed": (lambda step: (step / SEAL_FILE).unlink(), "never finished"),
     "flipped": (flip, "has changed"),
     "cut": (cut, "has changed"),
     "more": (lambda step: (step / "more").write_text("x"), "files are missing or unexpected"),
-    "cut seal": (lambda step: (step / SEAL).write_text('{"a": '), "unreadable"),
-    "empty seal": (lambda step: (step / SEAL).write_text(""), "unreadable"),
-    "deep seal": (lambda step: (step / SEAL).write_text("[" * 100_000), "unreadable"),
-    "binary seal": (lambda step: (step / SEAL).write_bytes(b"\xff\xfe"), "unreadable"),
-    "seal of nothing": (lambda step: (empty(step), seal(as_path(step), 5, ME)), "files are missing or unexpected"),
-    "seal that is no object": (lambda step: (step / SEAL).write_text("[]"), "files are missing or unexpected"),
+    "cut seal": (lambda step: (step / SEAL_FILE).write_text('{"a": '), "unreadable"),
+    "empty seal": (lambda step: (step / SEAL_FILE).write_text(""), "unreadable"),
+    "deep seal": (lambda step: (step / SEAL_FILE).write_text("[" * 100_000), "unreadable"),
+    "binary seal": (lambda step: (step / SEAL_FILE).write_bytes(b"\xff\xfe"), "unreadable"),
+    "seal of nothing": (lambda step: (empty(step), seal_step(as_path(step), 5, ME)), "files are missing or unexpected"),
+    "seal that is no object": (lambda step: (step / SEAL_FILE).write_text("[]"), "files are missing or unexpected"),
 }
 
 
@@ -170,7 +170,7 @@ def test_what_an_interrupted_save_left_is_cleared_and_strangers_stay(folder) -> 
 
 def test_steps_of_format_1_come_back_and_are_replaced_by_newer_ones(folder) -> None:
     for step in folder.iterdir():
-        (step / SEAL).write_text(json.dumps(json.loads((step / SEAL).read_text())["files"], indent=0))
+        (step / SEAL_FILE).write_text(json.dumps(json.loads((step / SEAL_FILE).read_text())["files"], indent=0))
     read, step, passed = restored(folder)
     assert read is not None
     assert (step, passed, same(read, state(5))) == (5, [], True)
@@ -183,7 +183,7 @@ def test_steps_of_format_1_come_back_and_are_replaced_by_newer_ones(folder) -> N
 
 def test_an_older_step_of_another_run_is_refused_too(folder) -> None:
     """Otherwise it would be deleted at one of the next steps."""
-    seal(as_path(folder / "3"), 3, Identity("6" * 64, ME.data_hash))
+    seal_step(as_path(folder / "3"), 3, Identity("6" * 64, ME.data_hash))
     with pytest.raises(ValueError, match=f"^checkpoint {folder}/3: spec_hash is 6+ there and 5+ in this run"):
         restored(folder)
     assert names(folder) == ["3", "5"]
@@ -227,7 +227,7 @@ def test_a_step_that_is_bad_again_gets_a_name_of_its_own(folder) -> None:
     for number in (1, 2):
         flip(folder / "5")
         assert restored(folder)[1] == 3
-        assert (folder / f"5.bad-{number}" / SEAL).is_file()
+        assert (folder / f"5.bad-{number}" / SEAL_FILE).is_file()
         checkpoints = Checkpoints(as_path(folder), ME)
         checkpoints.save(5, state(5))
         checkpoints.close()
@@ -244,9 +244,11 @@ def test_orbaxs_own_files_may_be_damaged_in_any_way(folder) -> None:
 
 def test_a_seal_that_names_files_elsewhere_is_refused(folder) -> None:
     (folder / "secret").write_text("x")
-    recorded = json.loads((folder / "5" / SEAL).read_text())["files"]
+    recorded = json.loads((folder / "5" / SEAL_FILE).read_text())["files"]  # alone, as format 1 has them
     for name in ("../secret", str(folder / "secret"), "default/../../secret", "C:\\secret"):
-        (folder / "5" / SEAL).write_text(json.dumps({**recorded, name: "0" * 64}))  # format 1 has no hash of its own
+        (folder / "5" / SEAL_FILE).write_text(
+            json.dumps({**recorded, name: "0" * 64})
+        )  # format 1 has no hash of its own
         assert wrong(folder / "5") == "files are missing or unexpected"
 
 

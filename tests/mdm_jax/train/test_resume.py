@@ -10,7 +10,7 @@ from running import Workshop, assert_same, checkpoints, ended, outcome, result, 
 
 from mdm_jax.results import Status
 from mdm_jax.spec import Family, RunSpec
-from mdm_jax.train.seal import SEAL
+from mdm_jax.train.seal import SEAL_FILE
 
 FEW, MANY = 2, 20
 UNFINISHED = ".orbax-checkpoint-tmp"
@@ -26,7 +26,7 @@ def unfinished(folder: Path) -> dict[str, int]:
     found = {}
     for entry in folder.iterdir() if folder.is_dir() else ():
         try:
-            if ".bad-" not in entry.name and not (entry / SEAL).exists():
+            if ".bad-" not in entry.name and not (entry / SEAL_FILE).exists():
                 found[entry.name] = changed(entry)
         except FileNotFoundError:
             continue  # renamed in this moment
@@ -41,7 +41,7 @@ def changed(path: Path) -> int:
 def spent(runs: Path, spec: RunSpec) -> float:
     """Seconds from the begin of the last attempt to its last checkpoint, by the times of its files."""
     folder = runs / spec.run_id
-    seal = folder / "checkpoints" / str(checkpoints(runs, spec)[-1]) / SEAL
+    seal = folder / "checkpoints" / str(checkpoints(runs, spec)[-1]) / SEAL_FILE
     return seal.stat().st_mtime - (folder / "spec.json").stat().st_mtime
 
 

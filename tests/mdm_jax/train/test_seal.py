@@ -21,7 +21,7 @@ from mdm_jax.run.execute import _begin
 from mdm_jax.spec import Family, RunSpec
 from mdm_jax.train.checkpoint import Checkpoints
 from mdm_jax.train.loop import Watch
-from mdm_jax.train.seal import SEAL, Identity, fault, files_below, seal
+from mdm_jax.train.seal import SEAL_FILE, Identity, files_below, seal_step, step_fault
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def step(tmp_path) -> Path:
     (folder / "default" / "deep").mkdir(parents=True)
     for name in ("meta", "default/d", "default/deep/e"):
         (folder / name).write_text(name)
-    seal(as_path(folder), 5, ME)
+    seal_step(as_path(folder), 5, ME)
     return folder
 
 
@@ -40,11 +40,11 @@ def hash_of(content: dict[str, object]) -> str:
 
 
 def wrong(step: Path, identity: Identity = ME) -> str:
-    return fault(as_path(step), int(step.name), identity)
+    return step_fault(as_path(step), int(step.name), identity)
 
 
 def test_what_a_seal_says(step) -> None:
-    said = json.loads((step / SEAL).read_text())
+    said = json.loads((step / SEAL_FILE).read_text())
     assert {name: said[name] for name in ("format", "step")} == {"format": 2, "step": 5}
     assert (said["spec_hash"], said["data_hash"]) == (ME.spec_hash, ME.data_hash)
     assert sorted(said["files"]) == ["default/d", "default/deep/e", "meta"] == files_below(as_path(step))
@@ -72,12 +72,12 @@ def test_a_renamed_step_is_refused(step) -> None:
 
 def test_no_flipped_bit_of_a_seal_goes_unnoticed(step) -> None:
     """A flip is damage, never another run; in the white space between values it is harmless."""
-    whole = (step / SEAL).read_bytes()
+    whole = (step / SEAL_FILE).read_bytes()
     harmless = 0
     for place in random.Random(0).sample(range(8 * len(whole)), 400):
         raw = bytearray(whole)
         raw[place // 8] ^= 1 << place % 8
-        (step / SEAL).write_bytes(raw)
+        (step / SEAL_FILE).write_bytes(raw)
         if not wrong(step):
             assert json.loads(raw) == json.loads(whole)
             harmless += 1
@@ -85,9 +85,9 @@ def test_no_flipped_bit_of_a_seal_goes_unnoticed(step) -> None:
 
 
 def with_content(step: Path, change: dict[str, object]) -> None:
-    content = json.loads((step / SEAL).read_text()) | change
+    content = json.loads((step / SEAL_FILE).read_text()) | change
     content.pop("sha256")
-    (step / SEAL).write_text(json.dumps({**content, "sha256": hash_of(content)}))
+    (step / SEAL_FILE).write_text(json.dumps({**content, "sha256": hash_of(content)}))
 
 
 @pytest.mark.parametrize("change", [{"format": 3}, {"format": 2.5}, {"step": None}])
@@ -105,7 +105,7 @@ def test_a_seal_without_the_files_hashes_is_damaged(step, files) -> None:
 
 def as_format_1(step: Path) -> None:
     """The seal as earlier versions wrote it."""
-    (step / SEAL).write_text(json.dumps(json.loads((step / SEAL).read_text())["files"], indent=0))
+    (step / SEAL_FILE).write_text(json.dumps(json.loads((step / SEAL_FILE).read_text())["files"], indent=0))
 
 
 def test_a_seal_of_format_1_is_taken_and_still_finds_damage(step) -> None:
@@ -117,7 +117,7 @@ def test_a_seal_of_format_1_is_taken_and_still_finds_damage(step) -> None:
 
 def test_everything_is_on_the_disk_before_the_seal_and_its_name_after_it(step, monkeypatch) -> None:
     """The calls that a power cut would test: each is made for real, and its order is noted."""
-    (step / SEAL).unlink()
+    (step / SEAL_FILE).unlink()
     order: list[str] = []
     fsync, replace = os.fsync, os.replace
 
@@ -131,10 +131,10 @@ def test_everything_is_on_the_disk_before_the_seal_and_its_name_after_it(step, m
 
     monkeypatch.setattr(os, "fsync", noted_fsync)
     monkeypatch.setattr(os, "replace", noted_replace)
-    seal(as_path(step), 5, ME)
+    seal_step(as_path(step), 5, ME)
     sealed = order.index("sealed")
     assert {"meta", "default", "default/d", "default/deep", "default/deep/e", "."} <= set(order[: sealed - 1])
-    assert order[sealed - 1].startswith(f".{SEAL}.")
+    assert order[sealed - 1].startswith(f".{SEAL_FILE}.")
     assert order[sealed + 1 :] == [".", ".."]
 
 
