@@ -5,29 +5,55 @@ process that a test starts sees what it asks for itself (`JAX_NUM_CPU_DEVICES`).
 """
 
 import os
+import re
 import signal
 from pathlib import Path
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before jax is imported, and for the processes that tests start
+# Set before jax is imported, and for the processes that tests start. Without its fusion emitters XLA compiles small
+# programs for a CPU in a third of the time. `running.workshop(as_for_users=True)` compiles with them.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 
 import jax
 import jaxtyping
 import pytest
+from beartype import BeartypeConf
+from beartype.claw import beartype_packages
+
+REPOSITORY = Path(__file__).resolve().parent.parent
 
 # A shell starts its background jobs with SIGINT ignored, and the processes that tests start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 jax.config.update("jax_num_cpu_devices", 8)
-jaxtyping.install_import_hook(["mdm_jax", "isoflop", "analysis"], "beartype.beartype")
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+# jaxtyping's wrapper takes longer than the short functions that it wraps. So only the modules that name shapes have it,
+# and those with names that they import for a type checker alone, which it leaves unchecked and beartype refuses.
+PACKAGES = ("mdm_jax", "isoflop", "analysis")
+BY_JAXTYPING = [
+    ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)
+    for package in PACKAGES
+    for path in (REPOSITORY / package).rglob("*.py")
+    if path.name != "__init__.py" and re.search(r"^from jaxtyping|^if TYPE_CHECKING", path.read_text(), re.MULTILINE)
+]
+beartype_packages(PACKAGES, conf=BeartypeConf(claw_is_pep526=False))
+jaxtyping.install_import_hook(BY_JAXTYPING, "beartype.beartype")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Executes one notebook in a kernel by default; `analysis/test_notebooks.py` runs the code of all in any case."""
+    for item in items:
+        if item.path.suffix == ".ipynb" and item.path.stem != "published_gap":
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory) -> None:
     """The processes that tests start share compiled programs with each other, and none with the user."""
-    os.environ["MDM_JAX_CACHE"] = str(tmp_path_factory.getbasetemp() / "cache")
+    session = tmp_path_factory.getbasetemp()
+    shared = session.parent if "PYTEST_XDIST_WORKER" in os.environ else session
+    os.environ["MDM_JAX_CACHE"] = str(shared / "cache")
 
 
 @pytest.fixture(scope="session")

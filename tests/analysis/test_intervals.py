@@ -1,5 +1,6 @@
 """One interval for one question: every door to the gap prints the same one for the same loss on the same sweep."""
 
+import inspect
 import json
 from pathlib import Path
 
@@ -7,11 +8,12 @@ import imitated_sweep
 import numpy as np
 import pytest
 
-from analysis import bootstrap, compute_gap, fit_isoflop, middle_of_overlap, read_runs
+from analysis import bootstrap, compute_gap, fit_isoflop, gap_sensitivity, middle_of_overlap, read_runs, write_report
 from analysis.gap.__main__ import main as gap_main
 from analysis.report.fits_json import as_json
 from analysis.report.headline import headline, text_summary
 from analysis.report.summary import Summary, summarise
+from analysis.sampling import DRAWS, SEED
 from isoflop.planfile import write_plan
 from isoflop.refine.__main__ import main as refine_main
 from mdm_jax.results import write_result
@@ -48,6 +50,12 @@ def from_the_command(source: Path, convention: str, capsys: pytest.CaptureFixtur
     rows = json.loads(capsys.readouterr().out)["gaps"]
     row = next(row for row in rows if row["law"] == "interpolated")
     return row["ratio"], row["lower"], row["upper"]
+
+
+def test_the_functions_behind_the_doors_draw_alike() -> None:
+    for door, number in {bootstrap: "n", gap_sensitivity: "draws", summarise: "n", write_report: "n"}.items():
+        parameters = inspect.signature(door).parameters
+        assert (parameters[number].default, parameters["seed"].default) == (DRAWS, SEED), door
 
 
 @pytest.mark.slow

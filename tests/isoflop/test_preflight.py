@@ -263,10 +263,13 @@ def command(folder, *flags, **environment):
     )
 
 
-def interrupted(folder, *flags, at):
+def interrupted(folder, *flags, at, **environment):
     """What the command has said, line by line, and its exit code; Ctrl-C reaches it when a line begins with `at`."""
     call = [sys.executable, "-m", "isoflop.preflight", str(folder), *flags]
-    with subprocess.Popen(call, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    environment = {**os.environ, **environment}
+    with subprocess.Popen(
+        call, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
         assert process.stderr is not None
         said = []
         for line in process.stderr:
@@ -313,8 +316,9 @@ def test_this_hosts_devices_stand_in_and_say_so(tmp_path):
     Ctrl-C stops it while the second shape compiles; the same command then compiles that one alone.
     """
     runs = tiny_plan(tmp_path)
+    quick = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # to compile
     flags = ("--topology", "v5e:2x2", "--mesh", "4x1", "--host")
-    said, code = interrupted(tmp_path, *flags, at="[2/2]")
+    said, code = interrupted(tmp_path, *flags, at="[2/2]", **quick)
     assert code == 130, said
     assert said[0] == "2 shapes of 4 runs on v5e:2x2"
     assert "[1/2] mdm 3x32, batch 16: compiling hardware.remat=none hardware.microbatches=1 (after 0 s)" in said
@@ -322,7 +326,7 @@ def test_this_hosts_devices_stand_in_and_say_so(tmp_path):
     assert said[-1].startswith(stop)
     assert not any("Traceback" in line for line in said)
     (first,) = json.loads((tmp_path / "preflight.json").read_text())["shapes"]
-    done = command(tmp_path, *flags, "--write")
+    done = command(tmp_path, *flags, "--write", **quick)
     assert done.returncode == 0, done.stderr
     assert "[1/2] mdm 3x32, batch 16: compiles (read from preflight.json)" in done.stderr
     assert done.stderr.count("compiling hardware.remat") == 1

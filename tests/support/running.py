@@ -114,6 +114,8 @@ class Workshop:
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_DISABLE_MOST_OPTIMIZATIONS": str(int(self.quick_to_compile)),
         }
+        if not self.quick_to_compile:
+            mine["XLA_FLAGS"] = ""
         return {**os.environ, **mine}
 
     def run(self, spec: RunSpec, runs: Path, *flags: str, **options: Any) -> Ended:
@@ -152,7 +154,7 @@ def workshop(factory: pytest.TempPathFactory, as_for_users: bool = False) -> Wor
 
     Args:
         factory: of temporary folders.
-        as_for_users: programs are optimised as they are for users; otherwise they are compiled in half the time.
+        as_for_users: programs are optimised as they are for users; otherwise they are compiled quickly.
     """
     session = factory.getbasetemp()
     root = (session.parent if "PYTEST_XDIST_WORKER" in os.environ else session) / f"workshop-{as_for_users:d}"
@@ -239,8 +241,8 @@ def assert_same(first: dict[str, Any], second: dict[str, Any]) -> None:
     assert not [name for name in first["arrays"] if first["arrays"][name] != second["arrays"][name]]
 
 
-def wait_until(happened: Callable[[], bool], process: subprocess.Popen) -> None:
-    """Returns at the moment when it has happened; the process is still at work then."""
+def wait_until(happened: Callable[[], bool], process: subprocess.Popen, every: float = 0.02) -> None:
+    """Returns when it has happened, which is looked for every so many seconds; the process is still at work then."""
     deadline = time.monotonic() + SECONDS
 
     def now() -> bool:
@@ -252,4 +254,4 @@ def wait_until(happened: Callable[[], bool], process: subprocess.Popen) -> None:
     while not now():
         assert process.poll() is None, f"ended with {process.returncode} before it could be interrupted"
         assert time.monotonic() < deadline, "did not happen"
-        time.sleep(0.002)
+        time.sleep(every)

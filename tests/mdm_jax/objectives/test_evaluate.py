@@ -125,7 +125,10 @@ def test_the_mesh_changes_nothing(family):
     assert dataclasses.astuple(other) == pytest.approx(dataclasses.astuple(one), rel=1e-5)
 
 
-@pytest.mark.parametrize("weighting", [w for w in Weighting if w is not Weighting.ELBO])
+OTHERS = [w for w in Weighting if w is not Weighting.ELBO]
+
+
+@pytest.mark.parametrize("weighting", [OTHERS[0], *(pytest.param(w, marks=pytest.mark.slow) for w in OTHERS[1:])])
 def test_the_weighting_of_the_training_loss_changes_nothing(weighting):
     """Whatever a run was trained on, what is compared is the NELBO."""
     plain = spec_of(Family.MDM, mc_samples=2)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from running import Ended, Workshop, checkpoints, ended, result, rows, start_two, wait_until, workshop
+from running import Ended, Workshop, checkpoints, ended, free_address, result, rows, start_two, wait_until, workshop
 
 from mdm_jax.files.lock import RUN_LOCK, is_held
 from mdm_jax.results import Status
@@ -31,10 +31,15 @@ def long_run(shop: Workshop) -> RunSpec:
     return dataclasses.replace(spec, evaluation=dataclasses.replace(spec.evaluation, batch=4, eval_tokens=256))
 
 
+def children(process: subprocess.Popen) -> list[int]:
+    """The process ids of those that the process has started."""
+    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True)
+    return [int(pid) for pid in listed.stdout.split()]
+
+
 def kill_machine(process: subprocess.Popen) -> None:
     """Kills the process and the one that it supervises, as the loss of a machine does."""
-    children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True)
-    for pid in [*map(int, children.stdout.split()), process.pid]:
+    for pid in [*children(process), process.pid]:
         os.kill(pid, signal.SIGKILL)
     process.wait(timeout=SECONDS)
     for pipe in (process.stdout, process.stderr):
@@ -117,6 +122,17 @@ def test_a_disk_that_fails_one_process_ends_both(shop, tmp_path, full) -> None:
     assert result(tmp_path, spec).status is Status.RUNNING
     assert "File too large" in result(tmp_path, spec).excluded_reason
     assert [ended(process).code for process in start_two(shop, spec, tmp_path)] == [0, 0]
+
+
+def test_a_process_that_jax_aborts_is_worth_a_retry(shop, tmp_path) -> None:
+    """jax ends a process so, from a thread of its own, when it misses another one."""
+    flags = ["--coordinator", free_address(), "--processes", "2", "--process-index", "1"]
+    supervisor = shop.start(shop.spec(Family.ARM, mesh_data=2), tmp_path, *flags)
+    wait_until(lambda: bool(children(supervisor)), supervisor)
+    os.kill(children(supervisor)[0], signal.SIGABRT)
+    end = ended(supervisor)
+    assert end.code == 42, end.said
+    assert end.errors == ["mdm_jax: ended by SIGABRT, as when another process is lost: the same command goes on"]
 
 
 def test_a_supervisor_that_is_killed_takes_its_run_along(shop, tmp_path) -> None:

@@ -22,17 +22,19 @@ def shop(tmp_path_factory) -> Workshop:
 def test_a_second_process_on_a_run_is_turned_away_and_the_lock_dies_with_the_first(shop, tmp_path) -> None:
     spec = shop.spec(Family.ARM)
     first = shop.start(spec, tmp_path)
-    wait_until(lambda: len(rows(tmp_path, spec)) >= 3, first)
+    wait_until(lambda: len(rows(tmp_path, spec)) >= 3, first, every=0.005)
     first.send_signal(signal.SIGSTOP)  # it holds the run, and takes no step until the second one has looked
-    second = shop.run(spec, tmp_path)
-    assert second.code == 42
-    folder = tmp_path / spec.run_id
-    reason = f"process {first.pid} is running it: wait for it, or stop it with kill {first.pid}"
-    assert second.errors == [f"mdm_jax: {folder}: {reason}"]
-    assert result(tmp_path, spec).attempts == 1
-    assert is_held(folder, RUN_LOCK)
-    first.kill()
-    ended(first)
+    try:
+        second = shop.run(spec, tmp_path)
+        assert second.code == 42
+        folder = tmp_path / spec.run_id
+        reason = f"process {first.pid} is running it: wait for it, or stop it with kill {first.pid}"
+        assert second.errors == [f"mdm_jax: {folder}: {reason}"]
+        assert result(tmp_path, spec).attempts == 1
+        assert is_held(folder, RUN_LOCK)
+    finally:
+        first.kill()
+        ended(first)
     assert not is_held(folder, RUN_LOCK)
     last = shop.run(spec, tmp_path)
     assert last.code == 0, last.said

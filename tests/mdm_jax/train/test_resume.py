@@ -67,7 +67,7 @@ def killed(shop: Workshop, spec: RunSpec, runs: Path, step: int, writing: bool, 
 
     process = shop.start(spec, runs)
     try:
-        wait_until(now, process)
+        wait_until(now, process, every=0.002)
         time.sleep(delay)
     finally:
         process.send_signal(signal.SIGKILL)

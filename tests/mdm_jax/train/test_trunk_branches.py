@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +21,8 @@ from running import (
     Workshop,
     assert_same,
     checkpoints,
-    ended,
     killed_at,
+    locked,
     outcome,
     result,
     rows,
@@ -82,31 +82,27 @@ class Trained:
     runs: list[RunSpec]
 
 
-def side_by_side(shop: Workshop, runs: Sequence[tuple[RunSpec, Path]]) -> None:
-    """Trains the runs, each in its folder, at the same time."""
-    plans = [folder / "plans" / f"{run.run_id}" for run, folder in runs]
-    processes = [shop.start(run, plan, "--runs", str(folder)) for (run, folder), plan in zip(runs, plans, strict=True)]
-    for (run, _), end in zip(runs, [ended(process) for process in processes], strict=True):
-        assert end.code == 0, end.said
-        if run.cell.parent_run_id:
-            assert f"begun at step {run.cell.parent_steps} of {run.cell.parent_run_id}" in end.said
+def train(shop: Workshop, run: RunSpec, folder: Path) -> None:
+    """Trains the run to its end, from its parent's last step if it has a parent."""
+    end = shop.run(run, folder / "plans" / run.run_id, "--runs", str(folder))
+    assert end.code == 0, end.said
+    if run.cell.parent_run_id:
+        assert f"begun at step {run.cell.parent_steps} of {run.cell.parent_run_id}" in end.said
 
 
 @pytest.fixture(scope="module")
-def trained(shop, tmp_path_factory) -> Callable[[Family], Trained]:
-    """A trunk of each family, trained once: the ARM's with one branch, the MDM's with two."""
-    done: dict[Family, Trained] = {}
+def trained(shop) -> Callable[[Family], Trained]:
+    """A trunk of each family, trained once in a session: the ARM's with one branch, the MDM's with two."""
 
     def make(family: Family) -> Trained:
-        if family not in done:
-            root = tmp_path_factory.mktemp(family.value)
-            made = Trained(root / "runs", root / "whole", trunk(shop, family, *STEPS[family]))
-            first, *others, last = made.runs
-            side_by_side(shop, [(first, made.folder), (alone(last), made.whole)])
-            side_by_side(shop, [(run, made.folder) for run in others])
-            side_by_side(shop, [(last, made.folder)])
-            done[family] = made
-        return done[family]
+        root = shop.root / f"trunk-{family.value}"
+        made = Trained(root / "runs", root / "whole", trunk(shop, family, *STEPS[family]))
+        with locked(shop.root / f"{root.name}.lock"):
+            if not root.exists():
+                train(shop, alone(made.runs[-1]), made.whole)
+                for run in made.runs:
+                    train(shop, run, made.folder)
+        return made
 
     return make
 
