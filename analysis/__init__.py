@@ -36,8 +36,12 @@ from analysis.surface.bootstrap import ParametricDraws, bootstrap_parametric
 from analysis.surface.fit import ParametricFit, fit_parametric
 
 if TYPE_CHECKING:
-    from analysis.figures.diagnostics import plot_clouds, plot_residuals
-    from analysis.figures.plots import plot_allocation, plot_gap, plot_isoflop, plot_loss
+    from analysis.figures.allocation import plot_allocation
+    from analysis.figures.clouds import plot_clouds
+    from analysis.figures.gap import plot_gap
+    from analysis.figures.isoflop import plot_isoflop
+    from analysis.figures.loss import plot_loss
+    from analysis.figures.residuals import plot_residuals
     from analysis.laws.envelope import Envelope, fit_envelope
     from analysis.report.write import write_report
     from analysis.runs.training_curves import read_curves
@@ -85,12 +89,12 @@ __all__ = [
 LATER = {
     "Envelope": "laws.envelope",
     "fit_envelope": "laws.envelope",
-    "plot_allocation": "figures.plots",
-    "plot_clouds": "figures.diagnostics",
-    "plot_gap": "figures.plots",
-    "plot_isoflop": "figures.plots",
-    "plot_loss": "figures.plots",
-    "plot_residuals": "figures.diagnostics",
+    "plot_allocation": "figures.allocation",
+    "plot_clouds": "figures.clouds",
+    "plot_gap": "figures.gap",
+    "plot_isoflop": "figures.isoflop",
+    "plot_loss": "figures.loss",
+    "plot_residuals": "figures.residuals",
     "read_curves": "runs.training_curves",
     "write_report": "report.write",
 }

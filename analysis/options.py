@@ -21,7 +21,7 @@ from analysis.minima.presets import PRESETS
 from analysis.runs.columns import ROLES
 from analysis.runs.load import read_runs
 from analysis.sampling import DRAWS, LEVEL, SEED, UNIT, UNITS
-from mdm_jax.command import Parser
+from mdm_jax.command import BAD, DONE, INTERRUPTED, Parser
 
 Answer = TypeVar("Answer")
 RECIPE = ("curve", "x", "log_loss", "window", "noise_sd", "weights", "scatter", "preset")
@@ -147,8 +147,12 @@ def answer(
     work: Callable[[argparse.Namespace], Answer],
     text: Callable[[Answer], str],
 ) -> int:
-    """Exit code of a command line: 0 with `work`'s answer on stdout, 1 with one line on stderr that says why not."""
+    """Exit code of a command line: 0 with `work`'s answer on stdout; else one line on stderr says why not.
+
+    It is 1 for what the user can mend, and 130 after Ctrl-C.
+    """
     given = made.parse_args(arguments)
+    module = made.prog.removeprefix("python -m ")
     try:
         found = work(given)
         if getattr(given, "json", False):
@@ -159,7 +163,9 @@ def answer(
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, OSError) as error:
-        module = made.prog.removeprefix("python -m ")
         print(f"{module}: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    return 0
+        return BAD
+    except KeyboardInterrupt:
+        print(f"{module}: stopped by Ctrl-C", file=sys.stderr)
+        return INTERRUPTED
+    return DONE

@@ -58,8 +58,7 @@ def check(
         findings += single_run_findings(fit)
     if draws is not None:
         findings += _lost_draws(draws)
-    findings += [finding for gap in gaps for finding in floor_findings(gap)]
-    findings += disagreements(law_rows(gaps))
+    findings += [*floor_findings(gaps), *disagreements(law_rows(gaps))]
     return in_order(findings)
 
 

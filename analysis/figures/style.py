@@ -5,8 +5,7 @@ Figures are built with matplotlib's object interface, so that importing or drawi
 
 import io
 import math
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,15 +14,23 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from analysis.wording import count, scientific
-from mdm_jax.files.storage import as_path, write_atomic
 
 FAMILY_COLOURS = {"arm": "#0072B2", "mdm": "#D55E00"}
 """Okabe and Ito's blue and vermillion."""
 OTHER_COLOUR = "#009E73"
 INK, MUTED, FAINT = "#1f2328", "#59636e", "#d8dee4"
+DASHED, DOTTED = (0, (4, 3)), (0, (1, 1.6))
+SHADE: dict[str, Any] = {"color": FAINT, "alpha": 0.45, "lw": 0, "zorder": 0}
+"""The strip of losses that both families reach."""
+HALO = [withStroke(linewidth=3, foreground="white")]
+ENTRY_INCHES = 1.32
+"""Width of a legend's entry: one figure's seven make a row, and one panel's four."""
+ERROR_BAR: dict[str, Any] = {"elinewidth": 1.2, "capsize": 2.5, "zorder": 4}
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9.5,
@@ -79,26 +86,31 @@ def family_colour(family: str) -> str:
 
 def budget_colours(budgets: np.ndarray) -> dict[float, str]:
     """Colour of each budget, dark for small and light for large (viridis, safe for the colour-blind)."""
-    ranks = np.linspace(0.0, 0.82, len(budgets)) if len(budgets) > 1 else np.zeros(1)
+    ranks = np.linspace(0.0, 0.78, len(budgets)) if len(budgets) > 1 else np.zeros(1)
     colours = mpl.colormaps["viridis"](ranks)
     return {float(b): to_hex(c) for b, c in zip(np.sort(budgets), colours, strict=True)}
 
 
-def log_axis(axes: Axes, which: str, low: float, high: float, unit: str = "flops") -> None:
-    """A log axis from low to high with readable ticks.
+def log_axis(axes: Axes, which: str, unit: str, margin: float = 0.06, headroom: float = 0.0) -> None:
+    """A log axis around what is drawn so far, with readable ticks. What is drawn later does not move it.
 
     Args:
-        axes: to set up.
+        axes: to set up; panels that share the axis with it count as drawn.
         which: "x" or "y".
-        low: lower end, positive.
-        high: upper end.
         unit: how ticks read: "flops" (3×10⁹), "count" (30M) or "plain" (2.5).
+        margin: at both ends, as a share of the log range.
+        headroom: more room at the upper end, as a share of the log range.
     """
-    axis = axes.xaxis if which == "x" else axes.yaxis
-    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
-    (axes.set_xlim if which == "x" else axes.set_ylim)(low, high)
+    shared = axes.get_shared_x_axes() if which == "x" else axes.get_shared_y_axes()
+    boxes = [panel.dataLim for panel in shared.get_siblings(axes)]
+    side = "xy".index(which)
+    low, high = np.log(min(box.minpos[side] for box in boxes)), np.log(max(box.max[side] for box in boxes))
+    edge = max(margin * (high - low), 0.01)
+    limits = float(np.exp(low - edge)), float(np.exp(high + edge + headroom * (high - low)))
+    axes.set(**{f"{which}scale": "log", f"{which}lim": limits})
     label = {"flops": scientific, "count": count, "plain": _plain_label}[unit]
-    axis.set_major_locator(FixedLocator(_ticks(low, high, 3 if unit == "flops" else 4)))
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_locator(FixedLocator(_ticks(*limits, 3 if unit == "flops" else 4)))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: label(value)))
 
@@ -116,9 +128,23 @@ def _ticks(low: float, high: float, fewest: int) -> list[float]:
     return [float(f"{v:.6g}") for v in np.arange(np.ceil(low / step) * step, high, step)]
 
 
-def legend_columns(entries: int, panels: int) -> int:
-    """Columns of a legend below so many panels: rows of about equal length that are not wider than the figure."""
-    return math.ceil(entries / math.ceil(entries / (4 if panels == 1 else 6)))
+def budget_legend(figure: Figure, colours: dict[float, str], others: Sequence[Line2D] = ()) -> None:
+    """A legend of the budgets' colours and of other marks below the panels, in rows that fit the figure's width."""
+    style = dict[str, Any](marker="o", mec="white", mew=0.5, ms=5, lw=1.6)
+    handles = [Line2D([], [], color=colour, label=scientific(budget), **style) for budget, colour in colours.items()]
+    handles += others
+    rows = math.ceil(len(handles) / int(figure.get_figwidth() / ENTRY_INCHES))
+    columns = math.ceil(len(handles) / rows)
+    by_rows = [handle for column in range(columns) for handle in handles[column::columns]]  # matplotlib fills columns
+    spaces = {"columnspacing": 1.4, "handletextpad": 0.6}
+    title = {"title": "budget (FLOPs)", "title_fontsize": 8.5}
+    figure.legend(handles=by_rows, loc="outside lower center", ncols=columns, **title, **spaces)
+
+
+def empty(figure: Picture, message: str) -> Picture:
+    """The figure with a message in place of panels."""
+    figure.text(0.5, 0.5, message, ha="center", va="center", color=MUTED)
+    return figure
 
 
 def _plain_label(value: float) -> str:
@@ -127,20 +153,11 @@ def _plain_label(value: float) -> str:
     return f"{value:,.0f}" if value >= 1e3 else f"{value:.4g}"
 
 
-def padded(values: np.ndarray, share: float = 0.06) -> tuple[float, float]:
-    """Limits of a log axis around positive values, with a margin on both sides."""
-    low, high = float(np.log(np.min(values))), float(np.log(np.max(values)))
-    margin = max(share * (high - low), 0.01)
-    return float(np.exp(low - margin)), float(np.exp(high + margin))
-
-
-def save(figure: Figure, folder: str | os.PathLike[str], name: str) -> str:
-    """Writes `<name>.svg` and `<name>.png` (200 dpi) and returns the SVG's text."""
+def rendered(figure: Figure) -> dict[str, bytes]:
+    """The figure as "svg" and as "png" (200 dpi)."""
     svg, png = io.BytesIO(), io.BytesIO()
     with styled():
         figure.savefig(svg, format="svg", metadata={"Date": None})
         figure.set_layout_engine("none")  # its places stand, and finding them takes a third of the time
         figure.savefig(png, format="png", dpi=200)
-    write_atomic(as_path(folder) / f"{name}.svg", svg.getvalue())
-    write_atomic(as_path(folder) / f"{name}.png", png.getvalue())
-    return svg.getvalue().decode()
+    return {"svg": svg.getvalue(), "png": png.getvalue()}

@@ -26,27 +26,25 @@ ROUNDING = 1e-12
 
 @dataclass(frozen=True, repr=False)
 class GapPoint:
-    """The compute ratio MDM / ARM at one loss, with its interval and its support."""
+    """The compute ratio MDM / ARM at one loss (nats per token), its interval and its support; nan where unknown."""
 
     law: str
     convention: str
     loss: float
-    """nats per token."""
     flops_arm: float
     flops_mdm: float
     ratio: float
-    """nan where the law says nothing."""
     lower: float
     upper: float
     support: str
     """"interpolated" where both families' minima reach the loss, else "extrapolated"."""
 
     def __str__(self) -> str:
-        place = f"at a loss of {significant(self.loss, 4)} nats per token ({LAWS[self.law]}, "
-        known = "both families measured)" if self.support == INTERPOLATED else "extrapolated)"
+        place = f"at a loss of {significant(self.loss, 4)} nats per token"
         if np.isnan(self.ratio):
-            return f"no gap {place}{known}"
-        return f"gap {with_interval(self.ratio, self.lower, self.upper)} {place}{known}"
+            return f"no gap {place}: the law ({LAWS[self.law]}) says nothing there"
+        known = "both families measured" if self.support == INTERPOLATED else "extrapolated"
+        return f"gap {with_interval(self.ratio, self.lower, self.upper)} {place} ({LAWS[self.law]}, {known})"
 
     __repr__ = __str__
 
@@ -95,6 +93,8 @@ class GapCurve:
         Raises:
             ValueError: the loss is not a finite positive number.
         """
+        if not 0 < loss < np.inf:
+            raise ValueError(f"loss = {loss}: must be a finite positive number, in nats per token")
         return gap_between(self.pair, "loss", np.array([loss]), self.level).points()[0]
 
     def points(self) -> list[GapPoint]:
@@ -144,23 +144,13 @@ def compute_gap(
             interpolate in, a floor that is missing, superfluous or not below every loss, families that are swapped,
             or draws that are too few for the level or of another fit than the minima.
     """
-    _check(at, level)
+    check_arguments(at, level)
     return gap_between(pair_of((arm, mdm), law, floor, draws, level), at, grid, level)
 
 
 def gap_between(pair: LawPair, at: str, grid: np.ndarray | None, level: float) -> GapCurve:
-    """Ratio of compute at equal loss between two laws, with its interval and its support.
-
-    Args:
-        pair: the ARM's and the MDM's laws and their draws.
-        at: what `grid` holds: "loss" (nats per token) or "flops" (the ARM's).
-        grid: where to evaluate, [G]; by default all measured losses at which both laws may be read.
-        level: of the interval.
-
-    Raises:
-        ValueError: an unknown `at`, a level or a grid out of range, or too few draws for the level.
-    """
-    _check(at, level)
+    """The gap between two laws; `at`, `grid` and `level` as in `compute_gap`, and with the same errors."""
+    check_arguments(at, level)
     log_l, log_c = _grid(pair, at, grid)
     log_arm, log_mdm = (law.log_flops(log_l)[0] for law in pair.laws)
     shared = overlap(*pair.sides)
@@ -198,7 +188,8 @@ def middle_of_overlap(arm: Frontier, mdm: Frontier) -> float | None:
     return None if shared is None else float(np.sqrt(shared[0] * shared[1]))
 
 
-def _check(at: str, level: float) -> None:
+def check_arguments(at: str, level: float) -> None:
+    """Raises a ValueError for an unknown `at`, or a level out of range."""
     if at not in ("loss", "flops"):
         raise ValueError(f"at = {at!r}: must be 'loss' or 'flops'")
     if not 0 < level < 1:

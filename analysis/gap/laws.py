@@ -106,7 +106,7 @@ def check_floor(sides: Sides, floor: float) -> None:
         raise ValueError(f"floor = {floor:g}: must be from 0 to below the lowest loss, {lowest:.4g}")
 
 
-def _curves(kind: str, minima: Sequence[Minima], _: float | None) -> list[Law]:
+def _interpolations(kind: str, minima: Sequence[Minima], _: float | None) -> list[Law]:
     return [Interpolation(*side, kind) for side in minima]
 
 
@@ -127,15 +127,15 @@ def _own_floors(minima: Sequence[Minima], _: float | None) -> list[Law]:
 ARM, MDM, BOTH = slice(0, 1), slice(1, 2), slice(0, 2)
 FIVE = "has five parameters, so it needs five minima in all"
 THREE = "has three parameters a family, so it needs three minima of each"
-_ALL = (
-    GapLaw(LawName.INTERPOLATED, partial(_curves, CUBIC)),
-    GapLaw(LawName.PIECEWISE_LINEAR, partial(_curves, LINEAR)),
+_LAWS = (
+    GapLaw(LawName.INTERPOLATED, partial(_interpolations, CUBIC)),
+    GapLaw(LawName.PIECEWISE_LINEAR, partial(_interpolations, LINEAR)),
     GapLaw(LawName.POWER_LAW, _power_laws),
     GapLaw(LawName.SHARED_FLOOR, _one_floor, (BOTH,), (2, 5), FIVE),
     GapLaw(LawName.OWN_FLOORS, _own_floors, (ARM, MDM), (3, 6), THREE),
     GapLaw(LawName.GIVEN_FLOOR, _one_floor, takes_floor=True),
 )
-GAP_LAWS: dict[str, GapLaw] = {law.name: law for law in _ALL}
+GAP_LAWS: dict[str, GapLaw] = {law.name: law for law in _LAWS}
 """The laws through minima, by name."""
 
 
@@ -148,12 +148,7 @@ def usable_laws(sides: Sides, laws: Sequence[str]) -> list[str]:
 
 
 def pair_of(sides: Sides, law: str, floor: float | None, draws: Bootstrap | None, level: float) -> LawPair:
-    """Both families' laws through their minima and, with draws, through every draw of them.
-
-    Raises:
-        ValueError: an unknown law, minima that are too few for it or of families or conventions that do not belong
-            together, a floor that is missing, superfluous or too high, or draws that are too few or of other minima.
-    """
+    """Both families' laws through their minima and, with draws, through every draw; `compute_gap` lists the errors."""
     if law not in GAP_LAWS:
         raise ValueError(f"law = {law!r}: must be one of {', '.join(GAP_LAWS)}")
     kind = GAP_LAWS[law]

@@ -45,7 +45,7 @@ def gap_sensitivity(
     draws: int | Bootstrap = DRAWS,
     seed: int = SEED,
     level: float = LEVEL,
-    surfaces: tuple[Surfaces | None, str] | None = None,
+    surfaces: Surfaces | None = None,
 ) -> pd.DataFrame:
     """One row a choice of curve, convention and law, with the gap there or the reason why there is none.
 
@@ -90,12 +90,11 @@ def gap_sensitivity(
                 rows.append(_row(_choice(curve, convention, law, floor), read))
     if LawName.PARAMETRIC in laws:
         n, start = (own.n, own.seed) if own is not None else (0, seed)
-        fitted, refusal = surfaces or fit_surfaces(without_window(fit.runs), n, start)
+        fitted = surfaces or fit_surfaces(without_window(fit.runs), n, start)
         for convention in conventions:
-            choice = _choice(SURFACE, convention, LawName.PARAMETRIC.value, None)
             sides = fit.frontier("arm", convention), fit.frontier("mdm", convention)
-            surface_row = _row(choice, partial(fitted.gap, sides, at, grid, level)) if fitted else None
-            rows.append(surface_row or choice | {"reason": refusal})
+            choice = _choice(SURFACE, convention, LawName.PARAMETRIC.value, None)
+            rows.append(_row(choice, partial(fitted.gap, sides, at, grid, level)))
     return pd.DataFrame(rows)
 
 

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.gap.curve import GRID_POINTS, GapCurve, gap_between
+from analysis.gap.curve import GRID_POINTS, GapCurve, check_arguments, gap_between
 from analysis.gap.laws import LawPair, Sides
 from analysis.laws.floors import Floor, reaches_bound
 from analysis.laws.frontier import Frontier
 from analysis.laws.names import LawName
+from analysis.minima.bootstrap import check_draws
 from analysis.runs.columns import ROLES
 from analysis.sampling import LEVEL, PARAMETRIC_DRAWS
 from analysis.surface.bootstrap import ParametricDraws, bootstrap_parametric
@@ -43,27 +44,53 @@ def fit_families(runs: pd.DataFrame, families: Iterable[str]) -> tuple[dict[str,
 
 @dataclass(frozen=True, eq=False)
 class Surfaces:
-    """The ARM's and the MDM's converged fits, and their draws."""
+    """The ARM's and the MDM's fits and their draws, or the reason why a family has no surface."""
 
-    fits: tuple[ParametricFit, ParametricFit]
-    draws: tuple[ParametricDraws, ParametricDraws] | None
+    fits: tuple[ParametricFit, ParametricFit] | None
+    draws: tuple[ParametricDraws, ParametricDraws] | None = None
+    reason: str = ""
+
+    def pair(self, sides: Sides, level: float) -> LawPair:
+        """Both frontiers, with FLOPs counted as in the minima; for the errors see `parametric_gap`."""
+        if self.fits is None:
+            raise ValueError(self.reason)
+        for side, fit in zip(sides, self.fits, strict=True):
+            if not len(side.loss):
+                raise ValueError(f"{side.family}: no usable minimum, so nothing says where the gap is supported")
+            if not fit.converged:
+                raise ValueError(f"{side.family}: the parametric fit is not converged: {fit.reason}")
+        arm, mdm = (fit.frontier(side.convention) for fit, side in zip(self.fits, sides, strict=True))
+        drawn, intervals = None, [Floor().interval] * 2
+        if self.draws is not None:
+            first, second = self.draws
+            if first.n != second.n:
+                raise ValueError(f"draws: {first.n} and {second.n}; both families need the same number")
+            check_draws(first.n, level)
+            drawn = first.frontier(arm.cost), second.frontier(mdm.cost)
+            intervals = [side.intervals()["E"] for side in self.draws]
+        floors = [_floor(*known) for known in zip(self.fits, intervals, sides, strict=True)]
+        return LawPair(LawName.PARAMETRIC, sides, (arm, mdm), drawn, (floors[0], floors[1]))
 
     def gap(self, sides: Sides, at: str, grid: np.ndarray | None, level: float) -> GapCurve:
         """`parametric_gap` of these."""
-        return parametric_gap(*sides, self.fits, at, grid, self.draws, level)
+        check_arguments(at, level)
+        pair = self.pair(sides, level)
+        if at == "flops" and grid is None:
+            grid = np.geomspace(sides[0].flops.min(), sides[0].flops.max(), GRID_POINTS)
+        return gap_between(pair, at, grid, level)
 
 
-def fit_surfaces(runs: pd.DataFrame, draws: int, seed: int) -> tuple[Surfaces | None, str]:
-    """Both families' surfaces with draws (unit="run", at most PARAMETRIC_DRAWS), or None and why one has none."""
+def fit_surfaces(runs: pd.DataFrame, draws: int, seed: int) -> Surfaces:
+    """Both families' surfaces with draws (unit="run", at most PARAMETRIC_DRAWS), if both have one."""
     fits, doubts = fit_families(runs, ROLES)
     if doubts:
         family, doubt = next(iter(doubts.items()))
-        return None, f"{family_name(family)}: {doubt}"
+        return Surfaces(None, reason=f"{family_name(family)}: {doubt}")
     pair = fits["arm"], fits["mdm"]
     if not draws:
-        return Surfaces(pair, None), ""
+        return Surfaces(pair)
     arm, mdm = (bootstrap_parametric(fit, "run", min(draws, PARAMETRIC_DRAWS), seed) for fit in pair)
-    return Surfaces(pair, (arm, mdm)), ""
+    return Surfaces(pair, (arm, mdm))
 
 
 def parametric_gap(
@@ -90,24 +117,10 @@ def parametric_gap(
         ValueError: an unknown `at`, conventions that differ or under which the runs tell no FLOPs per token, a fit that
             is not converged, no minima, or draws that differ in length or are too few for the level.
     """
-    for side, fit in zip((arm, mdm), fits, strict=True):
-        if not len(side.loss):
-            raise ValueError(f"{side.family}: no usable minimum, so nothing says where the gap is supported")
-        if not fit.converged:
-            raise ValueError(f"{side.family}: the parametric fit is not converged: {fit.reason}")
-    if draws is not None and draws[0].n != draws[1].n:
-        raise ValueError(f"draws: {draws[0].n} and {draws[1].n}; both families need the same number")
-    sides = arm, mdm
-    laws = fits[0].frontier(arm.convention), fits[1].frontier(mdm.convention)
-    drawn = None if draws is None else (draws[0].frontier(laws[0].cost), draws[1].frontier(laws[1].cost))
-    floors = _floor(fits[0], draws and draws[0], arm), _floor(fits[1], draws and draws[1], mdm)
-    if at == "flops" and grid is None:
-        grid = np.geomspace(arm.flops.min(), arm.flops.max(), GRID_POINTS)
-    return gap_between(LawPair(LawName.PARAMETRIC, sides, laws, drawn, floors), at, grid, level)
+    return Surfaces(fits, draws).gap((arm, mdm), at, grid, level)
 
 
-def _floor(fit: ParametricFit, draws: ParametricDraws | None, side: Frontier) -> Floor:
-    """A surface's E, and what its draws tell of it."""
-    interval = Floor().interval if draws is None else draws.intervals()["E"]
+def _floor(fit: ParametricFit, interval: tuple[float, float], side: Frontier) -> Floor:
+    """A surface's E, and what the interval over its draws tells of it."""
     undetermined = fit.floor_vanished or reaches_bound(interval, fit.E, side.loss_range[0])
     return Floor(fit.E, False, interval, fit.floor_vanished, undetermined)

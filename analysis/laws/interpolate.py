@@ -37,8 +37,8 @@ class Interpolation(Law):
 
     @property
     def support(self) -> tuple[float, float]:
-        """The lowest log loss of the minima, and the cheapest one's: no curve is read where nothing was measured."""
-        return float(np.nanmin(self.log_l)), float(self.log_l[0, np.nanargmin(self.log_c[0])])
+        """The lowest log loss of the first draw's minima, and its cheapest one's: what lies between was measured."""
+        return float(np.nanmin(self.log_l[0])), float(self.log_l[0, np.nanargmin(self.log_c[0])])
 
     def log_loss(self, log_flops: np.ndarray) -> np.ndarray:
         """Log loss [n, G] at log FLOPs, [G] or [n, G]."""
@@ -48,7 +48,7 @@ class Interpolation(Law):
         """Log FLOPs [n, G] that reach a log loss, [G] or [n, G]."""
         return self._read(_Curve.log_flops, log_loss)
 
-    def _read(self, read: "Callable[[_Curve, np.ndarray], np.ndarray]", places: np.ndarray) -> np.ndarray:
+    def _read(self, read: Callable[["_Curve", np.ndarray], np.ndarray], places: np.ndarray) -> np.ndarray:
         """`read` on the minima that count, for all draws at once that share which these are."""
         places = np.broadcast_to(places, (len(self.log_c), np.shape(places)[-1]))
         out = np.full(places.shape, np.nan)

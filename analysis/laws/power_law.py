@@ -124,13 +124,12 @@ def fit_power_law(c: np.ndarray, y: np.ndarray, weights: np.ndarray | None = Non
     w = np.ones_like(x) if weights is None else np.asarray(weights, np.float64)
     if w.shape != x.shape or not (np.isfinite(w).all() and (w > 0).all()):
         raise ValueError(f"weights: must be {x.shape[0]} finite positive numbers")
-    w = w / w.mean()
-    center = float((w * x).sum() / w.sum())
+    w, dof = w / w.mean(), len(x) - 2
+    center = float(np.average(x, weights=w))
     spread = float((w * (x - center) ** 2).sum())
     slope = float((w * (x - center) * z).sum() / spread)
-    level = float((w * z).sum() / w.sum())
+    level = float(np.average(z, weights=w))
     residual = z - level - slope * (x - center)
-    dof = len(x) - 2
     variance = float((w * residual**2).sum() / dof) if dof else float("nan")
     jacobian = np.array([[1.0, -center], [0.0, 1.0]])
     covariance = jacobian @ np.diag([variance / w.sum(), variance / spread]) @ jacobian.T

@@ -45,14 +45,14 @@ class SaturatingPowerLaw(Law):
 
 @dataclass(frozen=True, eq=False)
 class DrawnLaws(Law):
-    """n draws of a family's law: log (loss - floor) = level + slope * log C. The floor is 0 for power laws."""
+    """n draws of a family's law, log (loss - floor) = level + slope * log C; a draw whose loss does not fall has none.
+
+    The fields are [n] each, the floor in nats per token; it is 0 for power laws.
+    """
 
     level: np.ndarray
-    """[n]."""
     slope: np.ndarray
-    """[n]; a draw whose loss does not fall has no law."""
     floor: np.ndarray
-    """[n], nats per token."""
 
     def log_loss(self, log_flops: np.ndarray) -> np.ndarray:
         """Log loss [n, G] at log FLOPs, [G] or [n, G]."""

@@ -1,5 +1,7 @@
 """What a report's losses are: a likelihood or a bound on one, of which tokens, and by which FLOPs budgets count."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 
@@ -10,55 +12,56 @@ from analysis.wording import CONVENTIONS, count, family_name
 KINDS = {"nll": "NLL", "nelbo": "NELBO"}
 SAID = {"nll": "a negative log-likelihood", "nelbo": "a NELBO, an upper bound on the negative log-likelihood"}
 USUAL = {"arm": "nll", "mdm": "nelbo"}
+MEASURED = {"vocab_size": "a vocabulary of {}", "seq_len": "{} tokens a sequence", "eval_tokens": "{} evaluated"}
 
 
-def loss_kind(runs: pd.DataFrame, family: str) -> str:
-    """NLL or NELBO as the family's usable runs say it, with a question mark where they do not; as tables have it."""
-    kinds = _kinds(runs, family)
-    if not kinds:
-        return f"{KINDS[USUAL[family]]}?" if family in USUAL else "–"
-    return " and ".join(KINDS.get(kind, kind) for kind in kinds)
+@dataclass(frozen=True)
+class Losses:
+    """What a page says of the losses of a run table."""
+
+    kinds: dict[str, str]
+    """NLL or NELBO by family, as its usable runs say it; with a question mark where they do not."""
+    families: list[str]
+    """What each family's loss is, in words."""
+    bound_against_likelihood: bool
+    """Whether the MDM's loss is a bound and the ARM's a likelihood."""
+    tokens: list[str]
+    """Of which tokens the losses are."""
+    budgets: str
+    """By which FLOPs budgets count, a sentence."""
 
 
-def _kinds(runs: pd.DataFrame, family: str) -> list[str]:
+def describe_losses(runs: pd.DataFrame) -> Losses:
+    """What each family's loss is, what equal losses then mean, of which tokens, and what budgets count."""
     used = usable_runs(runs)
-    return sorted(set(used.loc[used["family"] == family, "loss_kind"]) - {""})
+    told: dict[str, list[str]] = {role: [] for role in USUAL}
+    for family, rows in used.groupby("family", sort=False):
+        told[str(family)] = sorted(set(rows["loss_kind"]) - {""})
+    kinds = {family: _short(family, own) for family, own in told.items()}
+    known = {role: told[role] or [USUAL[role]] for role in USUAL if role in set(runs["family"])}
+    families = []
+    for role, own in known.items():
+        said = " or ".join(SAID.get(kind, kind) for kind in own)
+        families.append(f"the {family_name(role)}'s is {said}{'' if told[role] else ' (the runs do not say)'}")
+    bound = known == {role: [kind] for role, kind in USUAL.items()}
+    return Losses(kinds, families, bound, _tokens(used), _budgets(runs))
 
 
-def losses_text(runs: pd.DataFrame) -> str:
-    """Plain text: what each family's loss is, what equal losses then mean, of which tokens, and what budgets count."""
+def _short(family: str, kinds: list[str]) -> str:
+    if kinds:
+        return " and ".join(KINDS.get(kind, kind) for kind in kinds)
+    return f"{KINDS[USUAL[family]]}?" if family in USUAL else "–"
+
+
+def _tokens(used: pd.DataFrame) -> list[str]:
     said = []
-    for family in (role for role in USUAL if role in set(runs["family"])):
-        kinds = _kinds(runs, family) or [USUAL[family]]
-        guess = "" if _kinds(runs, family) else " (the runs do not say)"
-        said.append(f"the {family_name(family)}'s is {' or '.join(SAID.get(kind, kind) for kind in kinds)}{guess}")
-    text = f"Losses are nats per token: {', '.join(said)}. " if said else ""
-    if (
-        (_kinds(runs, "mdm") or ["nelbo"]) == ["nelbo"]
-        and (_kinds(runs, "arm") or ["nll"]) == ["nll"]
-        and len(said) == 2
-    ):
-        text += (
-            "The gap is the compute at which the MDM's bound, not its likelihood, equals the ARM's likelihood: in "
-            "likelihoods it may be smaller, and no interval holds by how much. "
-        )
-    return (text + _tokens(runs) + _budgets(runs)).strip()
-
-
-def _tokens(runs: pd.DataFrame) -> str:
-    used = usable_runs(runs)
-    parts = []
-    for column, before, after in (
-        ("vocab_size", "a vocabulary of ", ""),
-        ("seq_len", "", " tokens a sequence"),
-        ("eval_tokens", "", " evaluated"),
-    ):
+    for column, words in MEASURED.items():
         known = np.unique(numbers(used, column))
         known = known[np.isfinite(known)]
         if len(known):
             shown = [count(v) if column == "eval_tokens" else f"{v:,.0f}" for v in (known[0], known[-1])]
-            parts.append(before + " to ".join(dict.fromkeys(shown)) + after)
-    return f"They are of {', '.join(parts)}. " if parts else ""
+            said.append(words.format(" to ".join(dict.fromkeys(shown))))
+    return said
 
 
 def _budgets(runs: pd.DataFrame) -> str:
@@ -66,5 +69,5 @@ def _budgets(runs: pd.DataFrame) -> str:
     if not names:
         return ""
     if names == {""}:
-        return "Budgets follow no FLOP convention that is known here. "
-    return f"Budgets count {' or '.join(sorted(CONVENTIONS.get(name, 'unknown FLOPs') for name in names))}. "
+        return "Budgets follow no FLOP convention that is known here."
+    return f"Budgets count {' or '.join(sorted(CONVENTIONS.get(name, 'unknown FLOPs') for name in names))}."

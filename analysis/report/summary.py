@@ -1,34 +1,31 @@
 """All numbers of a report, computed once: fits, gaps under every law and FLOP convention, laws, findings."""
 
-import importlib.metadata
 import math
-import platform
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.checks.holdout import QUANTITIES, largest_held_out
+from analysis.checks.holdout import largest_held_out
 from analysis.checks.sweep import Finding, check
-from analysis.gap import GapCurve, compute_gap, middle_of_overlap
-from analysis.gap.laws import usable_laws
+from analysis.gap import GapCurve, middle_of_overlap
+from analysis.gap.curve import gap_between
+from analysis.gap.laws import pair_of, usable_laws
 from analysis.gap.sensitivity import DEFAULT_LAWS, gap_sensitivity
 from analysis.gap.surfaces import fit_surfaces
 from analysis.laws.frontier import Frontier, overlap
 from analysis.laws.names import LawName
 from analysis.minima.bootstrap import Bootstrap, bootstrap, fit_law, law_interval
-from analysis.minima.cells import Recipe, without_window
+from analysis.minima.cells import QUANTITIES, Recipe, without_window
 from analysis.minima.fit import IsoFlopFit, fit_recipe
-from analysis.minima.scatter import scatter_of
-from analysis.options import plain
-from analysis.runs.load import numbers, records, usable_runs
+from analysis.minima.scatter import Scatter, scatter_lines, scatter_of
+from analysis.report.losses import Losses, describe_losses
+from analysis.runs.load import numbers, usable_runs
 from analysis.sampling import DRAWS, LEVEL, SEED, UNIT
 from mdm_jax.results import FLOP_COLUMNS
 
-SCHEMA_VERSION = 1
 HEADLINE_CONVENTIONS = ("smdm_6nd", "exact")
-PACKAGES = ("mdm-jax", "numpy", "scipy", "pandas", "matplotlib")
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +72,9 @@ class Summary:
     """The reason, by convention, why there is no parametric gap under it; empty where there are all."""
     heldout: pd.DataFrame
     """Each family's largest budget as the smaller ones predict it, see `largest_held_out`."""
+    scatter: dict[str, Scatter]
+    """How far each family's minima lie off a smooth law."""
+    losses: Losses
 
     @property
     def runs(self) -> pd.DataFrame:
@@ -90,6 +90,12 @@ class Summary:
     def usable_budgets(self) -> int:
         """How many budgets have a usable minimum, both families together."""
         return sum(len(self.fit.minima_of(family)) for family in self.fit.families)
+
+    @property
+    def scatter_said(self) -> list[str]:
+        """A sentence a family on its scatter; empty where the draws redraw the minima by their own scatter."""
+        added = self.fit.recipe.scatter == "add"
+        return scatter_lines(self.scatter, added) if self.draws.unit == "run" else []
 
     @property
     def model_spread(self) -> tuple[float, float] | None:
@@ -142,38 +148,44 @@ def summarise(
     gaps: dict[tuple[str, str], GapCurve] = {}
     curves, at_arm = dict(gaps), dict(gaps)
     refusals: dict[str, str] = {}
-    surfaces, refusal = fit_surfaces(without_window(fit.runs), n, seed) if usable else (None, "")
-    for convention, (arm, mdm) in usable.items():
+    surfaces = fit_surfaces(without_window(fit.runs), n, seed) if usable else None
+    for convention, pair in usable.items():
         assert target is not None
-        reach = arm.flops.max() * np.array([1.0, 10.0])
-        for law in usable_laws((arm, mdm), DEFAULT_LAWS):
-            key, rest = (convention, law), {"law": law, "draws": draws, "level": level}
-            gaps[key] = compute_gap(arm, mdm, grid=np.array([target]), **rest)
-            curves[key] = compute_gap(arm, mdm, **rest)
-            at_arm[key] = compute_gap(arm, mdm, at="flops", grid=reach, **rest)
-        if surfaces is None:
-            refusals[convention] = refusal
-            continue
-        key, pair = (convention, LawName.PARAMETRIC.value), (arm, mdm)
+        assert surfaces is not None
+        laws = [pair_of(pair, law, None, draws, level) for law in usable_laws(pair, DEFAULT_LAWS)]
         try:
-            gaps[key] = surfaces.gap(pair, "loss", np.array([target]), level)
-            curves[key] = surfaces.gap(pair, "loss", None, level)
-            at_arm[key] = surfaces.gap(pair, "flops", reach, level)
-        except ValueError as unable:  # FLOPs per token that no function of N describes
+            laws.append(surfaces.pair(pair, level))
+        except ValueError as unable:  # no surface, or FLOPs per token that no function of N describes
             refusals[convention] = str(unable)
-    findings = check(fit.runs, fit, draws, list(gaps.values()))
-    rows = _laws(fit, draws, level)
-    fitted = surfaces, refusal
+        for law in laws:
+            key = convention, law.name.value
+            gaps[key] = gap_between(law, "loss", np.array([target]), level)
+            curves[key] = gap_between(law, "loss", None, level)
+            at_arm[key] = gap_between(law, "flops", pair[0].flops.max() * np.array([1.0, 10.0]), level)
     table = pd.DataFrame()
     if target is not None:
-        table = gap_sensitivity(
-            fit, "loss", target, conventions=tuple(usable), draws=draws, level=level, surfaces=fitted
-        )
-    known = {surface.family: surface for surface in surfaces.fits} if surfaces is not None else {}
+        given: dict[str, Any] = {"draws": draws, "level": level, "surfaces": surfaces}
+        table = gap_sensitivity(fit, "loss", target, conventions=tuple(usable), **given)
+    known = {surface.family: surface for surface in surfaces.fits or ()} if surfaces is not None else {}
     return Summary(
-        source, fit, draws, level, tuple(usable), shared, target, gaps, curves, at_arm, tuple(rows), tuple(findings),
-        table, refusals, largest_held_out(fit, level, known),
-    )  # fmt: skip
+        source=source,
+        fit=fit,
+        draws=draws,
+        level=level,
+        conventions=tuple(usable),
+        overlap=shared,
+        target=target,
+        gaps=gaps,
+        curves=curves,
+        at_arm=at_arm,
+        laws=tuple(_laws(fit, draws, level)),
+        findings=tuple(check(fit.runs, fit, draws, list(gaps.values()))),
+        sensitivity=table,
+        no_parametric=refusals,
+        heldout=largest_held_out(fit, level, known),
+        scatter=scatter_of(fit),
+        losses=describe_losses(fit.runs),
+    )
 
 
 def _target(arm: Frontier, mdm: Frontier) -> float:
@@ -197,56 +209,6 @@ def _laws(fit: IsoFlopFit, draws: Bootstrap, level: float) -> list[LawRow]:
                 if family in draws.families:
                     sampled = law_interval(draws.power_laws(family, quantity, convention), level)["exponent"]
                 interval = law.intervals(level)["exponent"]
-                rows.append(LawRow(convention, family, quantity, law.coefficient, law.exponent, interval, sampled,
-                                   law.residual_sd, law.dof))  # fmt: skip
+                fitted, scatter = (law.coefficient, law.exponent, interval), (law.residual_sd, law.dof)
+                rows.append(LawRow(convention, family, quantity, *fitted, sampled, *scatter))
     return rows
-
-
-def versions() -> dict[str, str]:
-    """Versions of what made the numbers."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:  # run from a checkout that is not installed
-            continue
-    return found
-
-
-def as_json(summary: Summary) -> dict[str, Any]:
-    """All numbers as plain JSON types; unknown ones are null, and an interval's open end is "inf" or "-inf"."""
-    draws = summary.draws
-    tree = {
-        "schema_version": SCHEMA_VERSION,
-        "source": summary.source,
-        "versions": versions(),
-        "bootstrap": {"unit": draws.unit, "draws": draws.n, "seed": draws.seed, "level": summary.level},
-        "fit": vars(summary.fit.recipe),
-        "conventions": list(summary.conventions),
-        "overlap_loss": summary.overlap,
-        "headline": {"loss": summary.target, "gap": {c: _point(g) for c, g in summary.headline.items()}},
-        "gap_at_headline_loss": [_point(gap) for gap in summary.gaps.values()],
-        "gap_at_arm_flops": [_curve(gap) for gap in summary.at_arm.values()],
-        "gap_curves": [_curve(gap) for gap in summary.curves.values()],
-        "model_spread_at_ten_times_the_arms_largest_budget": summary.model_spread,
-        "no_parametric_gap_because": summary.no_parametric,
-        "holdout": records(summary.heldout),
-        "sensitivity": records(summary.sensitivity),
-        "minima": records(summary.fit.minima),
-        "coefficients": records(summary.fit.coefficients),
-        "scatter": {family: vars(side) | {"p": side.p} for family, side in scatter_of(summary.fit).items()},
-        "noise": {family: vars(noise) for family, noise in summary.fit.noise.items()},
-        "laws": [vars(row) for row in summary.laws],
-        "lost_draws": {f: {"lost": d.lost, "outside": d.outside} for f, d in draws.families.items()},
-        "findings": [vars(finding) for finding in summary.findings],
-        "runs": {"all": len(summary.runs), "used": summary.used_runs},
-    }
-    return plain(tree)
-
-
-def _point(gap: GapCurve) -> dict[str, Any]:
-    return {key: value[0] if isinstance(value, np.ndarray) else value for key, value in gap.as_dict().items()}
-
-
-def _curve(gap: GapCurve) -> dict[str, Any]:
-    return gap.as_dict()

@@ -14,14 +14,15 @@ import synthetic_sweeps as sweeps
 
 from analysis import check, fit_isoflop, read_runs
 from analysis.checks.holdout import holdout
-from analysis.figures.plots import plot_isoflop, plot_loss
+from analysis.figures.isoflop import plot_isoflop
+from analysis.figures.loss import plot_loss
 from analysis.fit import main as fit_main
 from analysis.gap.__main__ import main as gap_main
 from analysis.laws.envelope import fit_envelope
 from analysis.minima.bootstrap import fit_law
 from analysis.options import plain
 from analysis.report.__main__ import main as report_main
-from analysis.report.write import recipe_arguments
+from analysis.report.command import recipe_arguments
 from analysis.runs.budgets import OFF_BUDGET
 from analysis.runs.load import EVALUATED_AGAIN, numbers
 

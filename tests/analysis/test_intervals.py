@@ -9,9 +9,9 @@ import pytest
 
 from analysis import bootstrap, compute_gap, fit_isoflop, middle_of_overlap, read_runs
 from analysis.gap.__main__ import main as gap_main
-from analysis.report.__main__ import text_summary
-from analysis.report.page import headline
-from analysis.report.summary import Summary, as_json, summarise
+from analysis.report.fits_json import as_json
+from analysis.report.headline import headline, text_summary
+from analysis.report.summary import Summary, summarise
 from isoflop.planfile import write_plan
 from isoflop.refine.__main__ import main as refine_main
 from mdm_jax.results import write_result

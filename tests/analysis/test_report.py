@@ -300,6 +300,23 @@ def test_a_loss_near_a_floor_and_a_floor_that_nothing_tells_are_found() -> None:
     assert "floor_undetermined" in {f.code for f in check(fit.runs, fit, None, [undetermined])}
 
 
+def test_floors_that_no_convention_determines_are_one_finding_that_names_each() -> None:
+    fit = fit_isoflop(sweeps.table(sweeps.both(sd=0.0005)))
+    gaps = []
+    for convention in ("smdm_6nd", "exact"):
+        arm = Frontier("arm", *straight_line(fit.frontier("arm", convention), 45.0), convention)
+        gaps.append(compute_gap(arm, Frontier("mdm", 10 * arm.flops, arm.loss, convention), law="shared_floor"))
+    (found,) = [finding for finding in check(fit.runs, fit, None, gaps) if finding.code == "floor_undetermined"]
+    assert found.message.startswith("shared floor: the minima do not determine the floor, ")
+    assert found.message.count("6ND without head") == found.message.count("exact FLOPs") == 1
+    assert found.number == min(gaps[0].floor, gaps[1].floor)
+
+
+def straight_line(frontier: Frontier, at_one_flop: float) -> tuple[np.ndarray, np.ndarray]:
+    """FLOPs and losses of a law without a floor."""
+    return frontier.flops, at_one_flop * frontier.flops**-0.06
+
+
 def test_flops_that_overflowed_are_left_out_or_called_wrong() -> None:
     rows = sweeps.rows(sd=0.002)
     for index in (3, 10):

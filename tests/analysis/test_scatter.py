@@ -13,9 +13,10 @@ import synthetic_sweeps as sweeps
 from scipy.optimize import least_squares
 
 from analysis import IsoFlopFit, bootstrap, check, compute_gap, fit_isoflop, middle_of_overlap
+from analysis.checks.sweep import CERTAIN
 from analysis.gap.__main__ import main
 from analysis.minima.bootstrap import Bootstrap
-from analysis.minima.scatter import CERTAIN, measure_scatter, scatter_of
+from analysis.minima.scatter import measure_scatter, scatter_of
 from analysis.published import published_points
 from analysis.runs.load import numbers
 

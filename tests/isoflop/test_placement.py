@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from analysis.published import published_points
-from analysis.report.summary import as_json, summarise
+from analysis.report.fits_json import as_json
+from analysis.report.summary import summarise
 from analysis.runs.load import read_runs
 from isoflop.grid import make_grid
 from isoflop.ladder import SMDM as SMDM_SIZES

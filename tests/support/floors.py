@@ -23,7 +23,7 @@ FACTS_ELSEWHERE = {"devices.accelerators", "run.parent"}
 OTHER_PACKAGES = {
     "facts": {"numpy"},
     "isoflop": {"numpy", "ml_collections"},
-    "analysis": {"numpy", "scipy", "pandas", "matplotlib", "pyarrow"},
+    "analysis": {"numpy", "scipy", "pandas", "matplotlib", "pyarrow", "jinja2", "markupsafe"},
 }
 """What a room may import besides the standard library; a room that is not named here may import what it needs."""
 OF_ONE_FILE = {"mdm_jax/config.py": {"ml_collections"}, "mdm_jax/files/storage.py": {"etils"}}

@@ -1,0 +1,60 @@
+"""`fits.json`: all numbers of a report, for programs."""
+
+import importlib.metadata
+import platform
+from typing import Any
+
+import numpy as np
+
+from analysis.gap import GapCurve
+from analysis.options import plain
+from analysis.report.summary import Summary
+
+SCHEMA_VERSION = 1
+PACKAGES = ("mdm-jax", "numpy", "scipy", "pandas", "matplotlib")
+
+
+def versions() -> dict[str, str]:
+    """Versions of what made the numbers."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:  # run from a checkout that is not installed
+            continue
+    return found
+
+
+def as_json(summary: Summary) -> dict[str, Any]:
+    """All numbers as plain JSON types; unknown ones are null, and an interval's open end is "inf" or "-inf"."""
+    draws = summary.draws
+    tree = {
+        "schema_version": SCHEMA_VERSION,
+        "source": summary.source,
+        "versions": versions(),
+        "bootstrap": {"unit": draws.unit, "draws": draws.n, "seed": draws.seed, "level": summary.level},
+        "fit": vars(summary.fit.recipe),
+        "conventions": list(summary.conventions),
+        "overlap_loss": summary.overlap,
+        "headline": {"loss": summary.target, "gap": {c: _point(g) for c, g in summary.headline.items()}},
+        "gap_at_headline_loss": [_point(gap) for gap in summary.gaps.values()],
+        "gap_at_arm_flops": [gap.as_dict() for gap in summary.at_arm.values()],
+        "gap_curves": [gap.as_dict() for gap in summary.curves.values()],
+        "model_spread_at_ten_times_the_arms_largest_budget": summary.model_spread,
+        "no_parametric_gap_because": summary.no_parametric,
+        "holdout": summary.heldout.to_dict("records"),
+        "sensitivity": summary.sensitivity.to_dict("records"),
+        "minima": summary.fit.minima.to_dict("records"),
+        "coefficients": summary.fit.coefficients.to_dict("records"),
+        "scatter": {family: vars(side) | {"p": side.p} for family, side in summary.scatter.items()},
+        "noise": {family: vars(noise) for family, noise in summary.fit.noise.items()},
+        "laws": [vars(row) for row in summary.laws],
+        "lost_draws": {f: {"lost": d.lost, "outside": d.outside} for f, d in draws.families.items()},
+        "findings": [vars(finding) for finding in summary.findings],
+        "runs": {"all": len(summary.runs), "used": summary.used_runs},
+    }
+    return plain(tree)
+
+
+def _point(gap: GapCurve) -> dict[str, Any]:
+    return {key: value[0] if isinstance(value, np.ndarray) else value for key, value in gap.as_dict().items()}
