@@ -1,1 +1,1 @@
-"""Experiments, one file each: `get_config()` describes a sweep, and the docstring says what it takes and shows."""
+"""One file for each experiment. `get_config()` describes a sweep; the docstring has its commands, cost and result."""

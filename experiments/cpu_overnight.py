@@ -1,15 +1,16 @@
-"""The quickstart's larger sibling: budgets over a factor of 300, longer rows, six to nine sizes a curve.
+"""A larger sweep for two CPU cores than the quickstart: budgets over a factor of 300, and six to nine sizes a curve.
 
     python -m mdm_jax.data.prepare --config experiments/cpu_overnight.py
     python -m isoflop.plan --config experiments/cpu_overnight.py --out runs/cpu_overnight
     python -m isoflop.run runs/cpu_overnight --jobs 2
     python -m analysis.report runs/cpu_overnight
 
-Rows are 128 bytes, and all cells but three train on less than one epoch of the default corpus. It can be stopped and
-started at any point. To go on, add a curve at a larger budget: the plan is append-only.
+Rows are 128 bytes. All cells but three train on less than one epoch of the default corpus. The sweep can be stopped and
+started at any time. To extend it, add a curve at a larger budget and plan again: finished runs stay.
 
-Hardware: two CPU cores. Time: about half an hour on idle cores; an MDM curve at 1e13 FLOPs adds about as much again.
-Result: experiments/results/README.md.
+Hardware: two CPU cores. Time: the recorded runs took 54 minutes in sum, two at a time.
+Result: a gap of 67 [39, 104] under 6ND and 40 [25, 62] under exact FLOPs, at a loss of 2.479 nats per byte, on version
+1 of the corpus (experiments/results/README.md).
 """
 
 from typing import Any
@@ -21,7 +22,7 @@ from mdm_jax.config import default_run
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """The sweep: nine curves of six to nine sizes, which move up with the budget."""
+    """The sweep: nine curves of six to nine sizes, larger at larger budgets."""
     config: Any = ml_collections.ConfigDict({"run": default_run(), "sweep": default_sweep()})
     config.run.data.seq_len = 128
     config.run.hardware.layers = "unroll"

@@ -1,29 +1,29 @@
-r"""Does N* grow as C^.51 or C^.63? FLOP accounting x learning-rate rule, for the masked diffusion model.
+r"""Does N* grow as C^.51 or as C^.63? Four ways to count FLOPs x three learning-rate rules, for the MDM.
 
     python -m mdm_jax.data.prepare --config experiments/flop_accounting.py
     python -m isoflop.plan --config experiments/flop_accounting.py --hardware v5e:4 --out runs/flop_accounting
     python -m isoflop.run runs/flop_accounting
     python -m analysis.fit runs/flop_accounting --where group=exact-tuned --convention exact
 
-Papers that train the same kind of model report exponents from .51 to .63: SMDM .63 (Nie et al. 2024: 6 N D without the
+Papers that train the same kind of model report different exponents of N*: SMDM .63 (Nie et al. 2024: 6 N D without the
 head, one rate), Quokka .50 (arXiv 2510.03280), GIDD scaling about .57 (arXiv 2512.10858). For autoregressive models
-Porian et al. (arXiv 2406.19146) traced such a disagreement to three things: the head's FLOPs, the warm-up, and a rate
-that is not tuned to the size. Two of them are crossed here, four ways of counting with three rules of the rate, and
-each of the twelve combinations is a group with curves of its own:
+Porian et al. (arXiv 2406.19146) explained such a disagreement by three causes: the head's FLOPs, the warm-up, and a
+rate that is not tuned to the size. This experiment tests the first and the third. It combines four ways of counting
+FLOPs with three rules for the learning rate. Each of the twelve combinations is a group with its own curves:
 
     smdm_6nd | with_head | exact | chinchilla     how the budget is counted (mdm_jax/counting.py)
-    one_rate    2e-4 at every size, as SMDM trains (recipe smdm_code)
-    by_width    2e-4 at width 1024, inversely to the width (recipe smdm_width)
-    tuned       the best of .45, 1.35 and 4.05 times that, cell by cell
+    one_rate    2e-4 at every size, as in SMDM (recipe smdm_code)
+    by_width    2e-4 at width 1024, and inversely proportional to the width (recipe smdm_width)
+    tuned       for each cell the best of .45, 1.35 and 4.05 times the rate of by_width
 
-Counting matters here because the models are small: at the smallest budget a step of the optimal model costs 2.3 (with
-the head), 3.4 (exact) or 6.8 times (Chinchilla's count) what 6 N D says, at the largest 1.4, 1.9 and 2.6 times. Each
-curve has nine sizes by rule within a factor of 4.5 of where its optimum is expected, between two estimates that agree
-within a factor of 2.5: SMDM's optimum at its smallest budget carried down by C^.57, the middle of the exponents in
-question, and the size at which the convention buys that much 6 N D.
+Counting matters because the models are small. At the smallest budget a step of the optimal model costs more than 6 N D
+says: 2.3 times with the head, 3.4 times exactly, 6.8 times by Chinchilla's count. At the largest budget the factors are
+1.4, 1.9 and 2.6. Each curve has nine sizes within a factor of 4.5 of its expected optimum. That optimum lies between
+two estimates, which agree within a factor of 2.5. The first is SMDM's optimum at its smallest budget, scaled down by
+C^.57, the middle of the published exponents. The second is the size at which the convention's budget buys as much 6ND.
 
-The corpus is yours: JSONL below data/slimpajama and a sentencepiece model of 32000 tokens, as in smdm_isoflop.py. The
-longest run reads 21 billion tokens. To try the machinery on a CPU, shrink it; the twelve groups stay:
+You provide the corpus: JSONL below data/slimpajama and a sentencepiece model of 32000 tokens, as in smdm_isoflop.py.
+The longest run reads 21 billion tokens. To try all twelve groups on a CPU, make the models small:
 
     python -m mdm_jax.data.prepare --config experiments/quickstart.py
     python -m isoflop.plan --config experiments/flop_accounting.py --out runs/small --data data/pydoc-bytes \
@@ -31,10 +31,11 @@ longest run reads 21 billion tokens. To try the machinery on a CPU, shrink it; t
         --set run.hardware.mesh_data=1 run.hardware.microbatches=1 run.model.compute_dtype=float32 \
         run.evaluation.eval_tokens=65536 run.evaluation.mc_samples=4
 
-Hardware: four chips of v5e; the 720 runs are independent, so more slices finish sooner. Time, estimated at an MFU of
-40%: 8.5 days on one slice, 810 chip-hours. Models this narrow will reach less.
+Hardware: four chips of v5e. The 720 runs are independent, so more slices finish sooner.
+Time, estimated at an assumed MFU of 40%: 8.5 days on one slice, 810 chip-hours.
+Models so narrow will reach a lower MFU.
 Result, expected: nobody has run this file. If counting and tuning explain the papers, the exponent is largest for
-smdm_6nd-one_rate, smallest for a tuned group with the head counted, and the twelve span most of .51 to .63.
+smdm_6nd-one_rate and smallest for a tuned group that counts the head, and the twelve exponents span most of .51 to .63.
 """
 
 from typing import Any
@@ -48,17 +49,17 @@ from mdm_jax.spec import FlopConvention
 
 BUDGETS = (2e16, 6e16, 2e17, 6e17)
 CENTRES = {"smdm_6nd": 0.9, "with_head": 0.7, "exact": 0.6, "chinchilla": 0.5}
-"""The centre of a convention's curves, over where 6 N D's optimum would be with the same number of FLOPs."""
+"""The centre of a convention's curves, as a share of the optimal size under 6 N D with the same number of FLOPs."""
 RATES: dict[str, dict[str, Any]] = {
     "one_rate": {"recipe": "smdm_code"},
     "by_width": {"recipe": "smdm_width"},
     "tuned": {"recipe": "smdm_width", "lr_multipliers": [0.45, 1.35, 4.05]},
 }
-"""The multipliers are not 1 and give no width the rate of `one_rate`: a run belongs to one group."""
+"""No multiplier gives a width the rate of another group, because a run can belong to one group only."""
 
 
 def sizes(convention: str, budget: float) -> list[str]:
-    """Nine sizes within a factor of 4.5 of a curve's middle: SMDM's optimum at 6e18 FLOPs, carried down by C^.57."""
+    """Nine sizes within a factor of 4.5 of a curve's middle: SMDM's optimum at 6e18 FLOPs, scaled down by C^.57."""
     middle = CENTRES[convention] * 8.3e7 * (budget / 6e18) ** 0.57
     return [size.name for size in ladder_between(middle / 4.5, middle * 4.5, 1.46)]
 

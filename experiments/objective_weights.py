@@ -1,24 +1,25 @@
-"""The MDM trained with four weightings of its noise levels at equal compute, and one ARM for all of them.
+"""The MDM trained with four weightings of its noise levels at equal compute, and one ARM to compare them with.
 
     python -m mdm_jax.data.prepare --config experiments/objective_weights.py
     python -m isoflop.plan --config experiments/objective_weights.py --out runs/objective_weights
     python -m isoflop.run runs/objective_weights --jobs 2
     python -m analysis.report runs/objective_weights --where group=low_variance
 
-Each weighting (`mdm_jax/objectives/weighting.py`) is a group of its own with the same budgets, sizes, seeds and
-learning rates; what is compared is the NELBO that they end with, whatever they were trained on. A cell's initial
-weights, batches and masks are the same in every group, so differences are taken cell by cell. The report reads one
-group at a time, with the ARM, which has none.
+Each weighting (`mdm_jax/objectives/weighting.py`) is a group with the same budgets, sizes, seeds and learning rates.
+All groups are compared by the NELBO that their runs end with. A cell has the same initial weights, batches and masks in
+every group, so losses are subtracted cell by cell. The ARM has no group. The report reads one group and the ARM.
 
-The literature disagrees about plain cross-entropy (`low_variance`): 12% fewer FLOPs for the same NELBO and a smaller N*
-(arXiv 2602.15014), or worse than the NELBO in the end (Quokka, arXiv 2510.03280). Times drawn from a bell learn up to
-four times as fast (arXiv 2605.13026). Those are models of 1e7 parameters and more; here they have thousands.
+The literature disagrees about plain cross-entropy (`low_variance`). arXiv 2602.15014 finds that it needs 12% fewer
+FLOPs for the same NELBO, with a smaller N*. Quokka (arXiv 2510.03280) finds that it ends worse than the NELBO. arXiv
+2605.13026 finds that noise levels drawn from a bell learn up to four times as fast. Those models have 1e7 parameters
+and more; these have thousands.
 
-Hardware: two CPU cores. Time: about 25 minutes with both expected; one seed took 72 minutes of runs on busy cores.
-Result, on version 1 of the corpus: with one seed (sweep.seeds=[0]), over 15 cells and against `elbo` at equal compute,
-`low_variance` -.004 +- .009 nats, `clipped` -.045 +- .009, `bell` -.053 +- .013; .013 nats are worth about 10% of the
-compute. Part of it is the learning rate, see experiments/results (objective_weights); sweep.lr_multipliers=[0.5,1,1.6]
-gives each its own.
+Hardware: two CPU cores. Time: with one seed (sweep.seeds=[0]) the recorded runs took 72 minutes in sum, two at a time
+on busy cores; the plan has two seeds.
+Result, with one seed and on version 1 of the corpus: mean difference from `elbo` over 15 cells at equal compute, in
+nats per byte: `low_variance` -.004 +- .009, `clipped` -.045 +- .009, `bell` -.053 +- .013. A difference of .013 nats is
+worth about 10% of the compute. A part of the difference is due to the learning rate (experiments/results/README.md). To
+give each weighting its best rate, set sweep.lr_multipliers=[0.5,1,1.6].
 """
 
 from typing import Any

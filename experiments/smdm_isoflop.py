@@ -3,24 +3,25 @@
     python -m mdm_jax.data.prepare --config experiments/smdm_isoflop.py
     python -m isoflop.plan --config experiments/smdm_isoflop.py --hardware v5e:16 --out runs/smdm_isoflop
     python -m isoflop.preflight runs/smdm_isoflop --topology v5e:4x4
-    python -m isoflop.run runs/smdm_isoflop
+    python -m mdm_jax.main --plan runs/smdm_isoflop --run-id RUN_ID --distributed     # each run, on every host
     python -m analysis.report runs/smdm_isoflop
 
-Budgets of 6e18 to 1e20 FLOPs (6ND), rows of 2048 tokens, batch 256, bfloat16, and the learning rate of the released
-code (2e-4; sweep.recipe=smdm_paper takes the printed 4e-4). The paper says which 30 sizes it trained but not at which
-budget; here each curve has seven of them within a factor of four of the optimum that the paper's laws expect, so that
-an MDM's curve lies a factor of two lower. Steps are int(C / (6 N B L)), as the paper's are.
+Budgets are 6e18 to 1e20 FLOPs (6ND), rows 2048 tokens, batches 256 rows, in bfloat16. The learning rate is that of the
+released code, 2e-4; sweep.recipe=smdm_paper takes the printed 4e-4. The paper names the 30 sizes that it trained, but
+not the budgets of each size. Here each curve has seven of these sizes, within a factor of four of the optimum that the
+paper's laws expect; the MDM's optima are half as large as the ARM's. Steps are int(C / (6 N B L)), as in the paper.
 
-The corpus is yours: SlimPajama-627B as JSONL below data/slimpajama (any sharding; .zst and .gz are read), and a
-sentencepiece model of 32000 tokens at data/llama2-tokenizer.model. The largest run reads 118 billion tokens. Planning
-and the preflight need neither.
+You provide the corpus: SlimPajama-627B as JSONL below data/slimpajama (in any number of files; .zst and .gz are read),
+and a sentencepiece model of 32000 tokens at data/llama2-tokenizer.model. The largest run reads 118 billion tokens.
+Planning and the preflight need neither corpus nor tokenizer.
 
-The families' losses overlap in one point at equal budgets, so the gap is read from the power laws, as the paper does;
-the plan says so. `--overlap mdm` keeps the MDM's budgets and gives the ARM those of equal expected loss, at little more
-than half the FLOPs, and the gap is interpolated.
+At equal budgets only one budget of each family lies inside the other's losses. So the gap is read from the power laws,
+as in the paper, and the plan warns of it. `--overlap mdm` keeps the MDM's budgets and gives the ARM the budgets of
+equal expected loss. The gap is then interpolated, and the sweep needs little more than half the FLOPs.
 
-Hardware: the mesh is sixteen TPU chips. Time, estimated at an assumed MFU of 40%: 12 700 chip-hours of v5e, which are
-33 days on one v5e:4x4 (the 70 runs are independent), or 5 500 of v5p, or 2 500 of H100.
+Hardware: a mesh of sixteen TPU chips, which are several hosts: docs/sweeps.md says how to run on them.
+Time, estimated at an assumed MFU of 40%: 12 700 chip-hours of v5e, which are 33 days on one v5e:4x4. The 70 runs are
+independent. On v5p it is 5 500 chip-hours, on H100 2 600.
 Result, expected: nobody has run this file. The paper finds L = 45.53 C^-.06416 for the ARM and 50.21 C^-.06248 for the
 MDM (2.37 and 2.83 nats at 1e20), a gap of about 16 in compute, and an optimal MDM of about half the ARM's size.
 """

@@ -1,21 +1,21 @@
-"""Both families with WSD trunks: each size is trained once to its largest budget, and every budget adds a cooldown.
+"""Both families with WSD trunks: each size is trained once to its largest budget, and each budget adds a cooldown.
 
     python -m mdm_jax.data.prepare --config experiments/wsd_sweep.py
     python -m isoflop.plan --config experiments/wsd_sweep.py --out runs/wsd
     python -m isoflop.run runs/wsd --jobs 2
     python -m analysis.report runs/wsd
 
-The cells that a cosine would train one by one share their constant learning rate (`isoflop/trunks.py`); the plan prints
-what that saves. A larger budget that is added to the curves later costs one more segment and one cooldown a size. The
-recipe must not look at the budget: `tiny_trunk` has one batch and one rate for each size. For the same cells with a
-cosine each, to compare the laws, plan into another directory with `--set run.schedule.kind=cosine`. Laws from constant
-rates and cooldowns agree with tuned ones (arXiv 2512.10858, a factor 1.0245 in loss; Hagele et al. 2024, arXiv
-2405.18392, no loss against a cosine of the same length).
+With a cosine schedule, every cell is a run of its own. With WSD, the cells of one size share the part at a constant
+learning rate (`isoflop/trunks.py`). The plan prints what that saves. A larger budget that is added later costs one
+segment and one cooldown for each size. The recipe must not depend on the budget: `tiny_trunk` has one batch and one
+rate for each size. To compare with cosine schedules, plan the same cells into another folder with `--set
+run.schedule.kind=cosine`. Published laws from constant rates and cooldowns agree with tuned ones: arXiv 2512.10858
+finds a factor 1.0245 in loss, and Hagele et al. 2024 (arXiv 2405.18392) no loss against a cosine of the same length.
 
-Hardware: two CPU cores. Time: about 12 minutes of CPU, so under 10 with both idle.
-Result: trunks train 76% of the FLOPs that a run for each cell would; 70 runs, and all seven curves have an interior
-minimum. Three flat MDM curves with one seed give a wide gap: 138 [36, 3180] at a loss of 2.676 under 6ND, 76 [23, 1640]
-under exact FLOPs (on version 1 of the corpus, with intervals that ignore scatter between budgets).
+Hardware: two CPU cores. Time: the planner expects 19 minutes with one run at a time.
+Result: the trunks need 76% of the FLOPs that a run for each cell would need. On version 1 of the corpus all seven
+curves had an interior minimum. The three MDM curves were flat and had one seed each, so the interval of the gap was
+very wide.
 """
 
 from typing import Any
@@ -27,7 +27,7 @@ from mdm_jax.config import default_run
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """The sweep: seven curves of five sizes, most of them at every budget of their family: there a trunk saves."""
+    """The sweep: seven curves of five sizes. Most sizes stand at several budgets, where a trunk saves compute."""
     config: Any = ml_collections.ConfigDict({"run": default_run(), "sweep": default_sweep()})
     config.run.data.seq_len = 64
     config.run.schedule.kind = "wsd"

@@ -9,11 +9,12 @@
 # ---
 
 # %% [markdown]
-# # The published sixteen
+# # The published gap of 16
 #
-# Nie et al. (arXiv 2410.18514) report that a masked diffusion model needs about 16 times the compute of an
-# autoregressive one. Their figure shows five compute-optimal losses of each family, and two straight lines. We read the
-# ten points from the figure (loss to ±.0006 nats) and do the same.
+# Nie et al. (arXiv 2410.18514) report that a masked diffusion model (MDM) needs about 16 times the compute of an
+# autoregressive model (ARM) for the same loss. Their figure shows five compute-optimal losses of each family, and a
+# straight line through each five. We read the ten points from the figure (with an error of ±.0006 nats) and fit the
+# same lines.
 
 # %%
 import matplotlib.pyplot as plt
@@ -33,7 +34,7 @@ gap = compute_gap(arm, mdm, "flops", "power_law", np.array([1e19]))
 print(f"at the ARM's 1e19 FLOPs: {gap.ratio[0]:.1f}, {gap.support[0]}")
 
 # %% [markdown]
-# Both of the paper's figures, with the strip of losses that both families reached:
+# The next cell draws the paper's two figures again. The grey strip shows the losses that both families reached.
 
 # %%
 sizes = {name: published_points("smdm_2024", name.lower(), "params_non_embedding") for name in ("ARM", "MDM")}
@@ -56,8 +57,8 @@ left.set_title("Loss of the best size (nats per token)", loc="left")
 _ = right.set_title("Best size, parameters without embedding", loc="left")
 
 # %% [markdown]
-# The strip, from 2.830 to 2.846, holds one point of each family. There a ratio needs no law. Everywhere else at least
-# one line is extrapolated.
+# The strip goes from 2.830 to 2.846 and has one point of each family. Inside the strip the gap needs no law. Outside it
+# at least one line is extrapolated.
 
 # %%
 print("both measured from {:.3f} to {:.3f}".format(*shared))
@@ -65,7 +66,8 @@ straight = compute_gap(arm, mdm, law="piecewise_linear")
 print(f"interpolated there: {straight.ratio.min():.1f} to {straight.ratio.max():.1f}")
 
 # %% [markdown]
-# Do the lines have the same slope, so that one number describes all budgets? And how do the best sizes compare?
+# Do the two lines have the same slope? Only then does one number describe the gap at all budgets. And how do the best
+# sizes compare?
 
 # %%
 test = compare_slopes(laws["ARM"], laws["MDM"])
@@ -74,10 +76,10 @@ ratio = size_laws["ARM"].predict(arm.flops) / size_laws["MDM"].predict(arm.flops
 print(f"the ARM's best size is {ratio.min():.2f} to {ratio.max():.2f} times the MDM's")
 
 # %% [markdown]
-# The slopes do not differ by more than their scatter: with five points each, nothing here says whether the gap grows
-# or shrinks with compute.
+# The slopes do not differ by more than their scatter. With five points for each family, the data do not say whether the
+# gap grows or shrinks with compute.
 #
-# Another group's sweep (arXiv 2602.15014), read the same way:
+# The sweep of another group (arXiv 2602.15014), read from their figure in the same way:
 
 # %%
 others = [published_frontier("sahoo_2026", family) for family in ("arm", "mdm")]

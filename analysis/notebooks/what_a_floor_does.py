@@ -11,8 +11,9 @@
 # %% [markdown]
 # # What a floor does to the gap
 #
-# A straight line in log-log says that loss falls to zero. Text has entropy, so it does not: losses approach a floor.
-# Five points over a factor 17 of compute hardly show it. The extrapolated gap does.
+# A power law is a straight line in log-log axes, and its loss falls to zero. The loss on text cannot: text has entropy,
+# so the loss approaches a floor. Five points over a factor 17 of compute hardly show the floor. But the extrapolated
+# gap depends on it strongly.
 
 # %%
 import matplotlib.pyplot as plt
@@ -28,8 +29,8 @@ for floor in (0.0, 0.5, 1.0, 1.5, 1.8):
     print(f"floor {floor:.1f}: " + ", ".join(f"{r:.0f} at {c:.0e}" for r, c in zip(gap.ratio, where, strict=True)))
 
 # %% [markdown]
-# With a floor of 1.5 the same ten points say 17 at 1e19 FLOPs, 31 at 1e20 and 54 at 1e21. Do the points tell which
-# floor is right? The root-mean-square residual of log loss, floor by floor:
+# With a floor of 1.5 the same ten points give a gap of 17 at 1e19 FLOPs, 31 at 1e20 and 54 at 1e21. Do the points say
+# which floor is right? The next cell computes the root-mean-square residual of log loss for each floor.
 
 # %%
 floors = np.linspace(0.0, 2.2, 45)
@@ -60,10 +61,10 @@ right.set_title("Compute ratio MDM / ARM", loc="left")
 _ = right.legend(frameon=False)
 
 # %% [markdown]
-# The points prefer a floor near 1.5, where the curves miss them by little more than our reading does (.0006 nats of
-# 2.8 is .0002). They do not prove it: both families are given the same floor here, and the floor lies .9 nats below the
-# lowest point.
+# The points fit best with a floor near 1.5. There the residuals are little larger than our error in reading the figure
+# (.0006 nats of 2.8, which is .0002 in log loss). This does not prove the floor: we assumed that both families have the
+# same floor, and the floor lies .9 nats below the lowest point.
 #
-# All curves agree where both families were measured, and nowhere else. That is the difference between a statistical
-# interval, which says where one curve lies, and model error, which says which curve it is. No bootstrap tells the
-# second: more budgets do, far apart.
+# All curves agree where both families were measured, and they differ everywhere else. A statistical interval says how
+# uncertain one curve is. Model error is the difference between the curves. A bootstrap does not show model error. More
+# budgets, far apart, do.

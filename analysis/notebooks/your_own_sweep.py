@@ -11,9 +11,9 @@
 # %% [markdown]
 # # Fit your own sweep
 #
-# A sweep of this project is a folder: `read_runs("path/of/the/sweep")`. Anybody's table is a CSV and a mapping of
-# columns. Here it is made up, with a surface that we know, so that every answer can be checked. One run has diverged,
-# and the MDM's largest budget lacks its two largest sizes.
+# `read_runs("path/of/the/sweep")` reads the folder of a sweep. `read_runs("table.csv", columns=...)` reads your own
+# table; `columns` maps our column names to yours. The table below is simulated from a known loss surface, so that every
+# answer can be checked. One run has diverged, and the two largest sizes of the MDM's largest budget are missing.
 
 # %%
 import matplotlib.pyplot as plt
@@ -50,7 +50,7 @@ runs = read_runs(theirs, columns="family=model,params_non_embedding=N,budget=C,l
 print(len(runs), "runs,", (runs["excluded_reason"] == "").sum(), "usable")
 
 # %% [markdown]
-# Without a mapping the error says which columns lack and what to write.
+# Without a mapping, the error names the missing columns and says what to write.
 
 # %%
 try:
@@ -59,7 +59,8 @@ except ValueError as error:
     print(error)
 
 # %% [markdown]
-# One curve a budget. A minimum enters the laws only if its status is `ok`.
+# `fit_isoflop` fits one curve for each budget. The table shows the minimum of each curve. Only minima with the status
+# `ok` are used for the laws and the gap.
 
 # %%
 fit = fit_isoflop(runs, curve="cubic")
@@ -69,21 +70,22 @@ fit
 plot_isoflop(fit)
 
 # %% [markdown]
-# Every minimum with its 95% interval, from 4000 draws of the runs' errors:
+# `bootstrap` refits everything 4000 times with random errors of the runs. The table shows each minimum with its 95%
+# interval.
 
 # %%
 draws = bootstrap(fit)
 draws
 
 # %% [markdown]
-# What a referee would ask, each doubt with its number and its remedy:
+# `check` lists what a referee would ask. Each finding has a number and a remedy.
 
 # %%
 for finding in check(fit.runs, fit, draws):
     print(f"{finding.severity}: {finding.message}. Remedy: {finding.remedy}.")
 
 # %% [markdown]
-# The gap, where both families were measured, with its interval, and at any loss among them:
+# The gap, with its interval, at losses that both families reached. `gap.at` reads it at one loss.
 
 # %%
 gap = compute_gap(fit.frontier("arm"), fit.frontier("mdm"), draws=draws)
@@ -103,15 +105,17 @@ axes.set_title("Compute ratio MDM / ARM", loc="left")
 _ = axes.legend(frameon=False)
 
 # %% [markdown]
-# What other choices would have given, at the same loss. Their spread is model error, and no interval holds it.
+# The gap at the same loss under other curves and laws. The spread of these rows is model error. No interval includes
+# it.
 
 # %%
 table = gap_sensitivity(fit, conventions=("smdm_6nd",), draws=draws)
 print(table[["curve", "law", "ratio", "lower", "upper", "not_in_interval"]].round(1).to_string(index=False))
 
 # %% [markdown]
-# Would the laws have predicted the largest budgets? Fit below, predict above. Power laws are off by a tenth of a nat;
-# their intervals, which have two degrees of freedom, are wide enough to hold even that, so read the error first.
+# Would the laws have predicted the largest budgets? `holdout` fits the smaller budgets and predicts the largest one.
+# The power laws are wrong by a tenth of a nat. Their intervals have only two degrees of freedom and are so wide that
+# they include even this error. So read the error first.
 
 # %%
 largest = {"arm": 1e20, "mdm": 1e21}
@@ -125,4 +129,4 @@ for family in ("arm", "mdm"):
     print(f"{family}: the surface of the smaller budgets predicts {len(runs_above)} runs to {rms:.4f} nats (rms)")
 
 # %% [markdown]
-# The whole report, with figures, in one page: `python -m analysis.report TABLE.csv --columns …`.
+# `python -m analysis.report TABLE.csv --columns …` writes all of this, with figures, on one page.
