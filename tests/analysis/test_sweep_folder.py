@@ -128,7 +128,7 @@ def test_a_result_from_before_the_seals_is_compared_with_its_spec_too(sweep: Pat
 def test_a_line_that_stands_twice_is_refused(sweep: Path) -> None:
     with (sweep / "plan.jsonl").open("a") as file:
         file.write(to_json(MDM) + "\n")
-    with pytest.raises(ValueError, match=rf"plan\.jsonl: line 3: run {MDM.run_id} stands in an earlier line too"):
+    with pytest.raises(ValueError, match=rf"plan\.jsonl line 3: run {MDM.run_id} stands in an earlier line too"):
         read_runs(sweep)
 
 
