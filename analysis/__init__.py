@@ -15,36 +15,35 @@
 
 Compute is in FLOPs, losses in nats per token, N and D are parameters and training tokens. What a caller can do wrong is
 a ValueError that names the value and what to do. docs/analysis.md says how the fits are made and what their intervals
-mean. Importing this loads neither jax, scipy nor matplotlib.
+mean. Importing this loads nothing else: each name is imported when it is first asked for.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from analysis.checks.holdout import holdout
-from analysis.checks.sweep import Finding, Severity, check
-from analysis.gap import GapCurve, compute_gap, middle_of_overlap
-from analysis.gap.sensitivity import gap_sensitivity
-from analysis.gap.surfaces import parametric_gap
-from analysis.laws.frontier import Frontier, overlap
-from analysis.laws.power_law import PowerLaw, SlopeTest, compare_slopes, fit_power_law
-from analysis.laws.saturating import SaturatingPowerLaw, compare_saturating_slopes, fit_saturating_power_law
-from analysis.minima.bootstrap import Bootstrap, bootstrap
-from analysis.minima.fit import IsoFlopFit, fit_isoflop
-from analysis.runs.load import read_runs
-from analysis.surface.bootstrap import ParametricDraws, bootstrap_parametric
-from analysis.surface.fit import ParametricFit, fit_parametric
-
 if TYPE_CHECKING:
+    from analysis.checks.holdout import holdout
+    from analysis.checks.sweep import Finding, Severity, check
     from analysis.figures.allocation import plot_allocation
     from analysis.figures.clouds import plot_clouds
     from analysis.figures.gap import plot_gap
     from analysis.figures.isoflop import plot_isoflop
     from analysis.figures.loss import plot_loss
     from analysis.figures.residuals import plot_residuals
+    from analysis.gap import GapCurve, compute_gap, middle_of_overlap
+    from analysis.gap.sensitivity import gap_sensitivity
+    from analysis.gap.surfaces import parametric_gap
     from analysis.laws.envelope import Envelope, fit_envelope
+    from analysis.laws.frontier import Frontier, overlap
+    from analysis.laws.power_law import PowerLaw, SlopeTest, compare_slopes, fit_power_law
+    from analysis.laws.saturating import SaturatingPowerLaw, compare_saturating_slopes, fit_saturating_power_law
+    from analysis.minima.bootstrap import Bootstrap, bootstrap
+    from analysis.minima.fit import IsoFlopFit, fit_isoflop
     from analysis.report.write import write_report
+    from analysis.runs.load import read_runs
     from analysis.runs.training_curves import read_curves
+    from analysis.surface.bootstrap import ParametricDraws, bootstrap_parametric
+    from analysis.surface.fit import ParametricFit, fit_parametric
 
 __all__ = [
     "Bootstrap",
@@ -87,8 +86,34 @@ __all__ = [
 ]
 
 LATER = {
+    "Bootstrap": "minima.bootstrap",
     "Envelope": "laws.envelope",
+    "Finding": "checks.sweep",
+    "Frontier": "laws.frontier",
+    "GapCurve": "gap",
+    "IsoFlopFit": "minima.fit",
+    "ParametricDraws": "surface.bootstrap",
+    "ParametricFit": "surface.fit",
+    "PowerLaw": "laws.power_law",
+    "SaturatingPowerLaw": "laws.saturating",
+    "Severity": "checks.sweep",
+    "SlopeTest": "laws.power_law",
+    "bootstrap": "minima.bootstrap",
+    "bootstrap_parametric": "surface.bootstrap",
+    "check": "checks.sweep",
+    "compare_saturating_slopes": "laws.saturating",
+    "compare_slopes": "laws.power_law",
+    "compute_gap": "gap",
     "fit_envelope": "laws.envelope",
+    "fit_isoflop": "minima.fit",
+    "fit_parametric": "surface.fit",
+    "fit_power_law": "laws.power_law",
+    "fit_saturating_power_law": "laws.saturating",
+    "gap_sensitivity": "gap.sensitivity",
+    "holdout": "checks.holdout",
+    "middle_of_overlap": "gap",
+    "overlap": "laws.frontier",
+    "parametric_gap": "gap.surfaces",
     "plot_allocation": "figures.allocation",
     "plot_clouds": "figures.clouds",
     "plot_gap": "figures.gap",
@@ -96,9 +121,10 @@ LATER = {
     "plot_loss": "figures.loss",
     "plot_residuals": "figures.residuals",
     "read_curves": "runs.training_curves",
+    "read_runs": "runs.load",
     "write_report": "report.write",
 }
-"""What is imported when it is first asked for, and from where: matplotlib alone takes longer than all the rest."""
+"""From where each name is imported when it is first asked for, so that commands answer Ctrl-C and --help at once."""
 
 
 def __getattr__(name: str) -> Any:

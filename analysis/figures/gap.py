@@ -54,7 +54,7 @@ def plot_gap(curves: list[GapCurve]) -> Picture:
 
 
 def _show_ends(axes: Axes, curves: list[GapCurve]) -> None:
-    """Has the panel show the intervals' ends, but those far outside all ratios."""
+    """Makes room for the intervals' ends, except for ends far from all ratios."""
     low, high = axes.dataLim.intervaly
     for curve in (curve for curve in curves if curve.law not in NO_BAND):
         for ends in (curve.lower, curve.upper):

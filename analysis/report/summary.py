@@ -50,18 +50,20 @@ class Summary:
     """What a report says."""
 
     source: str
+    """The name of what the runs were read from."""
     fit: IsoFlopFit
     draws: Bootstrap
     level: float
     conventions: tuple[str, ...]
-    """Those under which both families' minima have FLOPs."""
+    """FLOP conventions under which both families have two minima with known FLOPs."""
     overlap: tuple[float, float] | None
+    """Lowest and highest loss that both families reach, nats per token."""
     target: float | None
-    """The headline's loss: the middle of the overlap, else of the space between the ranges; None without both."""
+    """The headline's loss: the middle of the overlap, or of the space between the ranges; None with no gap at all."""
     gaps: dict[tuple[str, str], GapCurve]
     """The gap at the target loss, by (convention, law)."""
     curves: dict[tuple[str, str], GapCurve]
-    """Over the whole range of losses."""
+    """The gap over the whole range of losses, by (convention, law)."""
     at_arm: dict[tuple[str, str], GapCurve]
     """The gap at the ARM's largest budget and at ten times that, by (convention, law)."""
     laws: tuple[LawRow, ...]
@@ -69,7 +71,7 @@ class Summary:
     sensitivity: pd.DataFrame
     """The gap at the target loss under every curve, convention and law, see `gap_sensitivity`."""
     no_parametric: dict[str, str]
-    """The reason, by convention, why there is no parametric gap under it; empty where there are all."""
+    """Why there is no parametric gap under a convention, by convention."""
     heldout: pd.DataFrame
     """Each family's largest budget as the smaller ones predict it, see `largest_held_out`."""
     scatter: dict[str, Scatter]
@@ -78,7 +80,7 @@ class Summary:
 
     @property
     def runs(self) -> pd.DataFrame:
-        """The run table, with why each run that is left out is."""
+        """The run table; `excluded_reason` says why no fit uses a run."""
         return self.fit.runs
 
     @property
@@ -93,13 +95,13 @@ class Summary:
 
     @property
     def scatter_said(self) -> list[str]:
-        """A sentence a family on its scatter; empty where the draws redraw the minima by their own scatter."""
+        """A sentence on each family's scatter; none for unit="budget", whose draws include it anyway."""
         added = self.fit.recipe.scatter == "add"
         return scatter_lines(self.scatter, added) if self.draws.unit == "run" else []
 
     @property
     def model_spread(self) -> tuple[float, float] | None:
-        """Lowest and highest ratio that laws give at ten times the ARM's largest budget: what no interval holds."""
+        """The lowest and the highest ratio that the laws give at ten times the ARM's largest budget, or None."""
         if not self.conventions:
             return None
         ratios = [float(gap.ratio[1]) for (c, _), gap in self.at_arm.items() if c == self.conventions[0]]
