@@ -56,7 +56,7 @@ def test_a_flipped_bit_is_named_or_changes_nothing(sweep: Path, name: str) -> No
         if [mdm, arm] != before:
             assert (mdm, arm["run_id"]) == (before[0], ARM.run_id)
             refused.append(arm["excluded_reason"])
-    said = "plan.jsonl: line" if name == "plan.jsonl" else f"{name} is damaged"
+    said = "plan.jsonl line" if name == "plan.jsonl" else f"{name} is damaged"
     assert all(said in reason for reason in refused)
     assert len(refused) > 0.9 * FLIPS  # the others are blanks
 
