@@ -1,4 +1,4 @@
-"""`plan.jsonl`: one sealed RunSpec a line. No run that has come to something loses the line that explains it."""
+"""`plan.jsonl`: one sealed RunSpec a line. A run with a result or a checkpoint keeps its line."""
 
 import enum
 import os
@@ -23,46 +23,44 @@ class Written:
     runs: tuple[RunSpec, ...]
     """The cells of the plan."""
     added: int
-    """How many of them the older plan did not have."""
+    """The number of cells that the older plan did not have."""
     repaired: int
-    """Damaged lines of the older plan that were replaced."""
+    """The number of damaged lines of the older plan, which were replaced."""
     dropped: tuple[str, ...]
-    """Runs that the older plan had and this one has not; they had come to nothing."""
+    """run_ids of the older plan that are no longer planned. They had failed, or had no result and no checkpoint."""
 
 
 def read_plan(directory: str | os.PathLike) -> tuple[RunSpec, ...]:
     """The runs of `directory/plan.jsonl`, in the order of its lines.
 
     Raises:
-        ValueError: there is no plan, a line is damaged, edited, or of another schema, or two lines are the same run;
-            the line is named. A plan of a newer schema is said to be one.
+        ValueError: there is no plan, a line is damaged, edited, or of another schema, or two lines are the same run.
+            The line is named, and a newer schema is called newer.
     """
-    path, write_it = as_path(directory) / PLAN_FILE, f"python -m isoflop.plan --out {shlex.quote(str(directory))}"
+    path, command = as_path(directory) / PLAN_FILE, f"python -m isoflop.plan --out {shlex.quote(str(directory))}"
     if not is_file(path):
-        raise ValueError(
-            f"{path}: no such file: write it with python -m isoflop.plan --out {shlex.quote(str(directory))}"
-        )
+        raise ValueError(f"{path}: no such file: write it with {command}")
     runs: dict[str, tuple[int, RunSpec]] = {}
     for number, line in numbered_lines(path.read_bytes()):
-        run = _parse(path, number, line)
+        run = _parse_line(path, number, line)
         first, _ = runs.setdefault(run.run_id, (number, run))
         if first != number:
             raise ValueError(f"{path} line {number}: run {run.run_id} stands in line {first} too; {AGAIN}")
     if not runs:
-        raise ValueError(f"{path}: empty: write it with {write_it}")
+        raise ValueError(f"{path}: empty: write it with {command}")
     return tuple(run for _, run in runs.values())
 
 
 def write_plan(directory: str | os.PathLike, runs: Sequence[RunSpec]) -> Written:
-    """Writes the plan atomically: in place of an older one while no run has a folder, else so that it grows.
+    """Writes the plan atomically. It replaces an older plan while no run has a folder; later it extends the older plan.
 
-    Then the older lines come first and as they were, and what has a result or a checkpoint must stay. What has neither,
-    or failed, may leave the plan, and a run that failed takes its new line (another mesh, say). Lines that a refinement
-    appended (python -m isoflop.refine --accept) stay; no experiment file names them.
+    An extended plan begins with the older lines, unchanged. A run with a result or a checkpoint must be in the new plan
+    too. A run with neither, or a failed one, may be left out. A failed run takes its new line, for example with another
+    mesh. Lines that a refinement appended (python -m isoflop.refine --accept) stay: no experiment file has them.
 
     Raises:
-        ValueError: a run with a result or a checkpoint would vanish, or its corpus has changed; or the older plan is of
-            a newer schema than this version knows. What to do is said.
+        ValueError: a run with a result or a checkpoint would be lost, or its corpus has changed, or the older plan has
+            a newer schema than this version knows. The message says what to do.
         OSError: the folder is not writable or the disk is full; the older plan is untouched.
     """
     folder = as_path(directory)
@@ -70,8 +68,8 @@ def write_plan(directory: str | os.PathLike, runs: Sequence[RunSpec]) -> Written
     home = folder / RUNS_FOLDER
     states = {run.name: _state(run) for run in sorted(entries(home)) if kind(run, follow=True) is Kind.FOLDER}
     old, damaged = _read_older(folder) if states else ({}, 0)
-    lost = _recovered(home, states.keys() - old.keys()) if damaged else {}
-    refined = {run_id: run for run_id, run in {**old, **lost}.items() if run.cell.refined}
+    recovered = _specs_in_folders(home, states.keys() - old.keys()) if damaged else {}
+    refined = {run_id: run for run_id, run in {**old, **recovered}.items() if run.cell.refined}
     new = {**refined, **{run.run_id: run for run in runs}}
     for run_id, state in states.items():
         if state is _State.WORK:
@@ -100,13 +98,13 @@ def _state(run: Path) -> _State:
     if is_file(result):
         try:
             return _State.FAILED if read_result(result).status is Status.FAILED else _State.WORK
-        except ValueError:  # damaged: what it said is not known
+        except ValueError:  # damaged: it may have been a result worth keeping
             return _State.WORK
     return _State.WORK if steps_in(run / CHECKPOINTS_FOLDER) else _State.NOTHING
 
 
-def _recovered(home: Path, run_ids: Iterable[str]) -> dict[str, RunSpec]:
-    """Runs that no whole line of the plan names, by run_id, as the `spec.json` in their folders says."""
+def _specs_in_folders(home: Path, run_ids: Iterable[str]) -> dict[str, RunSpec]:
+    """The `spec.json` in each run's folder, by run_id; runs without a readable one are left out."""
     found = {}
     for run_id in sorted(run_ids):
         try:
@@ -119,6 +117,7 @@ def _recovered(home: Path, run_ids: Iterable[str]) -> dict[str, RunSpec]:
 
 
 def _check_kept(folder: Path, run_id: str, old: Mapping[str, RunSpec], new: Mapping[str, RunSpec]) -> None:
+    """Refuses a new plan that lacks a run with a result or a checkpoint, or that gives it another corpus."""
     was, run = old.get(run_id), new.get(run_id)
     if run is None:
         why = moved_warmup(was, old.values(), new.values()) if was else ""
@@ -142,7 +141,7 @@ def _same_corpus(was: RunSpec, now: RunSpec) -> bool:
 
 
 def _read_older(folder: Path) -> tuple[dict[str, RunSpec], int]:
-    """Runs of the plan that is there, and the number of lines that are damaged or repeated; those are written anew."""
+    """Runs of the existing plan, by run_id, and the number of its lines that are damaged or repeated."""
     path, runs, damaged = folder / PLAN_FILE, {}, 0
     for number, line in numbered_lines(path.read_bytes()) if is_file(path) else ():
         try:
@@ -150,26 +149,26 @@ def _read_older(folder: Path) -> tuple[dict[str, RunSpec], int]:
         except Damaged:
             damaged += 1
             continue
-        run = _parse(path, number, line)
+        run = _parse_line(path, number, line)
         damaged += run.run_id in runs
         runs.setdefault(run.run_id, run)
     return runs, damaged
 
 
 def _refuse_newer(path: Path) -> None:
-    """Refuses to touch the plan of a newer version, whose fields this one would drop."""
+    """Refuses to change the plan of a newer version, because this version would drop its new fields."""
     for number, line in numbered_lines(path.read_bytes()) if is_file(path) else ():
-        version = _schema(line)
+        version = _schema_version(line)
         if version > SCHEMA_VERSION:
-            raise ValueError(f"{path} line {number}: {_newer(version)}, or plan into another --out")
+            raise ValueError(f"{path} line {number}: {_newer_schema(version)}, or plan into another --out")
 
 
-def _newer(version: int) -> str:
+def _newer_schema(version: int) -> str:
     return f"schema_version = {version}, and this mdm-jax knows {SCHEMA_VERSION}: a newer one wrote the plan; update it"
 
 
-def _schema(line: str) -> int:
-    """The schema version of a line, 0 where it is damaged or has none."""
+def _schema_version(line: str) -> int:
+    """The schema version of a line; 0 if the line is damaged or has none."""
     try:
         version = unseal(line, SEALED_SINCE).get("schema_version")
     except Damaged:
@@ -177,12 +176,12 @@ def _schema(line: str) -> int:
     return version if isinstance(version, int) else 0
 
 
-def _parse(path: Path, number: int, line: str) -> RunSpec:
+def _parse_line(path: Path, number: int, line: str) -> RunSpec:
     try:
         return from_json(line)
     except Damaged as error:
         raise ValueError(f"{path} line {number}: half-written or damaged ({error}); {AGAIN}") from None
     except ValueError as error:
-        if _schema(line) > SCHEMA_VERSION:
-            raise ValueError(f"{path} line {number}: {_newer(_schema(line))}") from None
+        if _schema_version(line) > SCHEMA_VERSION:
+            raise ValueError(f"{path} line {number}: {_newer_schema(_schema_version(line))}") from None
         raise ValueError(f"{path} line {number}: {error}; {AGAIN}") from None

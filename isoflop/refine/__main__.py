@@ -16,7 +16,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from isoflop.cost import Machine, find_machine
+from isoflop.cost import Machine, machine_of
 from isoflop.measured import measured_machine
 from isoflop.planfile import PLAN_FILE, read_plan, write_plan
 from isoflop.refine.evidence import CURVES, Evidence, read_evidence
@@ -77,21 +77,11 @@ def _refine(options: argparse.Namespace) -> int:
 
 
 def _machine(options: argparse.Namespace, evidence: Evidence) -> tuple[Machine, str]:
-    """What times and money are estimated for, and how that is known."""
-    speed, overhead = options.flops_per_second, options.run_overhead
-    if options.hardware is not None:
-        require(
-            speed is None, "--flops-per-second", speed, "left out with --hardware, whose speed is its peak times --mfu"
-        )
-        machine = find_machine(options.hardware, options.mfu, options.price, overhead)
-        return machine, machine.stated
-    require(options.mfu is None, "--mfu", options.mfu, "given with --hardware")
-    given = {"peak_flops_per_second": speed, "price_per_hour": options.price, "run_overhead_seconds": overhead}
-    asked = {name: value for name, value in given.items() if value is not None}
+    """The machine that times and money are estimated for, and its description."""
     measured = measured_machine(evidence.timed)
-    machine = (measured or Machine()).given(**asked)
-    if measured is None or speed is not None:
-        return machine, machine.stated
+    machine = machine_of(options, measured or Machine())
+    if measured is None or options.hardware is not None or options.flops_per_second is not None:
+        return machine, machine.description
     fixed, step = f"{machine.run_overhead_seconds:.2g} s a run", f"{1000 * machine.step_seconds:.2g} ms a step"
     at = f"{machine.peak_flops_per_second:.3g} FLOP/s, {fixed} and {step}"
     return (

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 
-from isoflop.place.sizes import choose_sizes, rounded
+from isoflop.place.sizes import choose_sizes, two_digits
 from isoflop.refine.evidence import Evidence
 from isoflop.refine.further_run import FurtherRuns
 from isoflop.refine.missing_minima import WINDOW
@@ -65,7 +65,7 @@ def _new_curve(
     if not law.loss.exponent < 0:
         return None
     low_budget, high_budget = law.flops[0] / FARTHEST, law.flops[1] * FARTHEST
-    budget = rounded(min(max(law.loss.inverse(loss), low_budget), high_budget))
+    budget = two_digits(min(max(law.loss.inverse(loss), low_budget), high_budget))
     if further.planned(family, budget):
         return None
     ladder = rungs([run for run in evidence.plan if run.family is family])

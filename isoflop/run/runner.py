@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from isoflop.cost import chains, work_flops
+from isoflop.cost import chain_costs, work_flops
 from isoflop.run.outcome import count_attempts, count_seconds, is_blocked, is_done, read_row, run_folder, write_failure
 from isoflop.run.process import Child, Launcher
 from isoflop.run.progress import Progress, cell_line, cell_state, finished_line, sweep_state
@@ -83,7 +83,7 @@ class Sweep:
 
     def __post_init__(self) -> None:
         todo = [run for run in self.runs if is_pending(read_row(self.directory, run), self.policy.retry_failed)]
-        longest = chains(todo, work_flops)
+        longest = chain_costs(todo, work_flops)
         todo.sort(key=lambda run: longest[run.run_id], reverse=True)
         self.waiting = [self._waiting(run) for run in todo]
         self.children: dict[Child, Waiting] = {}

@@ -65,7 +65,7 @@ class Cell:
 
     def seconds_left(self, machine: Machine) -> float:
         """Seconds until the run ends, by its own speed if it has shown any, else by that of the machine."""
-        fixed, stepping, working = machine.parts(self.run)
+        fixed, stepping, working = machine.time_parts(self.run)
         evaluating = evaluation_flops(self.run) / machine.flops_per_second
         steps, first = self.run.schedule.steps, self.run.cell.parent_steps
         step_seconds = (stepping + working - evaluating) / (steps - first)
