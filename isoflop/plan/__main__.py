@@ -66,25 +66,32 @@ def _parser() -> argparse.ArgumentParser:
     add("--config", metavar="FILE", help="an experiment file (Python that is executed: use only files that you trust)")
     add("--budgets", type=numbers, metavar="C,…", help="training FLOPs of the curves, such as 6e18,1e19")
     add("--sizes", type=comma_list, metavar="SIZE,…", help="with --budgets: all of these (6 … 2121, or LAYERSxWIDTH)")
-    add("--prior", metavar="FILE", help="tiny (for CPUs) or the fits.json of a report, in place of SMDM's laws")
+    add("--prior", metavar="FILE", help="tiny (for CPUs), or the fits.json of a report; default SMDM's laws")
     add("--overlap", choices=FAMILIES, help="--budgets are this family's; the other's have the same expected losses")
     add("--holdout", type=numbers, metavar="C,…", help="budgets above the grid, kept for testing the laws")
     add("--families", type=comma_list, metavar="F,…", help="default mdm,arm; alone, only these curves of the config")
     add("--seq-len", type=int, metavar="L", help="tokens a row")
-    add("--vocab-size", type=int, metavar="V", help="257 is bytes, anything else sentencepiece trained on the corpus")
+    add("--vocab-size", type=int, metavar="V", help="257 means bytes; other sizes, sentencepiece trained on the corpus")
     add("--batch", type=int, metavar="B", help="sequences a step, in place of the recipe's")
     add("--recipe", metavar="NAME", help=f"one of {', '.join(RECIPES)}")
     add("--data", metavar="DIR", help="the prepared corpus; its manifest sets corpus, tokenizer and vocabulary")
     add("--hours", type=float, metavar="H", help="scale all budgets by one factor, so that the sweep takes H hours")
     add("--jobs", type=int, default=1, metavar="N", help="with --hours: runs at a time, as in isoflop.run (default 1)")
     add("--cells", action="store_true", help="print every cell, under every FLOP convention, and all notes")
-    add("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="any key, such as sweep.seeds=[0,1]")
-    add("--hardware", metavar="KIND:N", help=f"what time and money are estimated for: {', '.join(DEVICES)}, or here")
+    add(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="set any key, such as sweep.seeds=[0,1]",
+    )
+    add("--hardware", metavar="KIND:N", help=f"machine of the estimates: {', '.join(DEVICES)}, or here")
     add(
         "--mfu",
         type=float,
         metavar="X",
-        help=f"share of the peak that training reaches (default {DEFAULT_MFU}, here {DEFAULT_MFU_HERE})",
+        help=f"share of the peak that training reaches (default {DEFAULT_MFU}; for here {DEFAULT_MFU_HERE})",
     )
     add("--price", type=float, metavar="$", help="dollars a device-hour; without it no cost is shown")
     default = Machine()

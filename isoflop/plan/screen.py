@@ -116,7 +116,7 @@ def _totals(runs: Sequence[RunSpec], machine: Machine) -> str:
 
 
 def show_warnings(alarms: Sequence[str], warnings: Sequence[str], lines: int | None) -> None:
-    """Prints the warnings, loudest first, to stdout; and to stderr, unless the same terminal or file shows both.
+    """Prints alarms and warnings to stdout, and also to stderr if that is another terminal, pipe or file.
 
     Args:
         alarms: reasons why the sweep is useless or too long.
