@@ -44,10 +44,8 @@ def write_failure(directory: Path, run: RunSpec, reason: str, attempts: int, sec
     """Writes and returns the `failed` row of a run that wrote no final row. What the run had recorded is kept.
 
     Args:
-        directory: of the sweep.
-        run: the run.
         reason: how the run ended.
-        attempts: all attempts so far.
+        attempts: number of all attempts so far.
         seconds: wall seconds of all attempts.
     """
     begun = read_row(directory, run) or result_of(run, Status.RUNNING, data_hash=run.data.data_hash)

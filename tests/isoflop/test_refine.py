@@ -68,7 +68,7 @@ def test_greedy_beats_random_runs_for_the_same_flops() -> None:
     greedy = [run for proposal in proposals for run in proposal.runs]
     assert flops_of(greedy) <= spend
     rng = np.random.default_rng(0)
-    candidates, others = [candidate.run for candidate in Candidates(evidence, further).now()], []
+    candidates, others = [candidate.run for candidate in Candidates(evidence, further)], []
     for _ in range(8):
         limits, chosen = Limits(spend, 1000), []
         while fitting := [run for run in candidates if limits.fits([run])]:
