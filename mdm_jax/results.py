@@ -22,6 +22,9 @@ TABLE_VERSION = 3
 SEALED_SINCE = 3
 """A `result.json` of an earlier version carries no `sha256`; it is read as it is."""
 
+MOST_BYTES = 1 << 20
+"""A `result.json` has 2 KiB; a larger file is none."""
+
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "'", "＝", "＋", "－", "＠")
 """What makes a cell a formula (OWASP, "CSV Injection"), and the apostrophe that keeps it from being one."""
 
@@ -209,6 +212,21 @@ def write_result(path: Any, row: RunResult) -> None:
     write_atomic(path, json.dumps(seal(tree), indent=1, allow_nan=False) + "\n")
 
 
+def result_tree(path: Any) -> dict[str, Any]:
+    """The JSON object of a `result.json`, whole and of a known version.
+
+    Raises:
+        Damaged: it is no JSON object, it is larger than a row can be, or its seal does not fit.
+        Newer: a newer version of mdm-jax wrote the file (named).
+    """
+    file = as_path(path)
+    tree = unseal(file.read_bytes() if file.stat().length <= MOST_BYTES else b"", SEALED_SINCE)
+    version = tree.get("schema_version", TABLE_VERSION)
+    if isinstance(version, int) and version > TABLE_VERSION:
+        raise Newer(f"{path}: schema_version = {version}, and this mdm-jax knows {TABLE_VERSION}: update it")
+    return tree
+
+
 def read_result(path: Any) -> RunResult:
     """The row of a `result.json`.
 
@@ -217,10 +235,8 @@ def read_result(path: Any) -> RunResult:
         ValueError: the file (named) is not one, or is damaged.
     """
     try:
-        tree = unseal(as_path(path).read_bytes(), SEALED_SINCE)
+        tree = result_tree(path)
         version = tree.get("schema_version")
-        if isinstance(version, int) and version > TABLE_VERSION:
-            raise Newer(f"{path}: schema_version = {version}, and this mdm-jax knows {TABLE_VERSION}: update it")
         require(version in range(1, TABLE_VERSION + 1), "schema_version", version, f"1 to {TABLE_VERSION}")
         return build(RunResult, tree)
     except Newer:
