@@ -109,8 +109,9 @@ class Machine:
         return f"one run after the other on {on} at {mfu}, {fixed}{price}"
 
     def with_known(self, **figures: Any) -> "Machine":
-        """The machine with these figures, which are no longer assumed."""
-        return replace(self, **figures, assumed=self.assumed - set(figures))
+        """The machine with these figures, which are no longer assumed. A figure of None changes nothing."""
+        known = {name: value for name, value in figures.items() if value is not None}
+        return replace(self, **known, assumed=self.assumed - set(known))
 
 
 def find_machine(hardware: str, mfu: float | None, price: float | None, overhead: float | None) -> Machine:
@@ -133,8 +134,7 @@ def find_machine(hardware: str, mfu: float | None, price: float | None, overhead
         device, overhead_seconds = DEVICES[kind], DEFAULT_OVERHEAD_SECONDS
         speed, memory = device.flops_per_second, device.memory_bytes
         usual = Machine(kind, count, speed, DEFAULT_MFU, None, overhead_seconds, 0.0, memory, assumed)
-    figures = {MFU: mfu, OVERHEAD: overhead, "price_per_hour": price}
-    return usual.with_known(**{name: value for name, value in figures.items() if value is not None})
+    return usual.with_known(mfu=mfu, run_overhead_seconds=overhead, price_per_hour=price)
 
 
 def machine_of(options: argparse.Namespace, otherwise: Machine) -> Machine:
@@ -149,12 +149,11 @@ def machine_of(options: argparse.Namespace, otherwise: Machine) -> Machine:
     """
     speed, price, overhead = options.flops_per_second, options.price, options.run_overhead
     if options.hardware is not None:
-        fix = "left out with --hardware, whose speed is its peak times --mfu"
-        require(speed is None, "--flops-per-second", speed, fix)
+        bound = "left out with --hardware, whose speed is its peak times --mfu"
+        require(speed is None, "--flops-per-second", speed, bound)
         return find_machine(options.hardware, options.mfu, price, overhead)
     require(options.mfu is None, "--mfu", options.mfu, "given with --hardware")
-    figures = {SPEED: speed, "price_per_hour": price, OVERHEAD: overhead}
-    return otherwise.with_known(**{name: value for name, value in figures.items() if value is not None})
+    return otherwise.with_known(peak_flops_per_second=speed, run_overhead_seconds=overhead, price_per_hour=price)
 
 
 def measured_flops_per_second(seconds: float = 0.25, size: int = 1024) -> float:

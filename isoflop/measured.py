@@ -14,7 +14,7 @@ LEAST_SHARE = 0.1
 """No part of a run's time falls below this share of the assumed one, because few runs cannot tell the parts apart."""
 
 
-def measured_machine(finished: Iterable[tuple[RunSpec, float]], assumed: Machine | None = None) -> Machine | None:
+def measured_machine(finished: Iterable[tuple[RunSpec, float]]) -> Machine | None:
     """The machine whose estimates are nearest to the times of the finished runs; None without any time.
 
     First, all assumed times are scaled by the mean ratio of measured to assumed times. Then least squares of the
@@ -23,9 +23,8 @@ def measured_machine(finished: Iterable[tuple[RunSpec, float]], assumed: Machine
 
     Args:
         finished: runs and their wall seconds.
-        assumed: the machine before anything is measured; `Machine()` if left out.
     """
-    assumed = assumed or Machine()
+    assumed = Machine()
     timed = [(assumed.time_parts(run), wall) for run, wall in finished if wall > 0]
     if not timed:
         return None

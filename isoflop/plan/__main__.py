@@ -78,24 +78,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--hours", type=float, metavar="H", help="scale all budgets by one factor, so that the sweep takes H hours")
     add("--jobs", type=int, default=1, metavar="N", help="with --hours: runs at a time, as in isoflop.run (default 1)")
     add("--cells", action="store_true", help="print every cell, under every FLOP convention, and all notes")
-    add(
-        "--set",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="KEY=VALUE",
-        help="set any key, such as sweep.seeds=[0,1]",
-    )
+    add("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="any key, such as sweep.seeds=[0,1]")
     add("--hardware", metavar="KIND:N", help=f"machine of the estimates: {', '.join(DEVICES)}, or here")
-    add(
-        "--mfu",
-        type=float,
-        metavar="X",
-        help=f"share of the peak that training reaches (default {DEFAULT_MFU}; for here {DEFAULT_MFU_HERE})",
-    )
+    mfu = f"share of the peak that training reaches (default {DEFAULT_MFU}; for here {DEFAULT_MFU_HERE})"
+    add("--mfu", type=float, metavar="X", help=mfu)
     add("--price", type=float, metavar="$", help="dollars a device-hour; without it no cost is shown")
-    default = Machine()
-    speed = f"FLOP/s, in place of --hardware (default {default.peak_flops_per_second:g}, two CPU cores)"
+    speed = f"FLOP/s, in place of --hardware (default {Machine().peak_flops_per_second:g}, two CPU cores)"
     add("--flops-per-second", type=float, metavar="F", help=speed)
     usual = f"{DEFAULT_OVERHEAD_SECONDS:g} on a machine of the table, else {DEFAULT_OVERHEAD_SECONDS_HERE:g}"
     fixed = f"fixed seconds a run: start, imports, compilation (default {usual})"

@@ -75,7 +75,7 @@ class Report:
             for shape in tree["shapes"]:
                 if shape["shape"] in self._shapes:
                     self._shapes[shape["shape"]] = shape
-                    answers = [build(Compiled, _without_roofline(answer)) for answer in shape["tried"]]
+                    answers = [_compiled(answer) for answer in shape["tried"]]
                     self._answers[shape["shape"]] = {one.setting: one for one in answers if not one.failed}
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{self.path}: not the report of a preflight ({error}): delete it") from None
@@ -121,5 +121,6 @@ def _entry(verdict: Verdict, topology: Topology) -> dict[str, Any]:
     }
 
 
-def _without_roofline(answer: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in answer.items() if name != "roofline"}
+def _compiled(answer: Mapping[str, Any]) -> Compiled:
+    """The reverse of `_entry`, for one setting."""
+    return build(Compiled, {name: value for name, value in answer.items() if name != "roofline"})

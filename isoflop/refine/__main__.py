@@ -41,18 +41,13 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("directory", metavar="DIR", help="a sweep with plan.jsonl and results")
     add("--accept", action="store_true", help="append the proposed runs to the plan; without it nothing is written")
-    add("--budget-flops", type=float, default=math.inf, metavar="C", help="most FLOPs of all proposals together")
-    add(
-        "--max-runs", type=int, default=MOST_RUNS, metavar="N", help="most runs of all proposals together (%(default)s)"
-    )
+    add("--budget-flops", type=float, default=math.inf, metavar="C", help="most FLOPs of all proposed runs together")
+    add("--max-runs", type=int, default=MOST_RUNS, metavar="N", help="most runs of all together (%(default)s)")
     add("--loss", type=float, metavar="NATS", help="loss at which the gap is read (middle of the common losses)")
     add("--curve", choices=CURVES, default=CURVES[0], help="fitted to the loss in log N (%(default)s)")
     add("--where", action="append", default=[], metavar="COLUMN=VALUE", help="only these runs, such as group=exact")
-    add(
-        "--hardware",
-        metavar="KIND:N",
-        help=f"machine of the estimates: {', '.join(DEVICES)} (default: measured from the sweep's runs)",
-    )
+    kinds = f"machine of the estimates: {', '.join(DEVICES)}, here (default: measured from the sweep's runs)"
+    add("--hardware", metavar="KIND:N", help=kinds)
     add("--mfu", type=float, metavar="X", help="share of the peak that training reaches")
     add("--price", type=float, metavar="$", help="dollars a device-hour")
     add("--flops-per-second", type=float, metavar="F", help="FLOP/s, in place of --hardware")

@@ -120,9 +120,7 @@ def _by_recipe(like: RunSpec, budget: float, size: Size, batch: int) -> RunSpec:
     curve = CurveSpec(like.family, budget, (size.name,), group=cell.group)
     sweep = SweepSpec(own_sizes=(size,), convention=cell.convention, recipe=cell.recipe, global_batch=batch)
     plain = dataclasses.replace(like, schedule=dataclasses.replace(like.schedule, cooldown_steps=0))
-    multiplier = float(
-        f"{like.optim.lr_peak / _choice(like).lr_peak:.6g}"
-    )  # removes the rounding error of the quotient
+    multiplier = float(f"{like.optim.lr_peak / _choice(like).lr_peak:.6g}")  # without the quotient's rounding error
     return make_cell(plain, sweep, curve, size.name, multiplier)
 
 

@@ -13,6 +13,7 @@ from isoflop.refine.sharper import Candidates, sharper_gap, sharper_sizes, with_
 from mdm_jax.spec import Family, RunSpec
 
 MOST_RUNS = 12
+MOST_NAMED = 3
 MOST_SCATTER = 0.5
 """Share of the gap's variance. If scatter between budgets causes more, a note says that more runs do not help."""
 RUNS_FOR_SIZES = 2
@@ -90,6 +91,6 @@ def _notes(evidence: Evidence, missing: Sequence[Proposal]) -> Iterator[str]:
         yield "the noise from run to run is unknown or zero: the gain from a run cannot be computed; repeat some seeds"
 
 
-def _first_ids(runs: Sequence[RunSpec], most: int = 3) -> str:
-    names = ", ".join(run.run_id for run in runs[:most])
-    return f"{len(runs)} ({names}{', …' if len(runs) > most else ''})"
+def _first_ids(runs: Sequence[RunSpec]) -> str:
+    names = ", ".join(run.run_id for run in runs[:MOST_NAMED])
+    return f"{len(runs)} ({names}{', …' if len(runs) > MOST_NAMED else ''})"

@@ -5,11 +5,10 @@ parent diverges or fails, its children are recorded as failed without a start. A
 parent is ok.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from isoflop.cost import chain_costs, work_flops
@@ -79,7 +78,7 @@ class Sweep:
     lock: Lock
     progress: Progress
     stop: Stop
-    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    environment: Mapping[str, str]
 
     def __post_init__(self) -> None:
         todo = [run for run in self.runs if is_pending(read_row(self.directory, run), self.policy.retry_failed)]
