@@ -104,7 +104,7 @@ def _expected(forecast: Forecast, family: Family, budget: float) -> Expected:
         prior = forecast.prior
         raise ValueError(
             f"{family.value} at {budget:g} FLOPs: the prior {prior.source} ({flops_range(prior)} FLOPs) is too far"
-            " away: give --sizes, or --prior tiny (for CPUs), or --prior with the fits.json of a sweep with similar budgets"
+            " away: give --sizes, or --prior tiny (for CPUs), or --prior with the fits.json of a sweep nearby"
         )
     return expected
 
