@@ -30,7 +30,7 @@ RESULTS = Path(__file__).parent / "results" / "parametric_coverage.json"
 
 
 def covered(cell: Cell, noiseless: pd.DataFrame, seed: int, draws: int) -> dict[str, list[tuple[bool, float]]]:
-    """By unit, at both places: whether the interval includes the truth, and the log of its upper over its lower end."""
+    """For each unit and place: whether the interval includes the truth, and the log of its upper over its lower end."""
     runs = sweep(cell, noiseless, seed)
     isoflop = fit_isoflop(runs, curve="cubic")
     arm = isoflop.frontier("arm")

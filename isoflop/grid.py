@@ -17,7 +17,7 @@ from mdm_jax.spec import CellSpec, FlopConvention, HardwareSpec, RunSpec, pair
 from mdm_jax.spec.validation import require
 
 MOST_UNSPENT = 0.01
-"""Share of a budget that may stay unspent. If more did, the points of a curve would not be at one budget."""
+"""Largest share of a budget that may stay unspent, so that the points of a curve are at one budget."""
 MOST_CELLS = 10_000
 """Far more runs than a sweep needs. Planning them takes about ten seconds."""
 DECIDED_BY_SWEEP = {
@@ -209,7 +209,7 @@ def check_bounds(runs: Sequence[RunSpec], unique_tokens: int | None, sweep: Swee
     fix = f"prepare {epochs / (most or 1):.2g} times as much text, or leave out these runs"
     if most:
         raise ValueError(f"{said}: {fix}, or raise sweep.max_epochs")
-    return (f"{said}; repeated tokens are worth less, and not the same to both families: {fix}",)
+    return (f"{said}; repeated tokens help less than new ones, and not both families alike: {fix}",)
 
 
 def _remedy(spec: RunSpec, budget: float, one_step: int) -> str:

@@ -25,7 +25,7 @@ from mdm_jax.spec import RunSpec, from_json, to_json
 
 @dataclass(frozen=True)
 class Written:
-    """What `write_plan` did."""
+    """The plan that `write_plan` wrote, and how it differs from the older one."""
 
     runs: tuple[RunSpec, ...]
     """The cells of the plan."""

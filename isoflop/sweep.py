@@ -174,7 +174,7 @@ def _check_multipliers(name: str, values: Sequence[float]) -> None:
 
 
 def default_sweep() -> ml_collections.ConfigDict:
-    """Every field of SweepSpec with its default, locked: a misspelt key raises where it is written."""
+    """Every field of SweepSpec with its default. It is locked, so that setting a misspelt key raises an error."""
     return ml_collections.ConfigDict(to_dict(SweepSpec())).lock()
 
 

@@ -89,9 +89,8 @@ def advise(template: RunSpec, sweep: SweepSpec) -> Advice:
     for group in dict.fromkeys(curve.group for curve in near):
         own = [curve for curve in near if curve.group == group]
         warnings += [*_size_warnings(sweep, template, own), *_overlap_warnings(sweep, forecast, own)]
-    return Advice(
-        curves, tuple(alarms), tuple(warnings), (*_prior_notes(forecast, curves), *_holdout_and_seed_notes(sweep))
-    )
+    notes = (*_prior_notes(forecast, curves), *_holdout_and_seed_notes(sweep))
+    return Advice(curves, tuple(alarms), tuple(warnings), notes)
 
 
 def _curve_forecasts(template: RunSpec, sweep: SweepSpec, forecast: Forecast) -> Iterator[CurveForecast]:

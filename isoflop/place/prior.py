@@ -162,7 +162,7 @@ def _laws(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, str], Law]:
         coefficient = _number(row, "coefficient", f"laws[{i}]", "above 0", lambda value: value > 0)
         inside = f"between {low:g} and {high:g} for {key[2]}"
         exponent = _number(row, "exponent", f"laws[{i}]", inside, lambda value, a=low, b=high: a < value < b)
-        require(key not in laws, f"laws[{i}]", ", ".join(key), "there once")
+        require(key not in laws, f"laws[{i}]", ", ".join(key), "given only once")
         laws[key] = Law(coefficient, exponent)
     return laws
 

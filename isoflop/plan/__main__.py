@@ -80,12 +80,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--cells", action="store_true", help="print every cell, under every FLOP convention, and all notes")
     add("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="any key, such as sweep.seeds=[0,1]")
     add("--hardware", metavar="KIND:N", help=f"machine of the estimates: {', '.join(DEVICES)}, or here")
-    mfu = f"share of the peak that training reaches (default {DEFAULT_MFU}; for here {DEFAULT_MFU_HERE})"
+    mfu = f"share of the peak that training reaches (default {DEFAULT_MFU}; with --hardware here {DEFAULT_MFU_HERE})"
     add("--mfu", type=float, metavar="X", help=mfu)
     add("--price", type=float, metavar="$", help="dollars a device-hour; without it no cost is shown")
     speed = f"FLOP/s, in place of --hardware (default {Machine().peak_flops_per_second:g}, two CPU cores)"
     add("--flops-per-second", type=float, metavar="F", help=speed)
-    usual = f"{DEFAULT_OVERHEAD_SECONDS:g} on a machine of the table, else {DEFAULT_OVERHEAD_SECONDS_HERE:g}"
+    usual = f"{DEFAULT_OVERHEAD_SECONDS:g} on accelerators, else {DEFAULT_OVERHEAD_SECONDS_HERE:g}"
     fixed = f"fixed seconds a run: start, imports, compilation (default {usual})"
     add("--run-overhead", type=float, metavar="S", help=fixed)
     return parser

@@ -20,8 +20,8 @@ def too_long(runs: Sequence[RunSpec], machine: Machine) -> Iterator[str]:
     days, largest = seconds / A_DAY, max((run.cell.budget or 0.0) for run in runs)
     yield (
         f"about {duration(seconds)} on this machine, one run after the other: a day is enough for smaller sizes at"
-        f" budgets {short_number(days, 2)} times smaller (up to about {largest / days:.0e}), which --hours 24 finds for"
-        " an experiment; --hardware v5e:16 plans for accelerators"
+        f" budgets {short_number(days, 2)} times smaller (up to about {largest / days:.0e}); --hours 24 finds such"
+        " budgets for a --config; --hardware v5e:16 plans for accelerators"
     )
 
 

@@ -12,14 +12,13 @@ from mdm_jax.counting import count_parameters, trained_flops
 from mdm_jax.spec import FlopConvention, RunSpec
 
 LINES = 40
-"""Of one screen."""
 MOST_ROWS = 18
 """Rows of the table. A sweep of more curves gets one row for all budgets of a family."""
 HEADER = ("group", "family", "budget", "runs", "sizes", "best about", "tokens a run", "epochs", "FLOPs", "time")
 DISPENSABLE = ("best about", "FLOPs")
 """Columns that are left out on a narrow terminal, the first one first."""
 OTHER_LINES = 15
-"""Lines of the screen besides the table and the warnings."""
+"""Of the `LINES` of a screen, those besides the table and the warnings."""
 
 
 def show_screen(

@@ -31,7 +31,7 @@ from mdm_jax.spec.validation import require
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code of the command: 0, or 1 where a shape does not fit or after one line that says what is wrong."""
+    """Exit code of the command: 0, or 1 if a shape does not fit or after one line that says what is wrong."""
     options = _parser().parse_args(arguments)
     return exit_code(lambda: _preflight(options))
 

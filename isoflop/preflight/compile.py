@@ -45,13 +45,13 @@ class Setting:
 
 @dataclass(frozen=True)
 class Compiled:
-    """What the compiler said about one setting."""
+    """The compiler's answer for one setting."""
 
     setting: Setting
     device_kind: str = ""
     compile_seconds: float = 0.0
     hbm_bytes: float = 0.0
-    """Of each device: arguments + temporaries + outputs - aliased; the compiler's demand if it refused."""
+    """Arguments + temporaries + outputs - aliased of one device; if the compiler refused, what it asked for."""
     memory: dict[str, int] = dataclasses.field(default_factory=dict)
     """The parts of that figure, and `peak`, as `memory_analysis()` gives them."""
     collectives: dict[str, dict[str, float | int]] = dataclasses.field(default_factory=dict)
@@ -85,7 +85,7 @@ def program_of(run: RunSpec) -> RunSpec:
 
 
 def compile_run(run: RunSpec, topology: Topology | None, time_limit: float) -> Compiled:
-    """What the compiler says about the run's step.
+    """The compiler's answer for the run's step.
 
     Args:
         topology: None compiles for as many CPU devices of this host as the run's mesh has.

@@ -93,7 +93,7 @@ class FurtherRuns:
         """The run to copy: with a usable result if possible, then of the nearest budget, then of the nearest size."""
         own = self._known[family]
         if not own:
-            raise ValueError(f"the plan has no run of the {family.value} to make another one like it")
+            raise ValueError(f"the plan has no {family.value} run that a further run could copy")
         log_budget, log_n = math.log(budget), math.log(non_embedding(size))
 
         def distance(known: CurveRun) -> tuple[bool, float, float]:

@@ -37,7 +37,7 @@ def repaired_minima(evidence: Evidence, further: FurtherRuns) -> Iterator[Propos
         if made:
             spent = minimum.runs * minimum.budget
             expected, source = _expected(evidence, minimum)
-            effect = f"N* near {short_number(expected)} ({source}); its {spent:.2e} FLOPs, in no law now, come into use"
+            effect = f"N* near {short_number(expected)} ({source}); the laws can then use its {spent:.2e} FLOPs"
             sizes = f"sizes {short_number(minimum.n_low)} to {short_number(minimum.n_high)}"
             why = f"{minimum.status}: {minimum.reason} ({sizes})"
             yield Proposal(Kind.MINIMUM, tuple(made), why, effect, spent / flops_of(made))

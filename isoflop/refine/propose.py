@@ -69,7 +69,7 @@ def _notes(evidence: Evidence, missing: Sequence[Proposal]) -> Iterator[str]:
     """Notes on runs to start or retry first, on curves that no proposal repairs, and on a missing gap."""
     unfinished, failed = evidence.unfinished, evidence.failed
     if unfinished:
-        yield f"planned and without a result, counted here as if done: {_first_ids(unfinished)}; start them first"
+        yield f"planned runs without a result: {_first_ids(unfinished)}; they count here as done, so start them first"
     if failed:
         yield f"failed: {_first_ids(failed)}; read their log.txt, then python -m isoflop.run DIR --retry-failed"
     if any(not run.cell.recipe for run in evidence.plan):

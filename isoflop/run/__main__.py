@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = new_parser("isoflop.run", __doc__)
     parser.add_argument("directory", metavar="DIR", help="the sweep's directory, which holds plan.jsonl")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time; they share the CPU cores (1)")
-    parser.add_argument("--retry-failed", action="store_true", help="run failed cells again too")
+    parser.add_argument("--retry-failed", action="store_true", help="also run failed cells again")
     parser.add_argument("--dry-run", action="store_true", help="print what would be done, and do nothing")
     return parser
 

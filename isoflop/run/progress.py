@@ -22,7 +22,7 @@ class State:
 
     name: str
     share: float
-    said: str
+    text: str
 
 
 class Progress:
@@ -39,7 +39,7 @@ class Progress:
         """Shows the states of the sweep and of its running cells."""
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + LINE_SECONDS
-            self.line("; ".join([f"{sweep.name} {sweep.said}", *(f"{cell.name} {cell.said}" for cell in cells)]))
+            self.line("; ".join([f"{sweep.name} {sweep.text}", *(f"{cell.name} {cell.text}" for cell in cells)]))
 
     def close(self) -> None:
         """Ends the display."""
@@ -53,11 +53,11 @@ class TerminalProgress(Progress):
         from rich import progress
         from rich.table import Column
 
-        name, said = (f"{{task.{field}}}" for field in ("description", "fields[said]"))
+        name, text = (f"{{task.{field}}}" for field in ("description", "fields[text]"))
         columns = (
             progress.TextColumn(name, table_column=Column(no_wrap=True)),
             progress.BarColumn(BAR_COLUMNS),
-            progress.TextColumn(said, table_column=Column(no_wrap=True)),
+            progress.TextColumn(text, table_column=Column(no_wrap=True)),
         )
         self._bars = progress.Progress(*columns, transient=True)
         self._tasks: dict[str, Any] = {}
@@ -74,8 +74,8 @@ class TerminalProgress(Progress):
             self._bars.remove_task(self._tasks.pop(name))
         for name, state in states.items():
             if name not in self._tasks:
-                self._tasks[name] = self._bars.add_task(name, total=1.0, said="")
-            self._bars.update(self._tasks[name], completed=state.share, said=state.said)
+                self._tasks[name] = self._bars.add_task(name, total=1.0, text="")
+            self._bars.update(self._tasks[name], completed=state.share, text=state.text)
 
     def close(self) -> None:
         """Removes the bars."""
