@@ -20,7 +20,7 @@ FEWEST_INSIDE = 2
 
 
 def common_losses(evidence: Evidence, further: FurtherRuns) -> Iterator[Proposal]:
-    """A new budget of one family if there are too few common losses: of the family for which that costs less."""
+    """If there are too few common losses, a new budget of the family that reaches more of them for fewer FLOPs."""
     if any(family not in evidence.laws for family in (Family.ARM, Family.MDM)):
         return
     losses = {family: _losses(evidence, further, family) for family in (Family.ARM, Family.MDM)}
@@ -30,11 +30,11 @@ def common_losses(evidence: Evidence, further: FurtherRuns) -> Iterator[Proposal
     inside = {family: sum(low <= loss <= high for loss in own) for family, own in losses.items()}
     if min(inside.values()) >= FEWEST_INSIDE:
         return
-    said = f"{inside[Family.ARM]} ARM and {inside[Family.MDM]} MDM minima lie in the losses that both reached"
+    finding = f"{inside[Family.ARM]} ARM and {inside[Family.MDM]} MDM minima lie in the losses that both reached"
     if low >= high:
-        said = "the families' loss ranges do not overlap, so that no gap can be read"
+        finding = "the families' loss ranges do not overlap, so that no gap can be read"
     arm, mdm = ("{:.4g} to {:.4g}".format(*ranges[family]) for family in (Family.ARM, Family.MDM))
-    why = f"{said} (ARM {arm}, MDM {mdm})"
+    why = f"{finding} (ARM {arm}, MDM {mdm})"
     pairs = ((Family.ARM, Family.MDM), (Family.MDM, Family.ARM))
     ways = [way for family, other in pairs if (way := _new_curve(evidence, further, family, other, ranges, why))]
     yield from sorted(ways, key=lambda way: way.flops)[:1]
