@@ -49,10 +49,10 @@ def exit_code(command: Callable[[], int]) -> int:
         return say(str(stop) or "interrupted", INTERRUPTED)
 
 
-def say(said: object, code: int) -> int:
-    """The code, after what is said is printed as one line."""
+def say(message: object, code: int) -> int:
+    """The code, after what is message is printed as one line."""
     with suppress(OSError):  # standard error may lie on the disk that is full
-        print(f"mdm_jax: {one_line(said)}", file=sys.stderr, flush=True)
+        print(f"mdm_jax: {one_line(message)}", file=sys.stderr, flush=True)
     return code
 
 
@@ -68,9 +68,9 @@ def refuse_hidden(package: str) -> None:
         raise ValueError(f"{found.origin} hides the package {package!r} of mdm-jax: {ways}")
 
 
-def one_line(said: object) -> str:
+def one_line(message: object) -> str:
     """The text without line breaks."""
-    return " ".join(str(said).split())
+    return " ".join(str(message).split())
 
 
 def signal_name(number: int) -> str:

@@ -1,9 +1,9 @@
-"""A sweep's folder: what the files and folders in it are called, and which steps a run has saved.
+"""A sweep's folder: the names of its files and folders, and the steps that a run has saved.
 
 ```
-SWEEP/plan.jsonl                    one sealed RunSpec a line
+SWEEP/plan.jsonl                    one sealed RunSpec on each line
 SWEEP/runs/<run_id>/spec.json       the run's own spec
-                    metrics/        losses of the training steps, in parts
+                    metrics/        losses of the training steps, in part files
                     checkpoints/    a folder for each saved step
                     result.json     the run's row of the run table
 ```
@@ -22,7 +22,7 @@ RESULT_FILE = "result.json"
 
 
 def steps_in(checkpoints: Path) -> list[int]:
-    """Steps of the checkpoints in a folder, the newest first; they may not be whole. Empty where there is none.
+    """Steps of the checkpoints in a folder, newest first; empty if there are none. A checkpoint may be damaged.
 
     Raises:
         ValueError: the folder, or a step in it, is a link.

@@ -92,7 +92,7 @@ class Line(NamedTuple):
         try:
             return without_mark(self.raw.decode(), self.start)
         except UnicodeDecodeError as error:
-            raise ValueError(f"{self.where}, {not_utf8(error, self.start)}") from None
+            raise ValueError(f"{self.where}, {not_utf8_message(error, self.start)}") from None
 
     @property
     def where(self) -> str:
@@ -105,7 +105,7 @@ def without_mark(text: str, start: int) -> str:
     return text if start else text.removeprefix("\ufeff")
 
 
-def not_utf8(error: UnicodeDecodeError, start: int) -> str:
+def not_utf8_message(error: UnicodeDecodeError, start: int) -> str:
     """What to say of bytes that are not UTF-8, where the text that was decoded begins at byte `start` of its file."""
     return f"byte {start + error.start}: not UTF-8 ({error.reason}): {RECODE}"
 

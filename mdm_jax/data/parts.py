@@ -22,7 +22,7 @@ from mdm_jax.spec.validation import build, require, to_dict
 
 PART_VERSION = 1
 BATCH_DOCUMENTS = 512
-MOST_TOLD = 20
+MOST_REPORTED = 20
 MOST_REMEMBERED_BYTES = 1 << 30
 INDEX = np.dtype([("high", "<u8"), ("low", "<u8"), ("tokens", "<u4"), ("text_bytes", "<u4"), ("validation", "?")])
 """A row for each document, 25 bytes: the first 128 bits of the text's SHA-256, its ids with EOS, its UTF-8 bytes."""
@@ -92,10 +92,10 @@ def make_part(task: Task) -> Part:
         ValueError: the piece's file is bad or has changed, unless bad files are skipped.
         OSError: the disk is full or not writable.
     """
-    return _sealed(task) or _written(task)
+    return _existing_part(task) or _new_part(task)
 
 
-def _sealed(task: Task) -> Part | None:
+def _existing_part(task: Task) -> Part | None:
     seal = as_path(task.folder) / f"{task.name}.json"
     if not is_file(seal):
         return None
@@ -119,19 +119,19 @@ class _Skipped:
     def __init__(self) -> None:
         self.count, self._first = 0, list[str]()
 
-    def __call__(self, said: str) -> None:
+    def __call__(self, line: str) -> None:
         self.count += 1
-        if self.count <= MOST_TOLD:
-            self._first.append(said)
+        if self.count <= MOST_REPORTED:
+            self._first.append(line)
 
     @property
-    def told(self) -> tuple[str, ...]:
+    def lines(self) -> tuple[str, ...]:
         """A line for each of the first few, and one for the rest."""
         rest = self.count - len(self._first)
         return (*self._first, f"{rest} more in the same file") if rest else tuple(self._first)
 
 
-def _written(task: Task) -> Part:
+def _new_part(task: Task) -> Part:
     skipped = _Skipped()
     corpus, skip = task.data.corpus, skipped if task.skip_bad else None
     try:
@@ -142,7 +142,7 @@ def _written(task: Task) -> Part:
             raise
         skip(str(error))
         part = _write(task, iter(()))
-    part = replace(part, skipped=skipped.told, skipped_count=skipped.count)
+    part = replace(part, skipped=skipped.lines, skipped_count=skipped.count)
     write_atomic(as_path(task.folder) / f"{task.name}.json", json.dumps(to_dict(part)) + "\n")
     return part
 

@@ -3,7 +3,7 @@
 import codecs
 from collections.abc import Iterator
 
-from mdm_jax.data.files import READ_BYTES, not_utf8, open_bytes, read_lines, without_mark
+from mdm_jax.data.files import READ_BYTES, not_utf8_message, open_bytes, read_lines, without_mark
 from mdm_jax.files.storage import as_path
 
 DOCUMENT_CHARACTERS = 4096
@@ -65,7 +65,7 @@ def _decoded(path: str) -> Iterator[str]:
             try:
                 yield without_mark(decoder.decode(raw, final=not raw), start)
             except UnicodeDecodeError as error:
-                raise ValueError(f"{path}: {not_utf8(error, start - kept)}") from None
+                raise ValueError(f"{path}: {not_utf8_message(error, start - kept)}") from None
             if not raw:
                 return
             start += len(raw)

@@ -90,5 +90,5 @@ def _check_expansion(file: Path, metadata: pyarrow.parquet.FileMetaData, text_fi
         for column in map(group.column, range(group.num_columns)):
             grown, stored = column.total_uncompressed_size, max(1, column.total_compressed_size)
             if column.path_in_schema == text_field and grown > max(ALWAYS_FINE_BYTES, MOST_EXPANSION * stored):
-                said = f"{file}: row group {number} grows from {stored} to {grown} bytes"
-                raise ValueError(f"{said}, more than text does: write the file again, or leave it out")
+                message = f"{file}: row group {number} grows from {stored} to {grown} bytes"
+                raise ValueError(f"{message}, more than text does: write the file again, or leave it out")

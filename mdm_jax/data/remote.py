@@ -36,7 +36,7 @@ class RemoteBlocks(Blocks):
             if not self._shard.sums_sha256:
                 self._copy_whole()
             else:
-                with self._naming_the_cache(), self._copy.open("ab") as file:
+                with self._cache_named_in_errors(), self._copy.open("ab") as file:
                     os.truncate(file.fileno(), self._shard.bytes)
         return self._copy
 
@@ -45,7 +45,7 @@ class RemoteBlocks(Blocks):
         try:
             with self._path.open("rb") as source, partial.open("wb") as target:
                 while chunk := source.read(COPY_BYTES):
-                    with self._naming_the_cache():
+                    with self._cache_named_in_errors():
                         target.write(chunk)
             check_size(partial, self._shard)
             partial.replace(self._copy)
@@ -70,7 +70,7 @@ class RemoteBlocks(Blocks):
             if hashlib.sha256(copy).hexdigest() == self._shard.sums_sha256:
                 return copy
         content = super()._sums_content()
-        with self._naming_the_cache():
+        with self._cache_named_in_errors():
             write_atomic(self._sums_copy, content)
         return content
 
@@ -81,14 +81,14 @@ class RemoteBlocks(Blocks):
         with self._path.open("rb") as source:
             source.seek(first * BLOCK_BYTES)
             content = source.read(FETCH_BLOCKS * BLOCK_BYTES)
-        with self._naming_the_cache(), open(self._copy, "r+b") as target:
+        with self._cache_named_in_errors(), open(self._copy, "r+b") as target:
             for start in range(0, len(content), BLOCK_BYTES):
                 raw = content[start : start + BLOCK_BYTES]
                 if self._is_whole(first + start // BLOCK_BYTES, raw):
                     os.pwrite(target.fileno(), raw, first * BLOCK_BYTES + start)
 
     @contextlib.contextmanager
-    def _naming_the_cache(self) -> Iterator[None]:
+    def _cache_named_in_errors(self) -> Iterator[None]:
         """Names the cache's folder in an error of writing, because the system names no folder."""
         try:
             yield

@@ -185,18 +185,18 @@ def labelled(corpus: CorpusSpec, fraction: float, skip_bad: bool = False) -> Ite
             if total >= corpus.max_bytes > 0:
                 return
     if not seen:
-        raise ValueError(no_text(corpus))
+        raise ValueError(no_text_message(corpus))
 
 
 def _read_or_skip(corpus: CorpusSpec, piece: Piece, fraction: float) -> Iterator[Document]:
     try:
-        yield from read_piece(corpus, piece, fraction, lambda said: None)
+        yield from read_piece(corpus, piece, fraction, lambda message: None)
     except SourceChanged:
         raise
     except ValueError:
         return
 
 
-def no_text(corpus: CorpusSpec) -> str:
+def no_text_message(corpus: CorpusSpec) -> str:
     """What to say of a corpus without text."""
     return f"corpus {corpus.source.value}: no text" + (f" in {corpus.path}" if corpus.path else "")

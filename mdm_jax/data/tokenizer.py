@@ -128,8 +128,10 @@ def train_sentencepiece(texts: Iterable[str], vocab_size: int) -> bytes:
             minloglevel=2,
         )
     except (RuntimeError, OSError) as error:
-        said = str(error).splitlines()[-1]
-        raise ValueError(f"data.tokenizer.vocab_size = {vocab_size}: sentencepiece cannot train it: {said}") from None
+        message = str(error).splitlines()[-1]
+        raise ValueError(
+            f"data.tokenizer.vocab_size = {vocab_size}: sentencepiece cannot train it: {message}"
+        ) from None
     return model.getvalue()
 
 

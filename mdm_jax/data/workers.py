@@ -49,8 +49,8 @@ def in_order(function: Callable[[Task], Result], tasks: Sequence[Task], jobs: in
                 yield handed_out.popleft().result()
             finished = True
         except BrokenProcessPool:
-            said = "a worker process was ended from outside (is memory short?)"
-            raise OSError(f"{said}: prepare again with fewer --jobs; finished parts are kept") from None
+            message = "a worker process was ended from outside (is memory short?)"
+            raise OSError(f"{message}: prepare again with fewer --jobs; finished parts are kept") from None
         finally:
             if not finished:  # an error, an interruption, or the caller has enough
                 for process in set(multiprocessing.active_children()) - others:

@@ -80,7 +80,7 @@ def evaluate(
     done = 0 if known is None else len(known) // size
     if known is not None:
         losses_TB[:done] = known.reshape(-1, size)
-    for first, piece in _ahead(_dispatched(params, spec, rows_SL[:count], mesh, done)):
+    for first, piece in _dispatched_ahead(_dispatched(params, spec, rows_SL[:count], mesh, done)):
         piece_KB = np.asarray(piece)[: min(len(piece), batches - first % batches)]
         losses_TB[first : first + len(piece_KB)] = piece_KB
         finished(losses_TB[: first + len(piece_KB)].reshape(-1))
@@ -127,7 +127,7 @@ def _dispatched(
             yield r * batches + n, _losses(params, stacked_NBL, key, np.int32(n), np.int32(stop), most, spec, objective)
 
 
-def _ahead(dispatched: Iterator[tuple[int, Array]]) -> Iterator[tuple[int, Array]]:
+def _dispatched_ahead(dispatched: Iterator[tuple[int, Array]]) -> Iterator[tuple[int, Array]]:
     """The same, one behind: the device has its next work before the host waits for a result."""
     before = next(dispatched, None)
     while before is not None:

@@ -63,7 +63,7 @@ def attend(
         return attend_by_head(q_BLHK, k_BLHK, v_BLHK, kind)
     length, width = q_BLHK.shape[1], q_BLHK.shape[3]
     kernel = pick_kernel(device.platform, device.device_kind, length, width, q_BLHK.dtype)
-    return FORMS[kernel](q_BLHK, k_BLHK, v_BLHK, kind)
+    return ATTEND[kernel](q_BLHK, k_BLHK, v_BLHK, kind)
 
 
 def attend_by_head(
@@ -105,8 +105,8 @@ def attend_splash(
 def splash_kernel(length: int, heads: int, kind: Attention, interpret: bool) -> Callable[..., Any]:
     """`(q_HLK, k_HLK, v_HLK) -> o_HLK` of one row of tokens, with a backward pass of its own."""
     block = next(size for size in BLOCKS if length % size == 0)
-    forms = {Attention.CAUSAL: splash_mask.CausalMask, Attention.BIDIRECTIONAL: splash_mask.FullMask}
-    mask = splash_mask.MultiHeadMask([forms[kind]((length, length))] * heads)
+    masks = {Attention.CAUSAL: splash_mask.CausalMask, Attention.BIDIRECTIONAL: splash_mask.FullMask}
+    mask = splash_mask.MultiHeadMask([masks[kind]((length, length))] * heads)
     names = ("block_q", "block_kv", "block_kv_compute", "block_q_dkv", "block_kv_dkv", "block_kv_dkv_compute")
     sizes = splash.BlockSizes(**dict.fromkeys((*names, "block_q_dq", "block_kv_dq"), block))
     return splash.make_splash_mha_single_device(mask, block_sizes=sizes, interpret=interpret)
@@ -124,7 +124,7 @@ def attend_cudnn(
     return over_shards(local, (BATCH_LHK,) * 3, BATCH_LHK)(q_BLHK, k_BLHK, v_BLHK)
 
 
-FORMS = {Kernel.SPLASH: attend_splash, Kernel.CUDNN: attend_cudnn, Kernel.EINSUM: attend_by_head}
+ATTEND = {Kernel.SPLASH: attend_splash, Kernel.CUDNN: attend_cudnn, Kernel.EINSUM: attend_by_head}
 
 
 def _scaled(q: Array) -> Array:

@@ -73,7 +73,7 @@ class Attempt:
 
     def run(self) -> int:
         """Runs to the end and returns the exit code; whatever happens is in `result.json` if the disk takes it."""
-        with self._signals.answered(), ExitStack() as held:
+        with self._signals.handled(), ExitStack() as held:
             when_supervisor_ends(lambda: self._leave(RETRY, "its supervisor was killed"))
             try:
                 return self._run(held)
@@ -90,14 +90,14 @@ class Attempt:
         from mdm_jax.devices.absent_tpu import skip_absent_tpu
         from mdm_jax.run.execute import execute
         from mdm_jax.run.peers import join
-        from mdm_jax.run.progress import shown
+        from mdm_jax.run.progress import show_progress
         from mdm_jax.run.record import Record
         from mdm_jax.train.loop import Watch
 
         skip_absent_tpu()
         self._watch = Watch(asked_to_stop=self._signals.asked)
         self._peers = join(self._flags)
-        with self._peers.heard(self._told):
+        with self._peers.watched(self._peer_left):
             if self._peers.is_first and not alone:
                 held.enter_context(hold_run(self._folder, self._say))
                 ended = code_if_finished(self._folder)  # by the job that held it until now
@@ -105,7 +105,7 @@ class Attempt:
                     self._leave(ended, f"{self._folder} is finished")
             self._peers.wait_for_all()
             self._record = Record(self._spec, self._folder)
-            with shown(self._watch, self._spec.run_id, self._spec.schedule.steps):
+            with show_progress(self._watch, self._spec.run_id, self._spec.schedule.steps):
                 row = execute(self._spec, self._folder, self._record, self._watch)
         loss = f"{row.loss:.4f} nats/token ({row.loss_kind.value})"
         with suppress(OSError):  # the result is in its file
@@ -159,7 +159,7 @@ class Attempt:
             self._peers.tell(code, one_line(reason))
         self._exit(code)
 
-    def _told(self, code: int, reason: str) -> NoReturn:
+    def _peer_left(self, code: int, reason: str) -> NoReturn:
         """Ends the process because another one has left; the first process records why."""
         self._leaving.acquire()
         if code in (BAD, RETRY):
@@ -172,7 +172,7 @@ class Attempt:
         if self._record is not None:
             self._record.close()
         if self._watch is not None:
-            self._watch.farewell()
+            self._watch.restore_terminal()
         if self._peers is not None and self._peers.any and self._peers.is_first:
             time.sleep(LINGER_SECONDS)
         streams: tuple[Any, ...] = (sys.stdout, sys.stderr)

@@ -18,14 +18,14 @@ import numpy as np
 
 from mdm_jax.data.corpus import Corpus, TrainingRows, open_corpus
 from mdm_jax.devices.sharding import as_first_process, make_mesh
-from mdm_jax.evaluate.kept import KEPT_FILE, Kept
 from mdm_jax.evaluate.nelbo import Evaluation, evaluate, usable_rows
+from mdm_jax.evaluate.partial_losses import PARTIAL_FILE, PartialLosses
 from mdm_jax.files.storage import Path, write_atomic
 from mdm_jax.layout import CHECKPOINTS_FOLDER, METRICS_FOLDER, SPEC_FILE, steps_in
 from mdm_jax.results import RunResult, Status
 from mdm_jax.run.parent import read_parent
 from mdm_jax.run.record import Record
-from mdm_jax.run.second_try import confirmed
+from mdm_jax.run.second_try import retried_without_cache
 from mdm_jax.spec import RunSpec, to_json
 from mdm_jax.spec.validation import require
 from mdm_jax.train.checkpoint import Checkpoints, read_step
@@ -56,7 +56,7 @@ def execute(spec: RunSpec, folder: Path, record: Record, watch: Watch) -> RunRes
     if spec.cell.parent_run_id and not steps_in(folder / CHECKPOINTS_FOLDER):
         read_parent(spec, folder, data_hash)
     mesh = make_mesh(spec.hardware.mesh_data, spec.hardware.mesh_model)
-    record.learn(**_device_columns(spec), **_data_columns(spec, corpus))
+    record.add_columns(**_device_columns(spec), **_data_columns(spec, corpus))
     if jax.process_index() == 0:
         write_atomic(folder / SPEC_FILE, to_json(spec) + "\n")
     record.write(Status.RUNNING)
@@ -64,12 +64,12 @@ def execute(spec: RunSpec, folder: Path, record: Record, watch: Watch) -> RunRes
     work = _Work(spec, folder, data_hash, mesh, rows, eval_SL, watch)
     try:
         with jax.set_mesh(mesh):
-            measured = confirmed(work.train_and_evaluate, folder, record.attempts, watch.say)
+            measured = retried_without_cache(work.train_and_evaluate, folder, record.attempts, watch.say)
     except Diverged as error:
         record.write(Status.DIVERGED, str(error))
         raise
-    record.learn(**_loss_columns(measured, text_bytes))
-    record.spent(watch)
+    record.add_columns(**_loss_columns(measured, text_bytes))
+    record.add_cost(watch)
     row = record.write(Status.OK)
     work.forget_losses()
     return row
@@ -77,7 +77,7 @@ def execute(spec: RunSpec, folder: Path, record: Record, watch: Watch) -> RunRes
 
 def _note_cost(record: Record, watch: Watch) -> None:
     """Keeps what was spent until a checkpoint, for the attempt after a kill."""
-    record.spent(watch)
+    record.add_cost(watch)
     record.write(Status.RUNNING)
 
 
@@ -110,12 +110,12 @@ class _Work:
     def forget_losses(self) -> None:
         """Removes the kept losses of the evaluation, which is done or not to be believed."""
         if jax.process_index() == 0:
-            (self.folder / KEPT_FILE).unlink(missing_ok=True)
+            (self.folder / PARTIAL_FILE).unlink(missing_ok=True)
 
     def _train(self) -> TrainState:
         self.watch.phase = Phase.NOTHING_NEW  # an earlier try may have left another
         checkpoints = Checkpoints(self.folder / CHECKPOINTS_FOLDER, Identity(self.spec.spec_hash, self.data_hash))
-        state, step = _begin(self.spec, self.folder, checkpoints, self.data_hash, self.watch)
+        state, step = _starting_state(self.spec, self.folder, checkpoints, self.data_hash, self.watch)
         metrics = MetricsWriter(self.folder / METRICS_FOLDER, step) if jax.process_index() == 0 else None
         try:
             return train(state, self.spec, self.mesh, self.rows, checkpoints, metrics, self.watch)
@@ -127,7 +127,7 @@ class _Work:
     def _evaluate(self, state: TrainState) -> Evaluation:
         """The final loss; the losses of an earlier attempt are taken over, and this one's are kept now and then."""
         first, watch, batch = jax.process_index() == 0, self.watch, self.spec.evaluation.batch
-        kept = self._kept()
+        kept = self._partial_losses()
         known = as_first_process(kept.read() if first else None)
         done = len(known) // batch
         watch.say(f"evaluation resumed at batch {done}" if done else "evaluation begins")
@@ -142,15 +142,15 @@ class _Work:
         watch.phase = Phase.EVALUATING
         return evaluate(state.evaluated, self.spec, self.eval_SL, self.mesh, known, finished)
 
-    def _kept(self) -> Kept:
+    def _partial_losses(self) -> PartialLosses:
         """The losses kept of an earlier attempt at evaluating the newest checkpoint."""
         newest = self.folder / CHECKPOINTS_FOLDER / str(self.spec.schedule.steps) / SEAL_FILE
         seal = newest.read_text() if jax.process_index() == 0 else ""
         belongs_to = hashlib.sha256("\n".join([self.spec.spec_hash, self.data_hash, seal]).encode()).hexdigest()
-        return Kept(self.folder / KEPT_FILE, belongs_to, self.spec.evaluation.batch)
+        return PartialLosses(self.folder / PARTIAL_FILE, belongs_to, self.spec.evaluation.batch)
 
 
-def _begin(
+def _starting_state(
     spec: RunSpec, folder: Path, checkpoints: Checkpoints, data_hash: str, watch: Watch
 ) -> tuple[TrainState, int]:
     """The state to go on from and its step: the newest whole one of the run, its parent's last, or a fresh one."""

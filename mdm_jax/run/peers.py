@@ -60,14 +60,14 @@ class Peers:
     def _tell(self, note: str) -> None:
         with suppress(jax.errors.JaxRuntimeError):  # another process was first, or the service is gone
             self._client.key_value_set(NOTE, note)
-        self._meet()
+        self._wait_until_read()
 
-    def _meet(self) -> None:
+    def _wait_until_read(self) -> None:
         with suppress(jax.errors.JaxRuntimeError):  # some are gone
             self._client.wait_at_barrier(READ, int(TELL_SECONDS * 1000))
 
     @contextmanager
-    def heard(self, leave: Callable[[int, str], None]) -> Iterator[None]:
+    def watched(self, leave: Callable[[int, str], None]) -> Iterator[None]:
         """Calls `leave(code, reason)`, from another thread, once another process has told that it leaves."""
         ended = threading.Event()
         thread = threading.Thread(target=self._listen, args=(ended, leave), daemon=True)
@@ -86,7 +86,7 @@ class Peers:
                 note = json.loads(self._client.key_value_try_get(NOTE))
             except jax.errors.JaxRuntimeError:  # no such note
                 continue
-            self._meet()
+            self._wait_until_read()
             leave(note["code"], note["reason"])
             return
 

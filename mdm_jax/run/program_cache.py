@@ -121,9 +121,9 @@ def program_cache(say: Callable[[str], None]) -> Iterator[SealedPrograms | None]
     `JAX_COMPILATION_CACHE_DIR` names another folder, and `JAX_ENABLE_COMPILATION_CACHE=0` turns the cache off. A cache
     that the user names in a bucket stays jax's own, as does the cache of a run of several processes.
     """
-    named, size = _setting("jax_compilation_cache_dir"), _setting("jax_compilation_cache_max_size")
+    named, size = _jax_setting("jax_compilation_cache_dir"), _jax_setting("jax_compilation_cache_max_size")
     folder = as_path(named) if named else cache_folder() / FOLDER
-    if not _setting("jax_enable_compilation_cache") or not is_local(folder) or jax.process_count() > 1:
+    if not _jax_setting("jax_enable_compilation_cache") or not is_local(folder) or jax.process_count() > 1:
         yield None
         return
     with ExitStack() as stack:
@@ -133,7 +133,7 @@ def program_cache(say: Callable[[str], None]) -> Iterator[SealedPrograms | None]
         except (ValueError, OSError, ImportError, AttributeError, TypeError) as error:
             say(f"no compiled programs are kept: {error}")
             programs = None
-            stack.enter_context(_settings(jax_enable_compilation_cache=False))
+            stack.enter_context(_jax_settings(jax_enable_compilation_cache=False))
         yield programs
         if programs is not None and programs.damaged:
             say(f"{folder}: programs that were damaged, and were compiled anew: {programs.damaged}")
@@ -150,7 +150,7 @@ def _serve(programs: SealedPrograms) -> Iterator[None]:
     from jax._src.compilation_cache_interface import CacheInterface
     from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
-    class Door(CacheInterface):
+    class Cache(CacheInterface):
         _path = programs.folder
 
         def get(self, key: str) -> bytes | None:  # type: ignore[override]  # jax has not written its type
@@ -159,11 +159,11 @@ def _serve(programs: SealedPrograms) -> Iterator[None]:
         def put(self, key: str, value: bytes) -> None:
             programs.put(key, value)
 
-    door, of_jax = Door(), compilation_cache.get_file_cache
+    door, of_jax = Cache(), compilation_cache.get_file_cache
     compilation_cache.get_file_cache = lambda path: (door, path)
     reset_cache()
     try:
-        with _settings(
+        with _jax_settings(
             jax_compilation_cache_dir=str(programs.folder),
             jax_persistent_cache_min_compile_time_secs=0.0,
             jax_persistent_cache_enable_xla_caches="none",  # XLA would keep files of its own there, unsealed
@@ -174,14 +174,14 @@ def _serve(programs: SealedPrograms) -> Iterator[None]:
         reset_cache()
 
 
-def _setting(name: str) -> Any:
+def _jax_setting(name: str) -> Any:
     return getattr(jax.config, name)
 
 
 @contextmanager
-def _settings(**values: object) -> Iterator[None]:
+def _jax_settings(**values: object) -> Iterator[None]:
     """Gives jax these settings, and their earlier values afterwards."""
-    before = {name: _setting(name) for name in values}
+    before = {name: _jax_setting(name) for name in values}
     for name, value in values.items():
         jax.config.update(name, value)
     try:

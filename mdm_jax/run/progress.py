@@ -22,22 +22,22 @@ def describe(row: Row) -> str:
 
 
 @contextmanager
-def shown(watch: Watch, title: str, steps: int) -> Iterator[None]:
+def show_progress(watch: Watch, title: str, steps: int) -> Iterator[None]:
     """Directs the watch's reports to standard error while the run lasts."""
     stream, left = cast(IO[str], _Lossy(sys.stderr)), _TimeLeft(steps)
     console = Console(file=stream)
     if console.is_terminal:
-        columns = (TextColumn(title), BarColumn(20), MofNCompleteColumn(), TextColumn("{task.fields[said]}"))
+        columns = (TextColumn(title), BarColumn(20), MofNCompleteColumn(), TextColumn("{task.fields[message]}"))
         with Progress(*columns, console=console) as bar:
-            task = bar.add_task(title, total=steps, said="compiling")
+            task = bar.add_task(title, total=steps, message="compiling")
 
             def say(line: str) -> None:
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
-                bar.update(task, said=escape(line))
+                bar.update(task, message=escape(line))
 
             watch.say = say
-            watch.report = lambda row: bar.update(task, completed=row["step"], said=describe(row) + left(row))
-            watch.farewell = lambda: console.show_cursor(True)
+            watch.report = lambda row: bar.update(task, completed=row["step"], message=describe(row) + left(row))
+            watch.restore_terminal = lambda: console.show_cursor(True)
             yield
     else:
         watch.say = lambda line: print(line, file=stream, flush=True)

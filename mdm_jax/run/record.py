@@ -59,19 +59,19 @@ class Record:
         """Wall time of all attempts; of one that was killed, the part until its last checkpoint."""
         return self._seconds_before + time.monotonic() - self._started
 
-    def spent(self, watch: Watch) -> None:
+    def add_cost(self, watch: Watch) -> None:
         """Learns what the run has cost until its last checkpoint, over all attempts."""
         self._in_steps = self._in_steps_before + watch.seconds_in_steps
-        self.learn(peak_memory_bytes=_peak_memory_bytes())
+        self.add_columns(peak_memory_bytes=_peak_memory_bytes())
         peak = peak_flops_per_second(self._known["device"])
         if peak is not None and self._in_steps > 0:
             hardware = self._spec.hardware
             timed = watch.steps_timed * step_flops(self._spec, FlopConvention.EXACT)
             at_peak = timed / (peak * hardware.mesh_data * hardware.mesh_model)
             before = self._in_steps_before * (self._mfu_before or 0.0)
-            self.learn(mfu=round((before + at_peak) / self._in_steps, 6))
+            self.add_columns(mfu=round((before + at_peak) / self._in_steps, 6))
 
-    def learn(self, **columns: Any) -> None:
+    def add_columns(self, **columns: Any) -> None:
         """Adds columns of the run table."""
         self._known |= columns
 

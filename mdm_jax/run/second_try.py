@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import jax
 
-from mdm_jax.evaluate.kept import KEPT_FILE
+from mdm_jax.evaluate.partial_losses import PARTIAL_FILE
 from mdm_jax.files.faults import may_pass
 from mdm_jax.files.storage import Path, is_file, is_local, open_no_link
 from mdm_jax.layout import CHECKPOINTS_FOLDER, steps_in
@@ -25,7 +25,7 @@ CRASH_FILE = "crash.txt"
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
 
 
-def confirmed(attempt: Callable[[], T], folder: Path, attempts: int, say: Callable[[str], None]) -> T:
+def retried_without_cache(attempt: Callable[[], T], folder: Path, attempts: int, say: Callable[[str], None]) -> T:
     """What the attempt returns; if it fails with programs from the cache, what it returns or raises without them.
 
     Checkpoints that the failed attempt has saved are renamed, because the same programs have computed them.
@@ -64,12 +64,12 @@ def _distrust(folder: Path, steps: set[int], say: Callable[[str], None]) -> None
     for step in sorted(steps):
         aside = set_aside(folder / CHECKPOINTS_FOLDER / str(step))
         say(f"checkpoint {step} was computed by the same programs: it is {aside.name} now")
-    (folder / KEPT_FILE).unlink(missing_ok=True)
+    (folder / PARTIAL_FILE).unlink(missing_ok=True)
 
 
 def _forget_losses_before_crash(folder: Path) -> None:
     """Removes kept losses that are older than the crash; a bucket has no `crash.txt` to compare them with."""
-    kept, crash = folder / KEPT_FILE, folder / CRASH_FILE
+    kept, crash = folder / PARTIAL_FILE, folder / CRASH_FILE
     if is_local(folder) and is_file(kept) and kept.stat().mtime <= crash.stat().mtime:
         kept.unlink()
 
@@ -83,7 +83,7 @@ def crash_file(folder: Path, attempts: int) -> Iterator[bool]:
 
     Args:
         folder: the run's.
-        attempts: see `confirmed`.
+        attempts: see `retried_without_cache`.
     """
     if not is_local(folder) or jax.process_count() > 1:
         yield attempts > 1

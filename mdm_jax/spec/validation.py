@@ -1,4 +1,4 @@
-"""Frozen dataclasses from untrusted trees of plain values, and back: unknown keys and wrong types are refused."""
+"""Converts nested plain values to frozen dataclasses and back. Unknown keys and wrong types are refused."""
 
 import dataclasses
 import difflib
@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 UNLESS_DEFAULT = "unless default"
+"""Value of a field's metadata `hashed`: the field is hashed unless it has its default."""
 
 
 def require(ok: bool, name: str, value: object, bound: str) -> None:
@@ -24,8 +25,7 @@ def to_dict(value: Any, hashed_only: bool = False) -> Any:
     """Plain JSON types for a spec (nested dataclasses and enums).
 
     Args:
-        hashed_only: leaves out fields whose metadata say `hashed: False`, and those that say `hashed: UNLESS_DEFAULT`
-            where they have their default.
+        hashed_only: leave out the fields that are not hashed (see the metadata `hashed`).
     """
     if dataclasses.is_dataclass(value):
         keep = [f for f in dataclasses.fields(value) if not hashed_only or _is_hashed(f, getattr(value, f.name))]
@@ -46,7 +46,8 @@ def build(cls: type[T], tree: Mapping[str, Any], where: str = "") -> T:
     """Instance of the dataclass `cls` from nested mappings; absent fields keep their defaults.
 
     Raises:
-        ValueError: an unknown key (the nearest known one is suggested), a wrong type, or a value out of bounds.
+        ValueError: a key is unknown (the nearest known key is suggested), or a value has a wrong type or is out of
+            bounds.
     """
     hints = typing.get_type_hints(cls)
     names = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
@@ -59,7 +60,10 @@ def build(cls: type[T], tree: Mapping[str, Any], where: str = "") -> T:
 
 
 def _value(kind: Any, value: Any, name: str) -> Any:
-    """`value` as `kind`: a dataclass, enum, tuple or dict of them, number, string, or one of these or None."""
+    """`value` converted to the type `kind`.
+
+    `kind` is a dataclass, an enum, a number, a string, a tuple or dict of these, or any of them `| None`.
+    """
     if dataclasses.is_dataclass(kind):
         require(isinstance(value, Mapping), name, value, "a mapping")
         return build(kind, value, name + ".")  # type: ignore[arg-type]

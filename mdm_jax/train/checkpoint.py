@@ -78,7 +78,7 @@ class Checkpoints:
             OSError: no room or no access; the steps saved before remain.
         """
         try:
-            with _hushed():
+            with _quiet_logs():
                 self._manager.save(step, args=ocp.args.StandardSave(_leaves(state)), force=True)
                 self._manager.wait_until_finished()
             _first_decides(lambda: self._seal(step))
@@ -99,7 +99,7 @@ class Checkpoints:
             OSError: something cannot be read or renamed now. No good step has been touched.
         """
         passed: list[str] = []
-        step = _first_decides(lambda: self._clear_the_way(passed))
+        step = _first_decides(lambda: self._set_aside_bad_steps(passed))
         if step == NONE:
             return None, 0, passed
         return _read(self._manager, self._folder, step, like), step, passed
@@ -113,7 +113,7 @@ class Checkpoints:
         seal_step(self._folder / str(step), step, self._identity)
         return step
 
-    def _clear_the_way(self, passed: list[str]) -> int:
+    def _set_aside_bad_steps(self, passed: list[str]) -> int:
         """The newest whole step, after which steps can be written again; what was passed over is added to `passed`."""
         found, bad = newest_whole(self._folder, self._identity)
         for step, wrong in bad.items():
@@ -167,7 +167,7 @@ def _read(manager: ocp.CheckpointManager, folder: Path, step: int, like: T) -> T
     with _reading(where):
         held = dict(manager.item_metadata(step))
     _check_same_arrays(where, held, named)
-    with _reading(where), _hushed():
+    with _reading(where), _quiet_logs():
         read = manager.restore(step, args=ocp.args.StandardRestore(named))
     return jax.tree.unflatten(jax.tree.structure(like), [read[name] for name in named])
 
@@ -210,7 +210,7 @@ def _cause(error: Exception) -> str:
 
 
 @contextmanager
-def _hushed() -> Iterator[None]:
+def _quiet_logs() -> Iterator[None]:
     """Leaves an error to be said once: orbax's threads log what is raised as well, and cancelled writes hundreds more.
 
     After an error it stays quiet, since they also complain late.

@@ -26,7 +26,7 @@ from mdm_jax.train.stop import Phase
 
 Row = dict[str, float | int]
 
-MEET_SECONDS = 2.0
+AGREEMENT_SECONDS = 2.0
 """About so often processes ask each other whether to stop, and at least every `log_every` steps."""
 
 
@@ -54,7 +54,7 @@ class Watch:
     asked_to_stop: Callable[[], bool] = lambda: False
     saved: Callable[[], None] = lambda: None
     """Called when a checkpoint has been written."""
-    farewell: Callable[[], object] = lambda: None
+    restore_terminal: Callable[[], object] = lambda: None
     """Leaves a terminal as it was, before the process ends in the middle of something."""
     phase: Phase = Phase.NOTHING_NEW
     seconds_in_steps: float = 0.0
@@ -160,7 +160,7 @@ class _Agreement:
     """Whether any process was asked to stop. All agree on it, and meet for that every few steps only: it costs time."""
 
     def __init__(self, log_every: int, first: int):
-        self._most, self._next, self._met = log_every, first, (first, time.monotonic())
+        self._most, self._next, self._last = log_every, first, (first, time.monotonic())
 
     def anyone(self, asked: bool, step: int) -> bool:
         """The answer at this step, the same on every process; False between two meetings."""
@@ -168,10 +168,10 @@ class _Agreement:
             return asked
         if step < self._next:
             return False
-        met_step, met_time = self._met
-        seconds_a_step = (time.monotonic() - met_time) / (step - met_step)
+        last_step, last_time = self._last
+        seconds_a_step = (time.monotonic() - last_time) / (step - last_step)
         answers_P2 = multihost_utils.process_allgather(np.asarray([float(asked), seconds_a_step], np.float32))
-        self._met = step, time.monotonic()
+        self._last = step, time.monotonic()
         slowest = max(float(answers_P2[:, 1].max()), 1e-6)
-        self._next = step + max(1, min(self._most, int(MEET_SECONDS / slowest)))
+        self._next = step + max(1, min(self._most, int(AGREEMENT_SECONDS / slowest)))
         return bool(answers_P2[:, 0].any())

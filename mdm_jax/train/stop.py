@@ -55,43 +55,43 @@ class Signals:
         return self.number != 0
 
     @contextmanager
-    def answered(self) -> Iterator[None]:
+    def handled(self) -> Iterator[None]:
         """SIGTERM and SIGINT are answered inside, unless whoever started the process has them ignored.
 
         A second SIGINT ends the process at once.
         """
-        heard, noise = os.pipe()
-        os.set_blocking(noise, False)
-        before = {n: signal.getsignal(n) for n in ASKING if signal.getsignal(n) is not signal.SIG_IGN}
-        file_before = signal.set_wakeup_fd(noise, warn_on_full_buffer=False)
-        for number in before:
+        read_end, write_end = os.pipe()
+        os.set_blocking(write_end, False)
+        handlers_before = {n: signal.getsignal(n) for n in ASKING if signal.getsignal(n) is not signal.SIG_IGN}
+        file_before = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+        for number in handlers_before:
             signal.signal(number, lambda number, frame: None)
-        thread = threading.Thread(target=self._listen, args=(heard,), daemon=True)
+        thread = threading.Thread(target=self._listen, args=(read_end,), daemon=True)
         thread.start()
         try:
             yield
         finally:
-            for number, handler in before.items():
+            for number, handler in handlers_before.items():
                 signal.signal(number, handler)
             signal.set_wakeup_fd(file_before)
-            os.close(noise)
+            os.close(write_end)
             thread.join()
-            os.close(heard)
+            os.close(read_end)
 
-    def _listen(self, heard: int) -> None:
+    def _listen(self, read_end: int) -> None:
         while True:
-            ready, _, _ = select.select([heard], [], [], LOOK_SECONDS if self.number else None)
+            ready, _, _ = select.select([read_end], [], [], LOOK_SECONDS if self.number else None)
             if ready:
-                number = os.read(heard, 1)
+                number = os.read(read_end, 1)
                 if not number:
                     return
                 with suppress(ValueError):
-                    self._hear(signal.Signals(number[0]))
+                    self._receive(signal.Signals(number[0]))
             if self._interrupts > 1 or (self.number and time.monotonic() - self._since >= self._phase().value):
                 self._leave(self.code)
                 return
 
-    def _hear(self, number: signal.Signals) -> None:
+    def _receive(self, number: signal.Signals) -> None:
         if number not in ASKING:
             return
         now = time.monotonic()

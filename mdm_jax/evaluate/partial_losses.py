@@ -12,12 +12,12 @@ import numpy as np
 
 from mdm_jax.files.storage import Path, write_atomic
 
-KEPT_FILE = "evaluation.part"
-KEEP_SECONDS = 10.0
+PARTIAL_FILE = "evaluation.part"
+SAVE_SECONDS = 10.0
 DTYPE = np.dtype("<f4")
 
 
-class Kept:
+class PartialLosses:
     """The kept losses of one run's final evaluation.
 
     Args:
@@ -55,7 +55,7 @@ class Kept:
     @property
     def due(self) -> bool:
         """Whether losses have not been kept for a while."""
-        return time.monotonic() - self._written > KEEP_SECONDS
+        return time.monotonic() - self._written > SAVE_SECONDS
 
     def _head(self, raw: bytes) -> dict[str, str]:
         return {"belongs_to": self._belongs_to, "sha256": hashlib.sha256(raw).hexdigest()}
