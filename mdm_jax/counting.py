@@ -66,7 +66,7 @@ def forward_flops(
     """FLOPs of the matrix products of one forward pass over `[batch, seq_len]` tokens.
 
     Args:
-        full_attention: count L^2 query-key pairs for the causal model too. A kernel that skips no blocks does this work.
+        full_attention: count L^2 query-key pairs for the causal model too, as a kernel without block skipping computes.
     """
     d, tokens = model.d_model, batch * seq_len
     dense = model.n_layers * (4 * d * d + 3 * d * model.d_ffn) * tokens

@@ -1,8 +1,8 @@
-"""The vocabulary projection and its cross-entropy, fused: no `[B, L, V]` array exists, forward or backward.
+"""The vocabulary projection fused with its cross-entropy: no `[B, L, V]` array exists, forward or backward.
 
-Rows go through the head in chunks. Differentiating computes the logits once: the forward pass already forms the
-gradients of the hidden rows and of the head, three head products in all where autodiff with recomputation takes four.
-Under sharding, rows are split over `data` and the vocabulary over `model`; the head is gathered over `data`.
+Rows go through the head in chunks. Under differentiation, the forward pass also computes the gradients of the hidden
+rows and of the head, so the logits are computed once. This takes three products with the head; autodiff with
+recomputation takes four. Rows are split over `data`, the vocabulary over `model`; the head is gathered over `data`.
 """
 
 import functools
@@ -18,7 +18,7 @@ CHUNK_ROWS = 1024
 
 
 def _chunked(rows: int) -> tuple[int, int]:
-    """Number of equal chunks of about CHUNK_ROWS rows, and the rows of one."""
+    """The number of equal chunks of about CHUNK_ROWS rows, and the rows of one chunk."""
     chunks = max(1, round(rows / CHUNK_ROWS))
     return chunks, -(-rows // chunks)
 
@@ -30,7 +30,12 @@ def _split(x_Nx: Array) -> Array:
 
 
 def _softmax_parts(h_nD: Array, head_Dv: Array, target_n: Array, vocab_size: int) -> tuple[Array, Array, Array, Array]:
-    """One chunk against this device's columns: nats, exp(logits - top), its sum over the vocabulary, target columns."""
+    """Parts of the softmax for one chunk of rows and this device's columns of the head.
+
+    Returns:
+        The nats of the targets, `e = exp(logits - max)` in this device's columns, the sum of `e` over the whole
+        vocabulary, and the targets' columns on this device (out of range if another device has them).
+    """
     columns = head_Dv.shape[1]
     first = jax.lax.axis_index(MODEL) * columns
     logits_nv = sum_in_float32("nd,dv->nv", h_nD, head_Dv)
@@ -53,7 +58,7 @@ def _whole_head(head_dv: Array, dtype: jnp.dtype) -> Array:
 def token_nats(
     h_ND: Float[Array, "N D"], target_N: Int[Array, "N"], head_DV: Float[Array, "D V"], vocab_size: int
 ) -> Float[Array, "N"]:
-    """`-log softmax(h head)[target]` in nats, float32; columns past `vocab_size` are padding."""
+    """`-log softmax(h head)[target]` in nats, float32. Columns from `vocab_size` on are padding."""
 
     def local(h_nD: Array, target_n: Array, head_dv: Array) -> Array:
         head_Dv = _whole_head(head_dv, h_nD.dtype)
@@ -74,12 +79,12 @@ def vocab_loss(
     head_DV: Float[Array, "D V"],
     vocab_size: int,
 ) -> Float[Array, ""]:
-    """`sum_n weight_n * nats_n`, float32. Gradients flow to `h` (in its dtype) and to `head`, not to the weights."""
+    """`sum_n weight_n * nats_n`, float32. `h` (in its dtype) and `head` have gradients, the weights have none."""
     return (weight_N * token_nats(h_ND, target_N, head_DV, vocab_size)).sum()
 
 
 def _loss_and_grads(h_nD: Array, target_n: Array, weight_n: Array, head_dv: Array, vocab_size: int):
-    """What one device computes: the loss over all rows, the gradient of its rows, and of its part of the head."""
+    """On each device: the loss over all rows, the gradient of its rows, and the gradient of its shard of the head."""
     head_Dv = _whole_head(head_dv, h_nD.dtype)
 
     def one(carry: tuple[Array, Array], chunk: tuple[Array, Array, Array]):
@@ -118,6 +123,6 @@ vocab_loss.defvjp(_forward, _backward)
 def token_nats_reference(
     h_ND: Float[Array, "N D"], target_N: Int[Array, "N"], head_DV: Float[Array, "D V"]
 ) -> Float[Array, "N"]:
-    """The same nats from whole logits on one device: what the fused form is tested against."""
+    """`token_nats` from whole logits on one device. The tests compare the fused form with it."""
     logits_NV = (h_ND @ head_DV.astype(h_ND.dtype)).astype(jnp.float32)
     return jax.nn.logsumexp(logits_NV, -1) - jnp.take_along_axis(logits_NV, target_N[:, None], 1)[:, 0]
