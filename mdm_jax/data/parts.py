@@ -1,8 +1,8 @@
-"""Sealed parts: what one piece of a corpus became, ids and an index of its documents, written by one worker.
+"""Sealed parts: the ids of one piece of a corpus and an index of its documents, written by one worker.
 
-A part's name is a hash of everything that decides its content (the piece and its stamp, the corpus, the tokenizer), and
-its seal is written last. An interrupted preparation therefore goes on from the parts that have a seal, and a file that
-has changed since gives a part of another name.
+A part's name is a hash of everything that decides its content: the piece and its stamp, the corpus and the tokenizer.
+Its seal is written last. So an interrupted preparation goes on from the parts that have a seal, and a changed file
+gives a part with another name.
 """
 
 import functools
@@ -29,7 +29,7 @@ INDEX = np.dtype([("high", "<u8"), ("low", "<u8"), ("tokens", "<u4"), ("text_byt
 
 
 def name_of(decides: object) -> str:
-    """The name of a file whose content the given plain values decide."""
+    """A file name that is a hash of the plain values that decide the file's content."""
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -48,7 +48,7 @@ class Task:
 
     @property
     def name(self) -> str:
-        """The part's name: equal for equal content."""
+        """The part's name, a hash of everything that decides its content."""
         data = self.data
         decides = [PART_VERSION, to_dict(self.piece), to_dict(data.corpus), data.validation_fraction, self.dtype]
         decides += [self.tokenizer_hash, self.skip_bad]
@@ -57,7 +57,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Part:
-    """The seal of a part; `skipped` says what was passed over, and `skipped_count` how often."""
+    """The seal of a part. `skipped` has messages about bad lines and files, `skipped_count` is their number."""
 
     name: str
     documents: int
@@ -76,17 +76,17 @@ class Part:
 
 
 def _files(folder: str, name: str) -> tuple[Path, Path]:
-    """The ids and the index of a part."""
+    """The paths of a part's ids and index."""
     return as_path(folder) / f"{name}.ids", as_path(folder) / f"{name}.index"
 
 
 def _mapped(path: Path, dtype: np.dtype) -> np.ndarray:
-    """The file as an array; numpy cannot map an empty one."""
+    """The file as an array, mapped into memory unless it is empty, which numpy cannot map."""
     return np.memmap(str(path), dtype, "r") if path.stat().length else np.zeros(0, dtype)
 
 
 def make_part(task: Task) -> Part:
-    """The part of a piece, from its seal if it is there whole, or made now.
+    """The part of a piece: an existing one if it is whole, otherwise made now.
 
     Raises:
         ValueError: the piece's file is bad or has changed, unless bad files are skipped.
@@ -114,7 +114,7 @@ def _sha256(path: Path) -> str:
 
 
 class _Skipped:
-    """What was passed over: the first few, and how often."""
+    """The number of skipped lines and files, and the messages about the first ones."""
 
     def __init__(self) -> None:
         self.count, self._first = 0, list[str]()
@@ -126,7 +126,7 @@ class _Skipped:
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """A line for each of the first few, and one for the rest."""
+        """The messages about the first ones, and one line for the rest."""
         rest = self.count - len(self._first)
         return (*self._first, f"{rest} more in the same file") if rest else tuple(self._first)
 
@@ -148,7 +148,7 @@ def _new_part(task: Task) -> Part:
 
 
 def _up_to(documents: Iterator[Document], max_bytes: int) -> Iterator[Document]:
-    """Documents until these alone, each counted once, have `max_bytes`; all of them where `max_bytes` is large."""
+    """Documents until they have `max_bytes` without repeats; all documents if `max_bytes` is 0 or over 1 GiB."""
     if not 0 < max_bytes <= MOST_REMEMBERED_BYTES:
         yield from documents
         return
@@ -163,7 +163,7 @@ def _up_to(documents: Iterator[Document], max_bytes: int) -> Iterator[Document]:
 
 
 def _write(task: Task, documents: Iterator[Document]) -> Part:
-    """Ids and index, a batch of documents at a time, so that memory does not grow with the piece."""
+    """Writes ids and index, one batch of documents at a time, so that memory does not grow with the piece."""
     tokenizer, stored = _tokenizer(task.model, task.tokenizer_hash), np.dtype(task.dtype).newbyteorder("<")
     count = text_bytes = 0
     files = _files(task.folder, task.name)
