@@ -1,7 +1,7 @@
-"""The losses of an evaluation that is not finished, in the run's folder: the next attempt goes on from them.
+"""The losses of an unfinished evaluation, in the run's folder, from which the next attempt goes on.
 
-The file is one line of JSON (what the losses belong to, and the SHA-256 of the rest) and the losses as float32. One
-that is damaged, or belongs to other weights, data or settings, is not there as far as the run is concerned.
+The file has one line of JSON (a digest of everything that the losses depend on, and the SHA-256 of the rest), and then
+the losses as float32. A damaged file is ignored, and so is one of other weights, data or settings.
 """
 
 import hashlib
@@ -18,12 +18,12 @@ DTYPE = np.dtype("<f4")
 
 
 class PartialLosses:
-    """The kept losses of one run's final evaluation.
+    """The saved losses of one run's final evaluation.
 
     Args:
-        path: of the file.
+        path: path of the file.
         belongs_to: a digest of everything that the losses depend on.
-        batch: rows that are always kept together.
+        batch: rows of a batch; only whole batches are saved.
     """
 
     def __init__(self, path: Path, belongs_to: str, batch: int) -> None:
@@ -31,7 +31,7 @@ class PartialLosses:
         self._written = time.monotonic()
 
     def read(self) -> np.ndarray:
-        """The losses, float32, whole batches; empty where none are kept or they cannot be trusted."""
+        """The losses of whole batches, float32; empty if the file is absent, damaged or of another evaluation."""
         nothing = np.empty(0, np.float32)
         try:
             head, _, raw = self._path.read_bytes().partition(b"\n")
@@ -43,10 +43,10 @@ class PartialLosses:
         return np.frombuffer(raw, DTYPE).astype(np.float32)
 
     def write(self, losses: np.ndarray) -> None:
-        """Keeps the losses.
+        """Saves the losses.
 
         Raises:
-            OSError: no room or no access; what was kept before remains.
+            OSError: no space or no access; the losses saved before remain.
         """
         raw = losses.astype(DTYPE).tobytes()
         write_atomic(self._path, json.dumps(self._head(raw)).encode() + b"\n" + raw)
@@ -54,7 +54,7 @@ class PartialLosses:
 
     @property
     def due(self) -> bool:
-        """Whether losses have not been kept for a while."""
+        """Whether the last save is more than `SAVE_SECONDS` ago."""
         return time.monotonic() - self._written > SAVE_SECONDS
 
     def _head(self, raw: bytes) -> dict[str, str]:

@@ -1,7 +1,7 @@
-"""One attempt at a run: its lock, its signals, its peers, and the exit code for whatever happens.
+"""One attempt at a run: its lock, its signals, its peers, and an exit code for every outcome.
 
-Some ends are agreed: every process of the run comes to them by itself (done, diverged, stopped in training). In every
-other end this process leaves alone, so it tells its peers, who leave with the same code, and ends without waiting for
+All processes of a run end together by themselves if the run is done, has diverged, or was stopped in training. In all
+other cases one process ends alone. It tells its peers, which then end with the same exit code, and does not wait for
 them.
 """
 
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     from mdm_jax.train.loop import Watch
 
 LINGER_SECONDS = 0.5
-"""Process 0 ends that much later than the others, since its end aborts those that still talk to it."""
+"""Process 0 ends this much later than the others, because its end aborts processes that are connected to it."""
 LEFT_AT_ONCE = "asked to stop: the same command goes on from what was saved last"
 
 
 def code_if_finished(folder: Path) -> int | None:
-    """The exit code of a run that is ok or diverged, said; None for one to begin or go on with.
+    """The exit code of a finished run (ok or diverged), for which it prints a line; None for any other run.
 
-    A damaged result is kept aside, and the run's next attempt writes it anew.
+    A damaged result is renamed, and the next attempt writes a new one.
 
     Raises:
         Newer: a newer version of mdm-jax wrote the result.
@@ -60,7 +60,7 @@ def code_if_finished(folder: Path) -> int | None:
 class Attempt:
     """An attempt at the run in `folder`, in one process or as one of several.
 
-    jax is loaded late: until then a signal is answered too, and the lock is taken before a device is.
+    jax is imported late, so that signals are handled and the lock is held before jax takes a device.
     """
 
     def __init__(self, spec: RunSpec, folder: Path, flags: argparse.Namespace) -> None:
@@ -72,7 +72,7 @@ class Attempt:
         self._leaving = threading.Lock()
 
     def run(self) -> int:
-        """Runs to the end and returns the exit code; whatever happens is in `result.json` if the disk takes it."""
+        """Runs to the end and returns the exit code. Every outcome is written to `result.json`, if the disk allows."""
         with self._signals.handled(), ExitStack() as held:
             when_supervisor_ends(lambda: self._leave(RETRY, "its supervisor was killed"))
             try:
@@ -84,7 +84,7 @@ class Attempt:
         alone = not (self._flags.distributed or self._flags.coordinator)
         if alone:
             held.enter_context(hold_run(self._folder, self._say))
-            ended = code_if_finished(self._folder)  # by the process that held it until now
+            ended = code_if_finished(self._folder)  # the process that held the lock may have finished the run
             if ended is not None:
                 return ended
         from mdm_jax.devices.absent_tpu import skip_absent_tpu
@@ -100,7 +100,7 @@ class Attempt:
         with self._peers.watched(self._peer_left):
             if self._peers.is_first and not alone:
                 held.enter_context(hold_run(self._folder, self._say))
-                ended = code_if_finished(self._folder)  # by the job that held it until now
+                ended = code_if_finished(self._folder)  # the job that held the lock may have finished the run
                 if ended is not None:
                     self._leave(ended, f"{self._folder} is finished")
             self._peers.wait_for_all()
@@ -108,7 +108,7 @@ class Attempt:
             with show_progress(self._watch, self._spec.run_id, self._spec.schedule.steps):
                 row = execute(self._spec, self._folder, self._record, self._watch)
         loss = f"{row.loss:.4f} nats/token ({row.loss_kind.value})"
-        with suppress(OSError):  # the result is in its file
+        with suppress(OSError):  # result.json has the result anyway
             print(f"{row.run_id}: {loss}, standard error {row.loss_se_mc:.4f} of the draws", flush=True)
         return DONE
 
@@ -119,7 +119,7 @@ class Attempt:
         say(line, DONE)
 
     def _ended_by(self, error: Exception) -> int:
-        """The exit code for an error, which is recorded."""
+        """Records an error, and returns its exit code."""
         from mdm_jax.train.loop import Diverged, Preempted
 
         if isinstance(error, Diverged):
@@ -135,24 +135,24 @@ class Attempt:
         self._note(Status.FAILED, f"{type(error).__name__}: {error}")
         if isinstance(error, ValueError):
             return self._end(BAD, error)
-        with suppress(OSError):  # standard error may lie on the disk that is full
+        with suppress(OSError):  # standard error may be a file on a full disk
             traceback.print_exception(error)
         return self._end(BAD, f"{type(error).__name__}: {error}")
 
     def _note(self, status: Status, reason: str) -> None:
-        """Leaves the reason in the result. A run that may be retried is still `running`; a full disk takes no note."""
+        """Writes status and reason into the result, unless the disk is full. A run worth a retry stays `running`."""
         if self._record is not None:
             with suppress(OSError):
                 self._record.write(status, one_line(reason))
 
     def _end(self, code: int, reason: object) -> int:
-        """The exit code of an end that is this process's alone; with peers the process ends here."""
+        """The exit code for an end of this process alone. With peers, the process ends here."""
         if self._peers is not None and self._peers.any:
             self._leave(code, reason)
         return say(reason, code)
 
     def _leave(self, code: int, reason: object) -> NoReturn:
-        """Ends the process at once, from any thread, after its peers are told."""
+        """Tells the peers to leave, and ends the process at once. Any thread may call it."""
         self._leaving.acquire()
         say(reason, code)
         if self._peers is not None:
@@ -160,7 +160,7 @@ class Attempt:
         self._exit(code)
 
     def _peer_left(self, code: int, reason: str) -> NoReturn:
-        """Ends the process because another one has left; the first process records why."""
+        """Ends the process because a peer has left. The first process records the reason."""
         self._leaving.acquire()
         if code in (BAD, RETRY):
             self._note(Status.FAILED if code == BAD else Status.RUNNING, reason)
@@ -168,7 +168,7 @@ class Attempt:
         self._exit(code)
 
     def _exit(self, code: int) -> NoReturn:
-        """Ends the process without its exit handlers, one of which waits for all peers."""
+        """Ends the process without its exit handlers, because one of them waits for all peers."""
         if self._record is not None:
             self._record.close()
         if self._watch is not None:

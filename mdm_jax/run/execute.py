@@ -1,11 +1,11 @@
 """One run from its spec to its result: checks before anything compiles, training, the final evaluation, `result.json`.
 
-A run's folder holds `spec.json`, `metrics/`, `checkpoints/` and `result.json`, and while a long evaluation goes on,
-`evaluation.part` with the losses it has so far. The result is there from the first second, with status `running`, and
-says at the end how the run went, whatever happened.
+A run's folder has `spec.json`, `metrics/`, `checkpoints/` and `result.json`. During a long evaluation it also has
+`evaluation.part` with the losses so far. The result is written at the start, with status `running`, and again at the
+end with the outcome.
 
-A run with a parent begins from the parent's last checkpoint, which lies in the folder beside its own; its metrics begin
-there too. Once it has a checkpoint of its own, it needs the parent no more.
+A run with a parent starts from the parent's last checkpoint, and its metrics start there too. The parent's folder is
+next to the run's own. When the run has its own checkpoint, it does not need the parent.
 """
 
 import hashlib
@@ -40,10 +40,11 @@ def execute(spec: RunSpec, folder: Path, record: Record, watch: Watch) -> RunRes
     """Trains and evaluates the run in `folder`, from its newest whole checkpoint, or else from its parent's last.
 
     Raises:
-        ValueError: data, vocabulary, mesh, evaluation or parent do not fit the spec; nothing has been compiled by then,
-            unless it is the parent's checkpoint that is damaged.
-        ParentNotReady: the parent is not trained to its end yet.
-        Diverged, Preempted: see `train`; `result.json` says so.
+        ValueError: data, vocabulary, mesh, evaluation or parent do not fit the spec. This is found before anything is
+            compiled, except for a damaged checkpoint of the parent.
+        ParentNotReady: the parent is not finished.
+        Diverged: see `train`; it is recorded in `result.json`.
+        Preempted: see `train`.
         OSError: the disk is full or not readable; what was saved before remains.
     """
     corpus = open_corpus(spec.data)
@@ -76,14 +77,14 @@ def execute(spec: RunSpec, folder: Path, record: Record, watch: Watch) -> RunRes
 
 
 def _note_cost(record: Record, watch: Watch) -> None:
-    """Keeps what was spent until a checkpoint, for the attempt after a kill."""
+    """Writes the cost until a checkpoint into the result, so that it is not lost if the run is killed."""
     record.add_cost(watch)
     record.write(Status.RUNNING)
 
 
 @dataclass(frozen=True)
 class _Work:
-    """What one attempt does on the devices; the ambient mesh is `mesh`."""
+    """The part of an attempt that uses the devices, with `mesh` as the ambient mesh."""
 
     spec: RunSpec
     folder: Path
@@ -97,8 +98,8 @@ class _Work:
         """The final loss.
 
         Raises:
-            Diverged: it is not finite, or see `train`.
-            Preempted: see `train`, or the evaluation was asked to stop; its losses so far are kept.
+            Diverged: the final loss is not finite, or see `train`.
+            Preempted: see `train`; or the evaluation was asked to stop, and its losses so far are saved.
         """
         state = self._train()
         measured = self._evaluate(state)
@@ -108,12 +109,12 @@ class _Work:
         return measured
 
     def forget_losses(self) -> None:
-        """Removes the kept losses of the evaluation, which is done or not to be believed."""
+        """Removes the file of partial losses."""
         if jax.process_index() == 0:
             (self.folder / PARTIAL_FILE).unlink(missing_ok=True)
 
     def _train(self) -> TrainState:
-        self.watch.phase = Phase.NOTHING_NEW  # an earlier try may have left another
+        self.watch.phase = Phase.NOTHING_NEW  # an earlier try may have left another phase
         checkpoints = Checkpoints(self.folder / CHECKPOINTS_FOLDER, Identity(self.spec.spec_hash, self.data_hash))
         state, step = _starting_state(self.spec, self.folder, checkpoints, self.data_hash, self.watch)
         metrics = MetricsWriter(self.folder / METRICS_FOLDER, step) if jax.process_index() == 0 else None
@@ -125,17 +126,17 @@ class _Work:
             checkpoints.close()
 
     def _evaluate(self, state: TrainState) -> Evaluation:
-        """The final loss; the losses of an earlier attempt are taken over, and this one's are kept now and then."""
+        """The final loss. Losses of an earlier attempt are used again, and new ones are saved every few seconds."""
         first, watch, batch = jax.process_index() == 0, self.watch, self.spec.evaluation.batch
-        kept = self._partial_losses()
-        known = as_first_process(kept.read() if first else None)
+        partial = self._partial_losses()
+        known = as_first_process(partial.read() if first else None)
         done = len(known) // batch
         watch.say(f"evaluation resumed at batch {done}" if done else "evaluation begins")
 
         def finished(losses: np.ndarray) -> None:
             stop = watch.asked_to_stop()
-            if first and (stop or kept.due):
-                kept.write(losses)
+            if first and (stop or partial.due):
+                partial.write(losses)
             if stop:
                 raise Preempted(f"batch {len(losses) // batch} of the evaluation")
 
@@ -143,7 +144,7 @@ class _Work:
         return evaluate(state.evaluated, self.spec, self.eval_SL, self.mesh, known, finished)
 
     def _partial_losses(self) -> PartialLosses:
-        """The losses kept of an earlier attempt at evaluating the newest checkpoint."""
+        """The file of partial losses, for an evaluation of the last checkpoint."""
         newest = self.folder / CHECKPOINTS_FOLDER / str(self.spec.schedule.steps) / SEAL_FILE
         seal = newest.read_text() if jax.process_index() == 0 else ""
         belongs_to = hashlib.sha256("\n".join([self.spec.spec_hash, self.data_hash, seal]).encode()).hexdigest()
@@ -153,7 +154,7 @@ class _Work:
 def _starting_state(
     spec: RunSpec, folder: Path, checkpoints: Checkpoints, data_hash: str, watch: Watch
 ) -> tuple[TrainState, int]:
-    """The state to go on from and its step: the newest whole one of the run, its parent's last, or a fresh one."""
+    """The state to start from, and its step: the run's newest whole checkpoint, the parent's last, or a new state."""
     fresh = init_state(spec)
     restored, step, passed = checkpoints.restore(fresh)
     for line in passed:
@@ -173,7 +174,7 @@ def _starting_state(
 
 
 def _check_step(state: TrainState, step: int, folder: Path) -> None:
-    """Returns if the state is that of the step after which its folder is named; a seal of format 1 does not say."""
+    """Returns if the state's step is the name of its folder. A seal of format 1 does not guarantee it."""
     name, held = f"{folder / CHECKPOINTS_FOLDER / str(step)}: the state's step", int(state.step)
     require(held == step, name, held, f"{step}: give the folder its name back, or remove it")
 

@@ -1,4 +1,4 @@
-"""What a person sees of a run: a bar with the time left on a terminal, plain lines a few seconds apart elsewhere."""
+"""The display of a run: on a terminal a bar with the time left, elsewhere a line every few seconds."""
 
 import sys
 import time
@@ -23,7 +23,7 @@ def describe(row: Row) -> str:
 
 @contextmanager
 def show_progress(watch: Watch, title: str, steps: int) -> Iterator[None]:
-    """Directs the watch's reports to standard error while the run lasts."""
+    """Shows the watch's reports on standard error inside."""
     stream, left = cast(IO[str], _Lossy(sys.stderr)), _TimeLeft(steps)
     console = Console(file=stream)
     if console.is_terminal:
@@ -46,7 +46,7 @@ def show_progress(watch: Watch, title: str, steps: int) -> Iterator[None]:
 
 
 class _Lossy:
-    """A stream that drops what it cannot write: a run outlives its terminal, and a disk that its log has filled."""
+    """A stream that ignores errors of writing, so that a run survives a closed terminal or a full disk."""
 
     def __init__(self, stream: IO[str]):
         self._stream = stream
@@ -65,7 +65,7 @@ class _Lossy:
 
 
 class _TimeLeft:
-    """The time left at the speed of this attempt, which may have begun at any step; empty while that is unknown."""
+    """The time left at the speed of this attempt, as text; empty for the attempt's first row."""
 
     def __init__(self, steps: int):
         self._steps = steps
