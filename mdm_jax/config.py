@@ -111,7 +111,7 @@ def _assign(config: ml_collections.ConfigDict, key: str, value: Any) -> None:
             section, done = section[part], f"{done}{part}."
     old: Any = section[parts[-1]]
     if isinstance(old, ml_collections.ConfigDict) and not isinstance(value, dict):
-        raise ValueError(f"--set {key}: a section and no value; its keys are {', '.join(old.keys())}")
+        raise ValueError(f"--set {key}: a section, not a value; its keys are {', '.join(old.keys())}")
     with section.ignore_type():
         section[parts[-1]] = value
 

@@ -103,15 +103,6 @@ def step_flops(spec: RunSpec, convention: FlopConvention) -> int:
     return 3 * forward_flops(spec.model, spec.objective, batch, length)
 
 
-def effective_parameters(spec: RunSpec, convention: FlopConvention) -> float:
-    """N under a convention, defined by C = 6 N D.
-
-    `smdm_6nd` gives the non-embedding parameters, and `with_head` adds those of the head. `exact` and `chinchilla` give
-    the FLOPs of a token divided by 6, so that N includes the work of attention.
-    """
-    return step_flops(spec, convention) / (6 * spec.optim.global_batch * spec.data.seq_len)
-
-
 def train_flops(spec: RunSpec, convention: FlopConvention) -> int:
     """FLOPs of the run's whole schedule under a convention; those of a parent's steps are included."""
     return spec.schedule.steps * step_flops(spec, convention)

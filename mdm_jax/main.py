@@ -39,11 +39,11 @@ def parser() -> argparse.ArgumentParser:
         action="extend",
         default=[],
         metavar="KEY=VALUE",
-        help="with --config: run.optim.lr_peak=1e-3",
+        help="with --config: changes to it, such as run.optim.lr_peak=1e-3",
     )
-    flags.add_argument("--runs", help="folder of the runs' folders (default: `runs` beside the plan, or ./runs)")
-    flags.add_argument("--distributed", action="store_true", help="one of several processes; details from the cluster")
-    flags.add_argument("--coordinator", help="host:port of process 0, where the cluster does not say")
+    flags.add_argument("--runs", help="folder of the runs' folders (default: `runs` next to the plan, or ./runs)")
+    flags.add_argument("--distributed", action="store_true", help="one of several processes, as the cluster says")
+    flags.add_argument("--coordinator", help="host:port of process 0, if the cluster does not give it")
     flags.add_argument("--processes", type=int, help="number of processes, with --coordinator")
     flags.add_argument("--process-index", type=int, help="this process, with --coordinator")
     return flags
@@ -69,7 +69,7 @@ def spec_of_plan(path: Path, run_id: str) -> RunSpec:
         raise ValueError(f"--run-id {run_id}: not in {path}; give one of the run_ids there")
     if run_id not in found and len(found) > 1:
         shown = ", ".join(sorted(found)[:MOST_NAMED]) + (", …" if len(found) > MOST_NAMED else "")
-        raise ValueError(f"--run-id {run_id}: {len(found)} runs of {path} begin so: {shown}; give more of it")
+        raise ValueError(f"--run-id {run_id}: {len(found)} runs of {path} begin with it: {shown}; give more of it")
     return found.get(run_id) or next(iter(found.values()))
 
 

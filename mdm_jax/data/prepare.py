@@ -155,9 +155,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser("mdm_jax.data.prepare", description="Text to token shards.")
     add = parser.add_argument
     add("--config", help="experiment file; its run.data section is prepared")
-    add("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="changes to it, as run.seed=1")
+    add("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="changes to it, such as run.seed=1")
     sources = [source.value for source in CorpusSource]
-    add("--corpus", choices=sources, help="instead of --config; passages are text files cut without blank lines")
+    add("--corpus", choices=sources, help="instead of --config; `passages` are text files, cut anywhere")
     add("--path", default="", help="file, folder or glob; the builder's folder for tfds; nothing for pydoc")
     add("--text-field", default="text", help="field of jsonl, parquet and tfds records (text)")
     add("--max-bytes", type=int, default=0, help="stop after this much text; 0 takes everything")
@@ -168,9 +168,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--validation-fraction", type=float, default=fraction, help="share of the documents (of the text for pydoc)")
     add("--out", help="folder of the shards (the experiment's data.directory)")
     add("--jobs", type=int, default=_processors(), help="processes at a time; the shards are the same for any number")
-    add("--skip-bad", action="store_true", help="pass over lines and files that are corrupt or not UTF-8, and say so")
-    add("--force", action="store_true", help="prepare again, replacing what is there")
-    add("--verify", action="store_true", help="check the SHA-256 of the shards that are there, not only their sizes")
+    add("--skip-bad", action="store_true", help="skip lines and files that are corrupt or not UTF-8, and print each")
+    add("--force", action="store_true", help="prepare an existing corpus again")
+    add("--verify", action="store_true", help="check the SHA-256 of existing shards, not only their sizes")
     return parser
 
 
@@ -191,7 +191,7 @@ def _progress(title: str) -> Iterator[Report]:
         def report(progress: Progress) -> None:
             bar.update(task, completed=progress.done, total=progress.total, documents=progress.documents)
             for message in progress.skipped:
-                print(f"passed over: {message}", file=sys.stderr)
+                print(f"skipped: {message}", file=sys.stderr)
 
         yield report
 
@@ -210,7 +210,7 @@ def _summary(manifest: Manifest, folder: str, made: bool) -> str:
         long = f"documents of {text_bytes / documents / 1000:.0f} kB: the text has few blank lines, where it is cut"
         lines.append(f"{long}; --corpus passages cuts it into 2 to 4 kB")
     if manifest.skipped:
-        lines.append(f"passed over: {manifest.skipped:,} bad lines and files")
+        lines.append(f"skipped: {manifest.skipped:,} bad lines and files")
     tokenizer = f"{manifest.tokenizer.kind.value}, {manifest.vocab_size} ids, EOS {manifest.eos_id}"
     return "\n".join([*lines, f"tokenizer: {tokenizer}", f"folder: {folder}, data_hash {manifest.data_hash[:12]}"])
 

@@ -88,6 +88,6 @@ class ShardWriter:
         """
         self._close()
         if not self._shards:
-            more = "give more text or change validation_fraction; a text file is cut into documents at blank lines:"
-            raise ValueError(f"the {self._name} split has no document: {more} without them, take --corpus passages")
+            more = "give more text or change validation_fraction; a text file is cut into documents at blank lines,"
+            raise ValueError(f"the {self._name} split has no document: {more} --corpus passages cuts it without them")
         return Split(sum(s.tokens for s in self._shards), self._documents, self._text_bytes, tuple(self._shards))

@@ -77,5 +77,5 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     tree = dict(pairs)
     if len(tree) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"key {next(n for n in names if names.count(n) > 1)!r} stands twice")
+        raise ValueError(f"key {next(n for n in names if names.count(n) > 1)!r} occurs twice")
     return tree

@@ -91,7 +91,7 @@ def refuse_link(path: str | os.PathLike[str]) -> None:
         OSError: the disk does not answer now.
     """
     if kind(path) is Kind.LINK:
-        fix = "put a file or folder in its place (the sweep's folder and its `runs` may be links, what they hold not)"
+        fix = "put a file or folder in its place (only the sweep's folder and its `runs` may be links)"
         raise ValueError(f"{path} is a link to {os.readlink(path)}: {fix}")
 
 

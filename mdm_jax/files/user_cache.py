@@ -34,7 +34,7 @@ def private_folder(path: str | os.PathLike[str]) -> pathlib.Path:
     if not stat.S_ISDIR(found.st_mode):
         raise ValueError(f"{refused} a folder, and no link: remove the link")
     if found.st_uid != os.getuid():
-        raise ValueError(f"{refused} your own: name another folder in the variable that names this one")
+        raise ValueError(f"{refused} your own: set the variable that names it to another folder")
     if others_write:
         raise ValueError(f"{refused} closed to other users: chmod go-w it")
     return folder

@@ -254,5 +254,5 @@ def _first_decides(decide: Callable[[], int]) -> int:
         raise failure
     if number in (REFUSED, UNREADABLE):
         kind = ValueError if number == REFUSED else OSError
-        raise kind("the first process could not use the checkpoints, and says why")
+        raise kind("the first process could not use the checkpoints: see its own message")
     return number
