@@ -46,12 +46,12 @@ def load_config(path: str) -> ml_collections.ConfigDict:
             for package in ("isoflop", "analysis", "experiments"):
                 refuse_hidden(package)
         message = " ".join(full.partition("Other fields present")[0].split())
-        raise ValueError(f"{path}{_line(error, str(file))}: {message}{_suggestion(full)}") from error
+        raise ValueError(f"{path}{_line_in_file(error, str(file))}: {message}{_suggestion(full)}") from error
     require(isinstance(config, ml_collections.ConfigDict), "get_config()", type(config).__name__, "a ConfigDict")
     return config
 
 
-def _line(error: Exception, file: str) -> str:
+def _line_in_file(error: Exception, file: str) -> str:
     """` line 7`, the line of the file that raised the error; empty if another file raised it."""
     if isinstance(error, SyntaxError):
         return f" line {error.lineno}" if error.lineno else ""
@@ -81,13 +81,13 @@ def override(config: ml_collections.ConfigDict, settings: Iterable[str]) -> ml_c
         key, equals, text = setting.partition("=")
         require(bool(equals), "--set", setting, "of the form section.key=value")
         try:
-            _assign(config, key, _setting(key, text))
+            _assign(config, key, _setting_value(key, text))
         except (OverflowError, RecursionError) as error:  # an integer larger than any float, or deep nesting
             raise ValueError(f"--set {key}: not a value ({error})") from None
     return config
 
 
-def _setting(key: str, text: str) -> Any:
+def _setting_value(key: str, text: str) -> Any:
     """The JSON value of a setting, or its text if that is not JSON."""
     try:
         return json.loads(text)

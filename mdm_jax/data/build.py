@@ -70,7 +70,7 @@ def build_shards(
     work = folder / PARTS
     work.mkdir(parents=True, exist_ok=True)
     pieces = pieces_of(data.corpus, piece_bytes)
-    model = _model_file(data, pieces, work, skip_bad)
+    model = _tokenizer_model_path(data, pieces, work, skip_bad)
     tokenizer = open_tokenizer(model)
     dtype = "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32"
     tasks = [Task(piece, data, str(work), dtype, tokenizer.hash, model, skip_bad) for piece in pieces]
@@ -174,7 +174,7 @@ def _write_documents(ids: np.ndarray, index: np.ndarray, first: np.ndarray, writ
         begun = stop
 
 
-def _model_file(data: DataSpec, pieces: Sequence[Piece], work: Path, skip_bad: bool) -> str:
+def _tokenizer_model_path(data: DataSpec, pieces: Sequence[Piece], work: Path, skip_bad: bool) -> str:
     """The path of the tokenizer's model, which is trained if no earlier attempt has done so; empty for bytes."""
     if data.tokenizer.kind is TokenizerKind.BYTES:
         return ""
@@ -184,13 +184,13 @@ def _model_file(data: DataSpec, pieces: Sequence[Piece], work: Path, skip_bad: b
     trained = data.tokenizer.kind is TokenizerKind.SENTENCEPIECE and is_file(path) and is_file(seal)
     if trained and seal.read_text() == hashlib.sha256(path.read_bytes()).hexdigest():
         return str(path)
-    model = make_tokenizer(data.tokenizer, _sample(data, skip_bad)).model
+    model = make_tokenizer(data.tokenizer, _training_texts(data, skip_bad)).model
     write_atomic(path, model)
     write_atomic(seal, hashlib.sha256(model).hexdigest())
     return str(path)
 
 
-def _sample(data: DataSpec, skip_bad: bool) -> Iterator[str]:
+def _training_texts(data: DataSpec, skip_bad: bool) -> Iterator[str]:
     """The training texts among the first `TRAINING_BYTES` of the corpus."""
     size = 0
     for document in labelled(data.corpus, data.validation_fraction, skip_bad):

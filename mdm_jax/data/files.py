@@ -32,7 +32,7 @@ def find_files(path: str, suffixes: tuple[str, ...]) -> list[Path]:
         endings = tuple(s + c for s in suffixes for c in ("", *COMPRESSED))
         found = [folder / name for folder, _, names in root.walk() for name in names if name.endswith(endings)]
     elif glob.has_magic(path):
-        found = _globbed(root)
+        found = _matching_files(root)
     else:
         raise ValueError(f"corpus.path = {path!r}: no such file, folder or glob")
     if not found:
@@ -40,7 +40,7 @@ def find_files(path: str, suffixes: tuple[str, ...]) -> list[Path]:
     return sorted(found, key=str)
 
 
-def _globbed(pattern: Path) -> list[Path]:
+def _matching_files(pattern: Path) -> list[Path]:
     if is_local(pattern):
         return [file for name in glob.glob(str(pattern), recursive=True) if (file := as_path(name)).is_file()]
     if "**" in str(pattern):

@@ -68,14 +68,14 @@ class Part:
 
     def ids(self, folder: str, dtype: str) -> np.ndarray:
         """All ids, mapped into memory."""
-        return _mapped(_files(folder, self.name)[0], np.dtype(dtype).newbyteorder("<"))
+        return _mapped(_paths(folder, self.name)[0], np.dtype(dtype).newbyteorder("<"))
 
     def index(self, folder: str) -> np.ndarray:
         """A row of `INDEX` for each document, mapped into memory."""
-        return _mapped(_files(folder, self.name)[1], INDEX)
+        return _mapped(_paths(folder, self.name)[1], INDEX)
 
 
-def _files(folder: str, name: str) -> tuple[Path, Path]:
+def _paths(folder: str, name: str) -> tuple[Path, Path]:
     """The paths of a part's ids and index."""
     return as_path(folder) / f"{name}.ids", as_path(folder) / f"{name}.index"
 
@@ -103,7 +103,7 @@ def _existing_part(task: Task) -> Part | None:
         part = build(Part, json.loads(seal.read_text()))
     except (ValueError, TypeError):
         return None
-    files = _files(task.folder, task.name)
+    files = _paths(task.folder, task.name)
     whole = part.name == task.name and all(is_file(file) for file in files)
     return part if whole and tuple(map(_sha256, files)) == part.sha256 else None
 
@@ -136,7 +136,7 @@ def _new_part(task: Task) -> Part:
     corpus, skip = task.data.corpus, skipped if task.skip_bad else None
     try:
         documents = read_piece(corpus, task.piece, task.data.validation_fraction, skip)
-        part = _write(task, _up_to(documents, corpus.max_bytes))
+        part = _write(task, _up_to_max_bytes(documents, corpus.max_bytes))
     except ValueError as error:
         if skip is None or isinstance(error, SourceChanged):
             raise
@@ -147,7 +147,7 @@ def _new_part(task: Task) -> Part:
     return part
 
 
-def _up_to(documents: Iterator[Document], max_bytes: int) -> Iterator[Document]:
+def _up_to_max_bytes(documents: Iterator[Document], max_bytes: int) -> Iterator[Document]:
     """Documents until they have `max_bytes` without repeats; all documents if `max_bytes` is 0 or over 1 GiB."""
     if not 0 < max_bytes <= MOST_REMEMBERED_BYTES:
         yield from documents
@@ -166,18 +166,18 @@ def _write(task: Task, documents: Iterator[Document]) -> Part:
     """Writes ids and index, one batch of documents at a time, so that memory does not grow with the piece."""
     tokenizer, stored = _tokenizer(task.model, task.tokenizer_hash), np.dtype(task.dtype).newbyteorder("<")
     count = text_bytes = 0
-    files = _files(task.folder, task.name)
+    files = _paths(task.folder, task.name)
     with files[0].open("wb") as ids_file, files[1].open("wb") as index_file:
         while batch := list(islice(documents, BATCH_DOCUMENTS)):
             ids, lengths = tokenizer.encode_batch([document.text for document in batch])
             ids_file.write(ids.astype(stored).data)
-            index_file.write(_rows(batch, lengths).data)
+            index_file.write(_index_rows(batch, lengths).data)
             count += len(batch)
             text_bytes += sum(len(document.content) for document in batch)
     return Part(task.name, count, text_bytes, tuple(map(_sha256, files)))
 
 
-def _rows(batch: list[Document], lengths: np.ndarray) -> np.ndarray:
+def _index_rows(batch: list[Document], lengths: np.ndarray) -> np.ndarray:
     rows = np.empty(len(batch), INDEX)
     halves = np.frombuffer(b"".join(document.digest[:16] for document in batch), ">u8").reshape(-1, 2)
     rows["high"], rows["low"], rows["tokens"] = halves[:, 0], halves[:, 1], lengths

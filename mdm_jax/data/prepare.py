@@ -60,7 +60,7 @@ def prepare(
     target = as_path(data.directory)
     if is_local(target):
         target = as_path(os.path.realpath(target))  # if it is a link, the folder that it leads to is replaced
-    with _only_one(target):
+    with _locked(target):
         if not force and is_file(target / MANIFEST_FILE):
             manifest = read_manifest(target)
             check_matches(manifest, dataclasses.replace(data, data_hash=""))
@@ -70,7 +70,7 @@ def prepare(
         _refuse_other_files(target)
         work = _work_folder(target)
         refuse_link(work)
-        _remove_shards(work)
+        _clean_work_folder(work)
         try:
             manifest = build_shards(data, work, report, jobs=jobs, skip_bad=skip_bad)
         except ValueError:
@@ -82,7 +82,7 @@ def prepare(
     return manifest, True
 
 
-def _remove_shards(work: Path) -> None:
+def _clean_work_folder(work: Path) -> None:
     """Makes the work folder, and removes the shards of an interrupted attempt, but not its finished parts."""
     work.mkdir(parents=True, exist_ok=True)
     for file in work.iterdir():
@@ -91,7 +91,7 @@ def _remove_shards(work: Path) -> None:
 
 
 @contextlib.contextmanager
-def _only_one(target: Path) -> Iterator[None]:
+def _locked(target: Path) -> Iterator[None]:
     """Waits for other processes of this machine that prepare the same folder, and keeps them out."""
     if not is_local(target):
         yield

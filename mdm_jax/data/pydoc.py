@@ -80,15 +80,15 @@ def pydoc_documents() -> Iterator[Grouped]:
 def _standard_library() -> Iterator[_Source]:
     root = Path(sysconfig.get_path("stdlib"))
     for folder, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if not _skipped(name)]
+        folders[:] = [name for name in folders if not _is_skipped(name)]
         for name in files:
-            if name.endswith(".py") and not _skipped(name):
+            if name.endswith(".py") and not _is_skipped(name):
                 path = Path(folder, name)
                 key = path.relative_to(root).as_posix()
-                yield _Source(key, path, _module_family(key))
+                yield _Source(key, path, _module_group(key))
 
 
-def _module_family(key: str) -> str:
+def _module_group(key: str) -> str:
     """The name of the top-level module, without `_` or `_py` in front: `_pyio.py` belongs to `io`."""
     top = key.partition("/")[0].removesuffix(".py")
     return top.removeprefix("_py").lstrip("_") or top
@@ -102,12 +102,12 @@ def _package(name: str) -> Iterator[_Source]:
     for file in distribution.files or ():
         if file.suffix not in (".py", ".md", ".rst") and file.name != "METADATA":
             continue
-        if not any(map(_skipped, file.parts)) and not file.stem.endswith("_test"):
+        if not any(map(_is_skipped, file.parts)) and not file.stem.endswith("_test"):
             key = f"{name}/METADATA" if file.name == "METADATA" else file.as_posix()
             yield _Source(key, Path(str(distribution.locate_file(file))), name)
 
 
-def _skipped(part: str) -> bool:
+def _is_skipped(part: str) -> bool:
     return part in SKIPPED_PARTS or part.startswith(SKIPPED_PREFIXES)
 
 

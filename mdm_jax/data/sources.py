@@ -99,7 +99,7 @@ def read_piece(corpus: CorpusSpec, piece: Piece, fraction: float, skip: Skip | N
         ValueError: a file is corrupt, or has changed since `pieces_of`; the message names it, and the line.
     """
     if corpus.source is CorpusSource.PYDOC:
-        yield from _documentation(corpus.max_bytes, fraction)
+        yield from _split_pydoc(corpus.max_bytes, fraction)
         return
     try:
         for raw in _texts(corpus, piece, skip):
@@ -142,7 +142,7 @@ def _normalised(raw: str) -> tuple[str, bytes]:
         return content.decode(), content
 
 
-def _documentation(max_bytes: int, fraction: float) -> Iterator[Document]:
+def _split_pydoc(max_bytes: int, fraction: float) -> Iterator[Document]:
     """The pydoc corpus, which fits into memory and is split by package."""
     seen, grouped, total = set[str](), list[Grouped](), 0
     for group, raw in pydoc_documents():

@@ -41,7 +41,7 @@ def in_order(function: Callable[[Task], Result], tasks: Sequence[Task], jobs: in
         finished = False
         try:
             for task in tasks:
-                with _interrupts_held_back():
+                with _sigint_blocked():
                     handed_out.append(pool.submit(function, task))
                 if len(handed_out) >= AHEAD * jobs:
                     yield handed_out.popleft().result()
@@ -58,7 +58,7 @@ def in_order(function: Callable[[Task], Result], tasks: Sequence[Task], jobs: in
 
 
 @contextlib.contextmanager
-def _interrupts_held_back() -> Iterator[None]:
+def _sigint_blocked() -> Iterator[None]:
     """Blocks SIGINT inside, and permanently in processes that are started inside."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

@@ -82,7 +82,7 @@ def evaluate(
     done = 0 if known is None else len(known) // size
     if known is not None:
         losses_TB[:done] = known.reshape(-1, size)
-    for first, piece in _dispatched_ahead(_dispatched(params, spec, rows_SL[:count], mesh, done)):
+    for first, piece in _dispatched_ahead(_dispatch(params, spec, rows_SL[:count], mesh, done)):
         piece_KB = np.asarray(piece)[: min(len(piece), batches - first % batches)]
         losses_TB[first : first + len(piece_KB)] = piece_KB
         finished(losses_TB[: first + len(piece_KB)].reshape(-1))
@@ -94,14 +94,14 @@ def _summary(losses_RS: np.ndarray, length: int) -> Evaluation:
     draws, count = losses_RS.shape
     loss_RS = np.empty((draws, count))
     for r in range(draws):
-        loss_RS[r, _order(r, count)] = losses_RS[r]
+        loss_RS[r, _row_order(r, count)] = losses_RS[r]
     mean_R, mean_S = loss_RS.mean(1), loss_RS.mean(0)
     se_mc = 0.0 if draws == 1 else float(mean_R.std(ddof=1) / draws**0.5)
     se_data = float(mean_S.std(ddof=1) / count**0.5)
     return Evaluation(float(mean_R.mean()), se_mc, se_data, count * length, draws)
 
 
-def _order(r: int, count: int) -> np.ndarray:
+def _row_order(r: int, count: int) -> np.ndarray:
     """The order in which draw r takes the rows."""
     return np.random.default_rng([DRAW_SEED, r]).permutation(count)
 
@@ -112,7 +112,7 @@ def batches_a_dispatch(spec: RunSpec, devices: int) -> int:
     return max(1, DISPATCH_FLOPS * devices // max(1, batch_flops))
 
 
-def _dispatched(
+def _dispatch(
     params: Transformer, spec: RunSpec, rows_SL: np.ndarray, mesh: Mesh, done: int
 ) -> Iterator[tuple[int, Array]]:
     """Dispatches the batches from `done` on. Yields the number of the first batch of each dispatch, and its losses.
@@ -124,7 +124,7 @@ def _dispatched(
     batches = len(rows_SL) // spec.evaluation.batch
     most = min(batches, batches_a_dispatch(spec, mesh.size))
     for r in range(done // batches, draws):
-        tokens_NBL = rows_SL[_order(r, len(rows_SL))].reshape(batches, spec.evaluation.batch, -1)
+        tokens_NBL = rows_SL[_row_order(r, len(rows_SL))].reshape(batches, spec.evaluation.batch, -1)
         stacked_NBL = stack_batches(mesh, tokens_NBL)
         key = jax.random.fold_in(jax.random.key(DRAW_SEED), r)
         for n in range(max(0, done - r * batches), batches, most):

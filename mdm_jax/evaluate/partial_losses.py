@@ -35,7 +35,7 @@ class PartialLosses:
         nothing = np.empty(0, np.float32)
         try:
             head, _, raw = self._path.read_bytes().partition(b"\n")
-            trusted = json.loads(head) == self._head(raw)
+            trusted = json.loads(head) == self._header(raw)
         except (OSError, ValueError, RecursionError):
             return nothing
         if not trusted or len(raw) % (DTYPE.itemsize * self._batch):
@@ -49,7 +49,7 @@ class PartialLosses:
             OSError: no space or no access; the losses saved before remain.
         """
         raw = losses.astype(DTYPE).tobytes()
-        write_atomic(self._path, json.dumps(self._head(raw)).encode() + b"\n" + raw)
+        write_atomic(self._path, json.dumps(self._header(raw)).encode() + b"\n" + raw)
         self._written = time.monotonic()
 
     @property
@@ -57,5 +57,5 @@ class PartialLosses:
         """Whether the last save is more than `SAVE_SECONDS` ago."""
         return time.monotonic() - self._written > SAVE_SECONDS
 
-    def _head(self, raw: bytes) -> dict[str, str]:
+    def _header(self, raw: bytes) -> dict[str, str]:
         return {"belongs_to": self._belongs_to, "sha256": hashlib.sha256(raw).hexdigest()}

@@ -127,14 +127,14 @@ def _holder_message(text: bytes) -> str:
         return "another process holds it: wait for it to end"
     if host != platform.node():
         return f"process {holder} on {host} is running it: wait for it, or stop it there with kill {holder}"
-    if _alive(holder):
+    if _is_alive(holder):
         return f"process {holder} is running it: wait for it, or stop it with kill {holder}"
-    alive = " ".join(str(pid) for pid in runs if _alive(pid))
+    alive = " ".join(str(pid) for pid in runs if _is_alive(pid))
     stop = f", or stop them with kill {alive}" if alive else ""
     return f"its runner was killed and its runs still train: wait for them{stop}"
 
 
-def _alive(pid: int) -> bool:
+def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -141,7 +141,7 @@ def open_no_link(path: str | os.PathLike[str], mode: str) -> IO:
         ValueError: the path is a link.
         OSError: no space or no access.
     """
-    return open(path, mode, opener=_without_following)
+    return open(path, mode, opener=_open_no_follow)
 
 
 def open_lock(path: str | os.PathLike[str]) -> int:
@@ -151,10 +151,10 @@ def open_lock(path: str | os.PathLike[str]) -> int:
         ValueError: the path is a link.
         OSError: no access.
     """
-    return _without_following(path, os.O_RDWR | os.O_CREAT)
+    return _open_no_follow(path, os.O_RDWR | os.O_CREAT)
 
 
-def _without_following(path: str | os.PathLike[str], flags: int) -> int:
+def _open_no_follow(path: str | os.PathLike[str], flags: int) -> int:
     try:
         return os.open(path, flags | os.O_NOFOLLOW, 0o666)
     except OSError:

@@ -48,7 +48,7 @@ def project(x_BLx: Array, weight: Array, equation: str, out: PartitionSpec) -> A
     return jax.lax.reshape(y_ty, (batch, length, *y_ty.shape[1:]), out_sharding=out)
 
 
-def _multiply(x_tx: Array, weight: Array, equation: str, out: PartitionSpec) -> Array:
+def _product_primal(x_tx: Array, weight: Array, equation: str, out: PartitionSpec) -> Array:
     """The product with the gathered weight; `_product` gives it a backward pass of its own.
 
     That pass saves the weight's shard in place of the gathered weight. It sums the weight's gradient over the devices
@@ -59,7 +59,7 @@ def _multiply(x_tx: Array, weight: Array, equation: str, out: PartitionSpec) -> 
 
 
 def _product_forward(x_tx: Array, weight: Array, equation: str, out: PartitionSpec):
-    return _multiply(x_tx, weight, equation, out), (x_tx, weight)
+    return _product_primal(x_tx, weight, equation, out), (x_tx, weight)
 
 
 def _product_backward(equation: str, out: PartitionSpec, saved: tuple[Array, Array], g_ty: Array):
@@ -70,17 +70,17 @@ def _product_backward(equation: str, out: PartitionSpec, saved: tuple[Array, Arr
     return dx_tx, dweight.astype(weight.dtype)
 
 
-_product = jax.custom_vjp(_multiply, nondiff_argnums=(2, 3))
+_product = jax.custom_vjp(_product_primal, nondiff_argnums=(2, 3))
 _product.defvjp(_product_forward, _product_backward)
 
 
 def look_up(table_VD: Float[Array, "V D"], tokens_BL: Int[Array, "B L"], dtype: DTypeLike) -> Float[Array, "B L D"]:
     """The table's rows of the tokens, in `dtype`."""
-    return _looked_up(table_VD, reshard(tokens_BL, BATCH_L), jnp.dtype(dtype))
+    return _rows(table_VD, reshard(tokens_BL, BATCH_L), jnp.dtype(dtype))
 
 
-def _rows(table_VD: Array, tokens_BL: Array, dtype: jnp.dtype) -> Array:
-    """The rows of the gathered table; `_looked_up` gives it a backward pass of its own.
+def _rows_primal(table_VD: Array, tokens_BL: Array, dtype: jnp.dtype) -> Array:
+    """The rows of the gathered table; `_rows` gives it a backward pass of its own.
 
     That pass adds the gradients of a row in float32. Half of an MDM's tokens are MASK, and bfloat16 is too coarse for
     the sum of so many gradients.
@@ -90,7 +90,7 @@ def _rows(table_VD: Array, tokens_BL: Array, dtype: jnp.dtype) -> Array:
 
 
 def _rows_forward(table_VD: Array, tokens_BL: Array, dtype: jnp.dtype):
-    return _rows(table_VD, tokens_BL, dtype), (table_VD, tokens_BL)
+    return _rows_primal(table_VD, tokens_BL, dtype), (table_VD, tokens_BL)
 
 
 def _rows_backward(dtype: jnp.dtype, saved: tuple[Array, Array], g_BLD: Array):
@@ -108,5 +108,5 @@ def _rows_backward(dtype: jnp.dtype, saved: tuple[Array, Array], g_BLD: Array):
     return over_shards(local, (BATCH_L, BATCH_LD), layout(table_VD))(tokens_BL, g_BLD), None
 
 
-_looked_up = jax.custom_vjp(_rows, nondiff_argnums=(2,))
-_looked_up.defvjp(_rows_forward, _rows_backward)
+_rows = jax.custom_vjp(_rows_primal, nondiff_argnums=(2,))
+_rows.defvjp(_rows_forward, _rows_backward)

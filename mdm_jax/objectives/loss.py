@@ -40,7 +40,7 @@ def draw(key: Key[Array, ""], tokens_BL: Int[Array, "B L"], objective: Objective
     return Draw(inputs_BL, tokens_BL, weight_BL)
 
 
-def _scored(drawn: Draw, h_BLD: Array, objective: ObjectiveSpec, vocab_size: int) -> tuple[Array, Array, Array]:
+def _scored_rows(drawn: Draw, h_BLD: Array, objective: ObjectiveSpec, vocab_size: int) -> tuple[Array, Array, Array]:
     """Hidden states, targets and weights, `[N, ...]`, of the positions that go through the head.
 
     The count form takes the masked positions alone, which are half of all.
@@ -59,7 +59,7 @@ def loss(drawn: Draw, hidden: Hidden, head_DV: Array, objective: ObjectiveSpec, 
     Summed over a whole batch, it is the mean NLL of the ARM, or an unbiased estimate of the MDM's mean NELBO (or of the
     loss that another weighting defines).
     """
-    h_ND, target_N, weight_N = _scored(drawn, hidden(drawn.inputs_BL), objective, vocab_size)
+    h_ND, target_N, weight_N = _scored_rows(drawn, hidden(drawn.inputs_BL), objective, vocab_size)
     return vocab_loss(h_ND, target_N, weight_N, head_DV, vocab_size)
 
 
@@ -68,7 +68,7 @@ def row_losses(
 ) -> Float[Array, "B"]:
     """The loss of each row in nats per token, for evaluation; their mean is `loss`. It has no fused gradient."""
     batch, length = drawn.targets_BL.shape
-    h_ND, target_N, weight_N = _scored(drawn, hidden(drawn.inputs_BL), objective, vocab_size)
+    h_ND, target_N, weight_N = _scored_rows(drawn, hidden(drawn.inputs_BL), objective, vocab_size)
     nats_N = weight_N * token_nats(h_ND, target_N, head_DV, vocab_size) * batch
     if objective.variant is not Variant.COUNT:
         return nats_N.reshape(batch, length).sum(-1)

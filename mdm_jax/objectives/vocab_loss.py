@@ -17,14 +17,14 @@ from mdm_jax.devices.sharding import BATCH, BATCH_L, DATA, HEAD_DV, MODEL, REPLI
 CHUNK_ROWS = 1024
 
 
-def _chunked(rows: int) -> tuple[int, int]:
+def _chunk_sizes(rows: int) -> tuple[int, int]:
     """The number of equal chunks of about CHUNK_ROWS rows, and the rows of one chunk."""
     chunks = max(1, round(rows / CHUNK_ROWS))
     return chunks, -(-rows // chunks)
 
 
-def _split(x_Nx: Array) -> Array:
-    chunks, size = _chunked(x_Nx.shape[0])
+def _in_chunks(x_Nx: Array) -> Array:
+    chunks, size = _chunk_sizes(x_Nx.shape[0])
     padding = [(0, chunks * size - x_Nx.shape[0])] + [(0, 0)] * (x_Nx.ndim - 1)
     return jnp.pad(x_Nx, padding).reshape(chunks, size, *x_Nx.shape[1:])
 
@@ -66,7 +66,7 @@ def token_nats(
         def one(chunk: tuple[Array, Array]) -> Array:
             return _softmax_parts(chunk[0], head_Dv, chunk[1], vocab_size)[0]
 
-        return jax.lax.map(one, (_split(h_nD), _split(target_n))).reshape(-1)[: h_nD.shape[0]]
+        return jax.lax.map(one, (_in_chunks(h_nD), _in_chunks(target_n))).reshape(-1)[: h_nD.shape[0]]
 
     return over_shards(local, (BATCH_L, BATCH, HEAD_DV), BATCH)(h_ND, target_N, head_DV)
 
@@ -98,7 +98,7 @@ def _loss_and_grads(h_nD: Array, target_n: Array, weight_n: Array, head_dv: Arra
         return (total + (weight_c * nats_c).sum(), dhead_Dv), dh_cD.astype(h_cD.dtype)
 
     start = (jnp.zeros(()), jnp.zeros(head_Dv.shape, jnp.float32))
-    (total, dhead_Dv), dh = jax.lax.scan(one, start, (_split(h_nD), _split(target_n), _split(weight_n)))
+    (total, dhead_Dv), dh = jax.lax.scan(one, start, (_in_chunks(h_nD), _in_chunks(target_n), _in_chunks(weight_n)))
     dh_nD = dh.reshape(-1, h_nD.shape[1])[: h_nD.shape[0]]
     return jax.lax.psum(total, DATA), dh_nD, jax.lax.psum_scatter(dhead_Dv, DATA, scatter_dimension=0, tiled=True)
 

@@ -52,15 +52,15 @@ def count_weights(weighting: Weighting, seq_len: int) -> Float[np.ndarray, "L"]:
     if weighting is Weighting.LOW_VARIANCE:
         return 2 * count_L / (seq_len + 1)
     if weighting is Weighting.CLIPPED:
-        below_L = _tail(seq_len, CLIP)[1:]
-        share_below_L = count_L / (seq_len + 1) * _tail(seq_len + 1, CLIP)[2:]
+        below_L = _binomial_tail(seq_len, CLIP)[1:]
+        share_below_L = count_L / (seq_len + 1) * _binomial_tail(seq_len + 1, CLIP)[2:]
         return (share_below_L / CLIP + 1 - below_L) / (1 - CLIP / 2)
     if weighting is Weighting.BELL:
         return 6 * count_L * (seq_len + 1 - count_L) / ((seq_len + 1) * (seq_len + 2))
     return np.ones(seq_len)
 
 
-def _tail(trials: int, p: float) -> Float[np.ndarray, "n"]:
+def _binomial_tail(trials: int, p: float) -> Float[np.ndarray, "n"]:
     """P(X >= k) for k = 0 .. trials and binomial X. It equals P(m < p) for m ~ Beta(k, trials + 1 - k)."""
     choose = [math.lgamma(trials + 1) - math.lgamma(k + 1) - math.lgamma(trials - k + 1) for k in range(trials + 1)]
     k = np.arange(trials + 1)

@@ -73,17 +73,17 @@ class Attempt:
 
     def run(self) -> int:
         """Runs to the end and returns the exit code. Every outcome is written to `result.json`, if the disk allows."""
-        with self._signals.handled(), ExitStack() as held:
+        with self._signals.handled(), ExitStack() as stack:
             when_supervisor_ends(lambda: self._leave(RETRY, "its supervisor was killed"))
             try:
-                return self._run(held)
+                return self._run(stack)
             except Exception as error:
-                return self._ended_by(error)
+                return self._record_error(error)
 
-    def _run(self, held: ExitStack) -> int:
+    def _run(self, stack: ExitStack) -> int:
         alone = not (self._flags.distributed or self._flags.coordinator)
         if alone:
-            held.enter_context(hold_run(self._folder, self._say))
+            stack.enter_context(hold_run(self._folder, self._say))
             ended = code_if_finished(self._folder)  # the process that held the lock may have finished the run
             if ended is not None:
                 return ended
@@ -99,7 +99,7 @@ class Attempt:
         self._peers = join(self._flags)
         with self._peers.watched(self._peer_left):
             if self._peers.is_first and not alone:
-                held.enter_context(hold_run(self._folder, self._say))
+                stack.enter_context(hold_run(self._folder, self._say))
                 ended = code_if_finished(self._folder)  # the job that held the lock may have finished the run
                 if ended is not None:
                     self._leave(ended, f"{self._folder} is finished")
@@ -118,34 +118,34 @@ class Attempt:
     def _say(self, line: str) -> None:
         say(line, DONE)
 
-    def _ended_by(self, error: Exception) -> int:
+    def _record_error(self, error: Exception) -> int:
         """Records an error, and returns its exit code."""
         from mdm_jax.train.loop import Diverged, Preempted
 
         if isinstance(error, Diverged):
             return say(error, DIVERGED)
         if isinstance(error, Preempted):
-            agreed = self._phase() is Phase.TRAINING
-            return say(error, self._signals.code) if agreed else self._end(self._signals.code, error)
+            all_stop_together = self._phase() is Phase.TRAINING
+            return say(error, self._signals.code) if all_stop_together else self._end_alone(self._signals.code, error)
         if isinstance(error, Held):
-            return self._end(RETRY, error)
+            return self._end_alone(RETRY, error)
         if may_pass(error):
-            self._note(Status.RUNNING, f"{type(error).__name__}: {error}")
-            return self._end(RETRY, error)
-        self._note(Status.FAILED, f"{type(error).__name__}: {error}")
+            self._record_reason(Status.RUNNING, f"{type(error).__name__}: {error}")
+            return self._end_alone(RETRY, error)
+        self._record_reason(Status.FAILED, f"{type(error).__name__}: {error}")
         if isinstance(error, ValueError):
-            return self._end(BAD, error)
+            return self._end_alone(BAD, error)
         with suppress(OSError):  # standard error may be a file on a full disk
             traceback.print_exception(error)
-        return self._end(BAD, f"{type(error).__name__}: {error}")
+        return self._end_alone(BAD, f"{type(error).__name__}: {error}")
 
-    def _note(self, status: Status, reason: str) -> None:
+    def _record_reason(self, status: Status, reason: str) -> None:
         """Writes status and reason into the result, unless the disk is full. A run worth a retry stays `running`."""
         if self._record is not None:
             with suppress(OSError):
                 self._record.write(status, one_line(reason))
 
-    def _end(self, code: int, reason: object) -> int:
+    def _end_alone(self, code: int, reason: object) -> int:
         """The exit code for an end of this process alone. With peers, the process ends here."""
         if self._peers is not None and self._peers.any:
             self._leave(code, reason)
@@ -163,7 +163,7 @@ class Attempt:
         """Ends the process because a peer has left. The first process records the reason."""
         self._leaving.acquire()
         if code in (BAD, RETRY):
-            self._note(Status.FAILED if code == BAD else Status.RUNNING, reason)
+            self._record_reason(Status.FAILED if code == BAD else Status.RUNNING, reason)
         say(reason, code)
         self._exit(code)
 

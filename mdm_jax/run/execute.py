@@ -156,8 +156,8 @@ def _starting_state(
 ) -> tuple[TrainState, int]:
     """The state to start from, and its step: the run's newest whole checkpoint, the parent's last, or a new state."""
     fresh = init_state(spec)
-    restored, step, passed = checkpoints.restore(fresh)
-    for line in passed:
+    restored, step, messages = checkpoints.restore(fresh)
+    for line in messages:
         watch.say(line)
     if restored is not None:
         _check_step(restored, step, folder)

@@ -95,7 +95,7 @@ class SealedPrograms:
 
     def _path(self, key: str) -> pathlib.Path:
         """The entry's file. It names the CPU, which jax's key does not, because machines may share a disk."""
-        return self.folder / f"{key}-{_cpu()}{SUFFIX}"
+        return self.folder / f"{key}-{_cpu_digest()}{SUFFIX}"
 
 
 def _seal(name: str, program: bytes) -> bytes:
@@ -104,7 +104,7 @@ def _seal(name: str, program: bytes) -> bytes:
 
 
 @functools.cache
-def _cpu() -> str:
+def _cpu_digest() -> str:
     """Eight hex digits for the kind of this machine's CPU, whose instructions a program for CPUs may contain."""
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()

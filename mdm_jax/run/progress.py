@@ -24,7 +24,7 @@ def describe(row: Row) -> str:
 @contextmanager
 def show_progress(watch: Watch, title: str, steps: int) -> Iterator[None]:
     """Shows the watch's reports on standard error inside."""
-    stream, left = cast(IO[str], _Lossy(sys.stderr)), _TimeLeft(steps)
+    stream, left = cast(IO[str], _ErrorIgnoringStream(sys.stderr)), _TimeLeft(steps)
     console = Console(file=stream)
     if console.is_terminal:
         columns = (TextColumn(title), BarColumn(20), MofNCompleteColumn(), TextColumn("{task.fields[message]}"))
@@ -41,11 +41,11 @@ def show_progress(watch: Watch, title: str, steps: int) -> Iterator[None]:
             yield
     else:
         watch.say = lambda line: print(line, file=stream, flush=True)
-        watch.report = _Lines(title, steps, watch.say, left)
+        watch.report = _PlainLines(title, steps, watch.say, left)
         yield
 
 
-class _Lossy:
+class _ErrorIgnoringStream:
     """A stream that ignores errors of writing, so that a run survives a closed terminal or a full disk."""
 
     def __init__(self, stream: IO[str]):
@@ -80,7 +80,7 @@ class _TimeLeft:
         return f"  about {left:.0f} s left"
 
 
-class _Lines:
+class _PlainLines:
     """Prints the first row, the last, and one every LINE_SECONDS."""
 
     def __init__(self, title: str, steps: int, say: Callable[[str], None], left: _TimeLeft):

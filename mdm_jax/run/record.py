@@ -35,7 +35,7 @@ class Record:
         self._spec, self._folder, self._started = spec, folder, time.monotonic()
         self._writing, self._ended = threading.Lock(), False
         self._known: dict[str, Any] = {"versions": _versions(), "git_sha": _git_sha()}
-        before = self._before()
+        before = self._earlier_row()
         self._known["attempts"] = 1 + (before.attempts if before else 0)
         self.data_hash_before = before.data_hash if before else ""
         self._known["data_hash"] = self.data_hash_before
@@ -43,7 +43,7 @@ class Record:
         self._in_steps = self._in_steps_before = self._seconds_before * ((before.goodput if before else None) or 0.0)
         self._known["mfu"] = self._mfu_before = before.mfu if before else None
 
-    def _before(self) -> RunResult | None:
+    def _earlier_row(self) -> RunResult | None:
         try:
             return read_result(self._folder / RESULT_FILE)
         except (FileNotFoundError, NotADirectoryError, ValueError):

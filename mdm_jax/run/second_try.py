@@ -53,11 +53,11 @@ def retried_without_cache(attempt: Callable[[], T], folder: Path, attempts: int,
             reason = str(error).partition("\n")[0]
         say(f"{reason}; {programs.read} programs came from the cache: once more, with all of them compiled anew")
         programs.compile_anew()
-        _distrust(folder, set(steps_in(folder / CHECKPOINTS_FOLDER)) - before, say)
+        _set_aside_doubtful(folder, set(steps_in(folder / CHECKPOINTS_FOLDER)) - before, say)
         return attempt()
 
 
-def _distrust(folder: Path, steps: set[int], say: Callable[[str], None]) -> None:
+def _set_aside_doubtful(folder: Path, steps: set[int], say: Callable[[str], None]) -> None:
     """Renames the checkpoints of doubtful programs, and removes the partial losses of the evaluation."""
     if jax.process_index() != 0:
         return

@@ -56,10 +56,10 @@ def build(cls: type[T], tree: Mapping[str, Any], where: str = "") -> T:
             near = difflib.get_close_matches(str(key), names, 1, 0.5)
             hint = f": did you mean {where}{near[0]}?" if near else f"; known are {', '.join(names)}"
             raise ValueError(f"unknown key {where}{key}{hint}")
-    return cls(**{key: _value(hints[key], value, where + key) for key, value in tree.items()})
+    return cls(**{key: _converted(hints[key], value, where + key) for key, value in tree.items()})
 
 
-def _value(kind: Any, value: Any, name: str) -> Any:
+def _converted(kind: Any, value: Any, name: str) -> Any:
     """`value` converted to the type `kind`.
 
     `kind` is a dataclass, an enum, a number, a string, a tuple or dict of these, or any of them `| None`.
@@ -69,13 +69,13 @@ def _value(kind: Any, value: Any, name: str) -> Any:
         return build(kind, value, name + ".")  # type: ignore[arg-type]
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is types.UnionType:
-        return None if value is None else _value(args[0], value, name)
+        return None if value is None else _converted(args[0], value, name)
     if origin is tuple:
         require(isinstance(value, list | tuple), name, value, "a list")
-        return tuple(_value(args[0], v, f"{name}[{i}]") for i, v in enumerate(value))
+        return tuple(_converted(args[0], v, f"{name}[{i}]") for i, v in enumerate(value))
     if origin is dict:
         require(isinstance(value, Mapping), name, value, "a mapping")
-        return {str(key): _value(args[1], v, f"{name}.{key}") for key, v in value.items()}
+        return {str(key): _converted(args[1], v, f"{name}.{key}") for key, v in value.items()}
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         known = [m.value for m in kind]
         require(value in known, name, value, f"one of {', '.join(map(str, known))}")

@@ -75,7 +75,7 @@ def abstract_state(spec: RunSpec, mesh: Mesh) -> TrainState:
     """The state before step 0 as shapes, each with its sharding on the mesh."""
 
     def leaf(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-        return _shape(mesh, x.shape, x.dtype, REPLICATED if x.sharding is None else x.sharding.spec)
+        return _abstract_array(mesh, x.shape, x.dtype, REPLICATED if x.sharding is None else x.sharding.spec)
 
     with jax.set_mesh(mesh):
         return jax.tree.map(leaf, jax.eval_shape(lambda: make_state(spec)))
@@ -88,7 +88,7 @@ def lower_step(spec: RunSpec, devices: Sequence[Any]) -> jax.stages.Lowered:
         ValueError: the mesh of `spec.hardware` has another number of devices.
     """
     mesh = make_mesh(spec.hardware.mesh_data, spec.hardware.mesh_model, devices)
-    tokens_BL = _shape(mesh, (spec.optim.global_batch, spec.data.seq_len), jnp.int32, BATCH_L)
+    tokens_BL = _abstract_array(mesh, (spec.optim.global_batch, spec.data.seq_len), jnp.int32, BATCH_L)
     rate = learning_rate(spec.optim, spec.schedule)
     with jax.set_mesh(mesh):
         return compile_step(spec).lower(abstract_state(spec, mesh), tokens_BL, rate)
@@ -135,7 +135,7 @@ def _memory(compiled: jax.stages.Compiled) -> dict[str, int]:
     return memory | {"peak": int(getattr(stats, "peak_memory_in_bytes", 0))}
 
 
-def _shape(mesh: Mesh, shape: tuple[int, ...], dtype: Any, spec: PartitionSpec) -> jax.ShapeDtypeStruct:
+def _abstract_array(mesh: Mesh, shape: tuple[int, ...], dtype: Any, spec: PartitionSpec) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec))
 
 

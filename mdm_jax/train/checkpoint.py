@@ -36,7 +36,7 @@ PATTERN_SIGNS = set("*?[")
 """Characters that make orbax take a path for a pattern."""
 
 
-def _leaves(tree: Any) -> dict[str, Any]:
+def _named_leaves(tree: Any) -> dict[str, Any]:
     """The arrays of a tree by name. The names do not depend on the Python classes of the tree."""
     named = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in named}
@@ -79,11 +79,11 @@ class Checkpoints:
         """
         try:
             with _quiet_logs():
-                self._manager.save(step, args=ocp.args.StandardSave(_leaves(state)), force=True)
+                self._manager.save(step, args=ocp.args.StandardSave(_named_leaves(state)), force=True)
                 self._manager.wait_until_finished()
-            _first_decides(lambda: self._seal(step))
+            _decided_by_first_process(lambda: self._seal(step))
         except Exception as error:
-            if _is_of_storage(error):
+            if _is_storage_error(error):
                 raise OSError(f"checkpoint {self._folder / str(step)} not written: {_cause(error)}") from error
             raise
 
@@ -98,11 +98,11 @@ class Checkpoints:
                 because of another mesh. Only bad steps have been changed: they are renamed.
             OSError: a file cannot be read or renamed now. No good step has been changed.
         """
-        passed: list[str] = []
-        step = _first_decides(lambda: self._set_aside_bad_steps(passed))
+        messages: list[str] = []
+        step = _decided_by_first_process(lambda: self._set_aside_bad_steps(messages))
         if step == NONE:
-            return None, 0, passed
-        return _read(self._manager, self._folder, step, like), step, passed
+            return None, 0, messages
+        return _read(self._manager, self._folder, step, like), step, messages
 
     def close(self) -> None:
         """Ends orbax's threads. No write is pending, because `save` waits."""
@@ -113,19 +113,19 @@ class Checkpoints:
         seal_step(self._folder / str(step), step, self._identity)
         return step
 
-    def _set_aside_bad_steps(self, passed: list[str]) -> int:
-        """Renames bad steps, adds a message about each to `passed`, and deletes the folders of interrupted saves.
+    def _set_aside_bad_steps(self, messages: list[str]) -> int:
+        """Renames bad steps, adds a message about each to `messages`, and deletes the folders of interrupted saves.
 
         Returns:
             The newest whole step, or NONE.
         """
         found, bad = newest_whole(self._folder, self._identity)
-        for step, wrong in bad.items():
+        for step, fault in bad.items():
             aside = set_aside(self._folder / str(step))
-            passed.append(f"checkpoint {self._folder / str(step)} passed over: {wrong}; it is {aside.name} now")
+            messages.append(f"checkpoint {self._folder / str(step)} passed over: {fault}; it is {aside.name} now")
         remove_unfinished(self._folder)
         if bad and found == NONE:
-            passed.append("no checkpoint is whole: starting over")
+            messages.append("no checkpoint is whole: starting over")
         return found
 
 
@@ -143,7 +143,7 @@ def read_step(folder: Path, step: int, like: T, identity: Identity) -> T:
         OSError: the step cannot be read now.
     """
     folder = Path(os.path.abspath(folder)) if is_local(folder) else folder
-    _first_decides(lambda: _check_whole(folder, step, identity))
+    _decided_by_first_process(lambda: _check_whole(folder, step, identity))
     manager = _manager(folder, ocp.CheckpointManagerOptions(read_only=True))
     try:
         return _read(manager, folder, step, like)
@@ -152,31 +152,31 @@ def read_step(folder: Path, step: int, like: T, identity: Identity) -> T:
 
 
 def _check_whole(folder: Path, step: int, identity: Identity) -> int:
-    wrong = step_fault(folder / str(step), step, identity)
-    if wrong:
+    fault = step_fault(folder / str(step), step, identity)
+    if fault:
         fix = "remove that run's folder and train it again"
-        raise ValueError(f"checkpoint {folder / str(step)} cannot be used: {wrong}: {fix}")
+        raise ValueError(f"checkpoint {folder / str(step)} cannot be used: {fault}: {fix}")
     return step
 
 
 def _manager(folder: Path, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
-    with _reading(f"checkpoints {folder}"):
+    with _orbax_errors_as_oserror(f"checkpoints {folder}"):
         return ocp.CheckpointManager(folder, options=options, item_handlers=ocp.StandardCheckpointHandler())
 
 
 def _read(manager: ocp.CheckpointManager, folder: Path, step: int, like: T) -> T:
-    named = {n: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for n, x in _leaves(like).items()}
+    named = {n: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for n, x in _named_leaves(like).items()}
     where = f"checkpoint {folder / str(step)}"
-    with _reading(where):
+    with _orbax_errors_as_oserror(where):
         held = dict(manager.item_metadata(step))
     _check_same_arrays(where, held, named)
-    with _reading(where), _quiet_logs():
+    with _orbax_errors_as_oserror(where), _quiet_logs():
         read = manager.restore(step, args=ocp.args.StandardRestore(named))
     return jax.tree.unflatten(jax.tree.structure(like), [read[name] for name in named])
 
 
 @contextmanager
-def _reading(where: str) -> Iterator[None]:
+def _orbax_errors_as_oserror(where: str) -> Iterator[None]:
     """Converts orbax's errors to OSError while it reads a folder that has just been verified.
 
     If the disk does not answer, orbax takes a file for absent, and raises a ValueError, KeyError or TypeError.
@@ -199,7 +199,7 @@ def _check_same_arrays(where: str, held: dict[str, Any], wanted: dict[str, jax.S
             raise ValueError(f"{where}: {name} is {there} there and {here} in this run: {fix}")
 
 
-def _is_of_storage(error: Exception) -> bool:
+def _is_storage_error(error: Exception) -> bool:
     """Whether the disk or the network failed, and not the program."""
     of_jax = isinstance(error, jax.errors.JaxRuntimeError)
     return isinstance(error, OSError) or (STATUS.match(str(error)) is not None and not of_jax)
@@ -233,7 +233,7 @@ def _is_of_cancelled_task(late: Any) -> bool:
     return inspect.iscoroutine(late.object) or "Event loop is closed" in str(late.exc_value)
 
 
-def _first_decides(decide: Callable[[], int]) -> int:
+def _decided_by_first_process(decide: Callable[[], int]) -> int:
     """The result of `decide` on the first process, returned on every process; they all wait for it.
 
     Raises:

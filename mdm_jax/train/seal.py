@@ -57,7 +57,7 @@ def seal_fault(folder: Path, step: int, identity: Identity) -> str:
         OSError: the seal cannot be read now.
     """
     try:
-        _read(folder, step, identity)
+        _sealed_hashes(folder, step, identity)
     except BadStep as damage:
         return str(damage)
     return ""
@@ -71,7 +71,7 @@ def step_fault(folder: Path, step: int, identity: Identity) -> str:
         OSError: a file cannot be read now.
     """
     try:
-        _check_files(folder, _read(folder, step, identity))
+        _check_files(folder, _sealed_hashes(folder, step, identity))
     except BadStep as damage:
         return str(damage)
     return ""
@@ -93,7 +93,7 @@ def files_below(folder: Path) -> list[str]:
     return sorted(found)
 
 
-def _read(folder: Path, step: int, identity: Identity) -> dict[str, Any]:
+def _sealed_hashes(folder: Path, step: int, identity: Identity) -> dict[str, Any]:
     """The hashes of the step's files by name, from its seal. Raises BadStep if there is no whole seal."""
     lies_there = kind(folder)
     if lies_there is not Kind.FOLDER:

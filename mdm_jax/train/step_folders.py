@@ -30,9 +30,9 @@ def newest_whole(folder: Path, identity: Identity) -> tuple[int, dict[int, str]]
     found, bad = NONE, {}
     for step in steps_in(folder):
         judge = step_fault if found == NONE else seal_fault
-        wrong = judge(folder / str(step), step, identity)
-        if wrong:
-            bad[step] = wrong
+        fault = judge(folder / str(step), step, identity)
+        if fault:
+            bad[step] = fault
         elif found == NONE:
             found = step
     return found, bad
