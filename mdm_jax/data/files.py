@@ -54,8 +54,6 @@ def _matching_files(pattern: Path) -> list[Path]:
 def open_bytes(path: Path) -> Iterator[BinaryIO]:
     """The decompressed content of a file.
 
-    Arrow decompresses, because python-zstandard does not notice that a file is cut short.
-
     Raises:
         ValueError: the compressed stream is corrupt or cut short; raised while it is read.
     """
@@ -64,7 +62,7 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
         if codec is None:
             yield cast(BinaryIO, raw)
             return
-        try:
+        try:  # with Arrow, because python-zstandard does not notice that a file is cut short
             with pyarrow.CompressedInputStream(pyarrow.PythonFile(raw, "r"), codec) as stream:
                 yield io.BufferedReader(cast(io.RawIOBase, stream), READ_BYTES)
         except OSError as error:

@@ -90,11 +90,7 @@ def shared_windows(validation: Sequence[bytes], training: Sequence[bytes]) -> li
 
 
 def windows(content: bytes) -> UInt64[np.ndarray, "windows"]:
-    """A 64-bit polynomial hash of every 50-byte window.
-
-    A window's hash is a difference of two running sums of `byte * MULTIPLIER^position`, divided by a power of the
-    multiplier, so that it does not depend on the window's position.
-    """
+    """A 64-bit hash of every 50-byte window: the sum of `byte * MULTIPLIER^i`, as a difference of running sums."""
     bytes_ = np.frombuffer(content, np.uint8).astype(np.uint64) + np.uint64(1)
     count = len(bytes_) - WINDOW_BYTES + 1
     if count < 1:

@@ -115,10 +115,7 @@ def batches_a_dispatch(spec: RunSpec, devices: int) -> int:
 def _dispatch(
     params: Transformer, spec: RunSpec, rows_SL: np.ndarray, mesh: Mesh, done: int
 ) -> Iterator[tuple[int, Array]]:
-    """Dispatches the batches from `done` on. Yields the number of the first batch of each dispatch, and its losses.
-
-    The losses are `[K, B]` and still being computed.
-    """
+    """Dispatches batches from `done` on; yields the number of the first one, and the `[K, B]` losses, each time."""
     objective = spec.objective if spec.family is Family.ARM else ObjectiveSpec()
     draws = 1 if spec.family is Family.ARM else spec.evaluation.mc_samples
     batches = len(rows_SL) // spec.evaluation.batch

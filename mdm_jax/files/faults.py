@@ -26,11 +26,7 @@ def may_pass(error: BaseException) -> bool:
     if any(cls.__module__.partition(".")[0] in STORES for cls in type(error).__mro__):
         return True
     if type(error).__name__ in OF_JAX or isinstance(error, ValueError):
-        return _is_lost_peer(str(error))
+        message = str(error)  # some of jax's statuses arrive as a ValueError
+        return bool(MAY_PASS.match(message) or (UNCLEAR.match(message) and LOST_PEER.search(message)))
     cause = error.__cause__
     return cause is not None and may_pass(cause)
-
-
-def _is_lost_peer(message: str) -> bool:
-    """Whether a message means that another process is lost. Some of jax's statuses arrive as a ValueError."""
-    return bool(MAY_PASS.match(message) or (UNCLEAR.match(message) and LOST_PEER.search(message)))

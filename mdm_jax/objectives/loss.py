@@ -41,10 +41,7 @@ def draw(key: Key[Array, ""], tokens_BL: Int[Array, "B L"], objective: Objective
 
 
 def _scored_rows(drawn: Draw, h_BLD: Array, objective: ObjectiveSpec, vocab_size: int) -> tuple[Array, Array, Array]:
-    """Hidden states, targets and weights, `[N, ...]`, of the positions that go through the head.
-
-    The count form takes the masked positions alone, which are half of all.
-    """
+    """Hidden states, targets and weights, `[N, ...]`, of the scored positions: in the count form the masked ones."""
     if objective.variant is Variant.COUNT:
         position_PM = paired_positions(drawn.inputs_BL == vocab_size)
         h_ND, target_N, weight_N = (gather_paired(x, position_PM) for x in (h_BLD, drawn.targets_BL, drawn.weight_BL))
@@ -54,11 +51,7 @@ def _scored_rows(drawn: Draw, h_BLD: Array, objective: ObjectiveSpec, vocab_size
 
 
 def loss(drawn: Draw, hidden: Hidden, head_DV: Array, objective: ObjectiveSpec, vocab_size: int) -> Float[Array, ""]:
-    """`sum weight * nats`, in nats per token.
-
-    Summed over a whole batch, it is the mean NLL of the ARM, or an unbiased estimate of the MDM's mean NELBO (or of the
-    loss that another weighting defines).
-    """
+    """`sum weight * nats`, in nats per token: over a whole batch, the ARM's mean NLL or an estimate of the NELBO."""
     h_ND, target_N, weight_N = _scored_rows(drawn, hidden(drawn.inputs_BL), objective, vocab_size)
     return vocab_loss(h_ND, target_N, weight_N, head_DV, vocab_size)
 

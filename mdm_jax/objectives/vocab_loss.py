@@ -30,11 +30,11 @@ def _in_chunks(x_Nx: Array) -> Array:
 
 
 def _softmax_parts(h_nD: Array, head_Dv: Array, target_n: Array, vocab_size: int) -> tuple[Array, Array, Array, Array]:
-    """Parts of the softmax for one chunk of rows and this device's columns of the head.
+    """The softmax of one chunk of rows, with this device's columns of the head.
 
     Returns:
-        The nats of the targets, `e = exp(logits - max)` in this device's columns, the sum of `e` over the whole
-        vocabulary, and the targets' columns on this device (out of range if another device has them).
+        Nats of the targets, `e = exp(logits - max)` in this device's columns, the sum of `e` over the vocabulary, and
+        the targets' columns on this device, out of range if another device has them.
     """
     columns = head_Dv.shape[1]
     first = jax.lax.axis_index(MODEL) * columns

@@ -49,7 +49,9 @@ def execute(spec: RunSpec, folder: Path, record: Record, watch: Watch) -> RunRes
     """
     corpus = open_corpus(spec.data)
     data_hash = corpus.manifest.data_hash
-    _check_same_data(record.data_hash_before, data_hash)
+    before = record.data_hash_before
+    bound = f"{before}, with which this run was begun: restore that data or remove the run's folder"
+    require(before in ("", data_hash), "data_hash", data_hash, bound)
     eval_SL = corpus.evaluation_rows(spec.evaluation.eval_tokens)
     eval_SL = eval_SL[: usable_rows(spec, len(eval_SL))]
     text_bytes = corpus.tokenizer.text_bytes(eval_SL.reshape(-1))
@@ -177,11 +179,6 @@ def _check_step(state: TrainState, step: int, folder: Path) -> None:
     """Returns if the state's step is the name of its folder. A seal of format 1 does not guarantee it."""
     name, held = f"{folder / CHECKPOINTS_FOLDER / str(step)}: the state's step", int(state.step)
     require(held == step, name, held, f"{step}: give the folder its name back, or remove it")
-
-
-def _check_same_data(before: str, data_hash: str) -> None:
-    bound = f"{before}, with which this run was begun: restore that data or remove the run's folder"
-    require(before in ("", data_hash), "data_hash", data_hash, bound)
 
 
 def _data_columns(spec: RunSpec, corpus: Corpus) -> dict[str, Any]:

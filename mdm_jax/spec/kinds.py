@@ -33,10 +33,7 @@ class NoiseSchedule(enum.StrEnum):
 
 
 class LevelSampler(enum.StrEnum):
-    """The spread of noise levels over a batch.
-
-    SMDM trains with `iid`. SMDM and MD4 evaluate with `shifted`. MDLM uses `stratified`.
-    """
+    """Noise levels over a batch: SMDM trains with `iid`, SMDM and MD4 evaluate with `shifted`, MDLM is `stratified`."""
 
     ANTITHETIC = "antithetic"
     IID = "iid"

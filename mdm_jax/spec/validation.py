@@ -46,8 +46,7 @@ def build(cls: type[T], tree: Mapping[str, Any], where: str = "") -> T:
     """Instance of the dataclass `cls` from nested mappings; absent fields keep their defaults.
 
     Raises:
-        ValueError: a key is unknown (the nearest known key is suggested), or a value has a wrong type or is out of
-            bounds.
+        ValueError: an unknown key (the nearest known one is suggested), a wrong type, or a value out of bounds.
     """
     hints = typing.get_type_hints(cls)
     names = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
@@ -60,10 +59,7 @@ def build(cls: type[T], tree: Mapping[str, Any], where: str = "") -> T:
 
 
 def _converted(kind: Any, value: Any, name: str) -> Any:
-    """`value` converted to the type `kind`.
-
-    `kind` is a dataclass, an enum, a number, a string, a tuple or dict of these, or any of them `| None`.
-    """
+    """`value` as `kind`: a dataclass, an enum, a number, a string, a tuple or dict of these, or any of them or None."""
     if dataclasses.is_dataclass(kind):
         require(isinstance(value, Mapping), name, value, "a mapping")
         return build(kind, value, name + ".")  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ import shutil
 
 from mdm_jax.files.storage import Path, entries, free_name, is_local, refuse_link, sync_folder
 from mdm_jax.layout import steps_in
-from mdm_jax.train.seal import Identity, seal_fault, step_fault
+from mdm_jax.train.seal import Identity, step_fault
 
 NONE = -1
 UNFINISHED = re.compile(r"\d+\.orbax-checkpoint-tmp(-\d+)?", re.ASCII)
@@ -29,8 +29,7 @@ def newest_whole(folder: Path, identity: Identity) -> tuple[int, dict[int, str]]
     """
     found, bad = NONE, {}
     for step in steps_in(folder):
-        judge = step_fault if found == NONE else seal_fault
-        fault = judge(folder / str(step), step, identity)
+        fault = step_fault(folder / str(step), step, identity, check_files=found == NONE)
         if fault:
             bad[step] = fault
         elif found == NONE:
