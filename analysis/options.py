@@ -9,17 +9,15 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import pandas as pd
-
-from analysis.minima.cells import ABSCISSAE, SCATTER, WEIGHTS, Recipe
-from analysis.minima.curves import CURVES
-from analysis.minima.presets import PRESETS
-from analysis.runs.columns import ROLES
-from analysis.runs.load import read_runs
 from analysis.sampling import DRAWS, LEVEL, SEED, UNIT, UNITS
 from mdm_jax.command import DONE, Parser, exit_code
+
+if TYPE_CHECKING:  # pandas would make --help wait for a second
+    import pandas as pd
+
+    from analysis.minima.cells import Recipe
 
 Answer = TypeVar("Answer")
 RECIPE = ("curve", "x", "log_loss", "window", "noise_sd", "weights", "scatter", "preset")
@@ -40,31 +38,33 @@ def new_parser(module: str, description: str, runs: str = "RUNS") -> argparse.Ar
 
 def families_of(given: argparse.Namespace) -> dict[str, str]:
     """What the options say that the table calls the families, ours to theirs."""
-    return {role: name for role in ROLES if (name := getattr(given, role))}
+    return {role: name for role in ("arm", "mdm") if (name := getattr(given, role))}
 
 
-def runs_of(given: argparse.Namespace) -> pd.DataFrame:
+def runs_of(given: argparse.Namespace) -> "pd.DataFrame":
     """The run table that the options ask for.
 
     Raises:
         ValueError: nothing to read, a column that lacks, a family or a --where that no run meets.
     """
+    from analysis.runs.load import read_runs
+
     return read_runs(given.runs, given.columns, given.where, families_of(given))
 
 
 def add_recipe(made: argparse.ArgumentParser) -> None:
     """Options that choose an IsoFLOP recipe."""
     add = made.add_argument
-    add("--curve", choices=CURVES, help="of loss in log x (default: quadratic)")
-    add("--x", choices=ABSCISSAE, help="abscissa")
+    add("--curve", choices=("quadratic", "cubic", "akima"), help="of loss in log x (default: quadratic)")
+    add("--x", choices=("params_non_embedding", "params", "tokens", "flops_per_token"), help="abscissa")
     add("--log-loss", action="store_true", help="fit log loss in place of loss")
     add("--window", type=float, metavar="FACTOR", help="only runs within this factor of the minimum")
     noise = "run-to-run sd of a loss, where it is known: 0.004, or arm=0.003,mdm=0.006"
     add("--noise-sd", type=_noise, metavar="NATS", help=noise)
-    add("--weights", choices=WEIGHTS, help="of the runs (default: by their errors)")
+    add("--weights", choices=("errors", "equal"), help="of the runs (default: by their errors)")
     beyond = "scatter of the minima around smooth laws beyond their errors: whether intervals include it (default: add)"
-    add("--scatter", choices=SCATTER, help=beyond)
-    add("--preset", choices=tuple(PRESETS), help="a paper's own recipe, exactly")
+    add("--scatter", choices=("add", "ignore"), help=beyond)
+    add("--preset", choices=("smdm",), help="a paper's own recipe, exactly")
 
 
 def _noise(text: str) -> float | dict[str, float]:
@@ -77,12 +77,15 @@ def _noise(text: str) -> float | dict[str, float]:
     return by_family.get("", by_family)
 
 
-def recipe_of(given: argparse.Namespace) -> Recipe:
+def recipe_of(given: argparse.Namespace) -> "Recipe":
     """The `Recipe` that the options ask for.
 
     Raises:
         ValueError: a preset together with an option that would change it.
     """
+    from analysis.minima.cells import Recipe
+    from analysis.minima.presets import PRESETS
+
     asked: dict[str, Any] = {name: getattr(given, name) for name in RECIPE if name != "preset"}
     asked = {name: value for name, value in asked.items() if value not in (None, False)}
     if not given.preset:

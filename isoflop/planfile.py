@@ -7,13 +7,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from isoflop.trunks import moved_warmup
-from mdm_jax.files.sealed_json import Damaged, numbered_lines, unseal
+from mdm_jax.files.sealed_json import Damaged, Newer
 from mdm_jax.files.storage import Kind, Path, as_path, entries, is_file, kind, write_atomic
-from mdm_jax.layout import CHECKPOINTS_FOLDER, PLAN_FILE, RESULT_FILE, RUNS_FOLDER, SPEC_FILE, steps_in
+from mdm_jax.layout import (
+    CHECKPOINTS_FOLDER,
+    PLAN_AGAIN,
+    PLAN_FILE,
+    RESULT_FILE,
+    RUNS_FOLDER,
+    SPEC_FILE,
+    plan_lines,
+    steps_in,
+)
 from mdm_jax.results import Status, read_result
-from mdm_jax.spec import SCHEMA_VERSION, SEALED_SINCE, RunSpec, from_json, to_json
-
-AGAIN = "give the same python -m isoflop.plan command again to write it anew"
+from mdm_jax.spec import RunSpec, from_json, to_json
 
 
 @dataclass(frozen=True)
@@ -39,15 +46,13 @@ def read_plan(directory: str | os.PathLike) -> tuple[RunSpec, ...]:
     """
     path, write_it = as_path(directory) / PLAN_FILE, f"python -m isoflop.plan --out {shlex.quote(str(directory))}"
     if not is_file(path):
-        raise ValueError(
-            f"{path}: no such file: write it with python -m isoflop.plan --out {shlex.quote(str(directory))}"
-        )
-    runs: dict[str, tuple[int, RunSpec]] = {}
-    for number, line in numbered_lines(path.read_bytes()):
-        run = _parse(path, number, line)
-        first, _ = runs.setdefault(run.run_id, (number, run))
-        if first != number:
-            raise ValueError(f"{path} line {number}: run {run.run_id} stands in line {first} too; {AGAIN}")
+        raise ValueError(f"{path}: no such file: write it with {write_it}")
+    runs: dict[str, tuple[str, RunSpec]] = {}
+    for line in plan_lines(path):
+        run = line.run()
+        first, _ = runs.setdefault(run.run_id, (line.place, run))
+        if first != line.place:
+            raise ValueError(f"{line.place}: run {run.run_id} stands in an earlier line too ({first}); {PLAN_AGAIN}")
     if not runs:
         raise ValueError(f"{path}: empty: write it with {write_it}")
     return tuple(run for _, run in runs.values())
@@ -143,14 +148,13 @@ def _same_corpus(was: RunSpec, now: RunSpec) -> bool:
 
 def _read_older(folder: Path) -> tuple[dict[str, RunSpec], int]:
     """Runs of the plan that is there, and the number of lines that are damaged or repeated; those are written anew."""
-    path, runs, damaged = folder / PLAN_FILE, {}, 0
-    for number, line in numbered_lines(path.read_bytes()) if is_file(path) else ():
+    runs, damaged = {}, 0
+    for line in plan_lines(folder / PLAN_FILE):
         try:
-            unseal(line, SEALED_SINCE)
+            run = line.run()
         except Damaged:
             damaged += 1
             continue
-        run = _parse(path, number, line)
         damaged += run.run_id in runs
         runs.setdefault(run.run_id, run)
     return runs, damaged
@@ -158,31 +162,10 @@ def _read_older(folder: Path) -> tuple[dict[str, RunSpec], int]:
 
 def _refuse_newer(path: Path) -> None:
     """Refuses to touch the plan of a newer version, whose fields this one would drop."""
-    for number, line in numbered_lines(path.read_bytes()) if is_file(path) else ():
-        version = _schema(line)
-        if version > SCHEMA_VERSION:
-            raise ValueError(f"{path} line {number}: {_newer(version)}, or plan into another --out")
-
-
-def _newer(version: int) -> str:
-    return f"schema_version = {version}, and this mdm-jax knows {SCHEMA_VERSION}: a newer one wrote the plan; update it"
-
-
-def _schema(line: str) -> int:
-    """The schema version of a line, 0 where it is damaged or has none."""
-    try:
-        version = unseal(line, SEALED_SINCE).get("schema_version")
-    except Damaged:
-        return 0
-    return version if isinstance(version, int) else 0
-
-
-def _parse(path: Path, number: int, line: str) -> RunSpec:
-    try:
-        return from_json(line)
-    except Damaged as error:
-        raise ValueError(f"{path} line {number}: half-written or damaged ({error}); {AGAIN}") from None
-    except ValueError as error:
-        if _schema(line) > SCHEMA_VERSION:
-            raise ValueError(f"{path} line {number}: {_newer(_schema(line))}") from None
-        raise ValueError(f"{path} line {number}: {error}; {AGAIN}") from None
+    for line in plan_lines(path):
+        try:
+            line.run()
+        except Newer as error:
+            raise ValueError(f"{error}, or plan into another --out") from None
+        except ValueError:  # damaged, which `_read_older` counts, or no run, which it refuses
+            continue

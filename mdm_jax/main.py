@@ -14,12 +14,11 @@ from collections.abc import Sequence
 from mdm_jax.command import BAD, INTERRUPTED, RETRY, Parser, say
 from mdm_jax.config import load_run
 from mdm_jax.files.faults import may_pass
-from mdm_jax.files.sealed_json import numbered_lines
 from mdm_jax.files.storage import Kind, Path, as_path, is_file, kind
-from mdm_jax.layout import PLAN_FILE, RUNS_FOLDER
+from mdm_jax.layout import PLAN_FILE, RUNS_FOLDER, plan_lines
 from mdm_jax.run.attempt import Attempt, code_if_finished
 from mdm_jax.run.supervised import is_supervised, supervise
-from mdm_jax.spec import RunSpec, from_json
+from mdm_jax.spec import RunSpec
 from mdm_jax.spec.validation import require
 
 MOST_NAMED = 5
@@ -58,12 +57,9 @@ def spec_of_plan(path: Path, run_id: str) -> RunSpec:
     if not is_file(path):
         raise ValueError(f"--plan {path}: no such file; `python -m isoflop.plan` writes one")
     named, found = re.compile(rf'"run_id":\s*"{re.escape(run_id)}'), {}
-    for number, line in numbered_lines(path.read_bytes()):
-        if named.search(line):
-            try:
-                spec = from_json(line)
-            except ValueError as error:
-                raise ValueError(f"{path}, line {number}: {error}") from None
+    for line in plan_lines(path):
+        if named.search(line.text):
+            spec = line.run()
             found[spec.run_id] = spec
     if not found:
         raise ValueError(f"--run-id {run_id}: not in {path}; give one of the run_ids there")

@@ -22,6 +22,9 @@ TABLE_VERSION = 3
 SEALED_SINCE = 3
 """The first version with a `sha256`. A `result.json` of an earlier version has none and is still read."""
 
+MOST_BYTES = 1 << 20
+"""A `result.json` has about 2 KiB. A file that is larger than this is refused as damaged."""
+
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "'", "＝", "＋", "－", "＠")
 """Beginnings of a cell that a spreadsheet takes for a formula (OWASP, "CSV Injection"), and the escaping apostrophe."""
 
@@ -210,6 +213,21 @@ def write_result(path: Any, row: RunResult) -> None:
     write_atomic(path, json.dumps(seal(tree), indent=1, allow_nan=False) + "\n")
 
 
+def result_tree(path: Any) -> dict[str, Any]:
+    """The JSON object of a `result.json`, after the check of its seal and version.
+
+    Raises:
+        Damaged: the file is too large or not a JSON object, or its seal does not match the content.
+        Newer: a newer version of mdm-jax wrote the file (named).
+    """
+    file = as_path(path)
+    tree = unseal(file.read_bytes() if file.stat().length <= MOST_BYTES else b"", SEALED_SINCE)
+    version = tree.get("schema_version", TABLE_VERSION)
+    if isinstance(version, int) and version > TABLE_VERSION:
+        raise Newer(f"{path}: schema_version = {version}, and this mdm-jax knows {TABLE_VERSION}: update it")
+    return tree
+
+
 def read_result(path: Any) -> RunResult:
     """The row of a `result.json`.
 
@@ -218,10 +236,8 @@ def read_result(path: Any) -> RunResult:
         ValueError: the file (named) is damaged or is not a run's result.
     """
     try:
-        tree = unseal(as_path(path).read_bytes(), SEALED_SINCE)
+        tree = result_tree(path)
         version = tree.get("schema_version")
-        if isinstance(version, int) and version > TABLE_VERSION:
-            raise Newer(f"{path}: schema_version = {version}, and this mdm-jax knows {TABLE_VERSION}: update it")
         require(version in range(1, TABLE_VERSION + 1), "schema_version", version, f"1 to {TABLE_VERSION}")
         return build(RunResult, tree)
     except Newer:

@@ -10,17 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from analysis.runs.columns import COLUMNS
-from mdm_jax import results
-from mdm_jax.files.sealed_json import Damaged, numbered_lines, unseal
+from mdm_jax.files.sealed_json import Damaged, Newer
 from mdm_jax.files.storage import Path
-from mdm_jax.layout import PLAN_FILE, RESULT_FILE, RUNS_FOLDER, SPEC_FILE
-from mdm_jax.results import TABLE_VERSION, Status, contradictions, result_of
-from mdm_jax.spec import SCHEMA_VERSION, SEALED_SINCE, RunSpec, from_json
+from mdm_jax.layout import PLAN_AGAIN, PLAN_FILE, RESULT_FILE, RUNS_FOLDER, SPEC_FILE, PlanLine, plan_lines
+from mdm_jax.results import Status, contradictions, result_of, result_tree
+from mdm_jax.spec import RunSpec
 
 MISSING = "missing"
 """Status of a run that the plan names and that has left no result."""
-PLAN_AGAIN = "plan again with the same command"
-MAX_RESULT_BYTES = 1 << 20
 DAMAGED_RESULT = "result.json is damaged"
 DAMAGED_SPEC = "spec.json is damaged"
 CONTRADICTS = "result.json contradicts its spec"
@@ -62,18 +59,14 @@ def sweep_rows(where: Path) -> list[dict[str, Any]]:
 def _read_plan(file: Path) -> dict[str, _Planned]:
     """The plan's lines by run_id, with rows of status `missing`; what a full RunSpec says is filled in."""
     lines: dict[str, _Planned] = {}
-    for number, line in numbered_lines(file.read_bytes()):
-        place = f"{file}: line {number}"
-        try:
-            tree = unseal(line, SEALED_SINCE)
-        except Damaged as error:
-            raise ValueError(f"{place} is half written or damaged ({error}): {PLAN_AGAIN}") from None
+    for line in plan_lines(file):
+        tree = line.tree()
         name = tree.get("run_id")
         if not isinstance(name, str):
-            raise ValueError(f"{place} is not a run (an object with run_id)")
+            raise ValueError(f"{line.place} is not a run (an object with run_id)")
         if name in lines:
-            raise ValueError(f"{place}: run {name} stands in an earlier line too: {PLAN_AGAIN}")
-        spec = _spec_of(place, line, tree)
+            raise ValueError(f"{line.place}: run {name} stands in an earlier line too; {PLAN_AGAIN}")
+        spec = _spec_of(line)
         if spec is None:  # another version's spec still tells which runs there should be
             row = {key: tree[key] for key in COLUMNS if isinstance(tree.get(key), str | int | float)}
         else:
@@ -82,43 +75,29 @@ def _read_plan(file: Path) -> dict[str, _Planned]:
     return lines
 
 
-def _spec_of(place: str, line: str, tree: Mapping[str, Any]) -> RunSpec | None:
-    """The spec of a whole line; None where another version, or another program, wrote it."""
-    version = tree.get("schema_version")
+def _spec_of(line: PlanLine) -> RunSpec | None:
+    """The spec of a whole line; None where a newer version, or another program, wrote it."""
+    if not isinstance(line.tree().get("schema_version"), int):
+        return None
     try:
-        return from_json(line)
-    except ValueError as error:
-        if not isinstance(version, int) or version > SCHEMA_VERSION:
-            return None
-        raise ValueError(f"{place}: {error}: {PLAN_AGAIN}") from None
+        return line.run()
+    except Newer:
+        return None
 
 
 def _result_row(run: Path, planned: _Planned | None) -> dict[str, Any]:
     """The row of a run that left a result; where the files disagree, with the reason to leave it out."""
     name, expected = run.name, dict(planned.row) if planned else {}
     try:
-        row = _read_result(run / RESULT_FILE)
+        tree = result_tree(run / RESULT_FILE)
     except Damaged as error:
         reason = f"{DAMAGED_RESULT}: {error}"
         return {**expected, "run_id": name, "status": Status.FAILED.value, "excluded_reason": reason}
+    row = {key: value for key, value in tree.items() if value is None or isinstance(value, str | int | float)}
     reason = _contradiction(run, row, planned.spec if planned else None)
     if reason:
         row |= {"run_id": name, "excluded_reason": reason}
     return {**expected, "run_id": name, **row}
-
-
-def _read_result(file: Path) -> dict[str, Any]:
-    """The plain values of a `result.json`.
-
-    Raises:
-        Damaged: it is no JSON object, or its seal does not fit.
-        ValueError: it is of a newer version.
-    """
-    tree = unseal(file.read_bytes() if file.stat().length <= MAX_RESULT_BYTES else b"", results.SEALED_SINCE)
-    version = tree.get("schema_version", TABLE_VERSION)
-    if not isinstance(version, int) or version > TABLE_VERSION:
-        raise ValueError(f"{file}: schema_version {version!r}, known up to {TABLE_VERSION}: update mdm-jax")
-    return {key: value for key, value in tree.items() if value is None or isinstance(value, str | int | float)}
 
 
 def _contradiction(run: Path, row: Mapping[str, Any], planned: RunSpec | None) -> str:
@@ -127,7 +106,7 @@ def _contradiction(run: Path, row: Mapping[str, Any], planned: RunSpec | None) -
     if file.exists():
         try:
             text = file.read_bytes().decode(errors="replace")
-            own = _spec_of(str(file), text, unseal(text, SEALED_SINCE))
+            own = _spec_of(PlanLine(str(file), text))
         except ValueError:
             return DAMAGED_SPEC
     for source, spec in (("plan.jsonl", planned), ("spec.json", own if own != planned else None)):

@@ -207,7 +207,7 @@ def fit_surface(runs: SurfaceRuns, criterion: Criterion = HOFFMANN) -> Parametri
     spread = np.abs(state.theta - state.theta[best]).max(1)
     close = state.value <= state.value[best] * (1 + SAME_OBJECTIVE) + 1e-20 * runs.weights.sum()
     agreeing = int((close & (spread < SAME_PARAMETERS)).sum())
-    left, end = float(decrement(state)[best]), State(*(values[best] for values in state))
+    left, end = float(decrement(state)[best]), State(*(np.asarray(values[best]) for values in state))
     predicted, _ = predict(end.theta, points.u, points.v, huber.log)
     objective = float((runs.weights * huber.of(predicted - points.y)).sum())
     reason = (

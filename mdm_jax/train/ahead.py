@@ -119,7 +119,7 @@ def compile_job(job: Job) -> Answer:
 
 
 def needed_bytes(refusal: str) -> float:
-    """Bytes that a refused program needs: `Used 30.98G of 15.75G hbm`, `(192.50G) exceeds available HBM`; 0 if unknown."""
+    """Bytes that a refused program needs (`Used 30.98G of 15.75G hbm`, `(192.50G) exceeds available HBM`), or 0."""
     amount = re.search(r"Used ([\d.]+)([KMGT]?) of|\(([\d.]+)([KMGT]?)\) exceeds", refusal)
     return float(amount[1] or amount[3]) * UNITS[amount[2] or amount[4] or ""] if amount else 0.0
 

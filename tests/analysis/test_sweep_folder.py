@@ -56,7 +56,7 @@ def test_a_flipped_bit_is_named_or_changes_nothing(sweep: Path, name: str) -> No
         if [mdm, arm] != before:
             assert (mdm, arm["run_id"]) == (before[0], ARM.run_id)
             refused.append(arm["excluded_reason"])
-    said = "plan.jsonl: line" if name == "plan.jsonl" else f"{name} is damaged"
+    said = "plan.jsonl line" if name == "plan.jsonl" else f"{name} is damaged"
     assert all(said in reason for reason in refused)
     assert len(refused) > 0.9 * FLIPS  # the others are blanks
 
@@ -128,7 +128,7 @@ def test_a_result_from_before_the_seals_is_compared_with_its_spec_too(sweep: Pat
 def test_a_line_that_stands_twice_is_refused(sweep: Path) -> None:
     with (sweep / "plan.jsonl").open("a") as file:
         file.write(to_json(MDM) + "\n")
-    with pytest.raises(ValueError, match=rf"plan\.jsonl: line 3: run {MDM.run_id} stands in an earlier line too"):
+    with pytest.raises(ValueError, match=rf"plan\.jsonl line 3: run {MDM.run_id} stands in an earlier line too"):
         read_runs(sweep)
 
 

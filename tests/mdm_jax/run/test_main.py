@@ -94,7 +94,7 @@ def test_a_run_that_the_plan_does_not_hold_whole_is_refused(shop, refused) -> No
     line = to_json(spec)
     misspelt = json.dumps(seal(unseal(line, since=2) | {"optim": {"lr_paek": 1e-3}}))
     assert "not in " in refused(spec, run_id="arm-1x16-000000000000")
-    assert "line 2: not a JSON object" in refused(f"\n{line[:300]}", run_id=spec.run_id)
+    assert "line 2: half-written or damaged (not a JSON object" in refused(f"\n{line[:300]}", run_id=spec.run_id)
     assert "sha256 is not that of the content: was it edited?" in refused(
         line.replace('"seed": 0', '"seed": 1'), run_id=spec.run_id
     )
