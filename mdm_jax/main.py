@@ -31,20 +31,14 @@ def parser() -> argparse.ArgumentParser:
     source = flags.add_mutually_exclusive_group(required=True)
     source.add_argument("--plan", help="plan.jsonl that isoflop.plan wrote, or its folder")
     source.add_argument("--config", help="experiment file; its `run` section is the run")
-    flags.add_argument("--run-id", help="run of the plan; the beginning is enough if no other run_id has it")
-    flags.add_argument(
-        "--set",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="KEY=VALUE",
-        help="with --config: changes to it, such as run.optim.lr_peak=1e-3",
-    )
-    flags.add_argument("--runs", help="folder of the runs' folders (default: `runs` next to the plan, or ./runs)")
-    flags.add_argument("--distributed", action="store_true", help="one of several processes, as the cluster says")
-    flags.add_argument("--coordinator", help="host:port of process 0, if the cluster does not give it")
-    flags.add_argument("--processes", type=int, help="number of processes, with --coordinator")
-    flags.add_argument("--process-index", type=int, help="this process, with --coordinator")
+    add = flags.add_argument
+    add("--run-id", help="run of the plan; the beginning is enough if no other run_id has it")
+    add("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="changes to --config, as run.seed=1")
+    add("--runs", help="folder of the runs' folders (default: `runs` next to the plan, or ./runs)")
+    add("--distributed", action="store_true", help="one of several processes, as the cluster says")
+    add("--coordinator", help="host:port of process 0, if the cluster does not give it")
+    add("--processes", type=int, help="number of processes, with --coordinator")
+    add("--process-index", type=int, help="this process, with --coordinator")
     return flags
 
 
