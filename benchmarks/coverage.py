@@ -1,26 +1,26 @@
-"""How often a 95% interval of the compute gap covers the truth, in simulated sweeps whose truth is known.
+"""How often a 95% interval of the compute gap includes the truth, in simulated sweeps whose truth is known.
 
     python -m benchmarks.coverage [--curves quadratic cubic] [--sweeps 200] [--draws 500] [--cells scatter]
 
-Losses come from Chinchilla-like surfaces L = E + A/N^alpha + B/D^beta, five budgets by seven sizes. In the base cells
-both families have the same exponents and the same floor of 1.82 nats, so that "shared floor" is the truth there; sizes
-go from N*/4 to 4 N*, centred on the true N* and off by a factor e^.5, noise has an sd of .003 and .01 nats, and budgets
-stand a factor 4 and 10 apart. Further cells change one thing each:
+Losses come from Chinchilla-like surfaces L = E + A/N^alpha + B/D^beta, with five budgets of seven sizes. A cell is one
+kind of sweep. In the base cells both families have the same exponents and the same floor of 1.82 nats, so the "shared
+floor" law is true. Sizes go from N*/4 to 4 N*, around the true N* or around e^.5 times N*. The noise has an sd of .003
+or .01 nats. Neighbouring budgets differ by a factor of 4 or 10. Every other cell changes one thing:
 
-* unlike: the MDM has exponents of its own and a floor of 2.05, so that no law but `own_floors` is true; over the
-  overlap of budgets a factor 10 apart the gap falls from 600 to 170;
-* Monte Carlo: the MDM's losses have errors of .002 and .008 nats besides, which `loss_se_mc` tells;
-* narrow: sizes from N*/2.2 to 2.2 N* at a noise of .02, where draws lose budgets;
-* akima: that curve in place of the chosen one, told its noise;
-* scatter: every budget's losses move together by normals of an sd of .003 or .01 nats, with 4, 5 or 8 budgets, or those
-  of the MDM alone.
+* unlike: the MDM has other exponents and a floor of 2.05, so only the law `own_floors` is true. With budgets a factor
+  of 10 apart, the gap falls from 600 to 170 over the overlap.
+* Monte Carlo: the MDM's losses have additional errors of .002 and .008 nats, which `loss_se_mc` gives.
+* narrow: sizes go from N*/2.2 to 2.2 N* at a noise of .02 nats, so that some draws have no minimum at some budgets.
+* akima: that curve is fitted in place of the chosen one, with the true noise as input.
+* scatter: all losses of a budget move together, by a normal with an sd of .003 or .01 nats, with 4, 5 or 8 budgets, or
+  only the MDM's.
 
-Each sweep is fitted and bootstrapped as `analysis.report` does it. The interpolated gap is read at 5, 25, 50, 75 and
-95% of the measured overlap; the laws' in the middle, and the power law's also at ten times the ARM's largest budget.
-The middle is also read from draws that ignore the scatter between budgets.
+Each sweep is fitted and bootstrapped as in `analysis.report`. The interpolated gap is read at 5, 25, 50, 75 and 95% of
+the measured overlap. The laws' gap is read in the middle, and the power law's also at ten times the ARM's largest
+budget. The middle is also read from draws that ignore the scatter between budgets.
 
-Eight minutes of one idle core for each curve. It prints the tables, and writes them into results/coverage.json and
-docs/analysis.md.
+The program takes eight minutes of one idle core for each curve. It prints the tables, and writes them into
+results/coverage.json and docs/analysis.md.
 """
 
 import argparse
@@ -38,11 +38,14 @@ FAMILIES = ("arm", "mdm")
 FIRST_BUDGET = {"arm": 1e18, "mdm": 1e19}
 SIZES = 7
 POSITIONS = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
-"""Places where the gap is read, as shares of the overlap of log losses, from the lowest loss."""
+"""Where the gap is read, as shares of the overlap of log losses, from the lowest loss."""
 MIDDLE = 2
+"""Index of the middle in `POSITIONS`."""
 LAWS = ("shared_floor", "power_law")
 BEYOND = 10.0
+"""Times the ARM's largest budget, where the power law is read."""
 MONTE_CARLO = np.array([0.002, 0.008])
+"""Standard errors of the MDM's losses, nats per token."""
 CURVES = ("quadratic", "cubic")
 INTERPOLATED = ("middle, scatter ignored", "interpolated, middle", "least of five places")
 HEAD = ("budgets", "noise sd", "cell", "sweeps", *INTERPOLATED, "shared floor", "power law", "power law, 10 × beyond")
@@ -75,7 +78,7 @@ class Surface:
         return self.loss(n, c / 6 / n)
 
     def flops(self, loss: np.ndarray) -> np.ndarray:
-        """FLOPs that reach a loss, on the frontier E + k C^s; inf where it never does."""
+        """FLOPs that reach a loss, on the frontier E + k C^s; inf for a loss of at most E."""
         s = -self.alpha * self.beta / (self.alpha + self.beta)
         above = np.where(loss > self.E, loss - self.E, np.nan) / (self.best_loss(np.array(1.0)) - self.E)
         return np.nan_to_num(above ** (1 / s), nan=np.inf)
@@ -88,24 +91,27 @@ UNLIKE = Surface(E=2.05, A=2.4 * ARM.A, B=3.5 * ARM.B, alpha=0.36, beta=0.38)
 
 @dataclass(frozen=True)
 class Cell:
-    """What is simulated."""
+    """One kind of simulated sweep."""
 
     step: float
+    """Ratio of neighbouring budgets."""
     noise_sd: float
     off_centre: float = 0.0
+    """Log of the ratio of the middle size to N*."""
     name: str = ""
     mdm: Surface = ALIKE
     span: float = 4.0
+    """Sizes lie within this factor of the middle one."""
     monte_carlo: bool = False
     curve: str = ""
     budgets: int = 5
     scatter: float = 0.0
-    """Sd of what moves all losses of a budget, nats."""
+    """Sd of the common error of all losses of a budget, nats."""
     scattering: tuple[str, ...] = FAMILIES
 
     @property
     def title(self) -> str:
-        """What stands in the table."""
+        """The cell's name in the table."""
         return self.name or ("off by e^.5" if self.off_centre else "centred")
 
     def true_gap(self, loss: np.ndarray) -> np.ndarray:
@@ -154,9 +160,9 @@ def sweep(cell: Cell, runs: pd.DataFrame, seed: int) -> pd.DataFrame:
 
 
 def covered(cell: Cell, runs: pd.DataFrame, curve: str, seed: int, draws: int) -> dict[str, tuple[bool, float]]:
-    """Whether the interval holds the truth, and the log of its upper over its lower end, by place."""
-    told = cell.noise_sd if cell.curve else None
-    fit = fit_isoflop(sweep(cell, runs, seed), curve=cell.curve or curve, noise_sd=told)
+    """For each place: whether the interval includes the truth, and the log of its upper over its lower end."""
+    noise_sd = cell.noise_sd if cell.curve else None
+    fit = fit_isoflop(sweep(cell, runs, seed), curve=cell.curve or curve, noise_sd=noise_sd)
     sampled = bootstrap(fit, n=draws, seed=seed)
     arm, mdm = fit.frontier("arm"), fit.frontier("mdm")
     shared = overlap(arm, mdm)
@@ -172,23 +178,23 @@ def covered(cell: Cell, runs: pd.DataFrame, curve: str, seed: int, draws: int) -
     out = {}
     for name, law, at, drawn in places:
         gap = compute_gap(arm, mdm, law=law, grid=at, draws=drawn)
-        held = (gap.lower <= cell.true_gap(at)) & (cell.true_gap(at) <= gap.upper)
+        included = (gap.lower <= cell.true_gap(at)) & (cell.true_gap(at) <= gap.upper)
         with np.errstate(divide="ignore"):
             width = np.log(gap.upper) - np.log(gap.lower)
         for i in range(len(at)):
             where = f"{name}_{POSITIONS[i]:.0%}" if len(at) > 1 else name
-            out[where] = (bool(held[i]), float(width[i]))
+            out[where] = (bool(included[i]), float(width[i]))
     return out
 
 
 def measure(cell: Cell, curve: str, sweeps: int, draws: int) -> dict[str, float | str]:
     runs = design(cell)
-    found = [told for seed in range(sweeps) if (told := covered(cell, runs, curve, seed, draws))]
+    found = [results for seed in range(sweeps) if (results := covered(cell, runs, curve, seed, draws))]
     row: dict[str, float | str] = {"step": cell.step, "noise_sd": cell.noise_sd, "cell": cell.title}
     row["sweeps"] = len(found)
     for name in found[0]:
-        row[name] = float(np.mean([told[name][0] for told in found]))
-        row[f"{name}_width"] = float(np.median([told[name][1] for told in found]))
+        row[name] = float(np.mean([results[name][0] for results in found]))
+        row[f"{name}_width"] = float(np.median([results[name][1] for results in found]))
     return row
 
 
@@ -221,7 +227,7 @@ def with_table(page: str, curve: str, lines: list[str]) -> str:
 
 
 def keep(curve: str, row: dict[str, float | str]) -> None:
-    """Writes the row into the results and the docs, in the order of `CELLS`; an interruption loses one cell."""
+    """Writes the row into the results and the docs, in the order of `CELLS`. So an interruption loses only one cell."""
     found = json.loads(RESULTS.read_text())
     rows = {_key(old): old for old in found[curve]["cells"]} | {_key(row): row}
     order = [(float(cell.step), float(cell.noise_sd), cell.title) for cell in CELLS]
@@ -234,9 +240,9 @@ def keep(curve: str, row: dict[str, float | str]) -> None:
 def main() -> None:
     made = argparse.ArgumentParser(prog="python -m benchmarks.coverage", description="Coverage of the gap's intervals.")
     made.add_argument("--curves", choices=CURVES, nargs="+", default=CURVES, help="default: both")
-    made.add_argument("--sweeps", type=int, default=200, help="a cell (default: %(default)s)")
-    made.add_argument("--draws", type=int, default=500, help="of each bootstrap (default: %(default)s)")
-    made.add_argument("--cells", default="", metavar="TEXT", help="only those with this in their name")
+    made.add_argument("--sweeps", type=int, default=200, help="simulated sweeps of each cell (default: %(default)s)")
+    made.add_argument("--draws", type=int, default=500, help="draws of each bootstrap (default: %(default)s)")
+    made.add_argument("--cells", default="", metavar="TEXT", help="only cells with this text in their name")
     given = made.parse_args()
     began = time.process_time()
     for curve in given.curves:

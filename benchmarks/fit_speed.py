@@ -2,11 +2,11 @@
 
     python benchmarks/fit_speed.py [--draws 4000] [--repeats 5] [--scipy 200]
 
-About a minute on two cores. The points are those of Hoffmann et al. 2022, Fig. 4, where the reference data are (see
-tests/conftest.py), else 240 simulated ones of the same range and scatter. scipy's BFGS has the analytic gradient and a
-scaled objective, starts from the full fit as ours does, and is timed on a subset of the resamples: its time for all is
-extrapolated, and the table says so. Wall-clock times depend on what else the machine does; the ratio hardly.
-Writes benchmarks/results/fit_speed.json.
+The program takes about a minute on two cores, and writes benchmarks/results/fit_speed.json. The points are those of
+Hoffmann et al. 2022, Fig. 4, if the reference data are present (see tests/conftest.py). Otherwise 240 points of the
+same range and scatter are simulated. scipy's BFGS gets the analytic gradient and a scaled objective, and starts from
+the full fit as ours does. It is timed on a subset of the resamples, and its time for all of them is extrapolated.
+Wall-clock times depend on the machine's other work; their ratio hardly does.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from analysis.surface.solver import minimise, predict
 HERE = Path(__file__).resolve().parent
 COLUMNS = "params_non_embedding=Model Size,budget=Training FLOP,loss=loss,family==arm"
 SCALE = 1e3
-"""The factor of scipy's objective, so that its tolerances end where the fit does."""
+"""Factor of scipy's objective. It makes scipy's absolute tolerances this many times stricter."""
 
 
 def fit_of_240_points() -> tuple[str, ParametricFit]:
@@ -92,7 +92,7 @@ def measure(draws: int, repeats: int, scipy_draws: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--draws", type=int, default=4000, help="resamples (default %(default)s)")
-    parser.add_argument("--repeats", type=int, default=5, help="of which the median is quoted (default %(default)s)")
+    parser.add_argument("--repeats", type=int, default=5, help="timings; the median is printed (default %(default)s)")
     parser.add_argument("--scipy", type=int, default=200, help="resamples that scipy is timed on (default %(default)s)")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "fit_speed.json")
     options = parser.parse_args()

@@ -1,14 +1,13 @@
-"""How often a 95% interval of the parametric gap covers the truth, by what the bootstrap resamples.
+"""How often a 95% interval of the parametric gap includes the truth, by what the bootstrap resamples.
 
     python -m benchmarks.parametric_coverage [--sweeps 150] [--draws 512]
 
-Losses are of Chinchilla-like surfaces with a floor of 1.82 nats in both families, five budgets by seven sizes (N*/4
-to 4 N*), with noise of sd .003 and .01 nats, on grids centred on the true N* and off by e^.5, with budgets a factor 4
-and 10 apart. The fitted form is the true one, so that what is missing from 95% is the interval's own fault. The gap is
-read in the middle of the measured overlap and at ten times the ARM's largest budget.
+The simulated sweeps are the base cells of benchmarks/coverage.py. The fitted form is the true one, so only the interval
+itself can make the coverage differ from 95%. The gap is read in the middle of the measured overlap and at ten times the
+ARM's largest budget.
 
-Some ten minutes of one idle core. It prints the table that docs/analysis.md quotes (the lowest and the highest of the
-eight cells) and writes every cell to results/parametric_coverage.json.
+The program takes about ten minutes of one idle core. It prints the table that docs/analysis.md quotes (the lowest and
+the highest of the eight cells), and writes every cell to results/parametric_coverage.json.
 """
 
 import argparse
@@ -31,7 +30,7 @@ RESULTS = Path(__file__).parent / "results" / "parametric_coverage.json"
 
 
 def covered(cell: Cell, noiseless: pd.DataFrame, seed: int, draws: int) -> dict[str, list[tuple[bool, float]]]:
-    """Whether the interval holds the truth, and the log of its upper over its lower end, at both places by unit."""
+    """For each unit and place: whether the interval includes the truth, and the log of its upper over its lower end."""
     runs = sweep(cell, noiseless, seed)
     isoflop = fit_isoflop(runs, curve="cubic")
     arm = isoflop.frontier("arm")

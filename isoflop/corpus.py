@@ -1,4 +1,4 @@
-"""Checks at planning, and before the first run starts: the corpus of a sweep is the planned one and large enough."""
+"""Checks before planning and before the first run: a sweep's corpus is the planned one, and is large enough."""
 
 from collections.abc import Iterable
 
@@ -8,28 +8,29 @@ from mdm_jax.spec import DataSpec, EvaluationSpec, RunSpec
 from mdm_jax.spec.validation import require
 
 LEEWAY = 1.2
-"""Documents are whole, so a validation split misses its share by some of them."""
+"""Safety factor. A validation split holds whole documents, so its share of the text is not exact."""
 
 
 def find_manifest(directory: str) -> Manifest | None:
-    """The manifest of a corpus, None where the corpus is not prepared yet.
+    """The manifest of a corpus; None if the corpus is not prepared yet.
 
     Raises:
-        ValueError: it is no manifest.
+        ValueError: the file is not a manifest.
     """
     return read_manifest(directory) if is_file(as_path(directory) / MANIFEST_FILE) else None
 
 
 def check_corpora(runs: Iterable[RunSpec], prepared: bool) -> None:
-    """Returns if every run can read what it trains and is evaluated on.
+    """Checks that every run's corpus is the planned one and has enough text.
 
     Args:
         runs: of a plan.
-        prepared: refuses a corpus that is not prepared; without it, only the spec is checked there.
+        prepared: True refuses a corpus that is not prepared. False checks only the spec of its runs.
 
     Raises:
-        ValueError: a corpus is absent or another one, its training split holds no whole row, its validation split fewer
-            tokens than `eval_tokens`, or these fill no batch. One line names the setting and the bound.
+        ValueError: a corpus is absent, or not the planned one; its training split is shorter than one row; its
+            validation split has fewer tokens than `eval_tokens`; or `eval_tokens` fill no batch. One line names the
+            setting and the bound.
     """
     found: dict[str, Manifest | None] = {}
     for data, evaluation in {(run.data, run.evaluation): None for run in runs}:
@@ -44,20 +45,20 @@ def check_corpora(runs: Iterable[RunSpec], prepared: bool) -> None:
 
 
 def _check_batch(data: DataSpec, evaluation: EvaluationSpec) -> None:
-    one = evaluation.batch * data.seq_len
+    tokens = evaluation.batch * data.seq_len
     full = evaluation.eval_tokens // data.seq_len >= evaluation.batch
-    bound = f"at least {one}, one batch: evaluation.batch = {evaluation.batch} rows of data.seq_len = {data.seq_len}"
+    bound = f"at least {tokens}, one batch: evaluation.batch = {evaluation.batch} rows of data.seq_len = {data.seq_len}"
     require(full, "run.evaluation.eval_tokens", evaluation.eval_tokens, bound)
 
 
 def _check_splits(manifest: Manifest, data: DataSpec, evaluation: EvaluationSpec) -> None:
-    held, trained = manifest.validation.tokens, manifest.train.tokens
-    held_out = max(1 / (held + trained), manifest.validation_fraction / max(held, 1))  # share of a token, at the worst
-    share = LEEWAY * evaluation.eval_tokens * held_out
+    held_out, trained = manifest.validation.tokens, manifest.train.tokens
+    fraction_per_token = max(1 / (held_out + trained), manifest.validation_fraction / max(held_out, 1))
+    fraction = LEEWAY * evaluation.eval_tokens * fraction_per_token
     fix = "prepare more text"
-    if share < 0.5:
-        fix = f"prepare it again with --validation-fraction {share:.2g}, or more text"
-    split = f"at most {held}, the tokens of the validation split of {data.directory}: {fix}"
-    require(evaluation.eval_tokens <= held, "run.evaluation.eval_tokens", evaluation.eval_tokens, split)
+    if fraction < 0.5:
+        fix = f"prepare it again with --validation-fraction {fraction:.2g}, or more text"
+    split = f"at most {held_out}, the tokens of the validation split of {data.directory}: {fix}"
+    require(evaluation.eval_tokens <= held_out, "run.evaluation.eval_tokens", evaluation.eval_tokens, split)
     row = f"at most {trained}, the tokens of the training split of {data.directory}: or prepare a larger corpus"
     require(data.seq_len <= trained, "run.data.seq_len", data.seq_len, row)

@@ -4,6 +4,7 @@ MFU here is `exact` FLOPs (matrix products, no rematerialisation) over the peak 
 bfloat16. Prices come from the user (`--price`).
 """
 
+import argparse
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,23 +19,24 @@ from mdm_jax.spec.validation import require
 STATE_BYTES_PER_PARAMETER = 16
 """Weights, gradients and AdamW's two moments, each float32."""
 DEFAULT_MFU = 0.4
-"""Assumed of accelerators. A preflight's roofline or a run's own MFU replaces it."""
+"""Assumed for accelerators, until a preflight's roofline or a run's own MFU is known."""
 DEFAULT_MFU_HERE = 0.1
-"""Assumed of CPUs: tiny models on short rows reach 28 to 58 GFLOP/s where a large matrix product reaches 400."""
+"""Assumed for CPUs: tiny models on short rows reach 28 to 58 GFLOP/s where a large matrix product reaches 400."""
 DEFAULT_OVERHEAD_SECONDS, DEFAULT_OVERHEAD_SECONDS_HERE = 120.0, 8.0
-"""Start, compilation and checkpoints of a run: a step of 1B compiles for a TPU in about a minute, a tiny one in 5 s."""
+"""Fixed seconds a run: start, imports, compilation, checkpoints. A 1B step compiles in a minute, a tiny one in 5 s."""
 DEFAULT_STEP_SECONDS_HERE = 0.002
-"""What a step takes on CPUs beside its FLOPs. On accelerators the host prepares a step while another one computes."""
+"""Fixed seconds a step on CPUs. On accelerators the host prepares the next step while the device computes."""
 
 HERE = "here"
 SPEED, MFU, OVERHEAD = "peak_flops_per_second", "mfu", "run_overhead_seconds"
+"""Fields of `Machine` that may be assumed."""
 MOST_SPEED = 1e25
-"""FLOP/s; a thousand times the largest cluster so far."""
+"""FLOP/s, a thousand times the largest cluster so far."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """The machine that times are estimated for. The default, two CPU cores on short rows, is assumed, not measured."""
+    """The machine that times are estimated for. The default is assumed: two CPU cores on short rows."""
 
     kind: str = HERE
     devices: int = 1
@@ -42,13 +44,14 @@ class Machine:
     """The peak of one device."""
     mfu: float = 1.0
     price_per_hour: float | None = None
-    """The price of one device, in dollars; None where nobody said."""
+    """Dollars an hour of one device; None if unknown."""
     run_overhead_seconds: float = DEFAULT_OVERHEAD_SECONDS_HERE
+    """Fixed seconds a run: start, imports, compilation."""
     step_seconds: float = DEFAULT_STEP_SECONDS_HERE
-    """What each step takes beside its FLOPs."""
+    """Fixed seconds a step, in addition to its FLOPs."""
     memory_bytes: float | None = None
     assumed: frozenset[str] = frozenset({SPEED, OVERHEAD})
-    """The figures among `SPEED`, `MFU` and `OVERHEAD` that nobody has given or measured; `stated` says so."""
+    """Those of `SPEED`, `MFU` and `OVERHEAD` that are neither given nor measured."""
 
     def __post_init__(self) -> None:
         require(1 <= self.devices <= 1 << 20, "--hardware: devices", self.devices, "from 1 to 2^20, such as v5e:16")
@@ -60,10 +63,10 @@ class Machine:
 
     def seconds(self, run: RunSpec) -> float:
         """Estimated wall time of training and the final evaluation on all devices, in seconds."""
-        return sum(self.parts(run))
+        return sum(self.time_parts(run))
 
-    def parts(self, run: RunSpec) -> tuple[float, float, float]:
-        """The seconds of a run that are fixed, those that go with its own steps, and those that go with its FLOPs."""
+    def time_parts(self, run: RunSpec) -> tuple[float, float, float]:
+        """Seconds of a run: the fixed ones, those proportional to its own steps, those proportional to its FLOPs."""
         steps = run.schedule.steps - run.cell.parent_steps
         return self.run_overhead_seconds, steps * self.step_seconds, work_flops(run) / self.flops_per_second
 
@@ -77,25 +80,25 @@ class Machine:
         return sum(self.seconds(run) for run in runs) * self.devices / 3600
 
     def price(self, runs: Sequence[RunSpec]) -> float | None:
-        """What the runs cost in dollars; None where no price was given."""
+        """Cost of the runs in dollars; None if no price is given."""
         return None if self.price_per_hour is None else self.device_hours(runs) * self.price_per_hour
 
     @property
     def on_accelerators(self) -> bool:
-        """Whether it is a machine of the table, whose devices are counted and paid by the hour."""
+        """Whether the machine is of the table `DEVICES`. Its devices are counted and paid by the hour."""
         return self.kind != HERE
 
     @property
-    def stated(self) -> str:
-        """What the estimates rest on, for people. It calls every assumed figure assumed."""
+    def description(self) -> str:
+        """What the estimates rest on, in words. Assumed figures are called assumed."""
         speed = f"{self.peak_flops_per_second:.4g} FLOP/s"
         assumed = "an assumed " if OVERHEAD in self.assumed else ""
-        beside = f"{assumed}{self.run_overhead_seconds:g} s a run beside its steps (--run-overhead)"
-        beside += f", {1000 * self.step_seconds:.2g} ms a step beside its FLOPs" if self.step_seconds else ""
+        fixed = f"{assumed}{self.run_overhead_seconds:g} s a run for start, imports and compilation (--run-overhead)"
+        fixed += f", {1000 * self.step_seconds:.2g} ms a step in addition to its FLOPs" if self.step_seconds else ""
         if self.kind == HERE and self.mfu == 1:
             at = f"an assumed {speed}" if SPEED in self.assumed else speed
             flags = "(--flops-per-second; --hardware v5e:16 for an accelerator)"
-            return f"one run after the other at {at} {flags}, {beside}"
+            return f"one run after the other at {at} {flags}, {fixed}"
         price = "" if self.price_per_hour is None else f", ${self.price_per_hour:g} a device-hour (--price)"
         on = (
             f"{self.devices} x {self.kind} of {speed}"
@@ -103,15 +106,16 @@ class Machine:
             else f"this machine, measured at {speed},"
         )
         mfu = f"an {'assumed ' if MFU in self.assumed else ''}MFU of {self.mfu:g} (--mfu)"
-        return f"one run after the other on {on} at {mfu}, {beside}{price}"
+        return f"one run after the other on {on} at {mfu}, {fixed}{price}"
 
-    def given(self, **figures: Any) -> "Machine":
-        """The machine with these figures, which are no longer assumed."""
-        return replace(self, **figures, assumed=self.assumed - set(figures))
+    def with_known(self, **figures: Any) -> "Machine":
+        """The machine with these figures, which are no longer assumed. A figure of None changes nothing."""
+        known = {name: value for name, value in figures.items() if value is not None}
+        return replace(self, **known, assumed=self.assumed - set(known))
 
 
 def find_machine(hardware: str, mfu: float | None, price: float | None, overhead: float | None) -> Machine:
-    """The machine `KIND:COUNT`, such as v5e:16 (one device if no count is given), or `here`, measured now.
+    """The machine `KIND:COUNT`, such as v5e:16 (one device if no count is given). `here` is measured at once.
 
     Raises:
         ValueError: an unknown kind (the known ones are listed), or a count, MFU or price out of bounds.
@@ -130,8 +134,26 @@ def find_machine(hardware: str, mfu: float | None, price: float | None, overhead
         device, overhead_seconds = DEVICES[kind], DEFAULT_OVERHEAD_SECONDS
         speed, memory = device.flops_per_second, device.memory_bytes
         usual = Machine(kind, count, speed, DEFAULT_MFU, None, overhead_seconds, 0.0, memory, assumed)
-    figures = {MFU: mfu, OVERHEAD: overhead, "price_per_hour": price}
-    return usual.given(**{name: value for name, value in figures.items() if value is not None})
+    return usual.with_known(mfu=mfu, run_overhead_seconds=overhead, price_per_hour=price)
+
+
+def machine_of(options: argparse.Namespace, otherwise: Machine) -> Machine:
+    """The machine of the flags --hardware, --mfu, --price, --flops-per-second and --run-overhead.
+
+    Args:
+        options: the parsed flags.
+        otherwise: the machine without --hardware. The other flags replace its figures.
+
+    Raises:
+        ValueError: flags that exclude each other, or see `find_machine`.
+    """
+    speed, price, overhead = options.flops_per_second, options.price, options.run_overhead
+    if options.hardware is not None:
+        bound = "left out with --hardware, whose speed is its peak times --mfu"
+        require(speed is None, "--flops-per-second", speed, bound)
+        return find_machine(options.hardware, options.mfu, price, overhead)
+    require(options.mfu is None, "--mfu", options.mfu, "given with --hardware")
+    return otherwise.with_known(peak_flops_per_second=speed, run_overhead_seconds=overhead, price_per_hour=price)
 
 
 def measured_flops_per_second(seconds: float = 0.25, size: int = 1024) -> float:
@@ -154,12 +176,12 @@ def doubts(runs: Sequence[RunSpec], machine: Machine) -> Iterator[str]:
         return
     largest = max(runs, key=lambda run: count_parameters(run.model).total)
     state = count_parameters(largest.model).total * STATE_BYTES_PER_PARAMETER
-    held = machine.devices * machine.memory_bytes
-    if state > held:
+    memory = machine.devices * machine.memory_bytes
+    if state > memory:
         fewest = f"{machine.kind}:{-int(-state // machine.memory_bytes)}"
         yield (
             f"{largest.cell.size} does not fit: weights, gradients and moments are {state / GB:.1f} GB and"
-            f" {machine.devices} x {machine.kind} hold {held / GB:.1f} GB: take --hardware {fewest} or more"
+            f" {machine.devices} x {machine.kind} hold {memory / GB:.1f} GB: take --hardware {fewest} or more"
         )
     if any(run.model.compute_dtype is ComputeDtype.FLOAT32 for run in runs):
         yield (
@@ -169,7 +191,7 @@ def doubts(runs: Sequence[RunSpec], machine: Machine) -> Iterator[str]:
 
 
 def work_flops(run: RunSpec) -> int:
-    """`exact` FLOPs of the steps that the run takes itself and of the final evaluation."""
+    """`exact` FLOPs of a run's own steps (those after its parent's) and of its final evaluation."""
     return trained_flops(run, FlopConvention.EXACT) + evaluation_flops(run)
 
 
@@ -182,25 +204,25 @@ def evaluation_flops(run: RunSpec) -> int:
     return passes * once
 
 
-def chains(runs: Iterable[RunSpec], cost: Callable[[RunSpec], int | float]) -> dict[str, float]:
-    """Maps each run_id to the cost of the run and of the longest chain of runs that start from its checkpoint.
+def chain_costs(runs: Iterable[RunSpec], cost: Callable[[RunSpec], int | float]) -> dict[str, float]:
+    """Maps each run_id to the cost of the run plus its longest chain of dependents.
 
     Args:
-        runs: a parent takes fewer steps than its child, as `check_parents` demands.
-        cost: of one run, such as its FLOPs or its seconds.
+        runs: `check_parents` has checked that a parent takes fewer steps than its child.
+        cost: the cost of one run, such as its FLOPs or its seconds.
     """
-    after: dict[str, float] = {}
+    of_dependents: dict[str, float] = {}
     found: dict[str, float] = {}
     for run in sorted(runs, key=lambda run: run.schedule.steps, reverse=True):  # children before their parents
-        found[run.run_id] = chain = float(cost(run)) + after.get(run.run_id, 0.0)
+        found[run.run_id] = chain = float(cost(run)) + of_dependents.get(run.run_id, 0.0)
         parent = run.cell.parent_run_id
-        after[parent] = max(after.get(parent, 0.0), chain)
+        of_dependents[parent] = max(of_dependents.get(parent, 0.0), chain)
     return found
 
 
 def sweep_seconds(runs: Sequence[RunSpec], seconds: Callable[[RunSpec], float], jobs: int) -> float:
     """Estimated wall time of the runs, `jobs` at a time and the longest chain first.
 
-    It is the larger one of two lower bounds, the mean load of a job and the longest chain. Longest first comes near it.
+    The estimate is the larger of two lower bounds: the total over `jobs`, and the longest chain of dependent runs.
     """
-    return max(sum(map(seconds, runs)) / jobs, max(chains(runs, seconds).values(), default=0.0))
+    return max(sum(map(seconds, runs)) / jobs, max(chain_costs(runs, seconds).values(), default=0.0))

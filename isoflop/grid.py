@@ -1,7 +1,7 @@
 """The grid: every run of a sweep, from the template and the curves, in the order in which they are written.
 
-A budget C buys D training tokens for a model, and whole steps that spend it: `steps = int(C / FLOPs of a step)`. Under
-`smdm_6nd` that is SMDM's `int(C / (6 N B L))`. A sweep may also bound D / N and the passes over its corpus.
+A budget of C FLOPs buys whole steps: `steps = int(C / FLOPs of a step)`. Under `smdm_6nd` that is SMDM's
+`int(C / (6 N B L))`. A sweep may also bound D / N and the passes over its corpus.
 """
 
 import contextlib
@@ -17,10 +17,10 @@ from mdm_jax.spec import CellSpec, FlopConvention, HardwareSpec, RunSpec, pair
 from mdm_jax.spec.validation import require
 
 MOST_UNSPENT = 0.01
-"""Share of a budget that may stay unspent: beyond it the points of a curve would not be at one budget."""
+"""Largest share of a budget that may stay unspent, so that the points of a curve are at one budget."""
 MOST_CELLS = 10_000
-"""About ten seconds of planning, and far more runs than a sweep needs."""
-DECIDED = {
+"""Far more runs than a sweep needs. Planning them takes about ten seconds."""
+DECIDED_BY_SWEEP = {
     "optim": ("lr_peak", "global_batch"),
     "schedule": ("steps", "warmup_steps", "cooldown_steps"),
     "model": ("n_layers", "d_model", "n_heads", "d_ffn"),
@@ -32,10 +32,10 @@ def make_grid(template: RunSpec, sweep: SweepSpec, hardware: HardwareSpec) -> tu
     """Every run of the sweep.
 
     Args:
-        template: what all runs share. Its own `hardware` is not used: a mesh divides the batch and the width of a cell,
-            which the template does not have yet.
+        template: what all runs share. Its `hardware` is not used, because a mesh must divide the batch and the width
+            of a cell, and the template has neither yet.
         sweep: the curves and how they are trained.
-        hardware: where the runs execute.
+        hardware: of all runs.
 
     Raises:
         ValueError: no curves, an unknown size or recipe, a budget that a cell cannot spend, a mesh that does not divide
@@ -50,12 +50,14 @@ def make_grid(template: RunSpec, sweep: SweepSpec, hardware: HardwareSpec) -> tu
     for run in _cells(dataclasses.replace(template, hardware=HardwareSpec()), sweep, hardware):
         same = runs.setdefault(run.run_id, run)
         if same is not run:
-            raise ValueError(f"{_name(same)} and {_name(run)} are the same run {run.run_id}: remove one of them")
+            raise ValueError(
+                f"{_cell_name(same)} and {_cell_name(run)} are the same run {run.run_id}: remove one of them"
+            )
     return tuple(runs.values())
 
 
 def _check_count(sweep: SweepSpec) -> None:
-    """Refuses a grid that would take minutes to write and that nobody can run."""
+    """Refuses a grid of more than `MOST_CELLS` before any cell is made."""
     cells = 0
     for curve in sweep.curves:
         multipliers, seeds = curve.lr_multipliers or sweep.lr_multipliers, curve.seeds or sweep.seeds
@@ -69,9 +71,9 @@ def _cells(template: RunSpec, sweep: SweepSpec, hardware: HardwareSpec) -> Itera
         for size in curve.sizes:
             for multiplier, seed in itertools.product(multipliers, curve.seeds or sweep.seeds):
                 cell = make_cell(dataclasses.replace(template, seed=seed), sweep, curve, size, multiplier)
-                with _naming(cell):
-                    placed = dataclasses.replace(cell, hardware=hardware)
-                yield placed
+                with _errors_name(cell):
+                    on_hardware = dataclasses.replace(cell, hardware=hardware)
+                yield on_hardware
 
 
 def make_cell(
@@ -80,8 +82,8 @@ def make_cell(
     """One run: the template in the curve's family, at a size, with the recipe's hyperparameters and the budget's steps.
 
     Raises:
-        ValueError: an unknown size or recipe, a budget that cannot be spent, or one that gives the size too few or too
-            many tokens; the cell is named.
+        ValueError: an unknown size or recipe, a budget that cannot be spent, or too few or too many tokens for the
+            size. The cell is named.
     """
     size, recipe = find_size(size_name, sweep.own_sizes), curve.recipe or sweep.recipe
     convention = curve.convention or sweep.convention
@@ -98,7 +100,7 @@ def make_cell(
     )
     cell = CellSpec(curve.budget, convention, size.name, group=curve.group, recipe=recipe)
     sized = dataclasses.replace(base, optim=optim, cell=cell)
-    with _naming(sized):
+    with _errors_name(sized):
         steps = steps_for(sized, curve.budget, convention)
         schedule = dataclasses.replace(base.schedule, steps=steps, warmup_steps=choice.warmup(steps))
         run = dataclasses.replace(sized, schedule=schedule)
@@ -107,8 +109,8 @@ def make_cell(
 
 
 def _check_template(template: RunSpec) -> None:
-    """Refuses a template that sets what the sweep decides: it would be overwritten without a word."""
-    for section, names in DECIDED.items():
+    """Refuses a template that sets what the sweep decides, because the sweep would overwrite it silently."""
+    for section, names in DECIDED_BY_SWEEP.items():
         for name in names:
             given = getattr(getattr(template, section), name)
             default = getattr(getattr(RunSpec(), section), name)
@@ -122,16 +124,16 @@ def _check_template(template: RunSpec) -> None:
 
 
 @contextlib.contextmanager
-def _naming(run: RunSpec) -> Iterator[None]:
-    """Puts the cell in front of what is wrong with it."""
+def _errors_name(run: RunSpec) -> Iterator[None]:
+    """Puts the cell's name in front of a ValueError that is raised inside."""
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"{_name(run)}: {error}") from None
+        raise ValueError(f"{_cell_name(run)}: {error}") from None
 
 
-def _name(run: RunSpec) -> str:
-    """A cell for people: `mdm 2x64 at 1e+11 FLOPs (batch 16, seed 0)`, and its group where it has one."""
+def _cell_name(run: RunSpec) -> str:
+    """`mdm 2x64 at 1e+11 FLOPs (batch 16, seed 0)`, with the group if there is one."""
     cell, batch = run.cell, run.optim.global_batch
     group = f", group {cell.group}" if cell.group else ""
     return f"{run.family.value} {cell.size} at {cell.budget:g} FLOPs (batch {batch}, seed {run.seed}{group})"
@@ -139,9 +141,9 @@ def _name(run: RunSpec) -> str:
 
 def tokens_for(spec: RunSpec, budget: float, convention: FlopConvention) -> float:
     """Training tokens D that `budget` FLOPs buy for the model, before rounding to whole steps."""
-    pair = dataclasses.replace(spec.optim, global_batch=2)
-    single = dataclasses.replace(spec.hardware, mesh_data=1, microbatches=1)
-    smallest = dataclasses.replace(spec, optim=pair, hardware=single)
+    batch_of_two = dataclasses.replace(spec.optim, global_batch=2)
+    one_device = dataclasses.replace(spec.hardware, mesh_data=1, microbatches=1)
+    smallest = dataclasses.replace(spec, optim=batch_of_two, hardware=one_device)
     return budget / step_flops(smallest, convention) * 2 * spec.data.seq_len
 
 
@@ -149,18 +151,18 @@ def steps_for(spec: RunSpec, budget: float, convention: FlopConvention) -> int:
     """Optimiser steps that `budget` FLOPs buy for the model, batch and row length of `spec`.
 
     Raises:
-        ValueError: not even one step, or more than 1% of the budget would stay unspent; the batch that fits is named.
+        ValueError: the budget buys no step, or whole steps leave more than 1% of it unspent. The batch that fits is
+            named.
     """
-    one = step_flops(spec, convention)
-    steps = int(budget) // one
+    one_step = step_flops(spec, convention)
+    steps = int(budget) // one_step
+    remedy = _remedy(spec, budget, one_step)
     if steps < 1:
-        raise ValueError(
-            f"too small for one step of {one:.3g} FLOPs under {convention.value}: {_fix(spec, budget, one)}"
-        )
-    unspent = 1 - steps * one / budget
+        raise ValueError(f"too small for one step of {one_step:.3g} FLOPs under {convention.value}: {remedy}")
+    unspent = 1 - steps * one_step / budget
     if unspent > MOST_UNSPENT:
-        spent = f"{steps} whole steps leave {unspent:.1%} of the budget unspent, more than {MOST_UNSPENT:.0%}"
-        raise ValueError(f"{spent}: {_fix(spec, budget, one)}")
+        leaves = f"{steps} whole steps leave {unspent:.1%} of the budget unspent, more than {MOST_UNSPENT:.0%}"
+        raise ValueError(f"{leaves}: {remedy}")
     return steps
 
 
@@ -184,8 +186,8 @@ def check_bounds(runs: Sequence[RunSpec], unique_tokens: int | None, sweep: Swee
 
     Args:
         runs: the cells of the grid (not the segments of a trunk, whose tokens are their branches').
-        unique_tokens: in one epoch over the corpus; None where it is not prepared.
-        sweep: with `max_epochs`. Its bounds of D / N are checked where a cell is made.
+        unique_tokens: tokens of one epoch over the corpus; None if it is not prepared.
+        sweep: its `max_epochs` is checked here. `make_cell` checks its bounds of D / N.
 
     Raises:
         ValueError: a cell repeats the corpus more often than `max_epochs`; the worst cell and its epochs are named.
@@ -207,11 +209,11 @@ def check_bounds(runs: Sequence[RunSpec], unique_tokens: int | None, sweep: Swee
     fix = f"prepare {epochs / (most or 1):.2g} times as much text, or leave out these runs"
     if most:
         raise ValueError(f"{said}: {fix}, or raise sweep.max_epochs")
-    return (f"{said}; repeated tokens are worth less, and not the same to both families: {fix}",)
+    return (f"{said}; repeated tokens help less than new ones, and not both families alike: {fix}",)
 
 
-def _fix(spec: RunSpec, budget: float, one: int) -> str:
-    """What to change: the largest even batch with steps of 1% of the budget, where there is one."""
-    batch = int(MOST_UNSPENT * budget * spec.optim.global_batch / one) // 2 * 2
+def _remedy(spec: RunSpec, budget: float, one_step: int) -> str:
+    """Advice that names the largest even batch whose step costs at most 1% of the budget, if there is one."""
+    batch = int(MOST_UNSPENT * budget * spec.optim.global_batch / one_step) // 2 * 2
     smaller = f"a batch of at most {batch} (sweep.global_batch)" if batch >= 2 else "shorter rows (run.data.seq_len)"
     return f"take a larger budget, a smaller size or {smaller}"

@@ -1,7 +1,8 @@
-"""Model sizes by name: SMDM's 30, a fine ladder of tiny ones for CPUs, any `LAYERSxWIDTH`, and a rule for any range.
+"""Model sizes by name: SMDM's 30, a fine ladder of tiny sizes for CPUs, any `LAYERSxWIDTH`, and a rule for any range.
 
-Source of `SMDM`: Scaling up Masked Diffusion Models on Text (Nie et al. 2024), Table 5; names are millions of
-non-embedding parameters. The tiny sizes keep its shape (ffn = 4 d, untied head) at 8 thousand to 2 million of them.
+Source of `SMDM`: Scaling up Masked Diffusion Models on Text (Nie et al. 2024), Table 5. Its names are millions of
+non-embedding parameters. The tiny sizes keep SMDM's shape (ffn = 4 d, untied head) at 8 thousand to 2 million
+non-embedding parameters.
 """
 
 import bisect
@@ -18,7 +19,7 @@ from mdm_jax.spec.validation import require
 
 @dataclass(frozen=True)
 class Size:
-    """Shape of a trunk. In a sweep's `own_sizes`, a name of your own for one that no rule gives."""
+    """The shape of a model, by name. A sweep's `own_sizes` are shapes that no rule gives, under names of your own."""
 
     name: str
     n_layers: int
@@ -28,7 +29,7 @@ class Size:
 
     def __post_init__(self) -> None:
         require(bool(self.name.strip()), "own_sizes.name", self.name, "a name")
-        self.model(ModelSpec())  # the bounds of a model are ModelSpec's
+        self.model(ModelSpec())  # ModelSpec checks the bounds
 
     def model(self, template: ModelSpec) -> ModelSpec:
         """The template in this shape; vocabulary, attention and dtype stay."""
@@ -36,7 +37,7 @@ class Size:
 
 
 def _smdm(rows: dict[str, tuple[int, int, int]]) -> dict[str, Size]:
-    """Sizes of the rows (layers, heads, d_model); 75 is the only one whose ffn is not 4 d."""
+    """Sizes of the rows (layers, heads, d_model). Only size 75 has another ffn than 4 d."""
     return {n: Size(n, la, h, d, 1600 if n == "75" else 4 * d) for n, (la, h, d) in rows.items()}
 
 
@@ -79,7 +80,7 @@ TINY_WIDTHS = (*range(16, 32, 4), *range(32, 80, 8), *range(80, 161, 16))
 
 
 def tiny_sizes() -> tuple[Size, ...]:
-    """The ladder for CPUs, smallest first: depth d/32 and at least 2, both neighbours where d/32 ends in a half.
+    """The ladder for CPUs, smallest first. Depth is d / 32, at least 2; where that ends in .5, both neighbours occur.
 
     Non-embedding parameters run from 8 thousand to 2 million, a factor 1.3 to 1.6 from one size to the next.
     """
@@ -91,7 +92,7 @@ def shape(n_layers: int, d_model: int) -> Size:
     """The size `LAYERSxWIDTH` by rule: ffn = 4 d, at least two heads of about 32 channels (64 from width 256 on).
 
     Raises:
-        ValueError: the width is no multiple of 4 (two heads, and RoPE turns pairs), or out of ModelSpec's bounds.
+        ValueError: the width is no multiple of 4 (two heads, and RoPE rotates pairs), or out of ModelSpec's bounds.
     """
     name = f"{n_layers}x{d_model}"
     require(d_model % 4 == 0 and d_model > 0, f"size {name}: width", d_model, "a multiple of 4")
@@ -101,44 +102,45 @@ def shape(n_layers: int, d_model: int) -> Size:
 
 
 MOST_SIZES = 1000
-CLOSE, FAR = 0.02, 0.4
-"""Distances in log N. Sizes within CLOSE of a target are chosen by shape; a target with none within FAR has no size."""
+CLOSE_LOG_N, FAR_LOG_N = 0.02, 0.4
+"""Sizes within CLOSE_LOG_N of a target are equally good, and the shape decides. No size may be FAR_LOG_N away."""
 
 
 def ladder_between(n_min: float, n_max: float, ratio: float = 1.5) -> tuple[Size, ...]:
     """Sizes `LAYERSxWIDTH` from n_min to n_max non-embedding parameters, each about `ratio` times the one before.
 
-    Depth follows from width: d / depth is 2 sqrt(d), held between 32 (as in the tiny ladder) and 80, which passes
-    through SMDM's (43 at width 256, 55 at 768, 80 at 2048); within a quarter of it the depth that meets the target
-    better is taken. Where shapes are sparse, as below 10 thousand parameters, steps are uneven and some are left out.
+    Depth follows from width: d / depth is 2 sqrt(d), at least 32 (as in the tiny ladder) and at most 80. That is near
+    SMDM's sizes (43 at width 256, 55 at 768, 80 at 2048). The depth may be a quarter off this rule, to meet the target
+    better. Where shapes are sparse, as below 10 thousand parameters, steps are uneven and some are left out.
 
     Raises:
-        ValueError: bounds that are none, a ratio that is none, or nothing near a bound.
+        ValueError: invalid bounds, an invalid ratio, or a range without any size.
     """
     require(0 < n_min <= n_max < 1e13, "ladder_between", (n_min, n_max), "0 < n_min <= n_max < 1e13 parameters")
     require(ratio > 1, "ladder_between: ratio", ratio, "above 1, such as 1.5")
     steps = round(math.log(n_max / n_min) / math.log(ratio))
     require(steps < MOST_SIZES, "ladder_between: ratio", ratio, f"so large that there are at most {MOST_SIZES} sizes")
-    shapes = sorted(_ruled(math.log(n_min) - FAR, math.log(n_max) + FAR))
+    shapes = sorted(_shapes_by_rule(math.log(n_min) - FAR_LOG_N, math.log(n_max) + FAR_LOG_N))
     chosen: list[tuple[float, int, int]] = []
     for i in range(steps + 1):
         target = math.log(n_min) + i * math.log(n_max / n_min) / max(steps, 1)
-        near = shapes[bisect.bisect(shapes, (target - FAR, 0, 0)) : bisect.bisect(shapes, (target + FAR, 0, 0))]
+        low, high = (bisect.bisect(shapes, (target + far, 0, 0)) for far in (-FAR_LOG_N, FAR_LOG_N))
+        near = shapes[low:high]
         require(bool(near), "ladder_between", math.exp(target), "a size that some LAYERSxWIDTH has")
-        best = min(near, key=lambda found: (max(abs(found[0] - target), CLOSE), _off_rule(found[1], found[2])))
+        best = min(near, key=lambda found: (max(abs(found[0] - target), CLOSE_LOG_N), _off_rule(found[1], found[2])))
         if not chosen or best[0] - chosen[-1][0] > math.log(ratio) / 2:
             chosen.append(best)
     return tuple(shape(n_layers, d_model) for _, n_layers, d_model in chosen)
 
 
-def _ruled(low: float, high: float) -> Iterator[tuple[float, int, int]]:
-    """(log N, depth, width) of the shapes within a quarter of the rule's depth and of this range of log N."""
+def _shapes_by_rule(low: float, high: float) -> Iterator[tuple[float, int, int]]:
+    """(log N, depth, width) of shapes from `low` to `high` in log N, with depths at most a quarter off the rule."""
     widths = (range(8, 64, 4), range(64, 128, 8), range(128, 256, 16), range(256, 1024, 64), range(1024, 1 << 15, 128))
     for d_model in itertools.chain(*widths):
-        depth = d_model / _aspect(d_model)
+        depth = d_model / _width_over_depth(d_model)
         for n_layers in range(max(1, round(0.75 * depth)), max(1, round(1.25 * depth)) + 1):
             without_norms = math.log(16 * n_layers * d_model**2)
-            if not low - 0.2 <= without_norms <= high + 0.2:  # spares the exact count
+            if not low - 0.2 <= without_norms <= high + 0.2:  # saves the exact count
                 continue
             model = ModelSpec(n_layers=n_layers, d_model=d_model, n_heads=1, d_ffn=4 * d_model)
             log_n = math.log(count_parameters(model).non_embedding)
@@ -146,24 +148,24 @@ def _ruled(low: float, high: float) -> Iterator[tuple[float, int, int]]:
                 yield log_n, n_layers, d_model
 
 
-def _aspect(d_model: int) -> float:
-    """Width over depth."""
+def _width_over_depth(d_model: int) -> float:
+    """The rule of `ladder_between`."""
     return min(max(2 * math.sqrt(d_model), 32.0), 80.0)
 
 
 def _off_rule(n_layers: int, d_model: int) -> float:
-    """How far a shape is from the rule, in the logarithm of its depth."""
-    return abs(math.log(n_layers * _aspect(d_model) / d_model))
+    """Distance of a shape from the rule, in log depth."""
+    return abs(math.log(n_layers * _width_over_depth(d_model) / d_model))
 
 
 def find_size(name: str, own: Iterable[Size] = ()) -> Size:
-    """The size of that name: an own one, one of SMDM's (`170`), or `LAYERSxWIDTH` (`2x64`).
+    """The size of that name: one of `own`, one of SMDM's (`170`), or `LAYERSxWIDTH` (`2x64`).
 
     Raises:
         ValueError: no such size; the known ones are listed.
     """
     owned = {size.name: size for size in own}
-    known = owned | SMDM | owned  # its own sizes first, and in place of SMDM's
+    known = owned | SMDM | owned  # own sizes come first, and replace SMDM's of the same name
     if name in known:
         return known[name]
     match = re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,4})", name)

@@ -1,4 +1,4 @@
-"""`plan.jsonl`: one sealed RunSpec a line. No run that has come to something loses the line that explains it."""
+"""`plan.jsonl`: one sealed RunSpec a line. A run with a result or a checkpoint keeps its line."""
 
 import enum
 import os
@@ -25,28 +25,28 @@ from mdm_jax.spec import RunSpec, from_json, to_json
 
 @dataclass(frozen=True)
 class Written:
-    """What `write_plan` did."""
+    """The plan that `write_plan` wrote, and how it differs from the older one."""
 
     runs: tuple[RunSpec, ...]
     """The cells of the plan."""
     added: int
-    """How many of them the older plan did not have."""
+    """The number of cells that the older plan did not have."""
     repaired: int
-    """Damaged lines of the older plan that were replaced."""
+    """The number of damaged lines of the older plan, which were replaced."""
     dropped: tuple[str, ...]
-    """Runs that the older plan had and this one has not; they had come to nothing."""
+    """run_ids of the older plan that are no longer planned. They had failed, or had no result and no checkpoint."""
 
 
 def read_plan(directory: str | os.PathLike) -> tuple[RunSpec, ...]:
     """The runs of `directory/plan.jsonl`, in the order of its lines.
 
     Raises:
-        ValueError: there is no plan, a line is damaged, edited, or of another schema, or two lines are the same run;
-            the line is named. A plan of a newer schema is said to be one.
+        ValueError: there is no plan, a line is damaged, edited, or of another schema, or two lines are the same run.
+            The line is named, and a newer schema is called newer.
     """
-    path, write_it = as_path(directory) / PLAN_FILE, f"python -m isoflop.plan --out {shlex.quote(str(directory))}"
+    path, command = as_path(directory) / PLAN_FILE, f"python -m isoflop.plan --out {shlex.quote(str(directory))}"
     if not is_file(path):
-        raise ValueError(f"{path}: no such file: write it with {write_it}")
+        raise ValueError(f"{path}: no such file: write it with {command}")
     runs: dict[str, tuple[str, RunSpec]] = {}
     for line in plan_lines(path):
         run = line.run()
@@ -54,20 +54,20 @@ def read_plan(directory: str | os.PathLike) -> tuple[RunSpec, ...]:
         if first != line.place:
             raise ValueError(f"{line.place}: run {run.run_id} stands in an earlier line too ({first}); {PLAN_AGAIN}")
     if not runs:
-        raise ValueError(f"{path}: empty: write it with {write_it}")
+        raise ValueError(f"{path}: empty: write it with {command}")
     return tuple(run for _, run in runs.values())
 
 
 def write_plan(directory: str | os.PathLike, runs: Sequence[RunSpec]) -> Written:
-    """Writes the plan atomically: in place of an older one while no run has a folder, else so that it grows.
+    """Writes the plan atomically. It replaces an older plan while no run has a folder; later it extends the older plan.
 
-    Then the older lines come first and as they were, and what has a result or a checkpoint must stay. What has neither,
-    or failed, may leave the plan, and a run that failed takes its new line (another mesh, say). Lines that a refinement
-    appended (python -m isoflop.refine --accept) stay; no experiment file names them.
+    An extended plan begins with the older lines, unchanged. A run with a result or a checkpoint must be in the new plan
+    too. A run with neither, or a failed one, may be left out. A failed run takes its new line, for example with another
+    mesh. Lines that a refinement appended (python -m isoflop.refine --accept) stay: no experiment file has them.
 
     Raises:
-        ValueError: a run with a result or a checkpoint would vanish, or its corpus has changed; or the older plan is of
-            a newer schema than this version knows. What to do is said.
+        ValueError: a run with a result or a checkpoint would be lost, or its corpus has changed, or the older plan has
+            a newer schema than this version knows. The message says what to do.
         OSError: the folder is not writable or the disk is full; the older plan is untouched.
     """
     folder = as_path(directory)
@@ -75,8 +75,8 @@ def write_plan(directory: str | os.PathLike, runs: Sequence[RunSpec]) -> Written
     home = folder / RUNS_FOLDER
     states = {run.name: _state(run) for run in sorted(entries(home)) if kind(run, follow=True) is Kind.FOLDER}
     old, damaged = _read_older(folder) if states else ({}, 0)
-    lost = _recovered(home, states.keys() - old.keys()) if damaged else {}
-    refined = {run_id: run for run_id, run in {**old, **lost}.items() if run.cell.refined}
+    recovered = _specs_in_folders(home, states.keys() - old.keys()) if damaged else {}
+    refined = {run_id: run for run_id, run in {**old, **recovered}.items() if run.cell.refined}
     new = {**refined, **{run.run_id: run for run in runs}}
     for run_id, state in states.items():
         if state is _State.WORK:
@@ -105,13 +105,13 @@ def _state(run: Path) -> _State:
     if is_file(result):
         try:
             return _State.FAILED if read_result(result).status is Status.FAILED else _State.WORK
-        except ValueError:  # damaged: what it said is not known
+        except ValueError:  # damaged: it may have been a result worth keeping
             return _State.WORK
     return _State.WORK if steps_in(run / CHECKPOINTS_FOLDER) else _State.NOTHING
 
 
-def _recovered(home: Path, run_ids: Iterable[str]) -> dict[str, RunSpec]:
-    """Runs that no whole line of the plan names, by run_id, as the `spec.json` in their folders says."""
+def _specs_in_folders(home: Path, run_ids: Iterable[str]) -> dict[str, RunSpec]:
+    """The `spec.json` in each run's folder, by run_id; runs without a readable one are left out."""
     found = {}
     for run_id in sorted(run_ids):
         try:
@@ -124,6 +124,7 @@ def _recovered(home: Path, run_ids: Iterable[str]) -> dict[str, RunSpec]:
 
 
 def _check_kept(folder: Path, run_id: str, old: Mapping[str, RunSpec], new: Mapping[str, RunSpec]) -> None:
+    """Refuses a new plan that lacks a run with a result or a checkpoint, or that gives it another corpus."""
     was, run = old.get(run_id), new.get(run_id)
     if run is None:
         why = moved_warmup(was, old.values(), new.values()) if was else ""
@@ -147,7 +148,7 @@ def _same_corpus(was: RunSpec, now: RunSpec) -> bool:
 
 
 def _read_older(folder: Path) -> tuple[dict[str, RunSpec], int]:
-    """Runs of the plan that is there, and the number of lines that are damaged or repeated; those are written anew."""
+    """Runs of the existing plan, by run_id, and the number of its lines that are damaged or repeated."""
     runs, damaged = {}, 0
     for line in plan_lines(folder / PLAN_FILE):
         try:
@@ -161,11 +162,11 @@ def _read_older(folder: Path) -> tuple[dict[str, RunSpec], int]:
 
 
 def _refuse_newer(path: Path) -> None:
-    """Refuses to touch the plan of a newer version, whose fields this one would drop."""
+    """Refuses to change the plan of a newer version, because this version would drop its new fields."""
     for line in plan_lines(path):
         try:
             line.run()
         except Newer as error:
             raise ValueError(f"{error}, or plan into another --out") from None
-        except ValueError:  # damaged, which `_read_older` counts, or no run, which it refuses
+        except ValueError:  # `_read_older` counts damaged lines, and refuses lines that are no run
             continue

@@ -1,11 +1,11 @@
 """SweepSpec: the curves of an IsoFLOP sweep, and the `sweep` section of an experiment file that describes it.
 
-A curve is one family at one budget over a list of sizes, written out, so that a reader of the experiment sees every
-cell. `curve` writes one; `product` writes all of families x budgets over the same sizes.
+A curve is one family at one budget over a written-out list of sizes. `curve` writes one curve. `product` writes a curve
+for every family and budget, over the same sizes.
 
-A curve may set for itself what the sweep sets for all: the FLOP convention, the recipe, the learning-rate multipliers,
-the MDM's training loss. That is how an ablation is one sweep: curves that belong together carry the same `group`, which
-is recorded with each run, and the analysis reads one group at a time.
+A curve may override the sweep's FLOP convention, recipe, learning-rate multipliers, seeds and training loss. So one
+sweep can be an ablation: curves that belong together carry the same `group`. It is recorded with each run, and the
+analysis reads one group at a time.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,35 +19,35 @@ from mdm_jax.spec import MOST_BUDGET, Family, FlopConvention, ObjectiveSpec
 from mdm_jax.spec.validation import require, to_dict
 
 FEWEST_SIZES = 7
-"""Sizes that a quadratic needs around an optimum that is known to a factor of about two."""
+"""Sizes that a quadratic fit needs if its optimum is known beforehand only to a factor of about two."""
 
 
 def _check_budgets(name: str, budgets: Sequence[float]) -> None:
-    spent = all(0 < budget <= MOST_BUDGET for budget in budgets)
-    require(spent, name, list(budgets), f"above 0 FLOPs and at most {MOST_BUDGET:g}")
+    in_bounds = all(0 < budget <= MOST_BUDGET for budget in budgets)
+    require(in_bounds, name, list(budgets), f"above 0 FLOPs and at most {MOST_BUDGET:g}")
     require(len(set(budgets)) == len(budgets), name, list(budgets), "different from one another")
 
 
 @dataclass(frozen=True)
 class CurveSpec:
-    """One family at one budget over the sizes of these names; what is left out is the sweep's."""
+    """One family at one budget over the sizes of these names. An empty field takes the sweep's value."""
 
     family: Family = Family.MDM
     budget: float = 1e11
     """FLOPs under the curve's convention."""
     sizes: tuple[str, ...] = ()
     group: str = ""
-    """Label of what is compared: curves of different groups never meet in a fit."""
+    """Label of a comparison. Curves of different groups are never fitted together."""
     convention: FlopConvention | None = None
     recipe: str = ""
     lr_multipliers: tuple[float, ...] = ()
     seeds: tuple[int, ...] = ()
     objective: ObjectiveSpec | None = None
-    """Training loss in place of the template's, of the curve's own family."""
+    """Training loss in place of the template's. It belongs to the curve's family."""
 
     def __post_init__(self) -> None:
-        spent = 0 < self.budget <= MOST_BUDGET
-        require(spent, "budget", self.budget, f"above 0 FLOPs and at most {MOST_BUDGET:g}")
+        in_bounds = 0 < self.budget <= MOST_BUDGET
+        require(in_bounds, "budget", self.budget, f"above 0 FLOPs and at most {MOST_BUDGET:g}")
         require(bool(self.sizes), f"sizes of {self.family.value} at {self.budget:g}", list(self.sizes), "one or more")
         _check_multipliers("lr_multipliers of a curve", self.lr_multipliers)
         loss = self.objective
@@ -57,35 +57,35 @@ class CurveSpec:
 
 @dataclass(frozen=True)
 class PlacementSpec:
-    """Budgets for which `isoflop.place` chooses the sizes. Without budgets the sweep has only the curves it writes out.
+    """Budgets for which `isoflop.place` chooses the sizes. Without budgets the sweep has only its written-out curves.
 
     A gap is read at equal loss, and at equal compute the MDM's loss is far above the ARM's. So equal budgets give too
-    few common losses, and `overlap` derives the other family's budgets from equal expected losses.
+    few common losses. `overlap` derives the other family's budgets from equal expected losses.
     """
 
     families: tuple[Family, ...] = (Family.MDM, Family.ARM)
     budgets: tuple[float, ...] = ()
-    """FLOPs of every family's curves, or, with `overlap`, of that family's."""
+    """FLOPs of every family's curves. With `overlap`, of that family's curves."""
     overlap: Family | None = None
-    """The family whose budgets are given; the other's are those at which it is expected to reach the same losses."""
+    """The family of `budgets`. The other family's budgets are those expected to reach the same losses."""
     mdm_budgets: tuple[float, ...] = ()
-    """The MDM's own, in place of `budgets`."""
+    """FLOPs of the MDM's curves, in place of `budgets`."""
     arm_budgets: tuple[float, ...] = ()
-    """The ARM's own, in place of `budgets`."""
+    """FLOPs of the ARM's curves, in place of `budgets`."""
     holdout_budgets: tuple[float, ...] = ()
-    """Above the grid, to predict and then to test; with `overlap` of that family, as `budgets` are."""
+    """FLOPs of curves above the grid, on which the laws are tested. With `overlap`, of that family's curves."""
     sizes: tuple[str, ...] = ()
-    """What to choose from; empty takes the sweep's own sizes, else the tiny ladder and SMDM's, filled by rule."""
+    """Sizes to choose from. Empty takes `own_sizes`; without these, the tiny ladder and SMDM's, with gaps filled."""
     window: float = 4.0
     """Sizes lie within this factor of the expected optimum."""
     sizes_per_curve: int = FEWEST_SIZES
     """0 takes every size within the window."""
     holdout_sizes: int = 5
-    """The number of sizes of a held-out curve: those next to its expected optimum."""
+    """Sizes of a held-out curve, the nearest to its expected optimum."""
     prior: str = "smdm"
     """The source of the expected optimum and loss: `smdm`, `tiny`, or the path of an earlier report's fits.json."""
     replicate_seeds: tuple[int, ...] = ()
-    """Further seeds of the cell next to the optimum, for the noise from run to run."""
+    """Further seeds of the cell next to the expected optimum. They measure the noise from run to run."""
     replicate_curves: int = 1
     """The number of each family's curves that get further seeds, the cheapest first; 0 takes all."""
 
@@ -93,8 +93,8 @@ class PlacementSpec:
         for name in ("budgets", "mdm_budgets", "arm_budgets", "holdout_budgets"):
             _check_budgets(f"sweep.placement.{name}", getattr(self, name))
         names = [family.value for family in self.families]
-        different = 0 < len(set(names)) == len(names)
-        require(different, "sweep.placement.families", names, "one or more, each once")
+        all_different = 0 < len(set(names)) == len(names)
+        require(all_different, "sweep.placement.families", names, "one or more, each once")
         require(self.window > 1, "sweep.placement.window", self.window, "a factor above 1, such as 4")
         for name, least in (("sizes_per_curve", 3), ("holdout_sizes", 3)):
             count = getattr(self, name)
@@ -109,45 +109,45 @@ class PlacementSpec:
             return
         name = "sweep.placement.overlap"
         require(len(self.families) > 1, name, self.overlap.value, "left out where there is one family")
-        own = bool(self.mdm_budgets or self.arm_budgets)
-        require(not own, name, self.overlap.value, "left out where mdm_budgets or arm_budgets are given")
+        family_budgets = self.mdm_budgets or self.arm_budgets
+        require(not family_budgets, name, self.overlap.value, "left out where mdm_budgets or arm_budgets are given")
 
     @property
-    def asked(self) -> bool:
-        """Whether there is anything to place."""
+    def has_budgets(self) -> bool:
+        """Whether there are curves to place."""
         return bool(self.budgets or self.mdm_budgets or self.arm_budgets)
 
     def given_budgets(self, family: Family) -> tuple[float, ...]:
-        """Budgets of a family's grid as they are given, before any is derived."""
+        """The budgets that are written for a family's grid, before `overlap` derives any."""
         own = self.mdm_budgets if family is Family.MDM else self.arm_budgets
         return own or self.budgets
 
 
 @dataclass(frozen=True)
 class SweepSpec:
-    """Which runs a sweep has, beside the template in the `run` section."""
+    """The curves of a sweep, and how their runs differ from the template in the `run` section."""
 
     curves: tuple[CurveSpec, ...] = ()
     placement: PlacementSpec = field(default=PlacementSpec())
-    """Budgets for which a rule chooses the sizes; its curves follow those that are written out."""
+    """Budgets for which a rule chooses the sizes. The placed curves follow the written-out ones."""
     own_sizes: tuple[Size, ...] = ()
     convention: FlopConvention = FlopConvention.SMDM_6ND
     recipe: str = "tiny"
     lr_multipliers: tuple[float, ...] = (1.0,)
-    """Factors of the recipe's peak learning rate. Each cell is run once for each; the analysis keeps the best."""
+    """Factors of the recipe's peak learning rate. Each cell is run once with each; the analysis keeps the best."""
     global_batch: int = 0
     """Sequences; 0 takes the recipe's."""
     max_epochs: float = 0.0
-    """Passes over the corpus that a cell may take; 0 only warns."""
+    """Passes over the corpus that a cell may take. 0 sets no bound: repeated text is only warned of."""
     min_tokens_per_parameter: float = 0.0
     max_tokens_per_parameter: float = 0.0
-    """Bounds of D / N, N without embedding and head; 0 is none."""
+    """Bounds of D / N, with N without embedding and head. 0 sets no bound."""
     seeds: tuple[int, ...] = (0,)
-    """Each cell is run once a seed."""
+    """Each cell is run once with each seed."""
     cooldown_fraction: float = 0.2
-    """Share of a run's steps over which a WSD schedule decays; see `isoflop.trunks`. A cosine has none."""
+    """Share of a run's steps over which a WSD schedule decays (see `isoflop.trunks`). A cosine schedule ignores it."""
     trunk_warmup_budget: float = 0.0
-    """A trunk warms up as the recipe says at its smallest budget, or the smallest that is at least this."""
+    """A trunk takes the recipe's warm-up at its smallest budget that is at least this."""
 
     def __post_init__(self) -> None:
         require(bool(self.lr_multipliers), "sweep.lr_multipliers", [], "one or more, such as [0.5, 1, 2]")
@@ -174,7 +174,7 @@ def _check_multipliers(name: str, values: Sequence[float]) -> None:
 
 
 def default_sweep() -> ml_collections.ConfigDict:
-    """Every field of SweepSpec with its default, locked: a misspelt key raises where it is written."""
+    """Every field of SweepSpec with its default. It is locked, so that setting a misspelt key raises an error."""
     return ml_collections.ConfigDict(to_dict(SweepSpec())).lock()
 
 
@@ -182,7 +182,7 @@ def curve(family: str, budget: float, sizes: str | Iterable[str], **own: Any) ->
     """One entry of `sweep.curves`; `sizes` may be a string of names between spaces.
 
     Args:
-        own: what the curve sets for itself: group, convention, recipe, lr_multipliers, seeds, objective.
+        own: fields that the curve overrides: group, convention, recipe, lr_multipliers, seeds, objective.
     """
     names = sizes.split() if isinstance(sizes, str) else list(sizes)
     return {"family": family, "budget": budget, "sizes": names, **own}
@@ -191,20 +191,19 @@ def curve(family: str, budget: float, sizes: str | Iterable[str], **own: Any) ->
 def recast(
     curves: Iterable[Mapping[str, Any]], families: Iterable[str], budgets: Sequence[float], sizes: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Entries of `sweep.curves` for an experiment's curves at other budgets and sizes.
+    """Entries of `sweep.curves`: an experiment's curves at other budgets and sizes.
 
-    What its curves set for themselves (group, convention, recipe, …) stays: each combination of a family gets every
-    budget. A family that the experiment lacks gets plain curves.
+    What a curve overrides (group, convention, recipe, …) stays. Each distinct set of a family's overrides gets every
+    budget. A family without curves in the experiment gets curves without overrides.
     """
-    owns: dict[str, list[dict[str, Any]]] = {family: [] for family in families}
+    overrides: dict[str, list[dict[str, Any]]] = {family: [] for family in families}
     for entry in curves:
         own = {key: value for key, value in entry.items() if key not in ("family", "budget", "sizes")}
-        kept = owns.get(entry.get("family", Family.MDM.value), [own])
-        if own not in kept:
-            kept.append(own)
-    return [
-        c for family, kept in owns.items() for own in kept or [{}] for c in product([family], budgets, sizes, **own)
-    ]
+        known = overrides.get(entry.get("family", Family.MDM.value), [own])
+        if own not in known:
+            known.append(own)
+    pairs = ((family, own) for family, known in overrides.items() for own in known or [{}])
+    return [entry for family, own in pairs for entry in product([family], budgets, sizes, **own)]
 
 
 def product(

@@ -1,13 +1,14 @@
-"""Numbers, tables and lines for people."""
+"""Numbers, times, tables and lines as text."""
 
 import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
 
-LEFT = ("group", "family", "size", "")
-"""Columns that are aligned to the left."""
+LEFT_ALIGNED = ("group", "family", "size", "")
+"""Columns of a table."""
 COLUMNS = 100
+"""Characters of a printed line."""
 Row = tuple[str, ...]
 
 
@@ -20,7 +21,7 @@ def short_number(value: int | float, digits: int = 4) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Time for people: `14 s`, `3.2 min`, `5.1 h`, `12.0 d`, `3.1 y`."""
+    """A time as text: `14 s`, `3.2 min`, `5.1 h`, `12.0 d`, `3.1 y`."""
     for most, divisor, unit in ((120, 1, "s"), (7200, 60, "min"), (172800, 3600, "h"), (4e7, 86400, "d")):
         if seconds < most:
             return f"{seconds / divisor:.{0 if divisor == 1 else 1}f} {unit}"
@@ -33,21 +34,21 @@ def money(dollars: float) -> str:
 
 
 def plain(title: str, header: Row, rows: Sequence[Row]) -> str:
-    """The table as aligned text, as wide as its numbers need, without the columns that are empty in every row."""
+    """The table as aligned text. Columns that are empty in every row are left out."""
     shown = [i for i in range(len(header)) if any(row[i] for row in rows)]
     widths = {i: max(len(row[i]) for row in (header, *rows)) for i in shown}
     lines = [title]
     for row in (header, *rows):
-        cells = (row[i].ljust(widths[i]) if header[i] in LEFT else row[i].rjust(widths[i]) for i in shown)
+        cells = (row[i].ljust(widths[i]) if header[i] in LEFT_ALIGNED else row[i].rjust(widths[i]) for i in shown)
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines) + "\n"
 
 
 def columns() -> int:
-    """The width of what is printed: `COLUMNS`, or a terminal's where it has fewer."""
+    """Characters of a printed line: `COLUMNS`, or the width of a narrower terminal."""
     return min(COLUMNS, shutil.get_terminal_size().columns) if sys.stdout.isatty() else COLUMNS
 
 
 def wrapped(text: str) -> str:
-    """The text in lines that are as wide as the screen, each further one indented."""
+    """The text in lines of at most `columns()` characters. All but the first are indented."""
     return textwrap.fill(text, columns(), subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)

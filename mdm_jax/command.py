@@ -1,4 +1,4 @@
-"""What commands share: parser, exit codes, one clear line on standard error, forms of flags, hidden packages."""
+"""Shared by all commands: parser, exit codes, errors in one line, values of flags, and a check for hidden packages."""
 
 import argparse
 import os
@@ -14,10 +14,10 @@ DONE, BAD, DIVERGED, RETRY, INTERRUPTED, PREEMPTED = 0, 1, 3, 42, 130, 143
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose errors are one line and exit 1, as every other bad input's. Help shows the name that was typed."""
+    """An argparse parser whose errors are one line, with exit code 1. Its help shows the command that was typed."""
 
     def __init__(self, module: str, **settings: Any) -> None:
-        """A parser of `python -m module`, or of the console script (`mdm-report`) that was typed in its place."""
+        """A parser for `python -m module`, or for the console script (such as `mdm-report`) if that was typed."""
         script = PurePath(sys.argv[0]).stem
         prog = script if script.startswith("mdm-") else f"python -m {module}"
         super().__init__(prog=prog, **settings)
@@ -28,19 +28,19 @@ class Parser(argparse.ArgumentParser):
 
 
 def new_parser(module: str, description: str | None) -> Parser:
-    """An empty parser of `python -m module`; its help shows the description as it is written."""
+    """An empty parser for `python -m module`. Its help keeps the line breaks of the description."""
     return Parser(
         module, description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
 
 
 def exit_code(command: Callable[[], int]) -> int:
-    """The command's exit code; for a user's error, a full disk or Ctrl-C one line on standard error and its code."""
+    """Runs the command and returns its exit code; a user's error, a full disk or Ctrl-C prints one line."""
     try:
         code = command()
         sys.stdout.flush()
         return code
-    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
+    except BrokenPipeError:  # the reader of the pipe, such as head, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except (ValueError, OSError) as error:
@@ -49,18 +49,18 @@ def exit_code(command: Callable[[], int]) -> int:
         return say(str(stop) or "interrupted", INTERRUPTED)
 
 
-def say(said: object, code: int) -> int:
-    """The code, after what is said is printed as one line."""
-    with suppress(OSError):  # standard error may lie on the disk that is full
-        print(f"mdm_jax: {one_line(said)}", file=sys.stderr, flush=True)
+def say(message: object, code: int) -> int:
+    """Prints the message as one line on standard error, and returns the code."""
+    with suppress(OSError):  # standard error may be a file on a full disk
+        print(f"mdm_jax: {one_line(message)}", file=sys.stderr, flush=True)
     return code
 
 
 def refuse_hidden(package: str) -> None:
-    """Returns if `analysis`, `isoflop` or `experiments` is the package of mdm-jax and not a file or folder of the user.
+    """Returns if Python finds mdm-jax's own `analysis`, `isoflop` or `experiments`, and not a user's file or folder.
 
     Raises:
-        ValueError: what lies in the current folder is found first; the way round is named.
+        ValueError: Python finds another package of this name first; the message says what to do.
     """
     found = find_spec(package)
     if found and found.origin and Path(found.origin).parent != Path(__file__).parents[1] / package:
@@ -68,18 +68,18 @@ def refuse_hidden(package: str) -> None:
         raise ValueError(f"{found.origin} hides the package {package!r} of mdm-jax: {ways}")
 
 
-def one_line(said: object) -> str:
+def one_line(message: object) -> str:
     """The text without line breaks."""
-    return " ".join(str(said).split())
+    return " ".join(str(message).split())
 
 
 def signal_name(number: int) -> str:
-    """The name of a signal, "SIGKILL", or its number where the system has no name for it."""
+    """The name of a signal, such as "SIGKILL", or its number if it has no name."""
     return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
 
 
 def describe_exit(code: int) -> str:
-    """`exit 42`, or the name of the signal that killed it."""
+    """`exit 42`, or the name of the signal that killed the process."""
     if code >= 0:
         return f"exit {code}"
     name = signal_name(-code)
@@ -87,15 +87,15 @@ def describe_exit(code: int) -> str:
 
 
 def comma_list(text: str) -> tuple[str, ...]:
-    """Items of `a,b,c`, blanks dropped."""
+    """The items of `a,b,c`, without blanks around them."""
     return tuple(item.strip() for item in text.split(",") if item.strip())
 
 
 def numbers(text: str) -> tuple[float, ...]:
-    """Numbers of `1e18,3e18`.
+    """The numbers of `1e18,3e18`.
 
     Raises:
-        argparse.ArgumentTypeError: one is not a number; it is named.
+        argparse.ArgumentTypeError: an item (named) is not a number.
     """
     values = []
     for item in comma_list(text):

@@ -1,7 +1,7 @@
-"""Experiment files: `get_config()` returns a locked ml_collections ConfigDict, and this turns it into frozen specs.
+"""Experiment files: `get_config()` returns a locked ml_collections ConfigDict, which becomes frozen specs here.
 
-An experiment has a `run` section, the template of every run in the shape of `RunSpec`, and may have a `sweep` section,
-which `isoflop.sweep` reads. Keys are checked twice: a locked ConfigDict refuses unknown ones, and so do the specs.
+The section `run` has the fields of `RunSpec` and is the template of every run. A section `sweep` is optional;
+`isoflop.sweep` reads it. The locked ConfigDict and the specs both refuse unknown keys.
 """
 
 import difflib
@@ -22,15 +22,15 @@ T = TypeVar("T")
 
 
 def default_run() -> ml_collections.ConfigDict:
-    """Every field of RunSpec with its default, locked: a misspelt key raises where it is written."""
+    """Every field of RunSpec with its default. The ConfigDict is locked: a misspelt key raises an error at its line."""
     return ml_collections.ConfigDict(to_dict(RunSpec())).lock()
 
 
 def load_config(path: str) -> ml_collections.ConfigDict:
-    """What `get_config()` of an experiment file returns. The file is Python and is run: load only files you trust.
+    """The result of `get_config()` in an experiment file. The file is run as Python: load only files you trust.
 
     Raises:
-        ValueError: there is no such file, it has no `get_config`, or it fails when it is run; its line is named.
+        ValueError: the file is absent, has no `get_config`, or fails when it is run; the message names the line.
     """
     file = as_path(path)
     require(
@@ -40,60 +40,60 @@ def load_config(path: str) -> ml_collections.ConfigDict:
         namespace = runpy.run_path(str(file), run_name="experiment")
         require("get_config" in namespace, "config", path, "a file that defines get_config()")
         config = namespace["get_config"]()
-    except Exception as error:  # the file is the user's, who wants to know its line
-        said = _said(error)
+    except Exception as error:  # the user wants to know the line of the file
+        full = _innermost_message(error)
         if isinstance(error, ImportError):
             for package in ("isoflop", "analysis", "experiments"):
                 refuse_hidden(package)
-        message = " ".join(said.partition("Other fields present")[0].split())
-        raise ValueError(f"{path}{_line(error, str(file))}: {message}{_suggestion(said)}") from error
+        message = " ".join(full.partition("Other fields present")[0].split())
+        raise ValueError(f"{path}{_line_in_file(error, str(file))}: {message}{_suggestion(full)}") from error
     require(isinstance(config, ml_collections.ConfigDict), "get_config()", type(config).__name__, "a ConfigDict")
     return config
 
 
-def _line(error: Exception, file: str) -> str:
-    """` line 7`: where in the file the error arose; empty where it arose elsewhere."""
+def _line_in_file(error: Exception, file: str) -> str:
+    """` line 7`, the line of the file that raised the error; empty if another file raised it."""
     if isinstance(error, SyntaxError):
         return f" line {error.lineno}" if error.lineno else ""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     return f" line {lines[-1]}" if lines else ""
 
 
-def _said(error: BaseException) -> str:
-    """The message itself: a locked ConfigDict wraps one error in another."""
+def _innermost_message(error: BaseException) -> str:
+    """The message of the innermost error: a locked ConfigDict wraps one error in another."""
     inner = error.args[0] if error.args else ""
-    return _said(inner) if isinstance(inner, BaseException) else str(inner)
+    return _innermost_message(inner) if isinstance(inner, BaseException) else str(inner)
 
 
-def _suggestion(said: str) -> str:
-    """The line in which a locked ConfigDict names the key that was probably meant."""
-    return "".join(f" {line.strip()}" for line in said.splitlines() if line.startswith("Did you mean"))
+def _suggestion(message: str) -> str:
+    """The line of a locked ConfigDict's message that suggests another key; empty without one."""
+    return "".join(f" {line.strip()}" for line in message.splitlines() if line.startswith("Did you mean"))
 
 
 def override(config: ml_collections.ConfigDict, settings: Iterable[str]) -> ml_collections.ConfigDict:
-    """A copy with `section.key=value` settings applied; values are JSON, anything else is a string.
+    """A copy with `section.key=value` settings applied. A value that is not JSON is taken as a string.
 
     Raises:
-        ValueError: a setting without `=`, or an unknown key (the nearest known one is suggested).
+        ValueError: a setting has no `=`, or its key is unknown (the nearest known key is suggested).
     """
     config = config.copy_and_resolve_references()
     for setting in settings:
         key, equals, text = setting.partition("=")
         require(bool(equals), "--set", setting, "of the form section.key=value")
         try:
-            _assign(config, key, _setting(key, text))
-        except (OverflowError, RecursionError) as error:  # an integer beyond every float, or a deep nest
+            _assign(config, key, _setting_value(key, text))
+        except (OverflowError, RecursionError) as error:  # an integer larger than any float, or deep nesting
             raise ValueError(f"--set {key}: not a value ({error})") from None
     return config
 
 
-def _setting(key: str, text: str) -> Any:
-    """The JSON value of a setting, or its text where it is none."""
+def _setting_value(key: str, text: str) -> Any:
+    """The JSON value of a setting, or its text if that is not JSON."""
     try:
         return json.loads(text)
     except json.JSONDecodeError:
         return text
-    except ValueError as error:  # a number of more digits than Python reads
+    except ValueError as error:  # a number with more digits than Python reads
         raise ValueError(f"--set {key}: not a value ({error})") from None
 
 
@@ -111,7 +111,7 @@ def _assign(config: ml_collections.ConfigDict, key: str, value: Any) -> None:
             section, done = section[part], f"{done}{part}."
     old: Any = section[parts[-1]]
     if isinstance(old, ml_collections.ConfigDict) and not isinstance(value, dict):
-        raise ValueError(f"--set {key}: a section and no value; its keys are {', '.join(old.keys())}")
+        raise ValueError(f"--set {key}: a section, not a value; its keys are {', '.join(old.keys())}")
     with section.ignore_type():
         section[parts[-1]] = value
 
@@ -120,13 +120,13 @@ def to_spec(cls: type[T], config: ml_collections.ConfigDict) -> T:
     """The dataclass `cls` (RunSpec, or a sweep's) that a ConfigDict describes.
 
     Raises:
-        ValueError: an unknown key, a wrong type or a value out of bounds, each named.
+        ValueError: see `build`.
     """
     return build(cls, config.to_dict())
 
 
 def load_run(path: str, settings: Iterable[str] = ()) -> RunSpec:
-    """The run of an experiment file: its section `run`, or the whole of a file that describes nothing but a run.
+    """The run of an experiment file: its section `run`, or the whole ConfigDict if it has no such section.
 
     Raises:
         ValueError: see `load_config`, `override` and `to_spec`.

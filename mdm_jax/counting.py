@@ -1,6 +1,6 @@
-"""Parameters and FLOPs of a run under every named convention, in exact integer arithmetic.
+"""Parameters and FLOPs of a run under each convention, as exact integers.
 
-N excludes embedding and head (SMDM: N = n_layers (4 d^2 + 3 d ffn + 2 d) + d), D is the tokens trained on.
+N excludes embedding and head (SMDM: N = n_layers (4 d^2 + 3 d ffn + 2 d) + d). D is the number of training tokens.
 
 | convention | C |
 |---|---|
@@ -9,14 +9,17 @@ N excludes embedding and head (SMDM: N = n_layers (4 d^2 + 3 d ffn + 2 d) + d), 
 | `exact` | matrix products only, 2 FLOPs a multiply-add, backward twice the forward (Narayanan et al. 2021, appendix) |
 | `chinchilla` | Hoffmann et al. 2022, Appendix F, backward twice the forward |
 
-`exact` counts attention over L^2 pairs (bidirectional) or L(L+1)/2 (causal) and the head on the positions that are
-scored; it counts neither rematerialisation nor the optimiser.
+`exact` counts attention over L^2 pairs (bidirectional) or L(L+1)/2 pairs (causal), and the head on the positions that
+have a loss. It counts neither rematerialisation nor the optimiser.
 
-`chinchilla` counts, for each sequence, the embedding as a matrix product (2 L V d), in each layer the projections to q,
-k and v (6 L d^2), logits (2 L^2 d), softmax (3 H L^2), its product with the values (2 L^2 d), the output projection
-(2 L d^2) and the dense block, and the final logits on every position (2 L d V). It does not discount causal attention,
-so both families cost the same. One thing is ours: the paper's dense block has two matrices (4 L d ffn), SwiGLU three
-(6 L d ffn).
+`chinchilla` counts for each sequence:
+
+- the embedding as a matrix product (2 L V d), and the final logits at every position (2 L d V);
+- in each layer the projections to q, k and v (6 L d^2), the attention logits (2 L^2 d), the softmax (3 H L^2), its
+  product with the values (2 L^2 d), the output projection (2 L d^2), and the dense block.
+
+It counts all L^2 pairs of causal attention too, so both families cost the same. One deviation: the paper's dense block
+has two matrices (4 L d ffn), SwiGLU has three (6 L d ffn).
 """
 
 from dataclasses import dataclass
@@ -26,7 +29,7 @@ from mdm_jax.spec import Attention, FlopConvention, ModelSpec, ObjectiveSpec, Ru
 
 @dataclass(frozen=True)
 class ParameterCount:
-    """Numbers of weights; rows that only pad the vocabulary to the mesh are not counted."""
+    """Numbers of weights, without the columns that pad the head to the mesh."""
 
     non_embedding: int
     embedding: int
@@ -38,23 +41,23 @@ class ParameterCount:
 
 
 def count_parameters(model: ModelSpec) -> ParameterCount:
-    """Weights of the trunk (N), of the embedding (V+1 rows: MASK or start is the last) and of the untied head."""
+    """Weights of the trunk (N), of the embedding (V+1 rows; the last is MASK or start) and of the untied head."""
     d = model.d_model
     trunk = model.n_layers * (4 * d * d + 3 * d * model.d_ffn + 2 * d) + d
     return ParameterCount(trunk, (model.vocab_size + 1) * d, model.vocab_size * d)
 
 
 def scored_positions(objective: ObjectiveSpec, batch: int, seq_len: int) -> int:
-    """Positions a batch sends through the vocabulary projection: antithetic counts mask exactly B(L+1)/2."""
+    """Positions of a batch that go through the head. Antithetic counts mask exactly B(L+1)/2 positions."""
     if objective.variant is Variant.COUNT:
         return batch * (seq_len + 1) // 2
     return batch * seq_len
 
 
 def evaluated_tokens(spec: RunSpec) -> int:
-    """Tokens that the final evaluation reads: the whole batches of whole rows among `evaluation.eval_tokens`."""
-    a_batch = spec.evaluation.batch * spec.data.seq_len
-    return spec.evaluation.eval_tokens // a_batch * a_batch
+    """Tokens of the final evaluation: `evaluation.eval_tokens` rounded down to whole batches."""
+    batch_tokens = spec.evaluation.batch * spec.data.seq_len
+    return spec.evaluation.eval_tokens // batch_tokens * batch_tokens
 
 
 def forward_flops(
@@ -63,7 +66,7 @@ def forward_flops(
     """FLOPs of the matrix products of one forward pass over `[batch, seq_len]` tokens.
 
     Args:
-        full_attention: counts L^2 query-key pairs for the causal model too, as a kernel without block skipping does.
+        full_attention: count L^2 query-key pairs for the causal model too, as a kernel without block skipping computes.
     """
     d, tokens = model.d_model, batch * seq_len
     dense = model.n_layers * (4 * d * d + 3 * d * model.d_ffn) * tokens
@@ -77,7 +80,7 @@ def forward_flops(
 def chinchilla_forward_flops(
     n_layers: int, d_model: int, n_heads: int, d_ffn: int, vocab_size: int, seq_len: int
 ) -> int:
-    """FLOPs of one forward pass over one sequence as Hoffmann et al. 2022 (Appendix F) count them, SwiGLU's three."""
+    """FLOPs of one forward pass over one sequence: Hoffmann et al. 2022, Appendix F, with SwiGLU's three matrices."""
     d, length = d_model, seq_len
     attention = 6 * length * d * d + 4 * length * length * d + 3 * n_heads * length * length + 2 * length * d * d
     dense = 2 * length * 3 * d * d_ffn
@@ -100,20 +103,11 @@ def step_flops(spec: RunSpec, convention: FlopConvention) -> int:
     return 3 * forward_flops(spec.model, spec.objective, batch, length)
 
 
-def effective_parameters(spec: RunSpec, convention: FlopConvention) -> float:
-    """N under a convention: the number that makes its C equal 6 N D.
-
-    Under `smdm_6nd` the non-embedding parameters, under `with_head` the head's too; under `exact` and `chinchilla` the
-    FLOPs of a token over 6, which also hold attention.
-    """
-    return step_flops(spec, convention) / (6 * spec.optim.global_batch * spec.data.seq_len)
-
-
 def train_flops(spec: RunSpec, convention: FlopConvention) -> int:
-    """FLOPs of the whole run under a convention."""
+    """FLOPs of the run's whole schedule under a convention; those of a parent's steps are included."""
     return spec.schedule.steps * step_flops(spec, convention)
 
 
 def trained_flops(spec: RunSpec, convention: FlopConvention) -> int:
-    """FLOPs of the steps that the run takes itself; those before were its parent's."""
+    """FLOPs of the run's own steps under a convention; those of a parent's steps are not included."""
     return (spec.schedule.steps - spec.cell.parent_steps) * step_flops(spec, convention)

@@ -1,9 +1,9 @@
-"""A sweep's folder: what the files and folders in it are called, the lines of its plan, and the steps a run has saved.
+"""A sweep's folder: the names of its files and folders, the lines of its plan, and the steps that a run has saved.
 
 ```
-SWEEP/plan.jsonl                    one sealed RunSpec a line
+SWEEP/plan.jsonl                    one sealed RunSpec on each line
 SWEEP/runs/<run_id>/spec.json       the run's own spec
-                    metrics/        losses of the training steps, in parts
+                    metrics/        losses of the training steps, in part files
                     checkpoints/    a folder for each saved step
                     result.json     the run's row of the run table
 ```
@@ -28,7 +28,7 @@ PLAN_AGAIN = "give the same python -m isoflop.plan command again to write it ane
 
 @dataclass(frozen=True)
 class PlanLine:
-    """One line of a plan, which is checked when it is read."""
+    """One line of a plan. `tree` and `run` check it."""
 
     place: str
     """File and line, for messages."""
@@ -38,7 +38,7 @@ class PlanLine:
         """The line's JSON object.
 
         Raises:
-            Damaged: it is no JSON object, or its seal does not fit.
+            Damaged: the line is not a JSON object, or its seal does not match the content.
         """
         try:
             return unseal(self.text, SEALED_SINCE)
@@ -51,7 +51,7 @@ class PlanLine:
         Raises:
             Damaged: see `tree`.
             Newer: a newer version of mdm-jax wrote the line.
-            ValueError: the object is no spec of a run.
+            ValueError: the object is not the spec of a run.
         """
         version = self.tree().get("schema_version")
         try:
@@ -64,7 +64,7 @@ class PlanLine:
 
 
 def plan_lines(path: Path) -> list[PlanLine]:
-    """Lines of a plan that are not blank; none where there is no file.
+    """The lines of a plan that are not blank; none if the file is absent.
 
     Raises:
         OSError: the file cannot be read now.
@@ -74,7 +74,7 @@ def plan_lines(path: Path) -> list[PlanLine]:
 
 
 def steps_in(checkpoints: Path) -> list[int]:
-    """Steps of the checkpoints in a folder, the newest first; they may not be whole. Empty where there is none.
+    """Steps of the checkpoints in a folder, newest first; empty if there are none. A checkpoint may be damaged.
 
     Raises:
         ValueError: the folder, or a step in it, is a link.

@@ -1,9 +1,9 @@
 """Trains and evaluates one run of a plan (`--plan DIR --run-id R`) or of an experiment (`--config FILE`).
 
-The run's folder is `DIR/runs/R` (or below `--runs`). Starting it again goes on from its newest whole checkpoint; a
-finished run is left as it is. Exit codes: 0 done, 1 bad input or a bug, 3 diverged (recorded in result.json, not worth
-a retry), 42 worth a retry: the disk, the network or another process of the run failed, the run's parent is not
-finished, or another process trains the run; 130 interrupted and 143 asked to stop, with everything saved.
+The run's folder is `DIR/runs/R` (or below `--runs`). The same command resumes the run from its newest whole checkpoint;
+a finished run is not changed. Exit codes: 0 done; 1 bad input or a bug; 3 diverged (recorded in result.json, not worth
+a retry); 42 worth a retry, because the disk, the network or another process of the run failed, the run's parent is not
+finished, or another process trains the run; 130 interrupted and 143 asked to stop, both with everything saved.
 """
 
 import argparse
@@ -31,28 +31,22 @@ def parser() -> argparse.ArgumentParser:
     source = flags.add_mutually_exclusive_group(required=True)
     source.add_argument("--plan", help="plan.jsonl that isoflop.plan wrote, or its folder")
     source.add_argument("--config", help="experiment file; its `run` section is the run")
-    flags.add_argument("--run-id", help="which run of the plan; a beginning that no other run_id has is enough")
-    flags.add_argument(
-        "--set",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="KEY=VALUE",
-        help="with --config: run.optim.lr_peak=1e-3",
-    )
-    flags.add_argument("--runs", help="folder of the runs' folders (default: `runs` beside the plan, or ./runs)")
-    flags.add_argument("--distributed", action="store_true", help="one of several processes; details from the cluster")
-    flags.add_argument("--coordinator", help="host:port of process 0, where the cluster does not say")
-    flags.add_argument("--processes", type=int, help="number of processes, with --coordinator")
-    flags.add_argument("--process-index", type=int, help="this process, with --coordinator")
+    add = flags.add_argument
+    add("--run-id", help="run of the plan; the beginning is enough if no other run_id has it")
+    add("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="changes to --config, as run.seed=1")
+    add("--runs", help="folder of the runs' folders (default: `runs` next to the plan, or ./runs)")
+    add("--distributed", action="store_true", help="one of several processes, as the cluster says")
+    add("--coordinator", help="host:port of process 0, if the cluster does not give it")
+    add("--processes", type=int, help="number of processes, with --coordinator")
+    add("--process-index", type=int, help="this process, with --coordinator")
     return flags
 
 
 def spec_of_plan(path: Path, run_id: str) -> RunSpec:
-    """The plan's run whose run_id is, or alone begins with, `run_id`.
+    """The plan's run with this `run_id`, or the only one whose run_id begins with it.
 
     Raises:
-        ValueError: no such file, line or run, or several runs whose run_id begins so; they are listed.
+        ValueError: the file, line or run is absent or damaged, or several run_ids begin so; the message lists them.
     """
     if not is_file(path):
         raise ValueError(f"--plan {path}: no such file; `python -m isoflop.plan` writes one")
@@ -65,7 +59,7 @@ def spec_of_plan(path: Path, run_id: str) -> RunSpec:
         raise ValueError(f"--run-id {run_id}: not in {path}; give one of the run_ids there")
     if run_id not in found and len(found) > 1:
         shown = ", ".join(sorted(found)[:MOST_NAMED]) + (", …" if len(found) > MOST_NAMED else "")
-        raise ValueError(f"--run-id {run_id}: {len(found)} runs of {path} begin so: {shown}; give more of it")
+        raise ValueError(f"--run-id {run_id}: {len(found)} runs of {path} begin with it: {shown}; give more of it")
     return found.get(run_id) or next(iter(found.values()))
 
 
@@ -73,7 +67,7 @@ def requested(flags: argparse.Namespace) -> tuple[RunSpec, Path]:
     """The run that the command line asks for, and its folder.
 
     Raises:
-        ValueError: flags that do not go together, no such run, or a configuration with a fault.
+        ValueError: the flags contradict each other, there is no such run, or its configuration has a fault.
     """
     require(not (flags.plan and flags.set), "--set", flags.set, "used with --config: a plan's runs are fixed")
     require(bool(flags.plan) == bool(flags.run_id), "--run-id", flags.run_id, "given with --plan, and only with it")
@@ -87,7 +81,7 @@ def requested(flags: argparse.Namespace) -> tuple[RunSpec, Path]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit code, see above."""
+    """The exit code; see the module's docstring."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     flags = parser().parse_args(arguments)
     try:

@@ -1,10 +1,10 @@
-"""The manifest of a prepared corpus: what the shards hold, how they were made, and the hashes that pin them.
+"""The manifest of a prepared corpus: the content of its shards, the settings that made them, and their hashes.
 
-It is a fact of floor 0, so that the planner counts epochs and a run checks its data without opening a shard.
-`data_hash` depends on the content (shards and tokenizer) and never on where the folder lies.
+With the manifest, the planner counts epochs and a run checks its data without opening a shard. `data_hash` depends on
+the content (shards and tokenizer), not on the place of the folder.
 
-Version 2 has the hashes of each shard's blocks in a file beside the shard. Version 1 is read too: its shards are
-verified whole when they are first read.
+Version 2 has a file of block hashes next to each shard. Version 1 has none and is still read: a whole shard is
+verified when it is first read.
 """
 
 import dataclasses
@@ -21,14 +21,14 @@ from mdm_jax.spec.validation import build, require, to_dict
 MANIFEST_VERSION = 2
 READABLE_VERSIONS = (1, 2)
 PYDOC_VERSION = 2
-"""How the source `pydoc` is made: 1 was split by document; 2 is split by package, without near-duplicates."""
+"""Version of the source `pydoc`: 1 was split by document; 2 is split by package, without near-duplicates."""
 MANIFEST_FILE = "manifest.json"
 TOKENIZER_FILE = "tokenizer.model"
 SPLITS = ("train", "validation")
 ITEM_BYTES = {"uint16": 2, "uint32": 4}
 MOST_MANIFEST_BYTES = 64 << 20
 BLOCK_BYTES = 64 << 10
-"""Bytes of a shard under one hash: what the first read of a row reads and verifies."""
+"""Bytes of a shard that one hash covers. The first read of a row reads and verifies this much."""
 SUM_BYTES = 32
 HEX_DIGITS = re.compile("[0-9a-f]{64}")
 
@@ -47,7 +47,7 @@ class Shard:
     bytes: int
     sha256: str
     sums_sha256: str = ""
-    """SHA-256 of the file with the hashes of the blocks; empty in version 1."""
+    """SHA-256 of the file of block hashes; empty in version 1."""
 
     def __post_init__(self) -> None:
         inside("the data folder", self.file)
@@ -59,7 +59,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Split:
-    """Counts of one split; `tokens` includes one EOS a document, `text_bytes` is the UTF-8 text without them."""
+    """Counts of one split. `tokens` includes an EOS for each document; `text_bytes` counts UTF-8 text without EOS."""
 
     tokens: int
     documents: int
@@ -74,11 +74,11 @@ class Split:
 
     @property
     def bytes_per_token(self) -> float:
-        """Bytes of UTF-8 text a token stands for (EOS is a token): nats per token / this / ln 2 is bits per byte."""
+        """Mean bytes of UTF-8 text for each token, EOS included. Bits per byte = nats per token / this / ln 2."""
         return self.text_bytes / self.tokens
 
     def unique_tokens(self, seq_len: int) -> int:
-        """Tokens in the whole rows of `seq_len` that one epoch trains on."""
+        """Training tokens of one epoch: `tokens` rounded down to whole rows of `seq_len`."""
         return self.tokens // seq_len * seq_len
 
 
@@ -98,9 +98,9 @@ class Manifest:
     validation: Split
     schema_version: int = MANIFEST_VERSION
     pydoc_version: int = PYDOC_VERSION
-    """How the source `pydoc` was made; of no meaning for other sources."""
+    """Version of the source `pydoc`; ignored for other sources."""
     skipped: int = 0
-    """Bad lines and files that were passed over because the user asked for it."""
+    """Number of bad lines and files that were skipped because of `--skip-bad`."""
 
     def __post_init__(self) -> None:
         require(self.dtype in ITEM_BYTES, "dtype", self.dtype, f"one of {', '.join(ITEM_BYTES)}")
@@ -123,7 +123,7 @@ class Manifest:
 
 
 def data_hash(tokenizer_hash: str, train: Split, validation: Split) -> str:
-    """SHA-256 (hex) of the tokenizer's hash and of every shard's, by split and in order."""
+    """SHA-256 (hex) of the tokenizer's hash and the hashes of all shards, by split and in order."""
     content = {"train": train, "validation": validation}
     hashes = {name: [shard.sha256 for shard in split.shards] for name, split in content.items()}
     text = json.dumps({"tokenizer": tokenizer_hash, **hashes}, sort_keys=True)
@@ -134,7 +134,7 @@ def read_manifest(directory: str | os.PathLike) -> Manifest:
     """The manifest of a folder of shards.
 
     Raises:
-        ValueError: there is none, or it is malformed, inconsistent or of another schema version; the file is named.
+        ValueError: the manifest (named) is absent, malformed, inconsistent or of an unknown schema version.
     """
     path = as_path(directory) / MANIFEST_FILE
     if not is_file(path):
@@ -151,17 +151,17 @@ def read_manifest(directory: str | os.PathLike) -> Manifest:
 
 
 def write_manifest(directory: str | os.PathLike, manifest: Manifest) -> None:
-    """Writes `manifest.json` atomically; it comes last, so a folder that has one is complete."""
+    """Writes `manifest.json` atomically. Call it last: a folder with a manifest counts as complete."""
     write_atomic(as_path(directory) / MANIFEST_FILE, json.dumps(to_dict(manifest), indent=1) + "\n")
 
 
 def check_matches(manifest: Manifest, data: DataSpec) -> None:
-    """Returns if the prepared shards are what a run asks for.
+    """Returns if the prepared shards match a run's data spec.
 
-    A run that was planned with these very shards may use them although the corpus `pydoc` is made otherwise now.
+    A run that was planned with exactly these shards may use them even if the version of `pydoc` has changed since.
 
     Raises:
-        ValueError: one line that names the first field in which they differ.
+        ValueError: they differ; the message names the first field that does.
     """
     for name in ("corpus", "tokenizer", "validation_fraction"):
         have, want = getattr(manifest, name), getattr(data, name)
@@ -186,7 +186,7 @@ def check_matches(manifest: Manifest, data: DataSpec) -> None:
 
 
 def _difference(name: str, have: object, want: object) -> str:
-    """The first field in which two specs differ, as `corpus.path ('a', not 'b'): …`."""
+    """The first field in which two specs differ, with both values and the fix: `corpus.path ('a', not 'b'): …`."""
     if dataclasses.is_dataclass(have) and dataclasses.is_dataclass(want):
         fields = [f.name for f in dataclasses.fields(have)]
         first = next(f for f in fields if getattr(have, f) != getattr(want, f))

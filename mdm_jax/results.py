@@ -1,4 +1,4 @@
-"""The run table: one typed row a run, as a sealed `result.json` in its directory and as CSV for a whole sweep."""
+"""The run table: one typed row for each run. A run keeps its row as a sealed `result.json`; a sweep's table is CSV."""
 
 import contextlib
 import csv
@@ -18,18 +18,18 @@ from mdm_jax.spec import Family, FlopConvention, RunSpec, ScheduleKind
 from mdm_jax.spec.validation import build, require
 
 TABLE_VERSION = 3
-"""2 added `group`, `budget_convention` and `flops_chinchilla`, which are unknown in a row of version 1."""
+"""Version 2 added `group`, `budget_convention` and `flops_chinchilla`; a row of version 1 does not have them."""
 SEALED_SINCE = 3
-"""A `result.json` of an earlier version carries no `sha256`; it is read as it is."""
+"""The first version with a `sha256`. A `result.json` of an earlier version has none and is still read."""
 
 MOST_BYTES = 1 << 20
-"""A `result.json` has 2 KiB; a larger file is none."""
+"""A `result.json` has about 2 KiB. A file that is larger than this is refused as damaged."""
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "'", "＝", "＋", "－", "＠")
-"""What makes a cell a formula (OWASP, "CSV Injection"), and the apostrophe that keeps it from being one."""
+"""Beginnings of a cell that a spreadsheet takes for a formula (OWASP, "CSV Injection"), and the escaping apostrophe."""
 
 TRUNK_SEGMENT = "undecayed trunk segment"
-"""Why a segment, which is in the table as every run is, enters no fit."""
+"""The `excluded_reason` of a trunk's segment: it is in the table, but enters no fit."""
 
 FLOP_COLUMNS = {
     FlopConvention.SMDM_6ND.value: "flops_6nd",
@@ -44,7 +44,7 @@ def flop_column(convention: str) -> str:
     """The run table's column for a FLOP convention.
 
     Raises:
-        ValueError: no such convention.
+        ValueError: the convention is unknown.
     """
     if convention not in FLOP_COLUMNS:
         raise ValueError(f"convention = {convention!r}: must be one of {', '.join(FLOP_COLUMNS)}")
@@ -52,7 +52,7 @@ def flop_column(convention: str) -> str:
 
 
 class Status(enum.StrEnum):
-    """How a run stands; all but `running` are final."""
+    """The state of a run. All but `running` are final."""
 
     OK = "ok"
     DIVERGED = "diverged"
@@ -61,7 +61,7 @@ class Status(enum.StrEnum):
 
 
 class LossKind(enum.StrEnum):
-    """A likelihood (ARM) and a bound on one (MDM) are never mixed unlabelled."""
+    """What `loss` is: the ARM's negative log-likelihood, or the MDM's upper bound on it."""
 
     NLL = "nll"
     NELBO = "nelbo"
@@ -69,23 +69,24 @@ class LossKind(enum.StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """One row. Losses are nats per token; `flops_*` and `tokens` are floats because 6 N D overflows int64.
+    """One row. Losses are nats per token. `flops_*` and `tokens` are floats because 6 N D overflows int64.
 
-    `budget` is in FLOPs under `budget_convention`: budgets of two conventions are different quantities. A run that
-    started from a parent's checkpoint has the `steps`, `tokens`, `epochs` and `flops_*` of its whole schedule, as if it
-    had been trained alone, which laws need; its `wall_seconds`, `goodput` and `mfu` are of what it trained itself.
+    `budget` is in FLOPs under `budget_convention`; budgets under two conventions cannot be compared. A run that starts
+    from a parent's checkpoint has the `steps`, `tokens`, `epochs` and `flops_*` of its whole schedule, because laws
+    need them. Its `wall_seconds`, `goodput` and `mfu` cover only its own steps.
 
-    What was measured:
+    Measured columns:
 
     - `eval_tokens`: tokens that the final evaluation reads, in whole batches; at most `evaluation.eval_tokens`.
-    - `bits_per_byte`: bits of all these tokens over the UTF-8 bytes of the text that they stand for. An EOS costs bits
-      and stands for no byte. None where the tokens stand for no text.
-    - `wall_seconds`: of all attempts together, from the time when each had loaded jax. `isoflop.run` counts an attempt
-      that was killed to its end; without it, what such an attempt did after its last checkpoint is not counted.
-    - `goodput`: the share of `wall_seconds` in training steps whose result was kept, that is, until the attempt's last
-      checkpoint. The first step of an attempt, which compiles, is not among them.
-    - `mfu`: `exact` FLOPs of these steps over the devices' published dense bfloat16 peak in the same time, also for a
-      run that computes in float32. None for a CPU or a device whose peak is not in `accelerators.py`.
+    - `bits_per_byte`: bits of all these tokens, divided by the UTF-8 bytes of their text. An EOS costs bits and has no
+      bytes. None if the tokens have no text.
+    - `wall_seconds`: seconds of all attempts together, each from the moment when jax is loaded. `isoflop.run` counts a
+      killed attempt to its end. Without `isoflop.run`, a killed attempt counts until its last checkpoint.
+    - `goodput`: the share of `wall_seconds` spent in training steps whose result was kept: those before the attempt's
+      last checkpoint. The first step of each attempt is left out, because it compiles.
+    - `mfu`: `exact` FLOPs of these steps, divided by the FLOPs that the devices could do in the same time at their
+      published dense bfloat16 peak. A float32 run is compared with the same peak. None for a CPU, or a device whose
+      peak is not in `accelerators.py`.
     """
 
     run_id: str
@@ -147,7 +148,7 @@ class RunResult:
 
 
 def implied_by(spec: RunSpec) -> dict[str, Any]:
-    """The columns of a run's row that follow from its spec, whatever came of the run."""
+    """The columns of a run's row that its spec alone decides."""
     count = count_parameters(spec.model)
     model, optim, schedule = spec.model, spec.optim, spec.schedule
     constant = schedule.kind is ScheduleKind.WSD and not schedule.cooldown_steps
@@ -186,17 +187,17 @@ def implied_by(spec: RunSpec) -> dict[str, Any]:
 
 
 def result_of(spec: RunSpec, status: Status, **measured: Any) -> RunResult:
-    """The row of a run: what its spec says, and what was measured."""
+    """The row of a run, from its spec and the measured columns."""
     if spec.cell.segment and status is Status.OK:
         measured["excluded_reason"] = TRUNK_SEGMENT
     return RunResult(**implied_by(spec), eval_tokens=evaluated_tokens(spec), status=status, **measured)
 
 
 def contradictions(row: Mapping[str, Any], spec: RunSpec) -> tuple[str, ...]:
-    """Names of the columns in which a row is not what its spec implies; a column that the row lacks is none."""
+    """Names of the columns in which a row contradicts its spec. Columns that the row lacks are not compared."""
     wrong = [name for name, value in implied_by(spec).items() if name in row and row[name] != value]
     read, planned = evaluated_tokens(spec), spec.data.data_hash
-    asked = spec.evaluation.eval_tokens  # which rows of older versions hold
+    asked = spec.evaluation.eval_tokens  # rows of older versions have this number
     if row.get("eval_tokens", read) not in (read, asked):
         wrong.append("eval_tokens")
     if planned and row.get("data_hash", "") not in ("", planned):
@@ -213,10 +214,10 @@ def write_result(path: Any, row: RunResult) -> None:
 
 
 def result_tree(path: Any) -> dict[str, Any]:
-    """The JSON object of a `result.json`, whole and of a known version.
+    """The JSON object of a `result.json`, after the check of its seal and version.
 
     Raises:
-        Damaged: it is no JSON object, it is larger than a row can be, or its seal does not fit.
+        Damaged: the file is too large or not a JSON object, or its seal does not match the content.
         Newer: a newer version of mdm-jax wrote the file (named).
     """
     file = as_path(path)
@@ -232,7 +233,7 @@ def read_result(path: Any) -> RunResult:
 
     Raises:
         Newer: a newer version of mdm-jax wrote the file (named).
-        ValueError: the file (named) is not one, or is damaged.
+        ValueError: the file (named) is damaged or is not a run's result.
     """
     try:
         tree = result_tree(path)
@@ -246,10 +247,10 @@ def read_result(path: Any) -> RunResult:
 
 
 def set_aside_unusable(folder: Any) -> str:
-    """Renames a run's `result.json` that is damaged or another run's, so that the run is done again.
+    """Renames a run's `result.json` if it is damaged or belongs to another run, so that the run is repeated.
 
     Returns:
-        What was done, in one line; empty where the file is usable or absent.
+        One line that says what was done; empty if the file is usable or absent.
 
     Raises:
         Newer: a newer version of mdm-jax wrote it.
@@ -268,31 +269,31 @@ def set_aside_unusable(folder: Any) -> str:
     if not wrong:
         return ""
     kept = free_name(path, "damaged")
-    with contextlib.suppress(FileNotFoundError):  # another process of the same run was quicker
+    with contextlib.suppress(FileNotFoundError):  # another process of the same run has renamed it
         path.rename(kept)
     return f"{wrong}: kept as {kept.name}; the run goes on from its newest checkpoint, or begins again"
 
 
 def to_csv(rows: Iterable[RunResult]) -> str:
-    """The run table as CSV: a header and one line a run; an unknown number is an empty field."""
+    """The run table as CSV: a header and one line for each run. An unknown value is an empty field."""
     lines = [RunResult.columns(), *(map(escaped, dataclasses.asdict(row).values()) for row in rows)]
     return "".join(map(_csv_line, lines))
 
 
 def _csv_line(cells: Iterable[Any]) -> str:
     text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\r\n").writerow(cells)  # quotes cells that hold either; Python 3.13 always does
+    csv.writer(text, lineterminator="\r\n").writerow(cells)  # this terminator makes every Python quote \r and \n
     return text.getvalue().removesuffix("\r\n") + "\n"
 
 
 def escaped(value: Any) -> Any:
     """A cell for CSV: text that a spreadsheet would run as a formula gets an apostrophe in front.
 
-    Text that begins with an apostrophe gets one more, so that `unescaped` gives back every text as it was.
+    Text that begins with an apostrophe gets a second one, so that `unescaped` returns the original text.
     """
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
 
 
 def unescaped(text: str) -> str:
-    """The text of a CSV cell that `escaped` wrote, and any other text as it is."""
+    """The original text of a cell that `escaped` wrote; any other text is returned unchanged."""
     return text[1:] if text[:1] == "'" and text[1:].startswith(FORMULA_STARTS) else text

@@ -1,9 +1,10 @@
-"""Forecast: a prior, read under the FLOP convention of a sweep for the models that the sweep would train.
+"""Forecast: a prior, converted to the FLOP convention of a sweep, for the models that the sweep would train.
 
-Where the two conventions agree the prior's laws are read as they are. Where they differ the conversion is known and
-said: a budget C buys, for a model of N parameters, the compute `C / ratio(N)` under the prior's convention, with the
-ratio of the two counts of one step; the optimum is the size at which this agrees with N*. That the curve of equal cost
-itself bends differently under another convention is left out; a window of a factor of four covers it.
+If the prior has the sweep's convention, its laws are used as they are. If not, budgets are converted. Let `ratio(N)` be
+the FLOPs of one step under the sweep's convention over those under the prior's. A budget C then buys a model of N
+parameters the compute `C / ratio(N)` under the prior's convention. The optimum is the size N that equals N* at this
+compute. The curve of equal cost also changes its shape with the convention. That is neglected: a window of a factor of
+four covers it.
 """
 
 import dataclasses
@@ -14,20 +15,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from isoflop.ladder import Size
-from isoflop.place.prior import BUILT_IN, FamilyPrior, Prior, covered
+from isoflop.place.prior import BUILT_IN, FamilyPrior, Prior, flops_range
 from mdm_jax.counting import count_parameters, step_flops
 from mdm_jax.spec import Family, FlopConvention, RunSpec, pair
 from mdm_jax.spec.validation import require
 
 FARTHEST = 100.0
-"""Nothing is expected beyond the prior's points by more than this factor in compute."""
+"""Factor in compute. Farther beyond the prior's points, nothing is expected."""
 ROUNDS = 60
-"""The halved steps towards the size at which both counts agree; each at least halves the distance."""
+"""Iterations towards the size at which both counts agree. Each at least halves the distance in log N."""
 
 
 @dataclass(frozen=True)
 class Expected:
-    """The optimum of one family at one budget."""
+    """The expected optimum of one family at one budget."""
 
     n_opt: float
     """Non-embedding parameters."""
@@ -35,7 +36,7 @@ class Expected:
     loss: float
     """Nats per token."""
     beyond: float
-    """Factor in compute by which it lies outside the prior's points; 1 inside."""
+    """Factor in compute by which the budget lies outside the prior's points; 1 inside."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Forecast:
 
     @property
     def converted(self) -> bool:
-        """Whether the prior counts FLOPs in another way than the sweep."""
+        """Whether the prior has another FLOP convention than the sweep."""
         return self.prior.convention is not self.convention
 
     def at(self, family: Family, budget: float) -> Expected:
@@ -79,12 +80,12 @@ class Forecast:
 
     def _law(self, family: Family) -> FamilyPrior:
         known = self.prior.families
-        has = f"a prior with this family; {self.prior.source} has {covered(self.prior)} FLOPs"
-        require(family in known, "family", family.value, has)
+        bound = f"a prior with this family; {self.prior.source} has {flops_range(self.prior)} FLOPs"
+        require(family in known, "family", family.value, bound)
         return known[family]
 
     def _ratio(self, family: Family, n: float, other: FlopConvention) -> float:
-        """FLOPs of a step of `n` parameters here over those under another convention, between sizes in log-log."""
+        """FLOPs of a step here over those under `other`, at `n` parameters, interpolated in log-log between sizes."""
         if other is self.convention:
             return 1.0
         known = _step_ratios(self.template, family, tuple(self.sizes), self.convention, other)
@@ -99,12 +100,13 @@ class Forecast:
 def rough_optimum(forecast: Forecast, family: Family, budget: float) -> float:
     """Non-embedding parameters of the optimum at any budget, to a factor of about three.
 
-    The built-in priors all have a say, in proportion to how near their points are on a log scale: within the points of
-    one prior its law alone counts. It is good enough to tell that all sizes of a curve are too large or too small.
+    It is the mean of the built-in priors' log N*. A prior's weight is the inverse log distance from the budget to the
+    prior's points, so within the points of one prior its law alone counts. The guess is good enough to tell whether all
+    sizes of a curve are too large or too small.
     """
     expected = [dataclasses.replace(forecast, prior=prior).at(family, budget) for prior in BUILT_IN.values()]
-    weights = [1 / max(math.log(one.beyond), 1e-9) for one in expected]
-    logs = (weight * math.log(one.n_opt) for weight, one in zip(weights, expected, strict=True))
+    weights = [1 / max(math.log(optimum.beyond), 1e-9) for optimum in expected]
+    logs = (weight * math.log(optimum.n_opt) for weight, optimum in zip(weights, expected, strict=True))
     return math.exp(sum(logs) / sum(weights))
 
 
@@ -112,7 +114,7 @@ def rough_optimum(forecast: Forecast, family: Family, budget: float) -> float:
 def _step_ratios(
     template: RunSpec, family: Family, sizes: tuple[Size, ...], convention: FlopConvention, other: FlopConvention
 ) -> tuple[tuple[int, float], ...]:
-    """Non-embedding parameters, rising, with the FLOPs of one step under `convention` over those under `other`."""
+    """(non-embedding parameters, FLOPs of a step under `convention` over those under `other`) of each size, rising."""
     ratios = {}
     for size in sizes:
         shaped = dataclasses.replace(template, model=size.model(template.model))

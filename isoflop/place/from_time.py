@@ -1,7 +1,7 @@
-"""A plan from time: the experiment's sweep with all budgets scaled by one factor, as large as the time allows.
+"""A plan from time: the experiment's sweep with all budgets scaled by one factor, the largest that the time allows.
 
 Optimal sizes grow about as the square root of the budget (Hoffmann et al. 2022, arXiv 2203.15556). So written-out sizes
-move by the square root of the factor, to the nearest sizes of the ladders. A placement chooses its sizes anew.
+grow by the square root of the factor, to the nearest sizes of the ladders. A placement chooses its sizes again.
 """
 
 import dataclasses
@@ -10,19 +10,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from isoflop.ladder import find_size, ladder_between
-from isoflop.place.expand import LEAST_RULED, ladder, parameters
+from isoflop.place.expand import SMALLEST_BY_RULE, ladder, parameters
 from isoflop.sweep import SweepSpec
 from isoflop.wording import duration
 from mdm_jax.spec import RunSpec
 
-PLACED = ("budgets", "mdm_budgets", "arm_budgets", "holdout_budgets")
+BUDGET_FIELDS = ("budgets", "mdm_budgets", "arm_budgets", "holdout_budgets")
 MOST_HOURS = 1e6
 STRIDE = 4.0
 """Ratio of the factors that are tried until two of them enclose the time."""
 PRECISION = 1.03
-"""The factor is found to this ratio, and written with three digits."""
-BETWEEN = 1.3
-"""Ratio of the sizes that fill the ladders where sizes move."""
+"""The factor is found to this ratio, and printed with three digits."""
+FILLER_RATIO = 1.3
+"""Ratio of the sizes that are added to the ladders to choose from."""
 
 
 @dataclass(frozen=True)
@@ -32,24 +32,25 @@ class Scale:
     factor: float
     seconds: float
     refusal: str
-    """Why larger budgets cannot be planned, if it is not for the time; else empty."""
+    """Why larger budgets cannot be planned, if the reason is not the time; else empty."""
 
 
 def largest_scale(seconds_at: Callable[[float], float], limit: float) -> Scale:
     """The largest factor of the budgets whose sweep takes at most `limit` seconds.
 
     Args:
-        seconds_at: the time of the sweep at a factor; rises with it. Raises ValueError where there is no such plan.
-        limit: in seconds.
+        seconds_at: seconds of the sweep at a factor, rising with it. Raises a ValueError if there is no such plan.
+        limit: seconds.
 
     Raises:
-        ValueError: the experiment itself cannot be planned, or its smallest plan takes longer; that time is said.
+        ValueError: the experiment itself cannot be planned, or its smallest plan takes longer than the limit. The
+            message says how long.
     """
     found: dict[float, float | None] = {1.0: seconds_at(1.0)}
     refusals: dict[float, str] = {}
 
     def seconds(factor: float) -> float | None:
-        factor = _rounded(factor)
+        factor = _three_digits(factor)
         if factor not in found:
             try:
                 found[factor] = seconds_at(factor)
@@ -64,22 +65,22 @@ def largest_scale(seconds_at: Callable[[float], float], limit: float) -> Scale:
     low = 1.0
     while (taken := seconds(low)) is not None and taken > limit:
         low /= STRIDE
-    if taken is None:  # budgets that some cell cannot spend: the smallest plan lies between here and the last factor
+    if taken is None:  # some cell cannot spend its budget: the smallest plan lies between `low` and the factor before
         _, low = _boundary(lambda factor: seconds(factor) is None, low, STRIDE * low)
         taken = seconds(low)
     if taken is None or taken > limit:
         takes = f"takes {duration(taken)} ({taken / 3600:.3g} hours)" if taken else "cannot be found"
-        smallest = f"the smallest plan of this experiment, with budgets x{_rounded(low):g}, {takes}"
+        smallest = f"the smallest plan of this experiment, with budgets x{_three_digits(low):g}, {takes}"
         raise ValueError(f"--hours {limit / 3600:g}: {smallest}: give more hours, or fewer curves or sizes")
     high = STRIDE * low
     while fits(high):
         low, high = high, STRIDE * high
     low, high = _boundary(fits, low, high)
-    return Scale(_rounded(low), seconds(low) or 0.0, refusals.get(_rounded(high), ""))
+    return Scale(_three_digits(low), seconds(low) or 0.0, refusals.get(_three_digits(high), ""))
 
 
 def scale_lines(scale: Scale, runs: Sequence[RunSpec], hours: float, jobs: int) -> Iterator[str]:
-    """What a plan from time says: the factor, the time, the budgets of each family, and what kept them small."""
+    """Lines on a plan from time: the factor, the time, the budgets of each family, and what prevents larger budgets."""
     at_a_time = "one run after the other" if jobs == 1 else f"{jobs} runs at a time"
     yield f"--hours {hours:g}: budgets x{scale.factor:g} of those given, {duration(scale.seconds)}, {at_a_time}"
     for family in dict.fromkeys(run.family for run in runs):
@@ -90,35 +91,35 @@ def scale_lines(scale: Scale, runs: Sequence[RunSpec], hours: float, jobs: int) 
 
 
 def scaled(template: RunSpec, sweep: SweepSpec, factor: float) -> SweepSpec:
-    """The sweep with all its budgets times the factor (three digits of each), and its written-out sizes moved along.
+    """The sweep with all its budgets times the factor, to three digits, and its written-out sizes moved along.
 
     Raises:
         ValueError: a curve names an unknown size, or a budget is beyond its bounds.
     """
     if factor == 1:
         return sweep
-    moved = _moved(template, sweep, math.sqrt(factor))
+    moved = _moved_sizes(template, sweep, math.sqrt(factor))
     curves = []
     for curve in sweep.curves:
         sizes = tuple(dict.fromkeys(moved[name] for name in curve.sizes))
-        curves.append(dataclasses.replace(curve, budget=_rounded(curve.budget * factor), sizes=sizes))
-    placed = {name: tuple(_rounded(b * factor) for b in getattr(sweep.placement, name)) for name in PLACED}
+        curves.append(dataclasses.replace(curve, budget=_three_digits(curve.budget * factor), sizes=sizes))
+    placed = {name: tuple(_three_digits(b * factor) for b in getattr(sweep.placement, name)) for name in BUDGET_FIELDS}
     placement = dataclasses.replace(sweep.placement, **placed)
-    warmup = _rounded(sweep.trunk_warmup_budget * factor)
+    warmup = _three_digits(sweep.trunk_warmup_budget * factor)
     return dataclasses.replace(sweep, curves=tuple(curves), placement=placement, trunk_warmup_budget=warmup)
 
 
-def _moved(template: RunSpec, sweep: SweepSpec, growth: float) -> Mapping[str, str]:
-    """Maps each written-out size to the one nearest to `growth` times its parameters; different sizes stay different.
+def _moved_sizes(template: RunSpec, sweep: SweepSpec, growth: float) -> Mapping[str, str]:
+    """Maps each written-out size to the one nearest to `growth` times its parameters. Different sizes stay different.
 
-    A sweep's own sizes stay as they are, for nothing else is known to fit them.
+    A sweep with `own_sizes` keeps its sizes, because no others are known to belong to it.
     """
     names = dict.fromkeys(name for curve in sweep.curves for name in curve.sizes)
     if sweep.own_sizes or not names:
         return {name: name for name in names}
     written = parameters(tuple(find_size(name) for name in names), template)
-    low, high = (max(LEAST_RULED, growth * bound) for bound in (min(written.values()), max(written.values())))
-    known = parameters((*ladder(sweep), *ladder_between(low, high, BETWEEN)), template) | written
+    low, high = (max(SMALLEST_BY_RULE, growth * bound) for bound in (min(written.values()), max(written.values())))
+    known = parameters((*ladder(sweep), *ladder_between(low, high, FILLER_RATIO)), template) | written
     free, moved = sorted(known, key=lambda name: known[name]), {}
     for name in sorted(written, key=lambda name: written[name]):
         target = growth * written[name]
@@ -128,12 +129,12 @@ def _moved(template: RunSpec, sweep: SweepSpec, growth: float) -> Mapping[str, s
 
 
 def _boundary(holds: Callable[[float], bool], low: float, high: float) -> tuple[float, float]:
-    """Two near factors between `low`, where the condition holds, and `high`, where it does not: it changes between."""
+    """Narrows (low, high) to a ratio of `PRECISION`. The condition holds at `low` and does not hold at `high`."""
     while high / low > PRECISION:
         middle = math.sqrt(low * high)
         low, high = (middle, high) if holds(middle) else (low, middle)
     return low, high
 
 
-def _rounded(value: float) -> float:
+def _three_digits(value: float) -> float:
     return float(f"{value:.3g}")

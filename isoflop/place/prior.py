@@ -1,8 +1,9 @@
-"""What is expected before running: N*(C), the optimal size, and L*(C), its loss, for each family.
+"""Priors: what each family is expected to reach before anything is run.
 
-A prior is a pair of power laws a family, under one FLOP convention, with the range of compute that its points cover.
-The source is `smdm`, the laws of the published sweep; or `tiny`, the laws of our own sweeps on two CPU cores; or the
-`fits.json` of an earlier report, which may be a stranger's file and is checked field by field.
+A prior holds two power laws for each family, under one FLOP convention: N*(C), the optimal size, and L*(C), its loss.
+It also holds the range of compute of the points that the laws were fitted to. Sources are `smdm`, the published sweep;
+`tiny`, our own sweeps on two CPU cores; or the `fits.json` of an earlier report. That file may come from anybody, so
+each field is checked.
 """
 
 import itertools
@@ -41,24 +42,25 @@ class Law:
 
 @dataclass(frozen=True)
 class FamilyPrior:
-    """One family's laws, and the least and the largest compute of the points that they were fitted to."""
+    """One family's laws."""
 
     n_opt: Law
     """Non-embedding parameters of the optimum."""
     loss: Law
     """Nats per token of the optimum."""
     flops: tuple[float, float]
+    """The smallest and the largest compute of the points that the laws were fitted to."""
 
 
 @dataclass(frozen=True)
 class Prior:
-    """What a source says about the families, under one FLOP convention."""
+    """The laws of one source, under one FLOP convention."""
 
     source: str
     convention: FlopConvention
     families: Mapping[Family, FamilyPrior]
     vocab_size: int | None = None
-    """The vocabulary of the tokens in which its losses are counted; None where the source does not say."""
+    """Vocabulary of the tokens that its losses are counted in; None if the source does not say."""
 
 
 SMDM = Prior(
@@ -70,8 +72,8 @@ SMDM = Prior(
     },
     vocab_size=32000,
 )
-"""Nie et al. 2024 (arXiv 2410.18514), both scaling figures: the loss laws as drawn there; N* by least squares in
-log-log through our reading of the five optima of each family (the MDM's are about half the ARM's)."""
+"""Nie et al. 2024 (arXiv 2410.18514), both scaling figures. Loss: the laws that the figure gives. N*: least squares in
+log-log through the five optima of each family, as we read them from the figure (the MDM's are about half the ARM's)."""
 
 TINY = Prior(
     "tiny",
@@ -88,10 +90,10 @@ BUILT_IN = {prior.source: prior for prior in (SMDM, TINY)}
 
 
 def find_prior(name: str, convention: FlopConvention) -> Prior:
-    """A built-in prior, or that of a `fits.json`: under `convention` where the file has it, else under its first.
+    """A built-in prior, or that of a `fits.json`: under `convention` if the file has it, else under its first one.
 
     Raises:
-        ValueError: there is no such file, or it is no `fits.json`; the file, the field and the bound are named.
+        ValueError: there is no such file, or it is not a `fits.json`. The file, the field and the bound are named.
     """
     if name in BUILT_IN:
         return BUILT_IN[name]
@@ -100,10 +102,10 @@ def find_prior(name: str, convention: FlopConvention) -> Prior:
 
 
 def read_fits(path: str | os.PathLike[str]) -> dict[FlopConvention, Prior]:
-    """What a report's `fits.json` expects, by the FLOP conventions in which it has both laws of some family.
+    """The priors in a report's `fits.json`: one for each FLOP convention under which a family has both laws.
 
     Raises:
-        ValueError: not such a file; one line says what is wrong.
+        ValueError: the file is not a `fits.json`; one line says what is wrong.
     """
     file = as_path(path)
     require(
@@ -129,12 +131,9 @@ def _parse(source: str, tree: Any) -> dict[FlopConvention, Prior]:
     for convention in FlopConvention:
         families = {}
         for family in Family:
-            pair = (
-                laws.get((convention.value, family.value, "n_opt")),
-                laws.get((convention.value, family.value, "loss_opt")),
-            )
-            if pair[0] and pair[1]:
-                families[family] = FamilyPrior(pair[0], pair[1], _range(minima, family, FLOP_COLUMNS[convention]))
+            n_opt, loss = (laws.get((convention.value, family.value, name)) for name in ("n_opt", "loss_opt"))
+            if n_opt and loss:
+                families[family] = FamilyPrior(n_opt, loss, _range(minima, family, FLOP_COLUMNS[convention]))
         if families:
             found[convention] = Prior(source, convention, families)
     require(bool(found), "laws", len(laws), "a law of loss_opt and of n_opt for the mdm or the arm")
@@ -149,11 +148,11 @@ def _rows(tree: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
 
 
 BOUNDS: dict[str, tuple[float, float]] = {"n_opt": (0.0, 2.0), "loss_opt": (-1.0, 0.0)}
-"""The open range in which the exponent of each law must lie: N* grows with compute, and the loss falls."""
+"""Open bounds of each law's exponent: N* grows with compute, and the loss falls."""
 
 
 def _laws(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, str], Law]:
-    """The laws of sizes and losses by (convention, family, quantity); rows of other quantities are passed over."""
+    """The laws of sizes and losses, by (convention, family, quantity). Other quantities are ignored."""
     laws = {}
     for i, row in enumerate(rows):
         key = (str(row.get("convention")), str(row.get("family")), str(row.get("quantity")))
@@ -163,13 +162,13 @@ def _laws(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, str], Law]:
         coefficient = _number(row, "coefficient", f"laws[{i}]", "above 0", lambda value: value > 0)
         inside = f"between {low:g} and {high:g} for {key[2]}"
         exponent = _number(row, "exponent", f"laws[{i}]", inside, lambda value, a=low, b=high: a < value < b)
-        require(key not in laws, f"laws[{i}]", ", ".join(key), "there once")
+        require(key not in laws, f"laws[{i}]", ", ".join(key), "given only once")
         laws[key] = Law(coefficient, exponent)
     return laws
 
 
 def _range(minima: Sequence[Mapping[str, Any]], family: Family, column: str) -> tuple[float, float]:
-    """Least and largest compute of a family's usable minima."""
+    """The smallest and the largest compute of a family's usable minima."""
     own = [
         _number(row, column, f"minima[{i}]", "above 0", lambda value: value > 0)
         for i, row in enumerate(minima)
@@ -186,8 +185,8 @@ def _number(row: Mapping[str, Any], name: str, where: str, bound: str, good: Cal
     return float(value)  # type: ignore[arg-type]
 
 
-def covered(prior: Prior) -> str:
-    """What the prior's points cover, as people read it: `ARM 6e+18 to 1e+20, MDM …`, under its convention."""
+def flops_range(prior: Prior) -> str:
+    """The compute of the prior's points as text, under its convention: `ARM 6e+18 to 1e+20, MDM …`."""
     spans = ((f.flops, family.value.upper()) for family, f in prior.families.items())
     grouped = [(span, [n for _, n in same]) for span, same in itertools.groupby(sorted(spans), lambda pair: pair[0])]
     return ", ".join(f"{' and '.join(names)} {a:.3g} to {b:.3g}" for (a, b), names in grouped)

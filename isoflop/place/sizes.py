@@ -13,19 +13,19 @@ from isoflop.sweep import FEWEST_SIZES
 
 FEWEST_BUDGETS = 3
 FEWEST_ON_A_SIDE = 2
-"""Sizes below and above the expected optimum, without which its minimum may turn out to lie at the edge."""
+"""Sizes on each side of the expected optimum. With fewer, the minimum may lie at the edge of the sizes."""
 
 
 def choose_sizes(params: Mapping[str, int], n_opt: float, window: float, count: int) -> tuple[str, ...]:
     """Names of `count` sizes, smallest first, that lie most evenly in log N over `n_opt / window` to `n_opt * window`.
 
-    Where fewer than `count` lie in the window, it is all of these and the nearest beyond it.
+    If fewer than `count` lie there, the nearest sizes outside are added.
 
     Args:
         params: non-embedding parameters by name.
         n_opt: the expected optimum, in parameters.
         window: a factor above 1.
-        count: how many; 0 takes every size in the window.
+        count: number of sizes; 0 takes every size in the window.
     """
     offset = {name: math.log(n / n_opt) for name, n in sorted(params.items(), key=lambda item: item[1])}
     nearest = sorted(offset, key=lambda name: abs(offset[name]))
@@ -35,27 +35,30 @@ def choose_sizes(params: Mapping[str, int], n_opt: float, window: float, count: 
         chosen = set(nearest[:wanted])
         return tuple(name for name in offset if name in chosen)
     candidates = [name for name in offset if name in set(inside)]
-    return tuple(candidates[i] for i in _spread([offset[name] for name in candidates], math.log(window), count))
+    return tuple(candidates[i] for i in _most_even([offset[name] for name in candidates], math.log(window), count))
 
 
-def _spread(places: Sequence[float], half: float, count: int) -> tuple[int, ...]:
-    """Indices of `count` of the sorted places, in order, nearest in squares to even steps from -half to half."""
+def _most_even(positions: Sequence[float], half: float, count: int) -> tuple[int, ...]:
+    """Indices of the `count` sorted positions that are nearest, in squares, to even steps from -half to half.
+
+    Dynamic programming: `best[j]` is the best choice for the targets so far among the first j positions.
+    """
     targets = [half * (2 * i / (count - 1) - 1) for i in range(count)]
-    best: list[tuple[float, tuple[int, ...]]] = [(0.0, ())] * (len(places) + 1)
+    best: list[tuple[float, tuple[int, ...]]] = [(0.0, ())] * (len(positions) + 1)
     for i, target in enumerate(targets):
-        row: list[tuple[float, tuple[int, ...]]] = [(math.inf, ())] * (len(places) + 1)
-        for j in range(i, len(places)):
+        row: list[tuple[float, tuple[int, ...]]] = [(math.inf, ())] * (len(positions) + 1)
+        for j in range(i, len(positions)):
             cost, chosen = best[j]
-            row[j + 1] = min(row[j], (cost + (places[j] - target) ** 2, (*chosen, j)), key=lambda entry: entry[0])
+            row[j + 1] = min(row[j], (cost + (positions[j] - target) ** 2, (*chosen, j)), key=lambda entry: entry[0])
         best = row
     return best[-1][1]
 
 
-def rounded(flops: float) -> float:
-    """A derived budget, to two digits: nobody should have to type more."""
+def two_digits(flops: float) -> float:
+    """A derived budget to two significant digits, so that it is short to type."""
     return float(f"{flops:.2g}")
 
 
 def inside_count(losses: Sequence[float], others: Sequence[float]) -> int:
-    """How many of a family's expected losses lie strictly inside the range of the other's."""
+    """The number of a family's expected losses that lie strictly inside the range of the other's."""
     return sum(min(others) < loss < max(others) for loss in losses) if others else 0

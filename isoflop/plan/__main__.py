@@ -1,13 +1,13 @@
-"""Planner: budgets and sizes in, `plan.jsonl` and one screen out. It loads no jax and answers in under a second.
+"""Planner: writes `plan.jsonl` from budgets and sizes, and prints one screen. It takes under a second, without jax.
 
     python -m isoflop.plan --config experiments/quickstart.py --out runs/quickstart
     python -m isoflop.plan --budgets 6e18,1e19,3e19 --overlap mdm --holdout 1e20 --hardware v5e:16 --out runs/mine
     python -m isoflop.plan --budgets 6e18,1e19 --sizes 113,170,231 --out runs/mine
     python -m isoflop.plan --config experiments/quickstart.py --hours 2 --jobs 2 --out runs/two_hours
 
-Without --config the setting is SMDM's (rows of 2048, vocabulary 32000, batch 256, recipe smdm_code); every key of the
-experiment's `run` and `sweep` sections can be set. Without --sizes a rule places them around the optimum that a prior
-expects, and the screen says which of the rule's aims the sweep misses. The plan is a pure function of these inputs, the
+Without --config, the settings are SMDM's (rows of 2048, vocabulary 32000, batch 256, recipe smdm_code). --set changes
+any key of the experiment's `run` and `sweep` sections. Without --sizes, a rule places sizes around the optimum that a
+prior expects, and the screen warns where the sweep breaks the rule. The plan is a pure function of these inputs, the
 prior and the corpus manifest.
 """
 
@@ -27,6 +27,7 @@ from isoflop.cost import (
     DEFAULT_OVERHEAD_SECONDS_HERE,
     Machine,
     doubts,
+    machine_of,
     sweep_seconds,
 )
 from isoflop.grid import check_bounds, make_grid
@@ -35,7 +36,7 @@ from isoflop.place.expand import expand
 from isoflop.place.from_time import MOST_HOURS, largest_scale, scale_lines, scaled
 from isoflop.plan.alarms import repeats_too_often, too_long
 from isoflop.plan.screen import show_screen, show_warnings
-from isoflop.plan.settings import FAMILIES, config_of, machine_of
+from isoflop.plan.settings import FAMILIES, config_of
 from isoflop.plan.table import show_cells, show_forecasts, show_totals
 from isoflop.planfile import PLAN_FILE, Written, write_plan
 from isoflop.recipe import RECIPES
@@ -62,41 +63,37 @@ def _parser() -> argparse.ArgumentParser:
     parser = new_parser("isoflop.plan", __doc__)
     add = parser.add_argument
     add("--out", required=True, metavar="DIR", help="the sweep's directory: DIR/plan.jsonl is written")
-    add("--config", metavar="FILE", help="an experiment file (Python, run as it is: only ones you trust)")
+    add("--config", metavar="FILE", help="an experiment file (Python that is executed: use only files that you trust)")
     add("--budgets", type=numbers, metavar="C,…", help="training FLOPs of the curves, such as 6e18,1e19")
     add("--sizes", type=comma_list, metavar="SIZE,…", help="with --budgets: all of these (6 … 2121, or LAYERSxWIDTH)")
-    add("--prior", metavar="FILE", help="tiny (for CPUs) or the fits.json of a report, in place of SMDM's laws")
-    add("--overlap", choices=FAMILIES, help="the budgets are this family's, the other's those of equal expected loss")
+    add("--prior", metavar="FILE", help="tiny (for CPUs), or the fits.json of a report; default SMDM's laws")
+    add("--overlap", choices=FAMILIES, help="--budgets are this family's; the other's have the same expected losses")
     add("--holdout", type=numbers, metavar="C,…", help="budgets above the grid, kept for testing the laws")
-    add("--families", type=comma_list, metavar="F,…", help="mdm,arm: both if left out; alone it picks the config's")
+    add("--families", type=comma_list, metavar="F,…", help="default mdm,arm; alone, only these curves of the config")
     add("--seq-len", type=int, metavar="L", help="tokens a row")
-    add("--vocab-size", type=int, metavar="V", help="257 is bytes, anything else sentencepiece trained on the corpus")
+    add("--vocab-size", type=int, metavar="V", help="257 means bytes; other sizes, sentencepiece trained on the corpus")
     add("--batch", type=int, metavar="B", help="sequences a step, in place of the recipe's")
     add("--recipe", metavar="NAME", help=f"one of {', '.join(RECIPES)}")
-    add("--data", metavar="DIR", help="the prepared corpus; corpus, tokenizer and vocabulary are its manifest's")
+    add("--data", metavar="DIR", help="the prepared corpus; its manifest sets corpus, tokenizer and vocabulary")
     add("--hours", type=float, metavar="H", help="scale all budgets by one factor, so that the sweep takes H hours")
-    add("--jobs", type=int, default=1, metavar="N", help="with --hours: runs at a time, as of isoflop.run (1)")
+    add("--jobs", type=int, default=1, metavar="N", help="with --hours: runs at a time, as in isoflop.run (default 1)")
     add("--cells", action="store_true", help="print every cell, under every FLOP convention, and all notes")
     add("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="any key, such as sweep.seeds=[0,1]")
-    add("--hardware", metavar="KIND:N", help=f"what time and money are estimated for: {', '.join(DEVICES)}, or here")
-    add(
-        "--mfu",
-        type=float,
-        metavar="X",
-        help=f"share of its peak that is reached (default {DEFAULT_MFU}, here {DEFAULT_MFU_HERE})",
-    )
-    add("--price", type=float, metavar="$", help="dollars a device-hour; without it no money is shown")
-    default = Machine()
-    speed = f"or the speed itself (default {default.peak_flops_per_second:g}, two CPU cores)"
+    add("--hardware", metavar="KIND:N", help=f"machine of the estimates: {', '.join(DEVICES)}, or here")
+    mfu = f"share of the peak that training reaches (default {DEFAULT_MFU}; with --hardware here {DEFAULT_MFU_HERE})"
+    add("--mfu", type=float, metavar="X", help=mfu)
+    add("--price", type=float, metavar="$", help="dollars a device-hour; without it no cost is shown")
+    speed = f"FLOP/s, in place of --hardware (default {Machine().peak_flops_per_second:g}, two CPU cores)"
     add("--flops-per-second", type=float, metavar="F", help=speed)
-    usual = f"{DEFAULT_OVERHEAD_SECONDS:g} on a machine of the table, else {DEFAULT_OVERHEAD_SECONDS_HERE:g}"
-    add("--run-overhead", type=float, metavar="S", help=f"seconds a run beside its steps (default {usual})")
+    usual = f"{DEFAULT_OVERHEAD_SECONDS:g} on accelerators, else {DEFAULT_OVERHEAD_SECONDS_HERE:g}"
+    fixed = f"fixed seconds a run: start, imports, compilation (default {usual})"
+    add("--run-overhead", type=float, metavar="S", help=fixed)
     return parser
 
 
 def _plan(options: argparse.Namespace) -> int:
-    machine = machine_of(options)
-    planned = _planned(options, machine)
+    machine = machine_of(options, Machine())
+    planned = _plan_of_flags(options, machine)
     written = write_plan(options.out, planned.runs)
     advice, room = planned.advice, None
     if options.cells:
@@ -112,15 +109,15 @@ def _plan(options: argparse.Namespace) -> int:
     alarms = (*advice.alarms, *too_long(written.runs, machine), *doubts(written.runs, machine))
     show_warnings(alarms, advice.warnings, room)
     if written.repaired:
-        again = "written anew; one that a refinement appended, and whose run has not started, is left out: refine again"
-        print(wrapped(f"{written.repaired} damaged line(s) of the older plan {again}"))
+        lost = "a line that a refinement appended is lost if its run has not started: refine again"
+        print(wrapped(f"{written.repaired} damaged line(s) of the older plan written anew; {lost}"))
     if written.dropped:
         print(wrapped(f"left the plan: {_dropped(written)}"))
-    _end(options, planned, written)
+    _show_next(options, planned, written)
     return DONE
 
 
-def _end(options: argparse.Namespace, planned: "Planned", written: Written) -> None:
+def _show_next(options: argparse.Namespace, planned: "Planned", written: Written) -> None:
     """Prints the plan's path and what to type next."""
     print(f"{as_path(options.out) / PLAN_FILE}: {len(written.runs)} runs, {written.added} of them new")
     if not options.cells:
@@ -135,8 +132,8 @@ def _end(options: argparse.Namespace, planned: "Planned", written: Written) -> N
     print(f"{when}: python -m isoflop.run {shlex.quote(options.out)}{jobs}")
 
 
-def _planned(options: argparse.Namespace, machine: Machine) -> "Planned":
-    """The plan that the flags ask for. With --hours its budgets are scaled, and the scale is printed."""
+def _plan_of_flags(options: argparse.Namespace, machine: Machine) -> "Planned":
+    """The plan that the flags ask for. With --hours, its budgets are scaled and the scale is printed."""
     config, hours, jobs = config_of(options), options.hours, options.jobs
     if hours is None:
         require(jobs == 1, "--jobs", jobs, "left out without --hours")
@@ -152,7 +149,7 @@ def _planned(options: argparse.Namespace, machine: Machine) -> "Planned":
 
 
 def _dropped(written: Written) -> str:
-    """Which runs a plan no longer has, and what becomes of their folders."""
+    """The runs that a plan no longer has, and what happens to their folders."""
     names = ", ".join(written.dropped[:MOST_NAMED])
     more = f" and {len(written.dropped) - MOST_NAMED} more" if len(written.dropped) > MOST_NAMED else ""
     return (
@@ -170,11 +167,11 @@ class Planned:
     window: float
     """Factor around the expected optimum within which sizes count."""
     unique_tokens: int | None
-    """The tokens of one epoch over the corpus; None where it is not prepared."""
+    """Tokens of one epoch over the corpus; None if it is not prepared."""
 
 
 def plan_config(config: ml_collections.ConfigDict, factor: float = 1.0) -> Planned:
-    """The runs of an experiment, all budgets times `factor`, and what is to be said of them.
+    """The runs of an experiment, with all budgets times `factor`, and the advice on them.
 
     Raises:
         ValueError: anything wrong with the config, its prior, its corpus or a cell; one line names it.

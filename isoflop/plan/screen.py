@@ -1,4 +1,4 @@
-"""The plan on one screen: a row for each budget of each family, totals, warnings loudest first, the next command."""
+"""The plan on one screen: a row for each budget of each family, totals, and warnings, the most serious first."""
 
 import os
 import sys
@@ -13,11 +13,12 @@ from mdm_jax.spec import FlopConvention, RunSpec
 
 LINES = 40
 MOST_ROWS = 18
-"""Rows of the table; a sweep of more curves has a row for all budgets of a family."""
+"""Rows of the table. A sweep of more curves gets one row for all budgets of a family."""
 HEADER = ("group", "family", "budget", "runs", "sizes", "best about", "tokens a run", "epochs", "FLOPs", "time")
 DISPENSABLE = ("best about", "FLOPs")
-LINES_AROUND = 15
-"""Lines of the screen beside the table and the warnings."""
+"""Columns that are left out on a narrow terminal, the first one first."""
+OTHER_LINES = 15
+"""Of the `LINES` of a screen, those besides the table and the warnings."""
 
 
 def show_screen(
@@ -27,12 +28,12 @@ def show_screen(
 
     Args:
         runs: in the order of the plan.
-        machine: the assumption behind times, device-hours and money.
-        unique_tokens: tokens in one epoch over the corpus, None where it is not prepared yet.
-        forecasts: with the expected optimum of each curve.
+        machine: that times, device-hours and money are estimated for.
+        unique_tokens: tokens of one epoch over the corpus; None if it is not prepared yet.
+        forecasts: the expected optimum of each curve.
 
     Returns:
-        How many lines are left for the warnings.
+        The number of lines left for the warnings.
     """
     keys: tuple[Callable[[RunSpec], tuple], ...] = (
         lambda run: (run.cell.group, run.family.value, run.cell.budget or 0.0),
@@ -50,11 +51,11 @@ def show_screen(
     print(wrapped(_totals(runs, machine)))
     if unique_tokens is None:
         print(wrapped("Epochs over the text: unknown until it is prepared."))
-    return LINES - LINES_AROUND - len(rows)
+    return LINES - OTHER_LINES - len(rows)
 
 
 def _table(title: str, rows: Sequence[tuple[str, ...]]) -> str:
-    """The table, without as many of the `DISPENSABLE` columns as its width demands."""
+    """The table, without `DISPENSABLE` columns as long as it is too wide."""
     text = plain(title, HEADER, rows)
     for name in DISPENSABLE:
         if max(map(len, text.splitlines())) > columns():
@@ -65,7 +66,7 @@ def _table(title: str, rows: Sequence[tuple[str, ...]]) -> str:
 
 
 def _row(own: Sequence[RunSpec], machine: Machine, unique: int | None, known: dict) -> tuple[str, ...]:
-    """One row: what the runs of a curve, or of several, have from the least to the most."""
+    """One row for the runs of one or more curves, with ranges from the smallest to the largest value."""
     budgets = [run.cell.budget for run in own if run.cell.budget]
     keys = dict.fromkeys((run.cell.group, run.family, run.cell.budget, run.cell.convention) for run in own)
     curves: list[CurveForecast] = [known[key] for key in keys if key in known]
@@ -91,12 +92,12 @@ def _short(value: int | float) -> str:
 
 
 def _span(values: Sequence[int | float], shown: Callable[[int | float], str]) -> str:
-    """`least-most`, one value where both look alike, nothing without values."""
+    """`least-most`, one of them if they look alike, empty without values."""
     return "-".join(dict.fromkeys(shown(value) for value in (min(values), max(values)))) if values else ""
 
 
 def _flops(runs: Sequence[RunSpec]) -> tuple[int, FlopConvention]:
-    """FLOPs that the runs take, under the convention of their budgets; under `exact` where these differ."""
+    """FLOPs of the runs under the convention of their budgets, or under `exact` if these differ."""
     conventions = {run.cell.convention for run in runs}
     convention = conventions.pop() if len(conventions) == 1 else FlopConvention.EXACT
     return sum(trained_flops(run, convention) for run in runs), convention
@@ -109,17 +110,17 @@ def _totals(runs: Sequence[RunSpec], machine: Machine) -> str:
     cost = "" if price is None else f", {money(price)}"
     return (
         f"In all: {len(runs)} runs, {flops:.3g} FLOPs ({convention.value}), {duration(seconds)}{hours}{cost}:"
-        f" {machine.stated}."
+        f" {machine.description}."
     )
 
 
 def show_warnings(alarms: Sequence[str], warnings: Sequence[str], lines: int | None) -> None:
-    """Prints the warnings, loudest first, to stdout; and to stderr, unless the same terminal or file shows both.
+    """Prints alarms and warnings to stdout, and also to stderr if that is another terminal, pipe or file.
 
     Args:
-        alarms: what makes the sweep useless or endless.
-        warnings: what weakens it.
-        lines: of stdout that there is room for; None shows all. The first warning is always shown.
+        alarms: reasons why the sweep is useless or too long.
+        warnings: weaknesses of the sweep.
+        lines: most lines on stdout; None shows all. The first message is always shown.
     """
     said = [*(f"WARNING: {text}" for text in alarms), *(f"warning: {text}" for text in warnings)]
     used = 0
@@ -129,12 +130,12 @@ def show_warnings(alarms: Sequence[str], warnings: Sequence[str], lines: int | N
             print(f"and {len(said) - i} more warning(s): --cells")
             break
         print(text)
-    if not _one_place():
+    if not _share_output():
         for text in said:
             print(text, file=sys.stderr)
 
 
-def _one_place() -> bool:
+def _share_output() -> bool:
     """Whether stdout and stderr are the same terminal, pipe or file."""
     try:
         return os.path.sameopenfile(sys.stdout.fileno(), sys.stderr.fileno())

@@ -1,11 +1,10 @@
-"""Settings: the experiment's config as the flags change it, and the machine that its costs are estimated for."""
+"""The experiment's config, with the changes that the flags ask for."""
 
 import argparse
 from typing import Any
 
 import ml_collections
 
-from isoflop.cost import Machine, find_machine
 from isoflop.sweep import default_sweep, recast
 from mdm_jax.config import default_run, load_config, override
 from mdm_jax.manifest import read_manifest
@@ -16,20 +15,8 @@ FAMILIES = tuple(family.value for family in Family)
 SMDM_SEQ_LEN = 2048
 
 
-def machine_of(options: argparse.Namespace) -> Machine:
-    """The machine that times and costs are estimated for: `--hardware`, or a speed that is given or assumed."""
-    speed, overhead = options.flops_per_second, options.run_overhead
-    if options.hardware is not None:
-        fix = "left out with --hardware, whose speed is its peak times --mfu"
-        require(speed is None, "--flops-per-second", speed, fix)
-        return find_machine(options.hardware, options.mfu, options.price, overhead)
-    require(options.mfu is None, "--mfu", options.mfu, "given with --hardware")
-    given = {"peak_flops_per_second": speed, "price_per_hour": options.price, "run_overhead_seconds": overhead}
-    return Machine().given(**{name: value for name, value in given.items() if value is not None})
-
-
 def config_of(options: argparse.Namespace) -> ml_collections.ConfigDict:
-    """The experiment's config, or SMDM's setting, with the flags and then the --set settings applied."""
+    """The experiment's config, or SMDM's settings. The flags are applied first, then --set."""
     if options.config:
         config = load_config(options.config)
         absent = [section for section in ("run", "sweep") if section not in config]
@@ -38,7 +25,7 @@ def config_of(options: argparse.Namespace) -> ml_collections.ConfigDict:
         if not options.budgets:
             raise ValueError("give --config FILE, or --budgets (--help lists the flags)")
         config = _smdm_config(options.seq_len or SMDM_SEQ_LEN)
-    settings = _curves(options, config)
+    settings = _curve_settings(options, config)
     flags = {
         "run.data.seq_len": options.seq_len,
         "sweep.global_batch": options.batch,
@@ -46,17 +33,17 @@ def config_of(options: argparse.Namespace) -> ml_collections.ConfigDict:
         "run.data.directory": options.data,
     }
     settings |= {key: value for key, value in flags.items() if value is not None}
-    settings |= _vocabulary(options)
+    settings |= _vocabulary_settings(options)
     with config.unlocked(), config.ignore_type():
         config.update_from_flattened_dict(settings)
     return override(config, options.set)
 
 
-def _curves(options: argparse.Namespace, config: Any) -> dict[str, object]:
-    """Settings that make the curves what the flags ask for.
+def _curve_settings(options: argparse.Namespace, config: Any) -> dict[str, object]:
+    """Settings of the curves that the flags ask for.
 
-    With `--sizes` every budget gets every size. With `--budgets` alone the rule places sizes. With `--families` alone
-    the config's own curves of these families stay.
+    With `--sizes`, every budget gets every size. With `--budgets` alone, a rule places the sizes. With `--families`
+    alone, the config's curves of these families stay.
     """
     for name in options.families or ():
         require(name in FAMILIES, "--families", name, f"one of {', '.join(FAMILIES)}")
@@ -85,7 +72,7 @@ def _curves(options: argparse.Namespace, config: Any) -> dict[str, object]:
     return settings
 
 
-def _vocabulary(options: argparse.Namespace) -> dict[str, object]:
+def _vocabulary_settings(options: argparse.Namespace) -> dict[str, object]:
     """Settings of corpus, tokenizer and vocabulary, from the manifest of `--data` or from `--vocab-size`."""
     size = options.vocab_size
     if options.data is not None:
@@ -109,7 +96,7 @@ def _vocabulary(options: argparse.Namespace) -> dict[str, object]:
 def _smdm_config(seq_len: int) -> ml_collections.ConfigDict:
     """Rows, vocabulary and recipe of SMDM, on a sentencepiece vocabulary of its size trained on the corpus at hand.
 
-    Evaluation batches of long rows are as small as the tokens of the evaluation need to fill one.
+    The evaluation batch is small enough that `eval_tokens` fill one batch of these rows.
     """
     config: Any = ml_collections.ConfigDict({"run": default_run(), "sweep": default_sweep()})
     evaluation = config.run.evaluation

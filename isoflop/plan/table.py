@@ -1,4 +1,4 @@
-"""The printed plan in full: every cell with its numbers, what is expected of each curve, and totals."""
+"""The full plan as tables: every cell, the expected optimum of each curve, and totals."""
 
 from collections.abc import Sequence
 from itertools import groupby
@@ -17,8 +17,8 @@ def show_cells(runs: Sequence[RunSpec], machine: Machine, unique_tokens: int | N
 
     Args:
         runs: in the order of the plan.
-        machine: the assumption behind times, device-hours and money.
-        unique_tokens: tokens in one epoch over the corpus, None where it is not prepared yet.
+        machine: that times, device-hours and money are estimated for.
+        unique_tokens: tokens of one epoch over the corpus; None if it is not prepared yet.
     """
     names = ("group", "family", "budget", "size", "seed", "N", "D", "D/N", "steps", "batch", "lr", "warmup", "epochs")
     header = (*names, *_cost_header(machine), *CONVENTIONS)
@@ -28,7 +28,7 @@ def show_cells(runs: Sequence[RunSpec], machine: Machine, unique_tokens: int | N
 
 
 def show_forecasts(curves: Sequence[CurveForecast], window: float) -> None:
-    """Prints what is expected of each curve, and how many of its sizes lie around the expected optimum."""
+    """Prints the expected optimum of each curve, and the number of its sizes on each side."""
     near = f"x{window:g}"
     header = ("group", "family", "budget", "N*", "D*", "loss", "sizes", f"{near} below", f"{near} above", "")
     rows = [
@@ -50,9 +50,9 @@ def show_forecasts(curves: Sequence[CurveForecast], window: float) -> None:
 
 
 def show_totals(runs: Sequence[RunSpec], machine: Machine) -> None:
-    """Prints the totals by curve, by family and of all, and what the numbers mean.
+    """Prints the totals of each curve, each family and all runs, and what the numbers mean.
 
-    A total counts what is trained: a run that starts from a parent counts from there.
+    A run that starts from a parent counts from there.
     """
     header = ("group", "family", "budget", "runs", "D", *_cost_header(machine), *CONVENTIONS)
     order = list(dict.fromkeys(_curve(run)[:2] for run in runs))
@@ -66,7 +66,7 @@ def show_totals(runs: Sequence[RunSpec], machine: Machine) -> None:
     rows.append(_total_row(("", "all", ""), runs, machine))
     print(plain("Totals", header, rows))
     print(f"budget: FLOPs under {' or '.join(dict.fromkeys(run.cell.convention.value for run in runs))}")
-    print(f"time: {machine.stated}; exact FLOPs, the evaluation included")
+    print(f"time: {machine.description}; exact FLOPs, the evaluation included")
 
 
 def _cell_row(run: RunSpec, machine: Machine, unique: int | None) -> Row:
@@ -110,7 +110,7 @@ def _cost_header(machine: Machine) -> Row:
 
 
 def _costs(runs: Sequence[RunSpec], machine: Machine) -> Row:
-    """Time, device-hours where devices are counted, and money where a price was given."""
+    """Time; device-hours if devices are counted; money if a price is given."""
     hours, price = machine.device_hours(runs), machine.price(runs)
     counted = (f"{hours:,.{0 if hours >= 100 else 2}f}",) if machine.on_accelerators else ()
     seconds = sum(machine.seconds(run) for run in runs)

@@ -3,14 +3,13 @@
     python -m isoflop.preflight runs/mine --topology v5e:4x4
     python -m isoflop.preflight runs/mine --topology v5p:2x2x4 --mesh 16x1 --write
 
-Every distinct shape of the plan (model, batch, row length, training loss; not seeds, steps or learning rates) is
-compiled as the train step that the run would execute, ahead of time, for the mesh of its `hardware` section. Reported
-are the compiler's memory on each device, the settings that fit, what the collectives send, and a roofline of the step.
-A shape that does not fit is refused with the nearest setting that does; the exit code is then 1. The numbers of each
-shape are written to DIR/preflight.json as soon as they are known. The next preflight of the same slice takes what it
-finds there, also after Ctrl-C; delete the file to compile everything anew. Without libtpu (`pip install mdm-jax[tpu]`)
-the step is compiled for CPU devices of this host: that shows that it compiles and what it sends, and nothing about the
-TPU's memory.
+A shape is a model, batch, row length and training loss; seeds, steps and learning rates do not matter. The train step
+of every shape in the plan is compiled ahead of time for the mesh of its `hardware` section. The report gives the
+compiler's memory on each device, the settings that fit, the bytes that collectives send, and a roofline of the step.
+A shape that does not fit is refused, with the nearest setting that fits; the exit code is then 1. The numbers of each
+shape are written to DIR/preflight.json at once. The next preflight of the same slice reuses them, also after Ctrl-C;
+delete the file to compile everything again. Without libtpu (`pip install mdm-jax[tpu]`) the step is
+compiled for CPU devices of this host. That tells whether it compiles and what it sends, but not the TPU's memory.
 """
 
 import argparse
@@ -32,7 +31,7 @@ from mdm_jax.spec.validation import require
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code of the command: 0, or 1 where a shape does not fit or after one line that says what is wrong."""
+    """Exit code of the command: 0, or 1 if a shape does not fit or after one line that says what is wrong."""
     options = _parser().parse_args(arguments)
     return exit_code(lambda: _preflight(options))
 
@@ -42,12 +41,12 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("directory", metavar="DIR", help="the sweep's directory, which holds plan.jsonl")
     add("--topology", required=True, metavar="SLICE", help="such as v5e:4x4 or v5p:2x2x4")
-    add("--mesh", metavar="DATAxMODEL", help="in place of the plan's, such as 16x1: the devices of the slice")
+    add("--mesh", metavar="DATAxMODEL", help="in place of the plan's mesh, such as 16x1; all devices of the slice")
     add("--sizes", type=comma_list, default=(), metavar="SIZE,…", help="only runs of these sizes")
-    add("--quick", action="store_true", help="compile the planned settings alone, and search for no others")
+    add("--quick", action="store_true", help="compile only the planned settings, and search for no others")
     add("--write", action="store_true", help="write mesh and setting into the plan's runs that have not started")
     add("--time-limit", type=float, default=1800.0, metavar="S", help="seconds for one compilation (1800)")
-    add("--host", action="store_true", help="compile for CPU devices of this host although libtpu is there")
+    add("--host", action="store_true", help="compile for CPU devices of this host even if libtpu is installed")
     return parser
 
 
@@ -64,7 +63,7 @@ def _preflight(options: argparse.Namespace) -> int:
     say(f"{len(groups)} shapes of {len(chosen)} runs on {topology.name}")
     if on_host:
         say(HOST_ONLY.format(topology=topology.name, devices=topology.devices))
-    verdicts = Examination(topology, on_host, report, options.quick, options.time_limit).of_all(groups)
+    verdicts = Examination(topology, on_host, report, options.quick, options.time_limit).examine_all(groups)
     show(verdicts, topology, on_host)
     print(f"{report.path}: {len(verdicts)} shapes of {len(chosen)} runs")
     if options.write:
@@ -73,16 +72,16 @@ def _preflight(options: argparse.Namespace) -> int:
 
 
 HOST_ONLY = (
-    "libtpu is not asked: compiling for {devices} CPU devices of this host instead of {topology}. Memory figures are"
-    " XLA:CPU's and say nothing about the TPU; for those pip install mdm-jax[tpu]"
+    "without libtpu: compiling for {devices} CPU devices of this host instead of {topology}. Memory figures are"
+    " XLA:CPU's and say nothing about the TPU; for the TPU's figures, pip install mdm-jax[tpu]"
 )
 
 
 def on_mesh(run: RunSpec, mesh: str | None, topology: Topology) -> RunSpec:
-    """The run on the mesh that was asked for, or on its own.
+    """The run on this mesh (DATAxMODEL), or on its planned mesh if `mesh` is None.
 
     Raises:
-        ValueError: the mesh has not as many devices as the slice, or does not divide the run's shape.
+        ValueError: the mesh has more or fewer devices than the slice, or does not divide the run's shape.
     """
     hardware = run.hardware
     if mesh is not None:
@@ -100,7 +99,7 @@ def on_mesh(run: RunSpec, mesh: str | None, topology: Topology) -> RunSpec:
 
 
 def shapes(runs: Sequence[RunSpec]) -> Iterator[tuple[RunSpec, ...]]:
-    """The runs in groups that compile to one program."""
+    """Groups of runs; the runs of a group compile to the same program."""
     groups: dict[RunSpec, list[RunSpec]] = {}
     for run in runs:
         groups.setdefault(program_of(run), []).append(run)
@@ -108,7 +107,7 @@ def shapes(runs: Sequence[RunSpec]) -> Iterator[tuple[RunSpec, ...]]:
 
 
 def write_settings(directory: str, verdicts: Sequence[Verdict]) -> str:
-    """Writes the best setting of each shape into the plan, and says what was done; started runs stay as they are.
+    """Writes the best setting of each shape into the plan, except for started runs. Returns a line that says so.
 
     Hardware is recorded and not hashed, so every run keeps its id.
     """
@@ -116,9 +115,9 @@ def write_settings(directory: str, verdicts: Sequence[Verdict]) -> str:
     found: dict[str, RunSpec] = {}
     for verdict in verdicts:
         answer = verdict.best or (verdict.planned if verdict.limit_bytes is None else None)
-        for run in verdict.runs if answer else ():
-            if not (folder / RUNS_FOLDER / run.run_id).exists():
-                found[run.run_id] = answer.setting.of(run)  # type: ignore[union-attr]  # the loop is empty without one
+        if answer is not None:
+            waiting = (run for run in verdict.runs if not (folder / RUNS_FOLDER / run.run_id).exists())
+            found |= {run.run_id: answer.setting.of(run) for run in waiting}
     lines = [to_json(found.get(run.run_id, run)) for run in read_plan(directory)]
     write_atomic(folder / PLAN_FILE, "".join(line + "\n" for line in lines))
     return f"{folder / PLAN_FILE}: hardware of {len(found)} runs written; a run that has started keeps its own"

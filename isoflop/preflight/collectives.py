@@ -1,11 +1,11 @@
-"""Collectives of a compiled step, read from its optimised HLO text: kinds, how often a step runs each, and bytes.
+"""Collectives of a compiled step, read from its optimised HLO text: their kinds, how often a step runs each, and bytes.
 
-A loop's body stands in the text once and runs once a layer (or microbatch, or chunk): its trip count is read from the
-loop's condition, so that every collective counts as often as a step runs it. A collective that the TPU compiler splits
-over several fused computations carries one channel and counts once.
+The text has a loop's body once, but the body runs once a layer (or microbatch, or chunk). The trip count is read from
+the loop's condition, so that every collective counts as often as a step runs it. A collective that the TPU compiler
+splits over several fused computations has one channel and counts once.
 
-Bytes sent are those that a ring moves out of each device: (n - 1) / n of the whole array for a gather or scatter over n
-devices, twice that for a reduction whose result everybody gets, all of it for a permutation to a neighbour.
+Bytes sent are those that a ring algorithm moves out of each device. A gather or scatter over n devices sends
+(n - 1) / n of the whole array, an all-reduce twice that, and a permutation the whole array.
 """
 
 import math
@@ -33,11 +33,11 @@ class Collective:
 
     kind: str
     whole_bytes: float
-    """The bytes of the array that is gathered, reduced or passed on."""
+    """Bytes of the whole array that is gathered, reduced or permuted."""
     group: int
-    """Devices that take part together."""
+    """The number of devices that take part together."""
     times: int
-    """How often one step runs it."""
+    """Executions in one step."""
 
     @property
     def sent_bytes(self) -> float:
@@ -48,7 +48,7 @@ class Collective:
 
 @dataclass
 class _Computation:
-    """The instructions of one computation by name: type, opcode, the rest of the line."""
+    """The instructions of one computation. Each name maps to (type, opcode, rest of the line)."""
 
     instructions: dict[str, tuple[str, str, str]] = field(default_factory=dict)
     root: str = ""
@@ -59,14 +59,14 @@ def read_collectives(hlo: str, devices: int) -> list[Collective]:
 
     Args:
         hlo: the text of the optimised module.
-        devices: of the whole mesh, for collectives that name no group.
+        devices: number of devices of the whole mesh, which a collective without a group uses.
     """
     computations, entry = _parse(hlo)
     found: dict[tuple[str, str], Collective] = {}
     for name, times in _executions(computations, entry).items():
         for instruction, (shape, opcode, rest) in computations[name].instructions.items():
             kind = opcode.removesuffix("-start")
-            group = _group(rest, devices) if kind in KINDS else 1
+            group = _group_size(rest, devices) if kind in KINDS else 1
             if group == 1:
                 continue
             channel = CHANNEL.search(rest)
@@ -78,7 +78,7 @@ def read_collectives(hlo: str, devices: int) -> list[Collective]:
 
 
 def by_kind(collectives: list[Collective]) -> dict[str, dict[str, float | int]]:
-    """The times that a step runs each kind that occurs, and the bytes that each device sends."""
+    """For each kind that occurs: its executions in one step, and the bytes that each device sends."""
     total: dict[str, dict[str, float | int]] = defaultdict(lambda: {"times": 0, "sent_bytes": 0.0})
     for one in collectives:
         total[one.kind]["times"] += one.times
@@ -100,7 +100,7 @@ def _parse(hlo: str) -> tuple[dict[str, _Computation], str]:
 
 
 def _executions(computations: dict[str, _Computation], entry: str) -> dict[str, int]:
-    """How often a step runs each computation that it reaches: once a call, and a loop's body once a trip."""
+    """Executions in one step of each computation that is reached: one for each call, and for each trip of a loop."""
     times: dict[str, int] = defaultdict(int)
     waiting = [(entry, 1)] if entry in computations else []
     while waiting:
@@ -120,7 +120,7 @@ def _called(rest: str) -> Iterator[str]:
 
 
 def _loop(computations: dict[str, _Computation], rest: str) -> list[tuple[str, int]]:
-    """The loop's body with its trip count, or nothing where the text names none."""
+    """[(name of the loop's body, trip count)]; empty if the text has no such computations."""
     body, condition = (re.search(rf"\b{part}=%?([\w.\-]+)", rest) for part in ("body", "condition"))
     if not body or not condition or body[1] not in computations or condition[1] not in computations:
         return []
@@ -130,7 +130,7 @@ def _loop(computations: dict[str, _Computation], rest: str) -> list[tuple[str, i
 
 
 def _trips(condition: _Computation, body: _Computation) -> int:
-    """Trips of a loop that counts from 0 to a constant; 1 where the condition has another form."""
+    """Trips of a loop that counts from 0 to a constant; 1 if the condition has another form."""
     _, opcode, rest = condition.instructions.get(condition.root, ("", "", ""))
     if opcode != "compare" or "direction=LT" not in rest:
         return 1
@@ -143,7 +143,7 @@ def _trips(condition: _Computation, body: _Computation) -> int:
 
 
 def _stride(body: _Computation, index: int) -> int:
-    """What a trip adds to the loop's counter: more than 1 where the compiler has unrolled the body."""
+    """The amount that a trip adds to the loop's counter. It is above 1 if the compiler has unrolled the body."""
     operands = NAME.findall(body.instructions.get(body.root, ("", "", ""))[2].split(")")[0])
     if index >= len(operands):
         return 1
@@ -158,8 +158,8 @@ def _constant(computation: _Computation, name: str) -> int | None:
     return int(value[1]) if opcode == "constant" and value else None
 
 
-def _group(rest: str, devices: int) -> int:
-    """Devices of one group: of a list of groups, of an iota `[groups,size]`, or of named axes of a mesh."""
+def _group_size(rest: str, devices: int) -> int:
+    """Devices of one group, written as a list of groups, as an iota `[groups,size]`, or as named axes of a mesh."""
     if axes := re.search(r"replica_groups=mesh\[(.*?)\] \{(.*?)\}", rest):
         sizes = dict(re.findall(r"'([^']+)'=(\d+)", axes[1]))
         return math.prod(int(sizes[name]) for name in re.findall(r"'([^']+)'", axes[2]) if name in sizes)
@@ -171,9 +171,9 @@ def _group(rest: str, devices: int) -> int:
 
 
 def _whole_bytes(kind: str, shape: str, group: int, start: bool) -> float:
-    """Bytes of the whole array (or arrays, where several are combined) from the type of the result.
+    """Bytes of the whole array, or of several combined arrays, from the type of the result.
 
-    The asynchronous form returns its input beside its result, and scalars of its own.
+    An asynchronous start also returns its input, and scalars that do not count.
     """
     sizes = [_bytes(dtype, dims) for dtype, dims in ARRAY.findall(shape) if dims or not start]
     total = sum(sizes)

@@ -1,7 +1,7 @@
-"""One compilation in a process of its own: of a run's real train step, for a TPU slice or for devices of this host.
+"""Compiles a run's real train step in a separate process, for a TPU slice or for CPU devices of this host.
 
-The child is `mdm_jax.train.ahead`. It sees no accelerator (`JAX_PLATFORMS=cpu`): the TPU compiler of `libtpu` works
-without one, and the machine's own is left alone.
+The process is `mdm_jax.train.ahead`. It sees no accelerator (`JAX_PLATFORMS=cpu`): the TPU compiler of `libtpu` needs
+none, and an accelerator of this machine stays free.
 """
 
 import dataclasses
@@ -19,13 +19,13 @@ from mdm_jax.command import describe_exit
 from mdm_jax.spec import CellSpec, EvaluationSpec, Remat, RunSpec, ScheduleSpec, to_json
 
 NO_TPU_QUERIES = {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
-"""No look-up of the slice that this machine belongs to, and no lock: it guards an accelerator, and none is used."""
+"""Turns off libtpu's look-up of this machine's slice, and its lock, which guards an accelerator that is not used."""
 MOST_REASON_LETTERS = 400
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What may be changed of a run to make it fit, with the same result up to the order of float sums."""
+    """Settings that may change to make a run fit. The result stays the same up to the order of float sums."""
 
     remat: Remat
     microbatches: int
@@ -45,25 +45,25 @@ class Setting:
 
 @dataclass(frozen=True)
 class Compiled:
-    """What the compiler said about one setting."""
+    """The compiler's answer for one setting."""
 
     setting: Setting
     device_kind: str = ""
     compile_seconds: float = 0.0
     hbm_bytes: float = 0.0
-    """Each device's arguments + temporaries + outputs - aliased; what the compiler needed where it refused."""
+    """Arguments + temporaries + outputs - aliased of one device; if the compiler refused, what it asked for."""
     memory: dict[str, int] = dataclasses.field(default_factory=dict)
     """The parts of that figure, and `peak`, as `memory_analysis()` gives them."""
     collectives: dict[str, dict[str, float | int]] = dataclasses.field(default_factory=dict)
-    """The `times` a step of each kind, and the `sent_bytes` a device and step."""
+    """For each kind: `times`, its executions in one step, and `sent_bytes` of one device in one step."""
     refused: str = ""
-    """The compiler's words where the program does not fit."""
+    """The compiler's message if the program does not fit."""
     failed: str = ""
     """Why there is no answer: the compiler crashed, or took too long."""
 
     @property
     def sent_bytes(self) -> float:
-        """Sent by each device in one step."""
+        """Bytes that each device sends in one step."""
         return sum((float(kind["sent_bytes"]) for kind in self.collectives.values()), 0.0)
 
     def fits(self, limit_bytes: float) -> bool:
@@ -72,7 +72,7 @@ class Compiled:
 
 
 def program_of(run: RunSpec) -> RunSpec:
-    """The run without what leaves its compiled step as it is: seed, cell, corpus, learning rate and steps."""
+    """The run with defaults for all that does not change its compiled step: seed, cell, corpus, rate, steps."""
     return dataclasses.replace(
         run,
         optim=dataclasses.replace(run.optim, lr_peak=1e-3),
@@ -85,7 +85,7 @@ def program_of(run: RunSpec) -> RunSpec:
 
 
 def compile_run(run: RunSpec, topology: Topology | None, time_limit: float) -> Compiled:
-    """What the compiler says about the run's step.
+    """The compiler's answer for the run's step.
 
     Args:
         topology: None compiles for as many CPU devices of this host as the run's mesh has.

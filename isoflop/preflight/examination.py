@@ -1,4 +1,4 @@
-"""The examination of one shape after the other: it says what it compiles, and writes each verdict at once."""
+"""Examines one shape after the other. Progress goes to standard error, and each verdict to the report at once."""
 
 import sys
 import time
@@ -16,35 +16,35 @@ from mdm_jax.spec import RunSpec
 
 @dataclass(frozen=True)
 class Examination:
-    """Examines shape after shape, and says at each step what is compiled and how long it has taken so far."""
+    """Examines shapes, and prints what is compiled and how long it has taken so far."""
 
     topology: Topology
     on_host: bool
     """Compiles for CPU devices of this host in place of the slice."""
     report: Report
     quick: bool
-    """Compiles the planned settings alone."""
+    """Compiles only the planned settings."""
     time_limit: float
     """Seconds for one compilation."""
     start: float = field(default_factory=time.monotonic)
 
-    def of_all(self, groups: Sequence[tuple[RunSpec, ...]]) -> list[Verdict]:
+    def examine_all(self, groups: Sequence[tuple[RunSpec, ...]]) -> list[Verdict]:
         """The verdict on each shape, written to the report as soon as it is found.
 
         Raises:
-            KeyboardInterrupt: by Ctrl-C, with a line that says what is kept.
+            KeyboardInterrupt: after Ctrl-C, with a line that says what is kept.
         """
         verdicts: list[Verdict] = []
         try:
             for number, group in enumerate(groups, start=1):
-                verdicts.append(self._of_one(group, f"[{number}/{len(groups)}]"))
+                verdicts.append(self._examine(group, f"[{number}/{len(groups)}]"))
                 self.report.add(verdicts[-1])
         except KeyboardInterrupt:
             kept = f"{len(self.report)} of {len(groups)} shapes are in {self.report.path}"
             raise KeyboardInterrupt(f"stopped: {kept}; the same command goes on with the others") from None
         return verdicts
 
-    def _of_one(self, group: tuple[RunSpec, ...], number: str) -> Verdict:
+    def _examine(self, group: tuple[RunSpec, ...], number: str) -> Verdict:
         run, compiler = group[0], None if self.on_host else self.topology
         name = f"{number} {run.family.value} {run.cell.size}, batch {run.optim.global_batch}"
         new: list[Compiled] = []
@@ -54,17 +54,17 @@ class Examination:
                 return earlier
             said = f"{name}: compiling {setting}"
             say(f"{said} (after {duration(time.monotonic() - self.start)})")
-            with _clock(said):
+            with _elapsed_time(said):
                 new.append(compile_run(setting.of(run), compiler, self.time_limit))
             return new[-1]
 
         verdict = examine(group, self.topology, compiled, self.on_host, self.quick)
-        say(f"{name}: {_found(verdict, self.topology, new)}")
+        say(f"{name}: {_result(verdict, self.topology, new)}")
         return verdict
 
 
-def _found(verdict: Verdict, topology: Topology, new: Sequence[Compiled]) -> str:
-    """What is known of a shape now, and where from."""
+def _result(verdict: Verdict, topology: Topology, new: Sequence[Compiled]) -> str:
+    """Whether the shape fits, how that is known, and the remedy if it does not fit."""
     state = {True: "fits", False: "does not fit", None: verdict.planned.failed or "compiles"}[verdict.fits]
     seconds = sum(answer.compile_seconds for answer in new)
     source = f"{len(new)} compiled in {duration(seconds)}" if new else f"read from {REPORT_FILE}"
@@ -78,8 +78,8 @@ def say(text: str) -> None:
 
 
 @contextmanager
-def _clock(text: str) -> Iterator[None]:
-    """Shows on a terminal how long this has taken, while it goes on."""
+def _elapsed_time(text: str) -> Iterator[None]:
+    """Shows the elapsed time on a terminal while the body runs."""
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 

@@ -1,4 +1,4 @@
-"""`preflight.json`: what is known of each shape, written as soon as it is known and read by the next preflight."""
+"""`preflight.json`: the verdict on each shape, written as soon as it is known and reused by the next preflight."""
 
 import hashlib
 import importlib.metadata
@@ -20,17 +20,17 @@ SCHEMA_VERSION = 1
 
 
 class Report:
-    """The report of one preflight. What an earlier one has compiled for the same shapes is kept.
+    """The report of one preflight, which keeps what an earlier preflight has compiled for the same shapes.
 
     Attributes:
         path: the file.
     """
 
     def __init__(self, directory: str, topology: Topology, on_host: bool, runs: Iterable[RunSpec]) -> None:
-        """Reads the report that is there, if it is of this slice and of these versions.
+        """Reads an existing report if it is of the same slice and versions.
 
         Args:
-            runs: one of each shape that is asked for, in their order.
+            runs: one run of each shape, in order.
 
         Raises:
             ValueError: the file is not the report of a preflight.
@@ -43,18 +43,18 @@ class Report:
             "versions": {"mdm-jax": __version__, **{name: _version(name) for name in ("jax", "jaxlib", "libtpu")}},
             "limit_bytes": None if on_host else topology.chip.hbm_bytes,
         }
-        self._shapes: dict[str, dict[str, Any] | None] = dict.fromkeys(map(_name, runs))
+        self._shapes: dict[str, dict[str, Any] | None] = dict.fromkeys(map(_shape_hash, runs))
         self._answers: dict[str, dict[Setting, Compiled]] = {}
         if is_file(self.path):
             self._read(self.path.read_text())
 
     def __len__(self) -> int:
-        """How many of the shapes are in the file."""
+        """The number of shapes in the file."""
         return sum(shape is not None for shape in self._shapes.values())
 
     def answer(self, run: RunSpec, setting: Setting) -> Compiled | None:
-        """What an earlier preflight has compiled for the run's shape in this setting; None where it has not."""
-        return self._answers.get(_name(run), {}).get(setting)
+        """An earlier preflight's result for the run's shape in this setting; None if there is none."""
+        return self._answers.get(_shape_hash(run), {}).get(setting)
 
     def add(self, verdict: Verdict) -> None:
         """Writes the report with the verdict on one more shape.
@@ -62,7 +62,7 @@ class Report:
         Raises:
             OSError: the folder is not writable or the disk is full.
         """
-        name = _name(verdict.runs[0])
+        name = _shape_hash(verdict.runs[0])
         self._shapes[name] = {"shape": name, **_entry(verdict, self._topology)}
         tree = self._head | {"shapes": [shape for shape in self._shapes.values() if shape]}
         write_atomic(self.path, json.dumps(tree, indent=1) + "\n")
@@ -75,19 +75,19 @@ class Report:
             for shape in tree["shapes"]:
                 if shape["shape"] in self._shapes:
                     self._shapes[shape["shape"]] = shape
-                    answers = [build(Compiled, _without_roofline(answer)) for answer in shape["tried"]]
+                    answers = [_compiled(answer) for answer in shape["tried"]]
                     self._answers[shape["shape"]] = {one.setting: one for one in answers if not one.failed}
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{self.path}: not the report of a preflight ({error}): delete it") from None
 
 
-def _name(run: RunSpec) -> str:
-    """SHA-256 (hex) of what the run's program is compiled from, whatever the setting."""
+def _shape_hash(run: RunSpec) -> str:
+    """SHA-256 (hex) of what the run's program is compiled from, except the setting."""
     return hashlib.sha256(to_json(Setting(Remat.NONE, 1).of(program_of(run))).encode()).hexdigest()
 
 
 def _version(package: str) -> str | None:
-    """The package's version, None where it is not installed."""
+    """The package's version; None if it is not installed."""
     with suppress(importlib.metadata.PackageNotFoundError):
         return importlib.metadata.version(package)
     return None
@@ -121,5 +121,6 @@ def _entry(verdict: Verdict, topology: Topology) -> dict[str, Any]:
     }
 
 
-def _without_roofline(answer: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in answer.items() if name != "roofline"}
+def _compiled(answer: Mapping[str, Any]) -> Compiled:
+    """The reverse of `_entry`, for one setting."""
+    return build(Compiled, {name: value for name, value in answer.items() if name != "roofline"})

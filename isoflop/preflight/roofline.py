@@ -1,10 +1,10 @@
-"""A step's roofline: the least time that compute, memory and interconnect each need, and the one that binds.
+"""A step's roofline: the least time that compute, memory and interconnect each need. The longest binds.
 
-Compute is `exact` FLOPs (counting.py) and what the remat policy computes again, at the chip's peak. XLA's own counts
-take a loop's body once and cannot be used. Interconnect is what the compiled program's collectives send. Memory traffic
-is estimated from below: the optimiser reads and writes the state once; in every pass over a layer its gathered weights
-are read and the inputs and outputs of its matrix products are read and written once; so are the logits. Nothing says
-that a real step overlaps the three: the longest is a bound, not a forecast.
+Compute is `exact` FLOPs (counting.py) plus what the remat policy computes again, at the chip's peak. XLA's own counts
+are not used, because they count a loop's body once. Interconnect is what the compiled program's collectives send.
+Memory traffic is estimated from below. The optimiser reads and writes the state once. Every pass over a layer reads the
+gathered weights once, and reads and writes the inputs and outputs of the matrix products once. The logits are read and
+written once, too. A real step may not overlap the three, so the longest is a lower bound, not a forecast.
 """
 
 from dataclasses import dataclass
@@ -13,20 +13,20 @@ from isoflop.preflight.topology import Chip
 from mdm_jax.counting import count_parameters, forward_flops, scored_positions
 from mdm_jax.spec import ComputeDtype, Remat, RunSpec
 
-STATE_READS_AND_WRITES = 7 * 4
-"""Bytes a parameter and step: AdamW reads weight, gradient and two moments, and writes three of them, in float32."""
+STATE_TRAFFIC = 7 * 4
+"""Bytes a parameter in one step: AdamW reads weight, gradient and two moments, and writes three, in float32."""
 FLOAT32_BYTES = 4
 
 
 @dataclass(frozen=True)
 class Roofline:
-    """Seconds a step that each resource needs at its peak, on every device alike."""
+    """Seconds that one step needs of each resource at its peak. All devices are alike."""
 
     compute: float
     memory: float
     interconnect: float
     useful_seconds: float
-    """`exact` FLOPs of one device at its peak, nothing computed twice."""
+    """Seconds of one device's `exact` FLOPs at its peak, without recomputation."""
 
     @property
     def seconds(self) -> float:
@@ -49,7 +49,7 @@ def roofline(spec: RunSpec, chip: Chip, sent_bytes: float) -> Roofline:
     """The roofline of the run's step on its mesh of these chips.
 
     Args:
-        sent_bytes: by each device over the interconnect in one step.
+        sent_bytes: bytes that each device sends over the interconnect in one step.
     """
     devices = spec.hardware.mesh_data * spec.hardware.mesh_model
     flops = 3 * forward_flops(spec.model, spec.objective, spec.optim.global_batch, spec.data.seq_len)
@@ -66,7 +66,7 @@ def recomputed_flops(spec: RunSpec) -> int:
     batch, length = spec.optim.global_batch, spec.data.seq_len
     head = 2 * spec.model.d_model * spec.model.vocab_size * scored_positions(spec.objective, batch, length)
     trunk = forward_flops(spec.model, spec.objective, batch, length) - head
-    products = 2 * (count_parameters(spec.model).non_embedding) * batch * length
+    products = 2 * count_parameters(spec.model).non_embedding * batch * length
     return {Remat.NONE: 0, Remat.DOTS: max(0, trunk - products), Remat.FULL: trunk}[spec.hardware.remat]
 
 
@@ -77,10 +77,10 @@ def memory_bytes(spec: RunSpec) -> float:
     data, model = hardware.mesh_data, hardware.mesh_model
     width = 2 if m.compute_dtype is ComputeDtype.BFLOAT16 else FLOAT32_BYTES
     passes = 3 if hardware.remat is Remat.FULL else 2
-    state = count.total * STATE_READS_AND_WRITES / (data * model)
+    state = count.total * STATE_TRAFFIC / (data * model)
     gathered = count.total / model * width * hardware.microbatches * (passes + 1)
     tokens = spec.optim.global_batch * spec.data.seq_len / data
-    a_token = m.n_layers * (4 * m.d_model + (7 * m.d_model + 4 * m.d_ffn) / model) * width * 2 * (passes + 1)
+    bytes_per_token = m.n_layers * (4 * m.d_model + (7 * m.d_model + 4 * m.d_ffn) / model) * width * 2 * (passes + 1)
     scored = scored_positions(spec.objective, spec.optim.global_batch, spec.data.seq_len) / data
     logits = scored * m.vocab_size / model * (2 * FLOAT32_BYTES + 2 * width)
-    return state + gathered + tokens * a_token + logits
+    return state + gathered + tokens * bytes_per_token + logits

@@ -1,7 +1,7 @@
-"""Which settings fit: the largest microbatch under each rematerialisation policy, with few compilations.
+"""The settings that fit: the fewest microbatches under each rematerialisation policy, found with few compilations.
 
 More microbatches need less memory, and so does more recomputation. So the fewest microbatches that fit are found by
-halving, and a policy that recomputes more is tried only with fewer microbatches than the policy before it.
+bisection. A policy that recomputes more is tried only with fewer microbatches than the policy before it.
 """
 
 import bisect
@@ -21,10 +21,10 @@ def microbatch_choices(run: RunSpec) -> tuple[int, ...]:
 
 
 def search(run: RunSpec, compiled: Callable[[Setting], Compiled], limit_bytes: float) -> list[Compiled]:
-    """The settings that fit with the fewest microbatches, one a policy, cheapest policy first; none where none fits.
+    """Each policy's setting with the fewest microbatches that fits, the cheapest policy first.
 
     Args:
-        compiled: the compiler's answer for a setting; asked once for each.
+        compiled: gives the compiler's answer for a setting; called once for each.
     """
     found: list[Compiled] = []
     ask, choices = functools.cache(compiled), microbatch_choices(run)
@@ -40,7 +40,7 @@ def search(run: RunSpec, compiled: Callable[[Setting], Compiled], limit_bytes: f
 
 
 def nearest(planned: Setting, fitting: Iterable[Compiled]) -> Compiled | None:
-    """The setting that fits and changes least: fewest steps of policy and doublings of microbatches."""
+    """The fitting setting with the fewest changes: steps of policy, and doublings or halvings of microbatches."""
 
     def steps(answer: Compiled) -> int:
         apart = CHEAPEST_FIRST.index(answer.setting.remat) - CHEAPEST_FIRST.index(planned.remat)

@@ -1,4 +1,4 @@
-"""The printed preflight: a row for each shape as planned, then for its shortest roofline, and how to read them."""
+"""The printed preflight: tables of the planned and of the best settings, their collectives, and how to read them."""
 
 from collections.abc import Sequence
 
@@ -13,9 +13,9 @@ HEADER = ("family", "size", "N", "batch", "L", "mesh", "remat", "microbatch", "H
 HEADER += ("sent GB", "compile s", "step ms", "bound by", "MFU")
 NOT_A_FORECAST = """\
 HBM: arguments + temporaries + outputs - aliased of one device, {whose}.
-microbatch: rows on one device at a time. sent: by one device over the interconnect in one step, from the compiled
-program, every loop counted as often as it runs. step and MFU: the roofline, a bound and not a forecast: the longest of
-compute at peak (with what is computed again), memory traffic (estimated from below) and interconnect.\
+microbatch: rows on one device at a time. sent: bytes from one device over the interconnect in one step, read from the
+compiled program; a loop counts as often as it runs. step and MFU: the roofline, a bound and not a forecast. It is the
+longest of compute at peak (recomputation included), memory traffic (estimated from below) and interconnect.\
 """
 COLLECTIVES = ("family", "size", "collective", "times a step", "sent GB")
 

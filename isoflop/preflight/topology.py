@@ -1,9 +1,8 @@
 """TPU slices by name: chips, memory that a program may use, and the peaks of compute, memory and interconnect.
 
-Compute and bandwidths are those of Google's documentation of each generation (docs.cloud.google.com/tpu/docs/v4, v5e,
-v5p, v6e: "key specifications"); interconnect there is the sum over a chip's links, both ways, of which a chip sends
-half. Usable memory is what libtpu 0.0.42 itself grants a program before it refuses it; the rest of the chip's memory is
-the runtime's.
+Compute and bandwidths are from Google's documentation of each generation (docs.cloud.google.com/tpu/docs/v4, v5e, v5p,
+v6e: "key specifications"). Its interconnect bandwidth adds both directions of all links of a chip; a chip sends half of
+that. Usable memory is the most that libtpu 0.0.42 allows a program; the runtime uses the rest.
 """
 
 import math
@@ -21,14 +20,14 @@ class Chip:
 
     name: str
     hbm_bytes: float
-    """Usable by a program."""
+    """Memory that a program may use."""
     hbm_bytes_per_second: float
     ici_bytes_per_second: float
-    """Sent over all links together."""
+    """Bytes that a chip sends over all its links together."""
     shapes: tuple[str, ...]
     """The shapes of its slices, smallest first."""
     config: str = ""
-    """The compiler's name of the chip with its cores joined, where that is not its default."""
+    """The compiler's name of the chip with its cores joined, if that is not its default."""
 
     @property
     def flops_per_second(self) -> float:
@@ -51,7 +50,7 @@ CHIPS = {
 
 @dataclass(frozen=True)
 class Topology:
-    """A slice: so many chips of one generation in a box, each device of the mesh one chip."""
+    """A slice: a box of chips of one generation. Each chip is a device of the mesh."""
 
     chip: Chip
     shape: str
@@ -66,14 +65,14 @@ class Topology:
 
     @property
     def compiler_options(self) -> dict[str, object]:
-        """What the TPU compiler has to be told beside the name."""
+        """Options that the TPU compiler needs in addition to the name."""
         options: dict[str, object] = {"chip_config_name": self.chip.config} if self.chip.config else {}
         return options | ({"chips_per_host_bounds": [1, 1, 1]} if self.devices == 1 else {})
 
     def larger(self) -> "Topology | None":
         """The next larger slice of the same chip."""
-        at = self.chip.shapes.index(self.shape)
-        return Topology(self.chip, self.chip.shapes[at + 1]) if at + 1 < len(self.chip.shapes) else None
+        following = self.chip.shapes.index(self.shape) + 1
+        return Topology(self.chip, self.chip.shapes[following]) if following < len(self.chip.shapes) else None
 
 
 def find_topology(name: str) -> Topology:

@@ -14,22 +14,22 @@ GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """One shape of the plan: the runs that have it, what was compiled for it, and what follows."""
+    """One shape of the plan: its runs, the settings that were compiled, and those that fit."""
 
     runs: tuple[RunSpec, ...]
-    """The runs of this shape, in the plan's order, on the mesh that was asked for."""
+    """The runs of this shape, in the plan's order, on the mesh that is examined."""
     planned: Compiled
     tried: tuple[Compiled, ...]
     limit_bytes: float | None
-    """The memory of one device; None where the TPU's compiler was not asked."""
+    """Memory of one device; None without the TPU's compiler."""
     best: Compiled | None = None
-    """The setting that fits and has the shortest roofline."""
+    """The fitting setting with the shortest roofline."""
     nearest: Compiled | None = None
-    """The setting that fits and changes least of the plan's."""
+    """The fitting setting with the fewest changes to the planned one."""
 
     @property
     def fits(self) -> bool | None:
-        """Whether the planned setting fits; None where nobody knows."""
+        """Whether the planned setting fits; None if unknown."""
         if self.planned.failed or self.limit_bytes is None:
             return None
         return self.planned.fits(self.limit_bytes)
@@ -42,13 +42,13 @@ def examine(
     on_host: bool = False,
     quick: bool = False,
 ) -> Verdict:
-    """The verdict on a shape: its planned setting is compiled first, then those that a search asks for.
+    """The verdict on a shape. Its planned setting is compiled first, then the settings of a search.
 
     Args:
         runs: all runs of the shape.
-        compile_setting: the compiler; asked once for each setting.
-        on_host: the compiler is that of this host, whose memory is not the TPU's: nothing is searched or refused.
-        quick: searches for nothing.
+        compile_setting: compiles a setting; called once for each.
+        on_host: the compiler is this host's, whose memory is not the TPU's. So nothing is searched or refused.
+        quick: does not search.
     """
     run, limit = runs[0], topology.chip.hbm_bytes
     tried: dict[Setting, Compiled] = {}

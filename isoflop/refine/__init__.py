@@ -1,1 +1,1 @@
-"""Refinement: which runs would tell most next; `python -m isoflop.refine DIR`."""
+"""Refinement: proposes the next runs of a sweep; `python -m isoflop.refine DIR`."""

@@ -1,11 +1,11 @@
-"""Refinement: reads the results of a sweep and proposes the runs that would tell most.
+"""Refinement: reads the results of a sweep and proposes the most informative further runs.
 
     python -m isoflop.refine runs/quickstart
     python -m isoflop.refine runs/quickstart --budget-flops 1e13 --accept
 
-In this order: a budget where the two families reach no common loss, sizes or seeds where a budget has no usable
-minimum, a run that diverged, runs that narrow the gap's interval for the fewest FLOPs, and one where an optimal size is
-known least. Only --accept writes, and it only appends to DIR/plan.jsonl.
+Proposals come in this order: a new budget if the two families reach no common loss; sizes or seeds for a budget without
+a usable minimum; a retry of a run that diverged; runs that narrow the gap's interval for the fewest FLOPs; a run where
+the optimal size is least certain. Only --accept writes, and it only appends to DIR/plan.jsonl.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from isoflop.cost import Machine, find_machine
+from isoflop.cost import Machine, machine_of
 from isoflop.measured import measured_machine
 from isoflop.planfile import PLAN_FILE, read_plan, write_plan
 from isoflop.refine.evidence import CURVES, Evidence, read_evidence
@@ -41,20 +41,17 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("directory", metavar="DIR", help="a sweep with plan.jsonl and results")
     add("--accept", action="store_true", help="append the proposed runs to the plan; without it nothing is written")
-    add("--budget-flops", type=float, default=math.inf, metavar="C", help="FLOPs of all proposals, as the plan counts")
-    add("--max-runs", type=int, default=MOST_RUNS, metavar="N", help="runs of all proposals (%(default)s)")
-    add("--loss", type=float, metavar="NATS", help="where the gap is read (the middle of what both families reached)")
-    add("--curve", choices=CURVES, default=CURVES[0], help="of loss in log N (%(default)s)")
+    add("--budget-flops", type=float, default=math.inf, metavar="C", help="most FLOPs of all proposed runs together")
+    add("--max-runs", type=int, default=MOST_RUNS, metavar="N", help="most runs of all together (%(default)s)")
+    add("--loss", type=float, metavar="NATS", help="loss at which the gap is read (middle of the common losses)")
+    add("--curve", choices=CURVES, default=CURVES[0], help="fitted to the loss in log N (%(default)s)")
     add("--where", action="append", default=[], metavar="COLUMN=VALUE", help="only these runs, such as group=exact")
-    add(
-        "--hardware",
-        metavar="KIND:N",
-        help=f"what is estimated for: {', '.join(DEVICES)} (as the sweep's runs measured)",
-    )
-    add("--mfu", type=float, metavar="X", help="share of its peak that the hardware reaches")
+    kinds = f"machine of the estimates: {', '.join(DEVICES)}, here (default: measured from the sweep's runs)"
+    add("--hardware", metavar="KIND:N", help=kinds)
+    add("--mfu", type=float, metavar="X", help="share of the peak that training reaches")
     add("--price", type=float, metavar="$", help="dollars a device-hour")
-    add("--flops-per-second", type=float, metavar="F", help="or the speed itself")
-    add("--run-overhead", type=float, metavar="S", help="seconds a run beside its steps")
+    add("--flops-per-second", type=float, metavar="F", help="FLOP/s, in place of --hardware")
+    add("--run-overhead", type=float, metavar="S", help="fixed seconds a run: start, imports, compilation")
     add("--json", action="store_true", help="everything as JSON in place of text")
     return parser
 
@@ -77,21 +74,11 @@ def _refine(options: argparse.Namespace) -> int:
 
 
 def _machine(options: argparse.Namespace, evidence: Evidence) -> tuple[Machine, str]:
-    """What times and money are estimated for, and how that is known."""
-    speed, overhead = options.flops_per_second, options.run_overhead
-    if options.hardware is not None:
-        require(
-            speed is None, "--flops-per-second", speed, "left out with --hardware, whose speed is its peak times --mfu"
-        )
-        machine = find_machine(options.hardware, options.mfu, options.price, overhead)
-        return machine, machine.stated
-    require(options.mfu is None, "--mfu", options.mfu, "given with --hardware")
-    given = {"peak_flops_per_second": speed, "price_per_hour": options.price, "run_overhead_seconds": overhead}
-    asked = {name: value for name, value in given.items() if value is not None}
+    """The machine that times and money are estimated for, and its description."""
     measured = measured_machine(evidence.timed)
-    machine = (measured or Machine()).given(**asked)
-    if measured is None or speed is not None:
-        return machine, machine.stated
+    machine = machine_of(options, measured or Machine())
+    if measured is None or options.hardware is not None or options.flops_per_second is not None:
+        return machine, machine.description
     fixed, step = f"{machine.run_overhead_seconds:.2g} s a run", f"{1000 * machine.step_seconds:.2g} ms a step"
     at = f"{machine.peak_flops_per_second:.3g} FLOP/s, {fixed} and {step}"
     return (
@@ -101,7 +88,7 @@ def _machine(options: argparse.Namespace, evidence: Evidence) -> tuple[Machine, 
 
 
 def _accept(directory: str | os.PathLike[str], runs: Sequence[RunSpec]) -> int:
-    """Appends the runs to the plan; how many it did not have."""
+    """Appends the runs to the plan. Returns the number of runs that the plan did not have."""
     planned = read_plan(directory)
     return len(write_plan(directory, (*planned, *runs)).runs) - len(planned)
 
@@ -142,7 +129,7 @@ def _text(directory: str, found: Refinement, machine: Machine, stated: str, adde
 
 
 def _tree(found: Refinement, machine: Machine, stated: str, added: int | None) -> dict[str, Any]:
-    """Everything that is printed, as plain types."""
+    """Everything that is printed, as JSON types."""
 
     def number(value: float) -> float | None:
         return value if math.isfinite(value) else None

@@ -1,9 +1,9 @@
-"""The budget that a sweep lacks where its families reach no common loss, or hardly one: a gap is read at equal loss."""
+"""Proposes a budget if the families reach no common loss, or hardly any. A gap is read at equal loss."""
 
 import math
 from collections.abc import Iterator, Mapping
 
-from isoflop.place.sizes import choose_sizes, rounded
+from isoflop.place.sizes import choose_sizes, two_digits
 from isoflop.refine.evidence import Evidence
 from isoflop.refine.further_run import FurtherRuns
 from isoflop.refine.missing_minima import WINDOW
@@ -14,34 +14,34 @@ from isoflop.wording import short_number
 from mdm_jax.spec import Family
 
 FARTHEST = 100.0
-"""A law is followed beyond its budgets by at most this factor in compute: a first step where more is needed."""
+"""A law is extrapolated beyond its budgets by at most this factor in compute."""
 FEWEST_INSIDE = 2
-"""Minima of each family inside the other's losses; with fewer the gap rests on an end of one of them."""
+"""Minima of each family inside the other's losses. With fewer, the gap rests on the end of a family's range."""
 
 
 def common_losses(evidence: Evidence, further: FurtherRuns) -> Iterator[Proposal]:
-    """One more budget where the families reach no common loss, or hardly one: the cheaper of the two ways."""
+    """If there are too few common losses, a new budget of the family that reaches more of them for fewer FLOPs."""
     if any(family not in evidence.laws for family in (Family.ARM, Family.MDM)):
         return
     losses = {family: _losses(evidence, further, family) for family in (Family.ARM, Family.MDM)}
-    spans = {family: (min(own), max(own)) for family, own in losses.items()}
-    low = max(span[0] for span in spans.values())
-    high = min(span[1] for span in spans.values())
+    ranges = {family: (min(own), max(own)) for family, own in losses.items()}
+    low = max(lowest for lowest, _ in ranges.values())
+    high = min(highest for _, highest in ranges.values())
     inside = {family: sum(low <= loss <= high for loss in own) for family, own in losses.items()}
     if min(inside.values()) >= FEWEST_INSIDE:
         return
-    said = f"{inside[Family.ARM]} ARM and {inside[Family.MDM]} MDM minima lie in the losses that both reached"
+    finding = f"{inside[Family.ARM]} ARM and {inside[Family.MDM]} MDM minima lie in the losses that both reached"
     if low >= high:
-        said = "the families' loss ranges do not overlap, so that no gap can be read"
-    arm, mdm = (f"{span[0]:.4g} to {span[1]:.4g}" for span in (spans[Family.ARM], spans[Family.MDM]))
-    why = f"{said} (ARM {arm}, MDM {mdm})"
+        finding = "the families' loss ranges do not overlap, so that no gap can be read"
+    arm, mdm = ("{:.4g} to {:.4g}".format(*ranges[family]) for family in (Family.ARM, Family.MDM))
+    why = f"{finding} (ARM {arm}, MDM {mdm})"
     pairs = ((Family.ARM, Family.MDM), (Family.MDM, Family.ARM))
-    ways = [way for family, other in pairs if (way := _new_curve(evidence, further, family, other, spans, why))]
+    ways = [way for family, other in pairs if (way := _new_curve(evidence, further, family, other, ranges, why))]
     yield from sorted(ways, key=lambda way: way.flops)[:1]
 
 
 def _losses(evidence: Evidence, further: FurtherRuns, family: Family) -> list[float]:
-    """The best loss at each of a family's planned budgets: measured, or by its law where there is no minimum yet."""
+    """The lowest loss at each of a family's planned budgets: measured, or by its law if there is no minimum yet."""
     measured = {f"{m.budget:.6g}": m.loss for m in evidence.usable_minima(family)}
     law = evidence.laws[family].loss
     expected = {f"{budget:.6g}": law(budget) for budget in further.budgets(family)}
@@ -53,19 +53,19 @@ def _new_curve(
     further: FurtherRuns,
     family: Family,
     other: Family,
-    spans: Mapping[Family, tuple[float, float]],
+    ranges: Mapping[Family, tuple[float, float]],
     why: str,
 ) -> Proposal | None:
-    """A budget at which the family is expected in the middle of the losses that only the other family has reached."""
-    (low, high), (its_low, its_high) = spans[family], spans[other]
-    gap = (max(high, its_low), its_high) if its_high > high else (its_low, min(low, its_high))
-    if gap[0] >= gap[1]:
+    """A budget at which the family should reach the middle of the losses that only the other family has reached."""
+    (low, high), (other_low, other_high) = ranges[family], ranges[other]
+    missing = (max(high, other_low), other_high) if other_high > high else (other_low, min(low, other_high))
+    if missing[0] >= missing[1]:
         return None
-    loss, law = math.sqrt(gap[0] * gap[1]), evidence.laws[family]
+    loss, law = math.sqrt(missing[0] * missing[1]), evidence.laws[family]
     if not law.loss.exponent < 0:
         return None
     low_budget, high_budget = law.flops[0] / FARTHEST, law.flops[1] * FARTHEST
-    budget = rounded(min(max(law.loss.inverse(loss), low_budget), high_budget))
+    budget = two_digits(min(max(law.loss.inverse(loss), low_budget), high_budget))
     if further.planned(family, budget):
         return None
     ladder = rungs([run for run in evidence.plan if run.family is family])

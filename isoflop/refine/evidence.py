@@ -1,12 +1,12 @@
-"""Evidence: what a sweep's results say so far, as minima, laws, the gap at one loss, and the state of each run.
+"""Evidence: the results of a sweep so far, as minima, laws, the gap at one loss, and the state of each run.
 
-This is the one file of the planner that uses the analysis, which is loaded when evidence is read.
+No other file of the planner uses the analysis. It is loaded only when evidence is read.
 """
 
 import math
 import os
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from mdm_jax.spec.validation import require
 if TYPE_CHECKING:
     from analysis.minima.information import Knowledge
 else:
-    Knowledge = Any  # the analysis is loaded when evidence is read
+    Knowledge = Any
 
 OK, EDGE, NO_MINIMUM, TOO_FEW = "ok", "edge", "no_minimum", "too_few"
 CURVES = ("quadratic", "cubic")
@@ -28,22 +28,22 @@ FINAL = (Status.OK, Status.DIVERGED, Status.FAILED)
 
 @dataclass(frozen=True)
 class Minimum:
-    """One budget of one family, as its runs tell it."""
+    """The minimum of one budget of one family, fitted to its runs."""
 
     family: Family
     budget: float
     status: str
     reason: str
     runs: int
-    """Usable ones."""
+    """The number of usable runs."""
     n_sizes: int
     n_low: float
-    """Smallest size with a result, non-embedding parameters."""
+    """Non-embedding parameters of the smallest size with a result."""
     n_high: float
     n_opt: float
-    """nan where there is none; beyond the sizes, the parabola's guess."""
+    """nan if there is none. Outside the sizes it is an extrapolation of the parabola."""
     n_best: float
-    """Size of the lowest loss."""
+    """The size with the lowest loss."""
     loss: float
 
 
@@ -54,50 +54,50 @@ class Evidence:
     plan: tuple[RunSpec, ...]
     """The runs of the chosen group."""
     usable: tuple[RunSpec, ...]
-    """Those whose results are fitted."""
+    """Runs whose results are fitted."""
     unfinished: tuple[RunSpec, ...]
-    """Those without a result yet."""
+    """Runs without a result yet."""
     diverged: tuple[RunSpec, ...]
     failed: tuple[RunSpec, ...]
     timed: tuple[tuple[RunSpec, float], ...]
-    """Those that measured their wall seconds."""
+    """Runs with their measured wall seconds."""
     convention: FlopConvention
     """The convention of the budgets, and of the gap."""
     minima: tuple[Minimum, ...]
     laws: Mapping[Family, FamilyPrior]
-    """Through the usable minima, of families with two or more."""
+    """Fitted to the usable minima, for families with at least two."""
     loss: float
-    """Nats per token at which the gap is read; nan where there is none."""
+    """Nats per token at which the gap is read; nan without a gap."""
     ratio: float
     """The gap there."""
     interval: tuple[float, float]
-    """Its 95% bootstrap interval, as a report of these runs prints it; nan where nothing tells the noise."""
+    """The gap's 95% bootstrap interval, as a report of these runs prints it; nan if the noise is unknown."""
     knowledge: Knowledge
 
     def gap_factor(self, known: Knowledge) -> float:
-        """Half width of the gap's interval, as a factor, once `known` is known.
+        """Half width of the gap's interval, as a factor, after the runs that `known` includes.
 
-        The interval of the runs so far is bootstrapped; what further runs take off it is linearised.
+        The interval of the present runs is bootstrapped. The effect of further runs is linearised.
         """
-        now = math.log(self.knowledge.gap_factor())
+        linear = math.log(self.knowledge.gap_factor())
         drawn = math.log(self.interval[1] / self.interval[0]) / 2 if self.interval[0] > 0 else math.nan
-        scale = drawn / now if math.isfinite(drawn) and now > 0 else 1.0
+        scale = drawn / linear if math.isfinite(drawn) and linear > 0 else 1.0
         return math.exp(scale * math.log(known.gap_factor()))
 
     def usable_minima(self, family: Family) -> list[Minimum]:
-        """Those that enter laws and the gap, by rising budget."""
+        """Minima that laws and the gap use, by rising budget."""
         return [m for m in self.minima if m.family is family and m.status == OK]
 
 
 def read_evidence(
     directory: str | os.PathLike[str], where: Sequence[str] = (), curve: str = "quadratic", loss: float | None = None
 ) -> Evidence:
-    """What a sweep's directory says.
+    """The evidence in a sweep's directory.
 
     Args:
-        directory: with `plan.jsonl` and `runs/`.
+        directory: the sweep's, with `plan.jsonl` and `runs/`.
         where: conditions COLUMN=VALUE on the run table, such as group=exact.
-        curve: of loss in log N.
+        curve: one of `CURVES`, fitted to the loss in log N.
         loss: nats per token at which the gap is read; by default the middle of what both families reached.
 
     Raises:
@@ -116,12 +116,12 @@ def read_evidence(
 
 
 def evidence_of(plan: Sequence[RunSpec], table: Any, curve: str = "quadratic", loss: float | None = None) -> Evidence:
-    """What a run table says of a plan.
+    """The evidence in a run table on a plan.
 
     Args:
-        plan: its runs; those that the table lacks are left out.
+        plan: the plan's runs. Runs that the table lacks are ignored.
         table: from `analysis.read_runs`.
-        curve: of loss in log N.
+        curve: one of `CURVES`, fitted to the loss in log N.
         loss: nats per token at which the gap is read; by default the middle of what both families reached.
 
     Raises:
@@ -138,18 +138,18 @@ def evidence_of(plan: Sequence[RunSpec], table: Any, curve: str = "quadratic", l
     fit = fit_isoflop(table, curve=curve)
     used = set(usable_runs(fit.runs)["run_id"])
 
-    def those(hold: Callable[[str, dict[str, Any]], bool]) -> tuple[RunSpec, ...]:
-        return tuple(planned[name] for name, row in rows.items() if hold(name, row))
+    def runs_with(*statuses: Status) -> tuple[RunSpec, ...]:
+        return tuple(planned[name] for name, row in rows.items() if row["status"] in statuses)
 
-    chosen = those(lambda name, row: True)
+    chosen = tuple(planned[name] for name in rows)
     convention = _convention(chosen)
-    known = knowledge(fit, _target(fit, convention, loss, middle_of_overlap), convention.value)
+    known = knowledge(fit, _loss_of_gap(fit, convention, loss, middle_of_overlap), convention.value)
     return Evidence(
         plan=chosen,
-        usable=those(lambda name, row: name in used),
-        unfinished=those(lambda name, row: row["status"] not in FINAL),
-        diverged=those(lambda name, row: row["status"] == Status.DIVERGED),
-        failed=those(lambda name, row: row["status"] == Status.FAILED),
+        usable=tuple(planned[name] for name in rows if name in used),
+        unfinished=tuple(planned[name] for name, row in rows.items() if row["status"] not in FINAL),
+        diverged=runs_with(Status.DIVERGED),
+        failed=runs_with(Status.FAILED),
         timed=tuple(
             (planned[name], float(row["wall_seconds"])) for name, row in rows.items() if row["wall_seconds"] > 0
         ),
@@ -164,7 +164,7 @@ def evidence_of(plan: Sequence[RunSpec], table: Any, curve: str = "quadratic", l
 
 
 def _interval(fit: Any, convention: str, loss: float) -> tuple[float, float]:
-    """The bootstrap interval of the gap at a loss (nats per token), by the method and the draws of every report."""
+    """The bootstrap interval of the gap at a loss (nats per token), with the method and draws of a report."""
     import numpy as np
 
     from analysis import bootstrap, compute_gap
@@ -177,14 +177,14 @@ def _interval(fit: Any, convention: str, loss: float) -> tuple[float, float]:
 
 
 def _convention(plan: Sequence[RunSpec]) -> FlopConvention:
-    """The convention of the budgets: there is one, because the fit refuses several."""
+    """The one convention of the budgets. The fit refuses several."""
     found = [run.cell.convention for run in plan if run.cell.budget is not None]
     require(bool(found), "plan", f"{len(plan)} runs", "of curves: none of these has a budget")
     return found[0]
 
 
-def _target(fit: Any, convention: FlopConvention, loss: float | None, middle: Any) -> float | None:
-    """The loss at which the gap is read, None where no two minima of each family enclose one."""
+def _loss_of_gap(fit: Any, convention: FlopConvention, loss: float | None, middle: Any) -> float | None:
+    """The loss at which the gap is read; None unless each family has two usable minima and the losses overlap."""
     sides = {family: fit.frontier(family, convention.value) for family in ("arm", "mdm") if family in fit.families}
     if len(sides) < 2 or min(len(side.loss) for side in sides.values()) < 2:
         require(loss is None, "--loss", loss, "left out: a gap needs two usable minima of each family")

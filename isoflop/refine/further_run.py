@@ -1,11 +1,11 @@
-"""A further run of a sweep, made as the runs were that the plan already has.
+"""Further runs of a sweep, made like the runs that the plan already has.
 
-The plan holds whole RunSpecs, so everything that a sweep decided once (corpus, optimiser, evaluation, hardware) is
+The plan holds whole RunSpecs, so everything that a sweep decides once (corpus, optimiser, evaluation, hardware) is
 copied from the nearest run of the same family. Learning rate, batch and warm-up depend on the size and the budget. They
-come from the recipe that the nearest run names. Where it names none that is known here, they are that run's own.
+come from the recipe that the nearest run names. If the recipe is unknown here, they are copied from that run.
 
-A run with a WSD schedule gets the cooldown's share and, where its size has a trunk, the trunk's warm-up. It is trained
-from its first step, whether or not there is a trunk to start from: its result is the same.
+A run with a WSD schedule gets the nearest run's share of cooldown, and the warm-up of its size's trunk if there is one.
+It is trained from its first step even if there is a trunk, because its result is the same.
 """
 
 import dataclasses
@@ -22,12 +22,12 @@ from mdm_jax.counting import count_parameters
 from mdm_jax.spec import Family, RunSpec, ScheduleKind
 
 SAME_BUDGET = 1e-5
-"""The difference of log budgets below which two are one: the analysis rounds budgets to six digits."""
+"""Budgets whose logs differ by less are equal: the analysis rounds budgets to six digits."""
 
 
 @dataclass(frozen=True)
-class Known:
-    """A planned run of a curve, with what nearness is judged by."""
+class CurveRun:
+    """A planned run of a curve, with the values that decide how near it is."""
 
     run: RunSpec
     log_budget: float
@@ -39,24 +39,24 @@ class FurtherRuns:
     """Makes runs that the plan does not have yet."""
 
     def __init__(self, plan: Sequence[RunSpec], usable: Sequence[RunSpec]) -> None:
-        """Reads the plan.
+        """Sorts the plan's runs by family.
 
         Args:
-            plan: its runs, of one group and FLOP convention; those without a budget belong to no curve.
-            usable: those with a result that is fitted: they are copied first.
+            plan: runs of one group and FLOP convention. Runs without a budget belong to no curve, and are ignored.
+            usable: its runs with a fitted result, which are copied before others.
         """
         done = {run.run_id for run in usable}
         self._planned = {run.run_id for run in plan}
-        self._known: dict[Family, list[Known]] = {family: [] for family in Family}
+        self._known: dict[Family, list[CurveRun]] = {family: [] for family in Family}
         for run in plan:
             if run.cell.budget is not None:
                 n = count_parameters(run.model).non_embedding
-                known = Known(run, math.log(run.cell.budget), math.log(n), run.run_id in done)
+                known = CurveRun(run, math.log(run.cell.budget), math.log(n), run.run_id in done)
                 self._known[run.family].append(known)
         self._one_batch = {family: _sets_batch(k.run for k in known) for family, known in self._known.items()}
 
     def budgets(self, family: Family) -> list[float]:
-        """FLOPs of each curve of a family that the plan has."""
+        """FLOPs of each planned curve of a family."""
         return list(dict.fromkeys(known.run.cell.budget or 0.0 for known in self._known[family]))
 
     def planned(self, family: Family, budget: float) -> list[RunSpec]:
@@ -64,7 +64,7 @@ class FurtherRuns:
         return [known.run for known in self._known[family] if abs(known.log_budget - math.log(budget)) < SAME_BUDGET]
 
     def make(self, family: Family, budget: float, size: Size, seed: int = 0) -> RunSpec | None:
-        """A run of this size and seed at this budget; None where the plan has it.
+        """A run of this size and seed at this budget; None if the plan has it.
 
         Raises:
             ValueError: the budget cannot be spent, or the plan has no run of the family; one line says why.
@@ -74,7 +74,7 @@ class FurtherRuns:
             made = _by_recipe(like, budget, size, like.optim.global_batch if self._one_batch[family] else 0)
         else:
             made = _copied(like, budget, size)
-        made = _finished(made, like, [known.run for known in self._known[family]])
+        made = _as_refinement(made, like, [known.run for known in self._known[family]])
         return None if made.run_id in self._planned else made
 
     def make_all(self, family: Family, budget: float, sizes: Sequence[Size], seed: int = 0) -> list[RunSpec]:
@@ -90,13 +90,13 @@ class FurtherRuns:
         return runs
 
     def _nearest(self, family: Family, budget: float, size: Size) -> RunSpec:
-        """The run to copy: one with a result if there is any, of the nearest budget, then of the nearest size."""
+        """The run to copy: with a usable result if possible, then of the nearest budget, then of the nearest size."""
         own = self._known[family]
         if not own:
-            raise ValueError(f"the plan has no run of the {family.value} to make another one like it")
+            raise ValueError(f"the plan has no {family.value} run that a further run could copy")
         log_budget, log_n = math.log(budget), math.log(non_embedding(size))
 
-        def distance(known: Known) -> tuple[bool, float, float]:
+        def distance(known: CurveRun) -> tuple[bool, float, float]:
             far = round(abs(known.log_budget - log_budget), 4)
             return not known.usable, far, abs(known.log_n - log_n)
 
@@ -104,18 +104,18 @@ class FurtherRuns:
 
 
 def _sets_batch(runs: Iterable[RunSpec]) -> bool:
-    """Whether the sweep set the batch of these runs, in place of their recipes."""
+    """Whether the sweep, and not the recipe, has set the batch of these runs."""
     return any(run.optim.global_batch != _choice(run).global_batch for run in runs if run.cell.recipe in RECIPES)
 
 
 def _choice(run: RunSpec) -> Choice:
-    """What its recipe decides for a planned run."""
+    """The choice of a planned run's recipe."""
     tokens = tokens_for(run, run.cell.budget or 0.0, run.cell.convention)
     return RECIPES[run.cell.recipe](RecipeInput(run.model, run.data.seq_len, tokens))
 
 
 def _by_recipe(like: RunSpec, budget: float, size: Size, batch: int) -> RunSpec:
-    """The planner's own cell, on the template of a planned run and with its multiple of the recipe's learning rate."""
+    """The planner's cell, with `like` as template and with its multiple of the recipe's learning rate."""
     cell = like.cell
     curve = CurveSpec(like.family, budget, (size.name,), group=cell.group)
     sweep = SweepSpec(own_sizes=(size,), convention=cell.convention, recipe=cell.recipe, global_batch=batch)
@@ -134,8 +134,8 @@ def _copied(like: RunSpec, budget: float, size: Size) -> RunSpec:
     return dataclasses.replace(sized, schedule=schedule)
 
 
-def _finished(made: RunSpec, like: RunSpec, trunk: Sequence[RunSpec]) -> RunSpec:
-    """The run marked as a refinement's, with the cooldown's share of the run that it is like."""
+def _as_refinement(made: RunSpec, like: RunSpec, trunk: Sequence[RunSpec]) -> RunSpec:
+    """The run marked as a refinement's. A WSD schedule gets the cooldown share of `like` and the trunk's warm-up."""
     schedule = made.schedule
     if schedule.kind is ScheduleKind.WSD:
         same = (run for run in trunk if run.model == made.model and run.optim == made.optim)

@@ -1,7 +1,7 @@
-"""Proposals for what a curve lacks: a minimum inside its sizes, or a run that diverged.
+"""Proposals for curves without a minimum inside their sizes, and for runs that diverged.
 
-A parabola's minimum beyond its runs is a guess, so a step beyond an edge is at most a factor of four. The law through
-the family's other budgets, where there is one, is the better guess.
+A parabola's minimum outside its sizes is a guess, so new sizes lie at most a factor of four beyond the edge. The law
+through the family's other budgets, if there is one, is the better guess.
 """
 
 import dataclasses
@@ -20,15 +20,15 @@ from mdm_jax.counting import count_parameters
 from mdm_jax.spec import RunSpec
 
 WINDOW = 4.0
-"""Sizes lie within this factor of the expected optimum, and a step beyond an edge is no longer."""
+"""New sizes lie within this factor of the expected optimum, and at most this factor beyond an edge."""
 MOST_BEYOND = 4
-"""Sizes proposed beyond an edge at once."""
-WIDE = 8.0
-"""The factor that sizes must span for noise to be what hides the minimum, where they show none."""
+"""Most sizes that are proposed beyond an edge at once."""
+WIDE_SPAN = 8.0
+"""If sizes span this factor and show no minimum, noise is assumed to hide it."""
 
 
 def repaired_minima(evidence: Evidence, further: FurtherRuns) -> Iterator[Proposal]:
-    """The sizes, or the seeds, that should give a minimum to each budget without a usable one."""
+    """Sizes or seeds for each budget without a usable minimum."""
     for minimum in (m for m in evidence.minima if m.status != OK):
         own = further.planned(minimum.family, minimum.budget)
         if not own:
@@ -37,21 +37,21 @@ def repaired_minima(evidence: Evidence, further: FurtherRuns) -> Iterator[Propos
         if made:
             spent = minimum.runs * minimum.budget
             expected, source = _expected(evidence, minimum)
-            effect = f"N* near {short_number(expected)} ({source}); its {spent:.2e} FLOPs, in no law now, come into use"
+            effect = f"N* near {short_number(expected)} ({source}); the laws can then use its {spent:.2e} FLOPs"
             sizes = f"sizes {short_number(minimum.n_low)} to {short_number(minimum.n_high)}"
             why = f"{minimum.status}: {minimum.reason} ({sizes})"
             yield Proposal(Kind.MINIMUM, tuple(made), why, effect, spent / flops_of(made))
 
 
 def _repair(evidence: Evidence, further: FurtherRuns, minimum: Minimum, own: Sequence[RunSpec]) -> list[RunSpec]:
-    """The runs to add to one curve; none where its unfinished runs are the missing ones already."""
+    """The runs to add to one curve; none if its unfinished runs are already the missing ones."""
     ladder = rungs([run for run in evidence.plan if run.family is minimum.family])
     planned = {size_of(run).name for run in own}
     budget = own[0].cell.budget or minimum.budget
     expected = _expected(evidence, minimum)[0]
     if minimum.status == EDGE:
         return _beyond_edge(evidence, further, minimum, ladder, own)
-    if minimum.status == NO_MINIMUM and minimum.n_high / minimum.n_low >= WIDE:
+    if minimum.status == NO_MINIMUM and minimum.n_high / minimum.n_low >= WIDE_SPAN:
         return _seeds(further, minimum, budget, own, expected)
     sizes = {name: non_embedding(size) for name, size in ladder.items()}
     if minimum.status == NO_MINIMUM:
@@ -66,15 +66,15 @@ def _repair(evidence: Evidence, further: FurtherRuns, minimum: Minimum, own: Seq
 
 
 def _expected(evidence: Evidence, minimum: Minimum) -> tuple[float, str]:
-    """The size expected to be the best, and what says so: the law of the other budgets, the curve or its best run."""
+    """The expected best size, and its source: the law of the other budgets, the curve, or its best run."""
     law = evidence.laws.get(minimum.family)
     middle = math.sqrt(minimum.n_low * minimum.n_high)
-    own_guess = minimum.n_opt, "the curve's own guess beyond its sizes"
-    guess, source = own_guess if math.isfinite(minimum.n_opt) else (minimum.n_best, "the best run")
+    extrapolated = minimum.n_opt, "extrapolated from the curve"
+    guess, source = extrapolated if math.isfinite(minimum.n_opt) else (minimum.n_best, "the best run")
     if law:
         guess, source = law.n_opt(minimum.budget), "by the law of the other budgets"
     if minimum.status == EDGE and (guess > middle) != (minimum.n_opt > middle):
-        guess, source = own_guess  # the law contradicts this budget's own runs
+        guess, source = extrapolated  # the law contradicts this budget's own runs
     inside = min(max(guess, minimum.n_low / WINDOW), minimum.n_high * WINDOW)
     return inside, source if inside == guess else f"at most a factor {WINDOW:g} beyond the sizes"
 
@@ -82,41 +82,44 @@ def _expected(evidence: Evidence, minimum: Minimum) -> tuple[float, str]:
 def _beyond_edge(
     evidence: Evidence, further: FurtherRuns, minimum: Minimum, ladder: dict[str, Size], own: Sequence[RunSpec]
 ) -> list[RunSpec]:
-    """Sizes beyond the edge, about as far apart as the curve's, until enough lie beyond the expected optimum."""
+    """Sizes beyond the edge, about as far apart as the curve's, until enough lie beyond the expected optimum.
+
+    Positions are log N, with the sign reversed if the optimum lies below the sizes.
+    """
     up = minimum.n_opt > math.sqrt(minimum.n_low * minimum.n_high)
     sign = 1.0 if up else -1.0
     edge = sign * math.log(minimum.n_high if up else minimum.n_low)
     step = 0.7 * math.log(minimum.n_high / minimum.n_low) / max(minimum.n_sizes - 1, 1)
     waiting = [sign * math.log(count_parameters(run.model).non_embedding) for run in own if run in evidence.unfinished]
-    far = sign * math.log(_expected(evidence, minimum)[0])
-    lacking = FEWEST_ON_A_SIDE - sum(place > max(edge, far) for place in waiting)
+    optimum = sign * math.log(_expected(evidence, minimum)[0])
+    lacking = FEWEST_ON_A_SIDE - sum(position > max(edge, optimum) for position in waiting)
     last, made = max([edge, *waiting]), []
     for size in ladder.values() if up else reversed(ladder.values()):
-        place = sign * math.log(non_embedding(size))
+        position = sign * math.log(non_embedding(size))
         if lacking <= 0 or len(made) == MOST_BEYOND:
             break
-        if place < last + min(max(step, math.log(1.15)), math.log(2)):
+        if position < last + min(max(step, math.log(1.15)), math.log(2)):
             continue
         runs = further.make_all(minimum.family, own[0].cell.budget or minimum.budget, [size])
         made += runs
         if runs:
-            last, lacking = place, lacking - (place > far)
+            last, lacking = position, lacking - (position > optimum)
     return made
 
 
 def _seeds(
     further: FurtherRuns, minimum: Minimum, budget: float, own: Sequence[RunSpec], expected: float
 ) -> list[RunSpec]:
-    """Runs of another seed at both ends and next to the expected optimum, for a curve that the scatter hides."""
+    """Runs of another seed at both ends and next to the expected optimum, for a minimum that noise hides."""
     sizes = {size.name: size for size in map(size_of, own)}
-    places = (minimum.n_low, min(max(expected, minimum.n_low), minimum.n_high), minimum.n_high)
-    names = [min(sizes, key=lambda name, n=n: abs(math.log(non_embedding(sizes[name]) / n))) for n in places]
+    targets = (minimum.n_low, min(max(expected, minimum.n_low), minimum.n_high), minimum.n_high)
+    names = [min(sizes, key=lambda name, n=n: abs(math.log(non_embedding(sizes[name]) / n))) for n in targets]
     seed = 1 + max(run.seed for run in own)
     return further.make_all(minimum.family, budget, [sizes[name] for name in dict.fromkeys(names)], seed)
 
 
 def retries(evidence: Evidence) -> Iterator[Proposal]:
-    """A proposal for each cell of which every run diverged: half of its lowest learning rate."""
+    """For each cell whose runs all diverged, a run at half of the lowest learning rate."""
     diverged = {(_cell(run), run.optim.lr_peak) for run in evidence.diverged}
     done = {_cell(run) for run in evidence.plan if (_cell(run), run.optim.lr_peak) not in diverged}
     for run in sorted(evidence.diverged, key=lambda run: run.optim.lr_peak):
@@ -127,7 +130,7 @@ def retries(evidence: Evidence) -> Iterator[Proposal]:
         cell = dataclasses.replace(run.cell, parent_run_id="", parent_steps=0, refined=True)
         again = dataclasses.replace(run, optim=slower, cell=cell)
         why = f"{run.run_id} diverged at a learning rate of {run.optim.lr_peak:.3g}"
-        effect = "fills its hole in the curve; the analysis takes the best rate of a cell"
+        effect = "fills the gap in its curve; the analysis takes the best rate of a cell"
         yield Proposal(Kind.RETRY, (again,), why, effect, 1 / flops_of([again]))
 
 

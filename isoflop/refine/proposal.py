@@ -1,4 +1,4 @@
-"""A proposal: runs that a sweep lacks, why, what they are expected to change; and the limits of a list of them."""
+"""A proposal: further runs, the reason, and the expected effect. Limits bound all proposals together."""
 
 import enum
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from mdm_jax.spec import Family, RunSpec
 
 
 class Kind(enum.StrEnum):
-    """What a proposal mends, the most urgent first: what is missing comes before what is wide."""
+    """What a proposal is for, the most urgent first: missing results come before wide intervals."""
 
     OVERLAP = "overlap"
     MINIMUM = "minimum"
@@ -28,7 +28,7 @@ TITLES = {
 
 
 def flops_of(runs: Sequence[RunSpec]) -> float:
-    """Training FLOPs of runs, as their plan counts them."""
+    """Training FLOPs of the runs, under their plan's convention."""
     return float(sum(train_flops(run, run.cell.convention) for run in runs))
 
 
@@ -41,9 +41,9 @@ class Proposal:
     why: str
     """The finding, with its number."""
     effect: str
-    """What is expected once they have run."""
+    """What the runs are expected to change."""
     value: float
-    """Within its kind: the larger, the more the sweep gains for a FLOP."""
+    """Gain for a FLOP, comparable within a kind."""
 
     @property
     def family(self) -> Family:
@@ -57,12 +57,12 @@ class Proposal:
 
     @property
     def flops(self) -> float:
-        """Training FLOPs of its runs, as the plan counts them."""
+        """Training FLOPs of its runs, under the plan's convention."""
         return flops_of(self.runs)
 
     @property
     def what(self) -> str:
-        """Its cells, for people: `arm at 1e+10 FLOPs: 1x16, 1x20 (seed 1)`."""
+        """Its cells: `arm at 1e+10 FLOPs: 1x16, 1x20 (seed 1)`."""
         cells = []
         for run in self.runs:
             rate = f", LR {run.optim.lr_peak:.3g}" if self.kind is Kind.RETRY else ""
@@ -80,11 +80,11 @@ class Limits:
     left_out: list[str] = field(default_factory=list)
 
     def fits(self, runs: Sequence[RunSpec]) -> bool:
-        """Whether there is room for these."""
+        """Whether these runs are within the limits."""
         return len(runs) <= self.runs and flops_of(runs) <= self.flops
 
     def take(self, proposal: Proposal) -> bool:
-        """Takes the room of a proposal; without the room it is noted as left out."""
+        """Uses the limits for a proposal and returns True. A proposal beyond them is noted as left out."""
         if not self.fits(proposal.runs):
             many = f"{len(proposal.runs)} run{'s' * (len(proposal.runs) != 1)}"
             self.left_out.append(f"{proposal.what} ({many}, {proposal.flops:.2e} FLOPs): {proposal.why}")
@@ -93,6 +93,6 @@ class Limits:
         return True
 
     def use(self, runs: Sequence[RunSpec]) -> None:
-        """Takes the room of these."""
+        """Subtracts these runs from the limits."""
         self.flops -= flops_of(runs)
         self.runs -= len(runs)

@@ -1,7 +1,7 @@
-"""Rungs: the sizes that continue the ladder of a sweep, between the sizes that it has and beyond both ends.
+"""Rungs: the sizes that continue a sweep's ladder, between its sizes and beyond both ends.
 
-A sweep on SMDM's ladder stays on it. A sweep of `LAYERSxWIDTH` sizes goes on by its own rule. Between two of its widths
-a new size is as deep as its neighbours; beyond the widest and the narrowest it has their ratio of width to depth.
+A sweep on SMDM's ladder stays on that ladder. A sweep of `LAYERSxWIDTH` sizes continues by a rule. Between two of its
+widths a new size is as deep as its neighbours. Beyond its widest or narrowest size, the ratio of width to depth stays.
 """
 
 import math
@@ -12,18 +12,18 @@ from mdm_jax.counting import count_parameters
 from mdm_jax.spec import ModelSpec, RunSpec
 
 SAME_RUNG = 0.03
-"""Sizes closer than this in log N are one rung."""
-FARTHEST = 16
+"""Sizes that are closer in log N are one rung."""
+WIDTH_FACTOR = 16
 """New widths reach from 1/16 of the narrowest to 16 times the widest."""
 
 
 def non_embedding(size: Size) -> int:
-    """N of a size."""
+    """Non-embedding parameters."""
     return count_parameters(size.model(ModelSpec())).non_embedding
 
 
 def rungs(runs: Sequence[RunSpec]) -> dict[str, Size]:
-    """The ladder that these runs stand on, by name, smallest first; their own sizes are all in it."""
+    """The ladder of these runs, by name, smallest first. It contains all of their sizes."""
     own = {size.name: size for size in map(size_of, runs)}
     if not own:
         return {}
@@ -39,30 +39,30 @@ def rungs(runs: Sequence[RunSpec]) -> dict[str, Size]:
     chosen: dict[str, Size] = {}
     taken: list[float] = []
     for size in (*pool, *beyond):
-        place = math.log(non_embedding(size))
-        if size.name not in chosen and (size.name in own or all(abs(place - other) > SAME_RUNG for other in taken)):
+        log_n = math.log(non_embedding(size))
+        if size.name not in chosen and (size.name in own or all(abs(log_n - other) > SAME_RUNG for other in taken)):
             chosen[size.name] = size
-            taken.append(place)
+            taken.append(log_n)
     return dict(sorted(chosen.items(), key=lambda item: non_embedding(item[1])))
 
 
 def size_of(run: RunSpec) -> Size:
-    """The size of a planned run, by the name that the plan gives it."""
+    """The size of a planned run, with the plan's name for it."""
     model = run.model
     name = run.cell.size or f"{model.n_layers}x{model.d_model}"
     return Size(name, model.n_layers, model.n_heads, model.d_model, model.d_ffn)
 
 
 def _by_rule(own: Sequence[Size]) -> Iterator[Size]:
-    """Sizes LAYERSxWIDTH at every width of a rising series, as deep as the sweep's own would be."""
+    """Sizes LAYERSxWIDTH at every width of a rising series, with the depths of `_depths`."""
     widths = sorted({size.d_model for size in own})
-    for width in _widths(widths[0] / FARTHEST, widths[-1] * FARTHEST):
+    for width in _widths(widths[0] / WIDTH_FACTOR, widths[-1] * WIDTH_FACTOR):
         for depth in sorted(set(_depths(own, width))):
             yield shape(depth, width)
 
 
 def _widths(low: float, high: int) -> Iterator[int]:
-    """Multiples of 4, of 8 from 32 on, of 16 from 80, of 32 from 160, and so on: a step of a fifth at most, or 4."""
+    """Multiples of 4; of 8 from 32 on; of 16 from 80 on; of 32 from 160 on; and so on, in steps of about a fifth."""
     width = 4
     while width <= min(high, 1 << 14):
         if width >= low:
@@ -71,13 +71,13 @@ def _widths(low: float, high: int) -> Iterator[int]:
 
 
 def _depths(own: Sequence[Size], width: int) -> Iterator[int]:
-    """The depths of the sweep's next narrower and next wider size; beyond its ends the end's shape."""
+    """Depths of the next narrower and wider sizes; beyond the ends, the depth with the end's width over depth."""
     narrower = [size for size in own if size.d_model <= width]
     wider = [size for size in own if size.d_model >= width]
     for side, edge in ((narrower, max), (wider, min)):
         if not side:
             continue
-        ending = edge(size.d_model for size in side)
-        depths = [size.n_layers for size in side if size.d_model == ending]
+        nearest = edge(size.d_model for size in side)
+        depths = [size.n_layers for size in side if size.d_model == nearest]
         for depth in depths if narrower and wider else [max(depths)]:
-            yield depth if narrower and wider else max(1, round(depth * width / ending))
+            yield depth if narrower and wider else max(1, round(depth * width / nearest))

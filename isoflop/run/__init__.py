@@ -1,1 +1,1 @@
-"""Local sweep: the runs of a plan, each in a process of its own."""
+"""Local sweep: trains the runs of a plan, each in a separate process."""

@@ -1,10 +1,11 @@
-"""Local sweep: runs every planned cell that has no result, each in a process of its own.
+"""Local sweep: trains every planned run without a result, each in a separate process.
 
     python -m isoflop.run runs/quickstart
 
-Ctrl-C stops it: the running cells save their state, and the same command goes on later. A second Ctrl-C ends them at
-once; then they go on from their newest checkpoints. A run that diverges or crashes is recorded, and the rest goes on.
-Cells that start from another run's checkpoint, as WSD branches do, wait for it. DIR/runs.csv is the table of all runs.
+Ctrl-C stops the sweep: the running cells save their state, and the same command continues them later. A second Ctrl-C
+ends them at once; they then continue from their newest checkpoints. A run that diverges or crashes is recorded, and the
+others continue. Runs that start from another run's checkpoint, such as WSD branches, wait for that run. DIR/runs.csv is
+the table of all runs.
 
 Exit codes: 0 all runs are ok or diverged, 1 a run failed or the input is bad, 130 or 143 stopped by a signal.
 """
@@ -46,10 +47,10 @@ def main(arguments: Sequence[str] | None = None, command: Command | None = None)
 
 def _parser() -> argparse.ArgumentParser:
     parser = new_parser("isoflop.run", __doc__)
-    parser.add_argument("directory", metavar="DIR", help="where python -m isoflop.plan has written plan.jsonl")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time; CPU cores are shared out (1)")
-    parser.add_argument("--retry-failed", action="store_true", help="run failed cells again too")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    parser.add_argument("directory", metavar="DIR", help="the sweep's directory, which holds plan.jsonl")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time; they share the CPU cores (1)")
+    parser.add_argument("--retry-failed", action="store_true", help="also run failed cells again")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be done, and do nothing")
     return parser
 
 
@@ -81,14 +82,14 @@ def _run(options: argparse.Namespace, command: Command | None) -> int:
 def run_sweep(
     directory: Path, *, policy: Policy | None = None, command: Command | None = None, stop: Stop | None = None
 ) -> list[RunResult]:
-    """Runs every run that has no result. Returns the rows of all runs that were ever started, as `runs.csv` has them.
+    """Trains every run without a result. Returns the rows of `runs.csv`: of all runs that were ever started.
 
     Args:
-        directory: of the plan; runs lie in `directory/runs`.
-        policy: jobs, retries and patience.
-        command: the process of a run, as an argument list; the default trains it. It must write the run's `result.json`
-            and keep to the exit codes: 0 done, 1 a bug, 3 diverged, 42 or 143 to be tried again.
-        stop: set its `signal` to stop in order.
+        directory: of the plan; runs are in `directory/runs`.
+        policy: jobs, retries and waiting times.
+        command: gives the argument list of a run's process; the default trains the run. The process must write the
+            run's `result.json` and end with 0 (done), 1 (a bug), 3 (diverged), or 42 or 143 (to be tried again).
+        stop: set its `signal` to stop the sweep.
 
     Raises:
         ValueError: no plan, a damaged one (the line is named; nothing is run), a parent that is not in it or cannot be
@@ -123,16 +124,16 @@ def run_sweep(
 
 
 def training_command(directory: Path) -> Callable[[RunSpec], list[str]]:
-    """The command that trains a run of the plan in a process of its own."""
+    """Maps a run of the plan to the argument list of the process that trains it."""
     start = [sys.executable, "-m", "mdm_jax.main", "--plan", str(directory / PLAN_FILE), "--run-id"]
     return lambda run: [*start, run.run_id]
 
 
 def check_ready(directory: Path, policy: Policy) -> None:
-    """Returns if each run that is to be started finds the planned corpus, prepared and large enough.
+    """Checks that each run to be started has the planned corpus, prepared and large enough.
 
     Raises:
-        ValueError: it is not; one line, before any run is started.
+        ValueError: a run has not; one line says what is wrong.
     """
     runs = check_parents(read_plan(directory))
     check_corpora((r for r in runs if is_pending(read_row(directory, r), policy.retry_failed)), prepared=True)
@@ -147,7 +148,7 @@ def summary(rows: Sequence[RunResult]) -> str:
 
 @contextmanager
 def stop_signals() -> Iterator[Stop]:
-    """A stop that Ctrl-C, SIGTERM or the closing of the terminal sets."""
+    """A `Stop` that Ctrl-C, SIGTERM or the closing of the terminal sets."""
     stop = Stop()
 
     def handle(number: int, _: object) -> None:
@@ -157,7 +158,7 @@ def stop_signals() -> Iterator[Stop]:
     wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.getsignal(number) for number in wanted}
     for number in wanted:
-        if before[number] is not signal.SIG_IGN:  # as nohup has set it
+        if before[number] is not signal.SIG_IGN:  # nohup ignores SIGHUP
             signal.signal(number, handle)
     try:
         yield stop

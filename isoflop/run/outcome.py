@@ -1,4 +1,4 @@
-"""What became of each planned run: its `result.json`, which the runner writes for a run that died, and `runs.csv`."""
+"""The outcome of each planned run: its `result.json`, which the runner writes if the run died, and `runs.csv`."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,19 +10,18 @@ from mdm_jax.results import RunResult, Status, read_result, result_of, to_csv, w
 from mdm_jax.spec import RunSpec
 
 TABLE_FILE = "runs.csv"
-TERMINAL = (Status.OK, Status.DIVERGED, Status.FAILED)
 
 
 def run_folder(directory: Path, run: RunSpec) -> Path:
-    """The folder of a run."""
+    """`directory/runs/RUN_ID`."""
     return directory / RUNS_FOLDER / run.run_id
 
 
 def read_row(directory: Path, run: RunSpec) -> RunResult | None:
-    """The run's row; None if it has none yet, or a damaged one (see `set_aside_unusable`).
+    """The run's row; None if there is none yet, or a damaged one (see `set_aside_unusable`).
 
     Raises:
-        OSError: it cannot be read now.
+        OSError: the row cannot be read now.
     """
     try:
         row = read_result(run_folder(directory, run) / RESULT_FILE)
@@ -33,32 +32,32 @@ def read_row(directory: Path, run: RunSpec) -> RunResult | None:
 
 def is_done(row: RunResult | None) -> bool:
     """Whether the row is final."""
-    return row is not None and row.status in TERMINAL
+    return row is not None and row.status is not Status.RUNNING
 
 
 def is_blocked(row: RunResult | None) -> bool:
-    """Whether the run was recorded as failed without a start, because its parent diverged or failed."""
+    """Whether the run never started because its parent diverged or failed."""
     return row is not None and row.status is Status.FAILED and row.attempts == 0
 
 
 def write_failure(directory: Path, run: RunSpec, reason: str, attempts: int, seconds: float) -> RunResult:
-    """Writes and returns the row of a run that ended without a final one. What the run had noted is kept.
+    """Writes and returns the `failed` row of a run that wrote no final row. What the run had recorded is kept.
 
     Args:
-        directory: of the sweep.
-        run: the run.
-        reason: how it ended.
-        attempts: all attempts so far.
+        reason: how the run ended.
+        attempts: number of all attempts so far.
         seconds: wall seconds of all attempts.
     """
     begun = read_row(directory, run) or result_of(run, Status.RUNNING, data_hash=run.data.data_hash)
-    row = dataclasses.replace(_lasting(begun, seconds), status=Status.FAILED, excluded_reason=reason, attempts=attempts)
+    row = dataclasses.replace(
+        _with_seconds(begun, seconds), status=Status.FAILED, excluded_reason=reason, attempts=attempts
+    )
     write_result(run_folder(directory, run) / RESULT_FILE, row)
     return row
 
 
-def count_attempts(directory: Path, run: RunSpec, row: RunResult, attempts: int) -> RunResult:
-    """The row with at least that many attempts. It is written again if the run itself has counted fewer."""
+def with_attempts(directory: Path, run: RunSpec, row: RunResult, attempts: int) -> RunResult:
+    """The row with at least this many attempts. It is written again if the run itself has counted fewer."""
     if row.attempts >= attempts:
         return row
     row = dataclasses.replace(row, attempts=attempts)
@@ -66,15 +65,15 @@ def count_attempts(directory: Path, run: RunSpec, row: RunResult, attempts: int)
     return row
 
 
-def count_seconds(directory: Path, run: RunSpec, seconds: float) -> None:
+def raise_seconds(directory: Path, run: RunSpec, seconds: float) -> None:
     """Raises the wall seconds in the run's row, if there is one, to at least `seconds`."""
     row = read_row(directory, run)
     if row is not None and (row.wall_seconds or 0.0) < seconds:
-        write_result(run_folder(directory, run) / RESULT_FILE, _lasting(row, seconds))
+        write_result(run_folder(directory, run) / RESULT_FILE, _with_seconds(row, seconds))
 
 
-def _lasting(row: RunResult, seconds: float) -> RunResult:
-    """The row with at least that many wall seconds. Added seconds are outside training steps, so `goodput` falls."""
+def _with_seconds(row: RunResult, seconds: float) -> RunResult:
+    """The row with at least this many wall seconds. Added seconds are not training steps, so `goodput` falls."""
     before = row.wall_seconds or 0.0
     if before >= seconds:
         return row
@@ -83,7 +82,7 @@ def _lasting(row: RunResult, seconds: float) -> RunResult:
 
 
 def write_table(directory: Path, runs: Sequence[RunSpec]) -> list[RunResult]:
-    """Rows of every run that was ever started, written to `runs.csv` in the order of the plan."""
+    """Writes `runs.csv`, in the order of the plan, and returns its rows: of all runs that were ever started."""
     rows = []
     for run in runs:
         row = read_row(directory, run)

@@ -1,4 +1,4 @@
-"""Which run starts from which: a plan's parents are checked before anything runs."""
+"""Checks the parents of a plan's runs before anything is trained."""
 
 from collections.abc import Sequence
 
@@ -7,12 +7,12 @@ from mdm_jax.spec import RunSpec
 
 
 def check_parents(runs: Sequence[RunSpec]) -> Sequence[RunSpec]:
-    """The runs of a plan, if each parent is one of them and can be what its child starts from.
+    """The runs of a plan, unchanged. Each parent must be in the plan, and its child must be able to start from it.
 
-    A parent takes fewer steps than its child, so that there are no cycles.
+    A parent takes fewer steps than its child, so there are no cycles.
 
     Raises:
-        ValueError: a parent is not in the plan, or is another run; both are named.
+        ValueError: a parent is not in the plan, or the child cannot start from it; both are named.
     """
     by_id = {run.run_id: run for run in runs}
     for run in runs:

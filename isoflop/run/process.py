@@ -1,4 +1,4 @@
-"""One run as a process of its own: its share of the cores, its log, and how it ended."""
+"""The process of one run: its share of the cores, its log, and its end."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ MOST_REASON_LETTERS = 400
 
 @dataclass(frozen=True)
 class Child:
-    """A started run. This attempt begins at byte `log_start` of the log; `slot` is its share of the cores."""
+    """A started run. This attempt begins at byte `log_start` of the log; `slot` numbers its share of the cores."""
 
     spec: RunSpec
     process: subprocess.Popen
@@ -39,37 +39,37 @@ class Child:
             self.process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """Ends the run and its workers at once, if any of them still goes."""
+        """Ends the run and its workers at once, if any of them is still running."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
 
-    def last_words(self) -> str:
+    def last_log_line(self) -> str:
         """The last line that this attempt logged, or an empty string."""
         with self.log.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(self.log_start, size - MOST_TAIL_BYTES))
             lines = file.read().decode(errors="replace").splitlines()
-        words = ("".join(c for c in line if c.isprintable()).strip() for line in reversed(lines))
-        return next((line[:MOST_REASON_LETTERS] for line in words if line), "")
+        printable = ("".join(c for c in line if c.isprintable()).strip() for line in reversed(lines))
+        return next((line[:MOST_REASON_LETTERS] for line in printable if line), "")
 
 
 @dataclass(frozen=True)
 class Launcher:
-    """How runs are started: their environment, their cores, and the open file that they inherit, if any."""
+    """Starts runs with this environment, on a share of the cores, and with one inherited open file, if any."""
 
     environment: Mapping[str, str]
     jobs: int
     inherited: int | None
 
     def start(self, spec: RunSpec, command: Sequence[str], folder: Path, attempt: int, slot: int) -> Child:
-        """The started run; its output is appended to the folder's log.
+        """Starts a run, and appends its output to the log in its folder.
 
         Raises:
             ValueError: the log is a link.
-            OSError: the command cannot be executed, or the folder not be written.
+            OSError: the command cannot be executed, or the folder is not writable.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        cores = _share(slot, self.jobs)
+        cores = _cores_of(slot, self.jobs)
         with open_no_link(folder / LOG_FILE, "ab") as log:
             log.write(f"# attempt {attempt}\n".encode())
             log.flush()
@@ -87,8 +87,8 @@ class Launcher:
         return Child(spec, process, time.monotonic(), folder / LOG_FILE, start, slot)
 
 
-def _share(slot: int, jobs: int) -> list[int]:
-    """Cores of one of `jobs` slots; empty if one job has them all, or the system does not say."""
+def _cores_of(slot: int, jobs: int) -> list[int]:
+    """Cores of one of `jobs` slots; empty if one job has them all, or the system does not list them."""
     if jobs == 1 or not hasattr(os, "sched_getaffinity"):
         return []
     cores = sorted(os.sched_getaffinity(0))
@@ -97,7 +97,7 @@ def _share(slot: int, jobs: int) -> list[int]:
 
 @contextmanager
 def _on_cores(cores: list[int]) -> Iterator[None]:
-    """Processes that are started inside have these cores. XLA sizes its thread pool by them, so jobs do not compete."""
+    """Processes started inside run on these cores. XLA sizes its thread pool by them, so jobs do not compete."""
     if not cores:
         yield
         return
@@ -110,5 +110,5 @@ def _on_cores(cores: list[int]) -> Iterator[None]:
 
 
 def _thread_settings(cores: int) -> dict[str, str]:
-    """Variables that limit libraries which count the machine's cores; the user's own settings have precedence."""
+    """Environment variables that limit libraries to the share of cores. The user's own values have precedence."""
     return {"OMP_NUM_THREADS": str(cores), "OPENBLAS_NUM_THREADS": str(cores)} if cores else {}

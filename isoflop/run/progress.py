@@ -1,4 +1,4 @@
-"""What a running sweep shows: a line for each finished run, and how far the sweep and its running cells are."""
+"""The display of a running sweep: a line for each finished run, and the progress of the sweep and its running cells."""
 
 import sys
 import time
@@ -12,20 +12,21 @@ from mdm_jax.results import RunResult, Status
 from mdm_jax.spec import RunSpec
 
 LINE_SECONDS = 10.0
+"""Seconds between two lines of states in a log or pipe."""
 BAR_COLUMNS = 10
 
 
 @dataclass(frozen=True)
 class State:
-    """How far the sweep or one cell is: its name, the share that is done (0 to 1), and words for people."""
+    """Progress of the sweep or of one cell: its name, the share that is done (0 to 1), and a text."""
 
     name: str
     share: float
-    said: str
+    text: str
 
 
 class Progress:
-    """The place that a runner reports to, for logs and pipes: plain lines, the states every `LINE_SECONDS`."""
+    """The display for logs and pipes: plain lines, and the states every `LINE_SECONDS`."""
 
     def __init__(self) -> None:
         self._next = 0.0
@@ -38,46 +39,46 @@ class Progress:
         """Shows the states of the sweep and of its running cells."""
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + LINE_SECONDS
-            self.line("; ".join([f"{sweep.name} {sweep.said}", *(f"{cell.name} {cell.said}" for cell in cells)]))
+            self.line("; ".join([f"{sweep.name} {sweep.text}", *(f"{cell.name} {cell.text}" for cell in cells)]))
 
     def close(self) -> None:
         """Ends the display."""
 
 
 class TerminalProgress(Progress):
-    """Lines above bars, one bar for the sweep and one for each running cell."""
+    """The display for terminals: lines above bars, one bar for the sweep and one for each running cell."""
 
     def __init__(self) -> None:
         super().__init__()
         from rich import progress
         from rich.table import Column
 
-        name, said = (f"{{task.{field}}}" for field in ("description", "fields[said]"))
+        name, text = (f"{{task.{field}}}" for field in ("description", "fields[text]"))
         columns = (
             progress.TextColumn(name, table_column=Column(no_wrap=True)),
             progress.BarColumn(BAR_COLUMNS),
-            progress.TextColumn(said, table_column=Column(no_wrap=True)),
+            progress.TextColumn(text, table_column=Column(no_wrap=True)),
         )
         self._bars = progress.Progress(*columns, transient=True)
         self._tasks: dict[str, Any] = {}
         self._bars.start()
 
     def line(self, text: str) -> None:
-        """Prints the line above the bars, neither wrapped into markup nor coloured."""
+        """Prints the line above the bars, without markup or colours."""
         self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def update(self, sweep: State, cells: Sequence[State]) -> None:
-        """Moves the bars; those of cells that have ended go."""
+        """Moves the bars, and removes those of cells that have ended."""
         states = {state.name: state for state in (sweep, *cells)}
         for name in self._tasks.keys() - states.keys():
             self._bars.remove_task(self._tasks.pop(name))
         for name, state in states.items():
             if name not in self._tasks:
-                self._tasks[name] = self._bars.add_task(name, total=1.0, said="")
-            self._bars.update(self._tasks[name], completed=state.share, said=state.said)
+                self._tasks[name] = self._bars.add_task(name, total=1.0, text="")
+            self._bars.update(self._tasks[name], completed=state.share, text=state.text)
 
     def close(self) -> None:
-        """Gives the terminal back."""
+        """Removes the bars."""
         self._bars.stop()
 
 
@@ -115,7 +116,7 @@ def finished_line(row: RunResult, number: int, total: int, seconds: float, left:
 
 
 def cell_line(run: RunSpec, what: str) -> str:
-    """A cell and what is or would be done with it."""
+    """A line about a cell, such as `mdm-2x64-… 1e+11 d64 would run`."""
     return f"{run.run_id} {_budget(run.cell.budget)}d{run.model.d_model} {what}"
 
 

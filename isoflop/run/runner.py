@@ -1,19 +1,18 @@
-"""Runs the cells of a sweep as processes. A failure is recorded and the rest goes on; a stop loses nothing.
+"""Runs the cells of a sweep as processes. A failure is recorded, and the others continue. A stop loses no work.
 
-The cell whose chain of children takes longest starts first. A cell with a parent starts when the parent is done. When a
-parent diverges or fails, its children are recorded as failed without a start; a later sweep starts them if the parent
-ends well there.
+The cell with the longest chain of dependents starts first. A cell with a parent starts when the parent is done. If a
+parent diverges or fails, its children are recorded as failed without a start. A later sweep starts them once their
+parent is ok.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from isoflop.cost import chains, work_flops
-from isoflop.run.outcome import count_attempts, count_seconds, is_blocked, is_done, read_row, run_folder, write_failure
+from isoflop.cost import chain_costs, work_flops
+from isoflop.run.outcome import is_blocked, is_done, raise_seconds, read_row, run_folder, with_attempts, write_failure
 from isoflop.run.process import Child, Launcher
 from isoflop.run.progress import Progress, cell_line, cell_state, finished_line, sweep_state
 from isoflop.run.time_left import Cell, Position, read_position, seconds_left
@@ -31,14 +30,14 @@ Command = Callable[[RunSpec], Sequence[str]]
 
 @dataclass(frozen=True)
 class Policy:
-    """How runs are executed and how often one that was interrupted is tried again."""
+    """How many runs are executed at a time, and how often an interrupted run is tried again."""
 
     jobs: int = 1
     retry_failed: bool = False
     retries_after: tuple[float, ...] = (5.0, 30.0)
     """Seconds to wait before each further attempt after a retryable exit (42, 130, 143, a signal)."""
     held_seconds: float = 30.0
-    """Seconds until the next look at a run that a process outside the sweep trains; no attempt is counted."""
+    """Seconds before a run that a process outside the sweep trains is tried again; this counts as no attempt."""
     stop_seconds: float = 300.0
     """Seconds that a run has to write its checkpoint when the sweep is stopped."""
 
@@ -53,7 +52,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class Waiting:
-    """A run that is to be started, or is running."""
+    """A run that waits for its start, or is running."""
 
     spec: RunSpec
     earlier: int
@@ -61,11 +60,11 @@ class Waiting:
     tries: int = 0
     """Attempts of this sweep."""
     not_before: float = 0.0
-    """The monotonic time from which on it may start."""
+    """The monotonic time before which it may not start."""
     seconds: float = 0.0
     """Wall seconds of all attempts before the present one."""
     position: Position | None = None
-    """How far these attempts have brought the run."""
+    """The progress of the run after these attempts."""
 
 
 @dataclass
@@ -79,11 +78,11 @@ class Sweep:
     lock: Lock
     progress: Progress
     stop: Stop
-    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    environment: Mapping[str, str]
 
     def __post_init__(self) -> None:
         todo = [run for run in self.runs if is_pending(read_row(self.directory, run), self.policy.retry_failed)]
-        longest = chains(todo, work_flops)
+        longest = chain_costs(todo, work_flops)
         todo.sort(key=lambda run: longest[run.run_id], reverse=True)
         self.waiting = [self._waiting(run) for run in todo]
         self.children: dict[Child, Waiting] = {}
@@ -95,7 +94,7 @@ class Sweep:
         self.started, self.next_show = time.monotonic(), 0.0
 
     def run(self) -> None:
-        """Runs until no cell is left or a stop is asked for. No child outlives the call.
+        """Runs until no cell is left or a stop is asked for. All processes have ended when the call returns.
 
         Raises:
             OSError: a command cannot be executed, or the disk is full.
@@ -116,7 +115,7 @@ class Sweep:
         return Waiting(run, attempts, seconds=seconds, position=position)
 
     def _rows_of_ended(self, todo: Sequence[RunSpec]) -> list[tuple[RunSpec, RunResult]]:
-        """The runs that are not to be run again, with their rows."""
+        """The runs that will not be run again, with their rows."""
         again = {run.run_id for run in todo}
         rows = [(run, read_row(self.directory, run)) for run in self.runs if run.run_id not in again]
         return [(run, row) for run, row in rows if row is not None]
@@ -164,17 +163,16 @@ class Sweep:
         code, row = child.process.returncode, read_row(self.directory, child.spec)
         attempts, seconds = waiting.earlier + waiting.tries, waiting.seconds + child.seconds
         if row is not None and row.status in ENDED:
-            return count_attempts(self.directory, child.spec, row, attempts)
+            return with_attempts(self.directory, child.spec, row, attempts)
         if code != DONE and is_held(child.log.parent, RUN_LOCK):
             return self._wait_for_holder(child, waiting)
-        said = child.last_words()
-        reason = f"{describe_exit(code)}: {said or 'nothing was logged'}"
+        reason = f"{describe_exit(code)}: {child.last_log_line() or 'nothing was logged'}"
         if is_retryable(code) and waiting.tries <= len(self.policy.retries_after):
             delay = self.policy.retries_after[waiting.tries - 1]
             position = read_position(child.log.parent, child.spec)
             not_before = time.monotonic() + delay
             self.waiting.append(replace(waiting, not_before=not_before, seconds=seconds, position=position))
-            count_seconds(self.directory, child.spec, seconds)
+            raise_seconds(self.directory, child.spec, seconds)
             self.progress.line(cell_line(child.spec, f"again in {duration(delay)} after {reason}"))
             return None
         if row is not None and row.status is Status.FAILED and row.attempts >= attempts:
@@ -182,11 +180,11 @@ class Sweep:
         return write_failure(self.directory, child.spec, reason, attempts, seconds)
 
     def _wait_for_holder(self, child: Child, waiting: Waiting) -> None:
-        """Leaves the run, and its row, to the process that trains it already, and looks again later."""
+        """Leaves the run and its row to the other process that trains it, and tries again later."""
         delay = self.policy.held_seconds
         again = replace(waiting, tries=waiting.tries - 1, not_before=time.monotonic() + delay)
         self.waiting.append(again)
-        self.progress.line(cell_line(child.spec, f"again in {duration(delay)}: {child.last_words()}"))
+        self.progress.line(cell_line(child.spec, f"again in {duration(delay)}: {child.last_log_line()}"))
 
     def _finish(self, run: RunSpec, row: RunResult, seconds: float) -> None:
         self.ended[run.run_id] = row.status
@@ -195,7 +193,7 @@ class Sweep:
         self.progress.line(finished_line(row, self.done, len(self.runs), seconds, left))
 
     def _time_left(self) -> tuple[float, list[Cell], list[float]]:
-        """Seconds left of the sweep, the running cells, and the seconds left of each."""
+        """Seconds left of the sweep, its running cells, and the seconds left of each of them."""
         running = [
             Cell(child.spec, read_position(child.log.parent, child.spec), child.seconds, waiting.seconds)
             for child, waiting in self.children.items()
@@ -213,7 +211,7 @@ class Sweep:
         self.progress.update(sweep, [cell_state(*state) for state in zip(running, each, strict=True)])
 
     def _stop_children(self) -> None:
-        """Lets the running cells save their state; kills them after `stop_seconds` or at a second signal."""
+        """Lets the running cells save their state. Kills them after `stop_seconds` or at a second signal."""
         for child in self.children:
             child.terminate()
         if self.children:
@@ -229,7 +227,7 @@ class Sweep:
             if row is not None and row.status in ENDED:
                 self._finish(child.spec, row, child.seconds)
             elif not is_held(child.log.parent, RUN_LOCK):  # else a process outside the sweep writes the row
-                count_seconds(self.directory, child.spec, waiting.seconds + child.seconds)
+                raise_seconds(self.directory, child.spec, waiting.seconds + child.seconds)
 
     def _say_stopping(self) -> None:
         count = "1 run saves its" if len(self.children) == 1 else f"{len(self.children)} runs save their"
@@ -244,7 +242,7 @@ def is_pending(row: RunResult | None, retry_failed: bool) -> bool:
 
 
 def is_retryable(code: int) -> bool:
-    """Whether a process with this exit code is worth another try: it said so, was preempted, or a signal killed it."""
+    """Whether to try again after this exit code: the process asked for it, was preempted, or was killed by a signal."""
     return code in (RETRY, PREEMPTED, INTERRUPTED) or code < 0
 
 

@@ -1,4 +1,4 @@
-"""How long a sweep and its running cells still take: the planner's estimates, corrected by what has been measured."""
+"""The time left of a sweep and its running cells: the planner's estimates, corrected by measured times."""
 
 import time
 from collections.abc import Sequence
@@ -13,19 +13,19 @@ from mdm_jax.layout import METRICS_FOLDER
 from mdm_jax.spec import RunSpec
 from mdm_jax.train.metrics import newest_row
 
-TELLING_SHARE = 0.05
-"""The share of its steps after which a running cell's speed tells something of the cells that wait."""
+MEASURED_SHARE = 0.05
+"""Share of its steps after which a running cell's speed is used for the estimates of other cells."""
 
 
 @dataclass(frozen=True)
 class Position:
-    """How far a run has come, by the newest row of its metrics."""
+    """The progress of a run, by the newest row of its metrics."""
 
     step: int
     loss: float
     """Nats per token."""
     step_seconds: float
-    """Mean time of a step in the attempt that wrote the row; 0 where the attempt has timed none."""
+    """Mean time of a step in the attempt that wrote the row; 0 if the attempt has not timed any step."""
     age: float
     """Seconds since the row was written."""
 
@@ -33,7 +33,7 @@ class Position:
 def read_position(folder: Path, run: RunSpec) -> Position | None:
     """The position of the run in this folder; None before its first row."""
     newest = None
-    with suppress(OSError, ValueError):  # a display ends no sweep
+    with suppress(OSError, ValueError):  # the display must not end the sweep
         newest = newest_row(as_path(folder) / METRICS_FOLDER)
     if newest is None:
         return None
@@ -45,7 +45,7 @@ def read_position(folder: Path, run: RunSpec) -> Position | None:
 
 @dataclass(frozen=True)
 class Cell:
-    """A run that is not finished; `elapsed` and `earlier` are seconds of its present attempt and of those before."""
+    """An unfinished run. `elapsed` are the seconds of its present attempt, `earlier` those of the attempts before."""
 
     run: RunSpec
     position: Position | None = None
@@ -53,26 +53,26 @@ class Cell:
     earlier: float = 0.0
 
     @property
-    def computes(self) -> bool:
+    def is_training(self) -> bool:
         """Whether the present attempt has written a row, so that it has started and compiled."""
         return self.position is not None and self.position.age < self.elapsed
 
     @property
-    def tells(self) -> bool:
-        """Whether the present attempt has gone far enough for its speed to say something of others."""
+    def is_measured(self) -> bool:
+        """Whether the present attempt has done enough steps to measure its speed."""
         done = self.position.step / self.run.schedule.steps if self.position else 0.0
-        return self.computes and done >= TELLING_SHARE
+        return self.is_training and done >= MEASURED_SHARE
 
     def seconds_left(self, machine: Machine) -> float:
-        """Seconds until the run ends, by its own speed if it has shown any, else by that of the machine."""
-        fixed, stepping, working = machine.parts(self.run)
+        """Seconds until the run ends, by its own measured speed if there is one, else by the machine's."""
+        fixed, stepping, working = machine.time_parts(self.run)
         evaluating = evaluation_flops(self.run) / machine.flops_per_second
         steps, first = self.run.schedule.steps, self.run.cell.parent_steps
         step_seconds = (stepping + working - evaluating) / (steps - first)
         if self.position is None:
             return max(0.0, fixed + (steps - first) * step_seconds + evaluating - self.elapsed)
         steps_left = steps - self.position.step
-        if not self.computes:
+        if not self.is_training:
             return max(0.0, fixed + steps_left * step_seconds + evaluating - self.elapsed)
         return max(0.0, steps_left * (self.position.step_seconds or step_seconds) + evaluating - self.position.age)
 
@@ -80,7 +80,7 @@ class Cell:
 def seconds_left(
     finished: Sequence[tuple[RunSpec, float]], running: Sequence[Cell], waiting: Sequence[Cell], jobs: int
 ) -> tuple[float, list[float]]:
-    """Seconds until the sweep ends, and until each of the running cells does.
+    """Seconds until the sweep ends, and until each of the running cells ends.
 
     Args:
         finished: runs on this machine and their wall seconds.
@@ -89,8 +89,9 @@ def seconds_left(
         jobs: cells that run at a time.
     """
     machine = measured_machine(finished) or Machine()
-    telling = [(cell.run, cell.earlier + cell.elapsed + cell.seconds_left(machine)) for cell in running if cell.tells]
-    machine = measured_machine([*finished, *telling]) or machine
+    measured = [cell for cell in running if cell.is_measured]
+    expected = [(cell.run, cell.earlier + cell.elapsed + cell.seconds_left(machine)) for cell in measured]
+    machine = measured_machine([*finished, *expected]) or machine
     cells = [*running, *waiting]
     left = {cell.run.run_id: cell.seconds_left(machine) for cell in cells}
     sweep = sweep_seconds([cell.run for cell in cells], lambda run: left[run.run_id], jobs)

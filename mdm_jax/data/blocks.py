@@ -1,4 +1,4 @@
-"""One shard, mapped into memory, whose blocks are verified when they are first read."""
+"""One shard, mapped into memory. Each block is verified when it is first read."""
 
 import hashlib
 import os
@@ -12,14 +12,14 @@ from mdm_jax.manifest import BLOCK_BYTES, ITEM_BYTES, SUM_BYTES, Manifest, Shard
 
 
 class Blocks:
-    """The tokens of a shard that lies on a disk."""
+    """The tokens of a shard on a disk."""
 
     def __init__(self, path: Path, shard: Shard, manifest: Manifest) -> None:
         self._path, self._shard, self._vocab_size = path, shard, manifest.vocab_size
         self._dtype = np.dtype(manifest.dtype).newbyteorder("<")
         self._item_bytes = ITEM_BYTES[manifest.dtype]
         self._verified = bytearray(-(-shard.bytes // BLOCK_BYTES))
-        """One byte a block: 1 after this process has verified it."""
+        """A byte for each block: 1 after this process has verified the block."""
 
     def __len__(self) -> int:
         return self._shard.tokens
@@ -48,13 +48,13 @@ class Blocks:
             raise ValueError(f"{path}: absent: prepare or copy it again") from None
 
     def _fetch(self, block: int) -> None:
-        """Called before a damaged block is refused: a copy of a remote shard fetches the block again."""
+        """Fetches a damaged block again, if the shard is a copy of a remote one."""
 
     def tokens(self, start: int, stop: int) -> Integer[np.ndarray, "length"]:
-        """A view of the tokens `start … stop - 1`, at least one, whose blocks are verified.
+        """A view of the tokens `start … stop - 1`, at least one; their blocks are verified first.
 
         Raises:
-            ValueError: a block is corrupt; file and place are named.
+            ValueError: a block is corrupt; the message names the file and the bytes.
             OSError: the file cannot be read now.
         """
         first, last = start * self._item_bytes // BLOCK_BYTES, (stop * self._item_bytes - 1) // BLOCK_BYTES
@@ -93,7 +93,7 @@ class Blocks:
         """Compares the whole shard with its SHA-256, and every block with its own.
 
         Raises:
-            ValueError: the shard is corrupt; it is named.
+            ValueError: the shard (named) is corrupt.
         """
         if self._shard.sums_sha256:
             self._verify(0, len(self._verified))
@@ -106,10 +106,10 @@ class Blocks:
 
 
 def check_size(path: Path, shard: Shard) -> None:
-    """Returns if the file has the bytes that the manifest says.
+    """Returns if the file has as many bytes as the manifest says.
 
     Raises:
-        ValueError: it is absent, truncated or too long.
+        ValueError: the file is absent, truncated or too long.
         OSError: the file system does not answer.
     """
     try:

@@ -1,7 +1,7 @@
-"""Builds the shards of a corpus: pieces become sealed parts in any number of processes, and parts become shards.
+"""Builds the shards of a corpus: several processes turn pieces into sealed parts, and parts become shards.
 
-The shards hold the documents in the corpus' order, each once, whatever the number of processes. A document's split
-depends on its own text alone (on its package for `pydoc`), so adding documents moves no other. EOS ends each document.
+The shards have each document once, in the order of the corpus, for any number of processes. A document's split depends
+only on its own text (on its package for `pydoc`), so a new document does not move others. EOS ends each document.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ import numpy as np
 from mdm_jax.data.duplicates import first_of_each
 from mdm_jax.data.parts import Part, Task, make_part, name_of
 from mdm_jax.data.shards import SHARD_TOKENS, ShardWriter
-from mdm_jax.data.sources import PIECE_BYTES, Piece, labelled, no_text, pieces_of
+from mdm_jax.data.sources import PIECE_BYTES, Piece, labelled, no_text_message, pieces_of
 from mdm_jax.data.tokenizer import TRAINING_BYTES, make_tokenizer, open_tokenizer
 from mdm_jax.data.workers import in_order
 from mdm_jax.files.storage import Path, as_path, is_file, write_atomic
@@ -30,13 +30,13 @@ CHUNK_TOKENS = 1 << 21
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the preparation is; `done` and `total` in bytes of the files (records of TFDS)."""
+    """Progress of a preparation. `done` and `total` are in bytes of the files (in records for TFDS)."""
 
     done: int
     total: int
     documents: int
     skipped: tuple[str, ...] = ()
-    """What the latest piece made the reader pass over, at most 20 lines of it."""
+    """Messages about the bad lines and files that were skipped in the latest piece; at most 21."""
 
 
 Report = Callable[[Progress], None]
@@ -52,15 +52,15 @@ def build_shards(
     skip_bad: bool = False,
     piece_bytes: int = PIECE_BYTES,
 ) -> Manifest:
-    """Writes shards, tokenizer and, last, the manifest into a folder, and goes on from the parts that lie there.
+    """Writes shards and tokenizer into a folder, and the manifest last. Finished parts in the folder are used again.
 
     Args:
         data: corpus, tokenizer and split.
-        folder: empty, or what an interrupted call with the same `data` left.
+        folder: an empty folder, or the folder of an interrupted call with the same `data`.
         report: called after each piece.
-        shard_tokens: most ids of a shard.
-        jobs: most processes at a time; the result is the same for any number.
-        skip_bad: passes over bad lines of JSONL and bad files.
+        shard_tokens: maximum number of ids in a shard.
+        jobs: maximum number of processes; the result is the same for any number.
+        skip_bad: skip bad lines of JSONL and bad files.
         piece_bytes: bytes of plain JSONL that one process reads at a time.
 
     Raises:
@@ -70,7 +70,7 @@ def build_shards(
     work = folder / PARTS
     work.mkdir(parents=True, exist_ok=True)
     pieces = pieces_of(data.corpus, piece_bytes)
-    model = _model_file(data, pieces, work, skip_bad)
+    model = _tokenizer_model_path(data, pieces, work, skip_bad)
     tokenizer = open_tokenizer(model)
     dtype = "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32"
     tasks = [Task(piece, data, str(work), dtype, tokenizer.hash, model, skip_bad) for piece in pieces]
@@ -101,13 +101,13 @@ def build_shards(
 
 
 def _write_splits(parts: Sequence[Part], data: DataSpec, folder: Path, dtype: str, shard_tokens: int) -> list[Split]:
-    """The training and the validation split, written.
+    """Writes the training and the validation split, and returns both.
 
     Raises:
-        ValueError: there is no text, or none for one of them.
+        ValueError: the corpus or one of the splits has no text.
     """
     if not any(part.documents for part in parts):
-        raise ValueError(no_text(data.corpus))
+        raise ValueError(no_text_message(data.corpus))
     with contextlib.ExitStack() as stack:
         writers = {name: ShardWriter(folder, name, dtype, shard_tokens) for name in SPLITS}
         for writer in writers.values():
@@ -117,7 +117,7 @@ def _write_splits(parts: Sequence[Part], data: DataSpec, folder: Path, dtype: st
 
 
 def _parts_up_to(tasks: Sequence[Task], jobs: int, max_bytes: int, report: Report) -> list[Part]:
-    """Parts in order, as many as hold `max_bytes` of different texts; all of them if it is 0."""
+    """The first parts that together have `max_bytes` of distinct texts; all parts if `max_bytes` is 0."""
     parts, held, documents, done = [], 0, 0, 0
     total, next_check = sum(task.piece.weight for task in tasks), max_bytes
     report(Progress(0, total, 0))
@@ -137,7 +137,7 @@ def _parts_up_to(tasks: Sequence[Task], jobs: int, max_bytes: int, report: Repor
 
 
 def _first_documents(parts: Sequence[Part], folder: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The index of each part, and which of its documents equal no earlier one."""
+    """For each part: its index, and a mask of the documents that differ from all earlier ones."""
     total = sum(part.documents for part in parts)
     first = first_of_each((part.index(folder) for part in parts), total, as_path(folder))
     start = 0
@@ -147,7 +147,7 @@ def _first_documents(parts: Sequence[Part], folder: str) -> Iterator[tuple[np.nd
 
 
 def _write_parts(parts: Sequence[Part], folder: str, dtype: str, max_bytes: int, writers: Writers) -> None:
-    """Writes each document once to its split, in order, until `max_bytes` of text are reached."""
+    """Writes each document once to its split, in order, until `max_bytes` of text are written."""
     room = max_bytes or sys.maxsize
     for part, (index, first) in zip(parts, _first_documents(parts, folder), strict=True):
         held = np.cumsum(index["text_bytes"] * first.astype(np.int64))
@@ -159,7 +159,7 @@ def _write_parts(parts: Sequence[Part], folder: str, dtype: str, max_bytes: int,
 
 
 def _write_documents(ids: np.ndarray, index: np.ndarray, first: np.ndarray, writers: Writers) -> None:
-    """Writes the documents of one part that `first` marks, some million ids at a time."""
+    """Writes the documents of one part that `first` marks, about two million ids at a time."""
     ends = np.cumsum(index["tokens"], dtype=np.int64)
     begun = 0
     while begun < len(index):
@@ -174,8 +174,8 @@ def _write_documents(ids: np.ndarray, index: np.ndarray, first: np.ndarray, writ
         begun = stop
 
 
-def _model_file(data: DataSpec, pieces: Sequence[Piece], work: Path, skip_bad: bool) -> str:
-    """The path of the tokenizer's model, trained now if no earlier attempt did it; empty for bytes."""
+def _tokenizer_model_path(data: DataSpec, pieces: Sequence[Piece], work: Path, skip_bad: bool) -> str:
+    """The path of the tokenizer's model, which is trained if no earlier attempt has done so; empty for bytes."""
     if data.tokenizer.kind is TokenizerKind.BYTES:
         return ""
     decides = [to_dict(data.corpus), to_dict(data.tokenizer), data.validation_fraction, skip_bad, to_dict(pieces)]
@@ -184,14 +184,14 @@ def _model_file(data: DataSpec, pieces: Sequence[Piece], work: Path, skip_bad: b
     trained = data.tokenizer.kind is TokenizerKind.SENTENCEPIECE and is_file(path) and is_file(seal)
     if trained and seal.read_text() == hashlib.sha256(path.read_bytes()).hexdigest():
         return str(path)
-    model = make_tokenizer(data.tokenizer, _sample(data, skip_bad)).model
+    model = make_tokenizer(data.tokenizer, _training_texts(data, skip_bad)).model
     write_atomic(path, model)
     write_atomic(seal, hashlib.sha256(model).hexdigest())
     return str(path)
 
 
-def _sample(data: DataSpec, skip_bad: bool) -> Iterator[str]:
-    """Training texts from the start of the corpus, out of as much text as a tokenizer is trained on."""
+def _training_texts(data: DataSpec, skip_bad: bool) -> Iterator[str]:
+    """The training texts among the first `TRAINING_BYTES` of the corpus."""
     size = 0
     for document in labelled(data.corpus, data.validation_fraction, skip_bad):
         if not document.validation:

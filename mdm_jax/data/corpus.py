@@ -1,12 +1,12 @@
 """A prepared corpus: batches for training, and the fixed rows of the evaluation.
 
-The corpus is cut into rows of L tokens. Row g of the endless stream that training reads is row `shuffle(epoch, g mod
-rows)` of the corpus, where the shuffle is a keyed permutation computed point by point; the batch at step s holds
-stream rows s B to (s + 1) B. Every row of a batch is thus a pure function of (seed, step, row): resuming needs no
-iterator state, and each process reads the rows that its own devices hold, whichever these are.
+The corpus is cut into rows of L tokens. Training reads an endless stream of rows. Row g of the stream is row
+`shuffle(epoch, g mod rows)` of the corpus, where `shuffle` is a keyed permutation that is computed point by point. The
+batch at step s has the stream's rows s B to (s + 1) B - 1. So every row of a batch is a pure function of (seed, step,
+row): resuming needs no iterator state, and each process reads the rows of its own devices.
 
-Grain gives the permutation. Its datasets and readers are not used: a batch of 16 rows takes 70 us from memory, and the
-asynchronous dispatch of steps hides that already.
+Grain provides the permutation. Its datasets and readers are not used: reading a batch of 16 rows takes 70 us, which the
+asynchronous dispatch of steps already hides.
 """
 
 import functools
@@ -29,19 +29,19 @@ ROUNDS = 4
 
 @functools.lru_cache(maxsize=64)
 def _epoch_key(seed: int, epoch: int) -> int:
-    """The 32-bit key of an epoch's permutation: a hash, so that seed 1's first epoch is not seed 0's second."""
+    """The 32-bit key of an epoch's permutation. It is a hash, so that no two pairs (seed, epoch) are related."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{epoch}".encode()).digest()[:4], "little")
 
 
 def stream_row(position: int, rows: int, seed: int) -> int:
-    """The corpus row that the endless shuffled stream holds at `position`; each epoch is a permutation of the rows."""
+    """The corpus row at `position` of the endless shuffled stream. Each epoch is a permutation of the rows."""
     epoch, index = divmod(position, rows)
     return index_shuffle(index, max_index=rows - 1, seed=_epoch_key(seed, epoch), rounds=ROUNDS)
 
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """The rows of every training batch, addressed by step and row."""
+    """The rows of all training batches, by step and row."""
 
     store: TokenStore
     seq_len: int
@@ -54,7 +54,7 @@ class TrainingRows:
         return self.global_batch, self.seq_len
 
     def read(self, step: int, first: int, last: int) -> Int32[np.ndarray, "b L"]:
-        """Tokens of rows `first … last - 1` of the global batch at the 0-based `step`, shape [last - first, L]."""
+        """Tokens of rows `first … last - 1` of the global batch at the 0-based `step`: `[last - first, L]`."""
         rows = len(self.store) // self.seq_len
         batch = np.empty((last - first, self.seq_len), np.int32)
         for i in range(last - first):
@@ -65,7 +65,7 @@ class TrainingRows:
 
 @dataclass(frozen=True)
 class Corpus:
-    """A prepared corpus, opened once; its shards are what the spec asks for."""
+    """A prepared corpus whose manifest matches the spec."""
 
     data: DataSpec
     manifest: Manifest
@@ -75,7 +75,7 @@ class Corpus:
         """The tokenizer of the shards.
 
         Raises:
-            ValueError: its model file is absent or corrupt.
+            ValueError: the model file is absent or corrupt.
         """
         return load_tokenizer(self.data.directory, self.manifest)
 
@@ -89,10 +89,10 @@ class Corpus:
 
         Args:
             global_batch: B, sequences over all processes.
-            seed: of the row order.
+            seed: seed of the order of the rows.
 
         Raises:
-            ValueError: the shards are absent, corrupt, or hold no whole row. Damage in a large split is found later, by
+            ValueError: the shards are absent, corrupt, or have no whole row. Damage in a large split is found later, by
                 `TrainingRows.read`.
         """
         require(global_batch >= 1, "global_batch", global_batch, "at least 1")
@@ -102,10 +102,10 @@ class Corpus:
         return TrainingRows(store, length, global_batch, seed)
 
     def evaluation_rows(self, eval_tokens: int) -> Int32[np.ndarray, "S L"]:
-        """The first `eval_tokens` of the validation split as S = eval_tokens // L rows, the same in a whole sweep.
+        """The first `eval_tokens` of the validation split, as S = eval_tokens // L rows.
 
         Raises:
-            ValueError: the split has fewer, or they fill no row; or the shards are absent or corrupt.
+            ValueError: the split has fewer tokens, they do not fill a row, or the shards are absent or corrupt.
         """
         length, held = self.data.seq_len, self.manifest.validation.tokens
         require(eval_tokens >= length, "evaluation.eval_tokens", eval_tokens, f"at least data.seq_len = {length}")
@@ -117,11 +117,11 @@ class Corpus:
 
 
 def open_corpus(data: DataSpec) -> Corpus:
-    """The corpus that lies prepared in `data.directory`.
+    """The prepared corpus in `data.directory`.
 
     Raises:
-        ValueError: there is none, its manifest is malformed, or the corpus, tokenizer, vocabulary or `data_hash` are
-            not the spec's.
+        ValueError: there is none, its manifest is malformed, or its corpus, tokenizer, vocabulary or `data_hash` do not
+            match the spec.
     """
     manifest = read_manifest(data.directory)
     check_matches(manifest, data)

@@ -1,8 +1,8 @@
-"""Finds the documents of a corpus that equal no earlier document, on disk and with bounded memory.
+"""Finds the first occurrence of each document of a corpus, on disk and with bounded memory.
 
-Hashes are distributed over files by their first bits, so that equal hashes lie in the same file. Each file is sorted
-alone. On disk a document takes 25 bytes for a while. In memory a file of n documents takes about 70 n bytes while it is
-sorted: 18 MB for a corpus of up to 67 million documents, and .28 bytes a document beyond.
+Hashes are distributed over files by their first bits, so that equal hashes are in the same file. Each file is sorted by
+itself. A document needs 25 bytes on disk. Sorting a file of n documents needs about 70 n bytes of memory: 18 MB for a
+corpus of up to 67 million documents, and 0.28 bytes for each document of a larger corpus.
 """
 
 from collections.abc import Iterable
@@ -21,13 +21,13 @@ ROW = np.dtype([("high", "<u8"), ("low", "<u8"), ("position", "<u8")])
 def first_of_each(
     indexes: Iterable[np.ndarray], total: int, folder: Path, file_documents: int = FILE_DOCUMENTS
 ) -> Bool[np.ndarray, "documents"]:
-    """True for each document that equals none before it; a file mapped into memory, one byte a document.
+    """A mask of the documents that differ from all earlier ones; a file mapped into memory, one byte a document.
 
     Args:
-        indexes: structured arrays with the fields `high` and `low`, halves of a document's hash; in order.
-        total: their rows, all together.
-        folder: where the files lie while they are needed.
-        file_documents: documents that are sorted at a time, where 256 files suffice.
+        indexes: structured arrays, in order, with the two halves `high` and `low` of each document's hash.
+        total: number of documents in all indexes.
+        folder: folder for temporary files.
+        file_documents: documents that are sorted at a time, unless this needs more than 256 files.
     """
     count = min(MOST_FILES, -(-total // file_documents))
     paths = [folder / f"hashes-{i:03d}" for i in range(count)]

@@ -20,7 +20,7 @@ RECODE = "convert the file, with iconv -f latin1 -t utf-8 for example, or leave 
 
 
 def find_files(path: str, suffixes: tuple[str, ...]) -> list[Path]:
-    """The file `path`, or the files of the folder (searched to the bottom) or glob, sorted by name.
+    """The file `path`, or the files that match a glob or lie in a folder and its subfolders, sorted by name.
 
     Raises:
         ValueError: there are none.
@@ -32,7 +32,7 @@ def find_files(path: str, suffixes: tuple[str, ...]) -> list[Path]:
         endings = tuple(s + c for s in suffixes for c in ("", *COMPRESSED))
         found = [folder / name for folder, _, names in root.walk() for name in names if name.endswith(endings)]
     elif glob.has_magic(path):
-        found = _globbed(root)
+        found = _matching_files(root)
     else:
         raise ValueError(f"corpus.path = {path!r}: no such file, folder or glob")
     if not found:
@@ -40,7 +40,7 @@ def find_files(path: str, suffixes: tuple[str, ...]) -> list[Path]:
     return sorted(found, key=str)
 
 
-def _globbed(pattern: Path) -> list[Path]:
+def _matching_files(pattern: Path) -> list[Path]:
     if is_local(pattern):
         return [file for name in glob.glob(str(pattern), recursive=True) if (file := as_path(name)).is_file()]
     if "**" in str(pattern):
@@ -52,21 +52,21 @@ def _globbed(pattern: Path) -> list[Path]:
 
 @contextlib.contextmanager
 def open_bytes(path: Path) -> Iterator[BinaryIO]:
-    """The decompressed content of a file. Arrow decompresses: python-zstandard reads a file that is cut short as whole.
+    """The decompressed content of a file.
 
     Raises:
-        ValueError: the compressed stream is corrupt or cut short (raised where it is read).
+        ValueError: the compressed stream is corrupt or cut short; raised while it is read.
     """
     codec = COMPRESSED.get(path.suffix)
     with path.open("rb") as raw:
         if codec is None:
             yield cast(BinaryIO, raw)
             return
-        try:
+        try:  # with Arrow, because python-zstandard does not notice that a file is cut short
             with pyarrow.CompressedInputStream(pyarrow.PythonFile(raw, "r"), codec) as stream:
                 yield io.BufferedReader(cast(io.RawIOBase, stream), READ_BYTES)
         except OSError as error:
-            if error.errno is not None:  # the disk or the network; Arrow's own errors have no number
+            if error.errno is not None:  # the disk or the network failed; Arrow's own errors have no number
                 raise
             raise ValueError(f"{path}: corrupt or cut short ({error})") from None
 
@@ -76,10 +76,11 @@ class Line(NamedTuple):
 
     file: Path
     first_byte: int
-    """Where the range begins from which `number` counts."""
+    """First byte of the range that was read."""
     number: int
+    """Number of the line in this range, from 1."""
     start: int
-    """Its first byte in the (decompressed) file."""
+    """First byte of the line in the (decompressed) file."""
     raw: bytes
 
     @property
@@ -87,12 +88,12 @@ class Line(NamedTuple):
         """The line decoded.
 
         Raises:
-            ValueError: it is not UTF-8; file, line and byte are named.
+            ValueError: the line is not UTF-8; the message names file, line and byte.
         """
         try:
             return without_mark(self.raw.decode(), self.start)
         except UnicodeDecodeError as error:
-            raise ValueError(f"{self.where}, {not_utf8(error, self.start)}") from None
+            raise ValueError(f"{self.where}, {not_utf8_message(error, self.start)}") from None
 
     @property
     def where(self) -> str:
@@ -101,12 +102,12 @@ class Line(NamedTuple):
 
 
 def without_mark(text: str, start: int) -> str:
-    """The text, which begins at byte `start` of its file, without the mark that some editors put at byte 0."""
+    """The text without the byte order mark that some editors put at byte 0; `start` is the text's first byte."""
     return text if start else text.removeprefix("\ufeff")
 
 
-def not_utf8(error: UnicodeDecodeError, start: int) -> str:
-    """What to say of bytes that are not UTF-8, where the text that was decoded begins at byte `start` of its file."""
+def not_utf8_message(error: UnicodeDecodeError, start: int) -> str:
+    """The message for bytes that are not UTF-8; the decoded text begins at byte `start` of its file."""
     return f"byte {start + error.start}: not UTF-8 ({error.reason}): {RECODE}"
 
 
@@ -118,7 +119,7 @@ def read_lines(file: Path, first_byte: int = 0, stop: int = sys.maxsize) -> Iter
     """
     with open_bytes(file) as content:
         start = 0
-        if first_byte:  # the line that holds the byte before belongs to the range before
+        if first_byte:  # the range before has the line that contains the byte before `first_byte`
             content.seek(first_byte - 1)
             start = first_byte - 1 + _skip_line(content)
         number = 0
@@ -132,7 +133,7 @@ def read_lines(file: Path, first_byte: int = 0, stop: int = sys.maxsize) -> Iter
 
 
 def _skip_line(file: BinaryIO) -> int:
-    """Bytes up to and with the next line end."""
+    """Reads to the next line end, and returns the number of bytes read."""
     passed = 0
     while line := file.readline(READ_BYTES):
         passed += len(line)
@@ -143,7 +144,7 @@ def _skip_line(file: BinaryIO) -> int:
 
 @functools.lru_cache(maxsize=1)
 def _line_ends_before(path: Path, start: int) -> int:
-    """How many lines begin before byte `start` of an uncompressed file; counted once for all bad lines of a range."""
+    """The number of lines that begin before byte `start` of an uncompressed file; counted once for a whole range."""
     if not start:
         return 0
     with path.open("rb") as file:

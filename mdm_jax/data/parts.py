@@ -1,8 +1,8 @@
-"""Sealed parts: what one piece of a corpus became, ids and an index of its documents, written by one worker.
+"""Sealed parts: the ids of one piece of a corpus and an index of its documents, written by one worker.
 
-A part's name is a hash of everything that decides its content (the piece and its stamp, the corpus, the tokenizer), and
-its seal is written last. An interrupted preparation therefore goes on from the parts that have a seal, and a file that
-has changed since gives a part of another name.
+A part's name is a hash of everything that decides its content: the piece and its stamp, the corpus and the tokenizer.
+Its seal is written last. So an interrupted preparation goes on from the parts that have a seal, and a changed file
+gives a part with another name.
 """
 
 import functools
@@ -22,14 +22,14 @@ from mdm_jax.spec.validation import build, require, to_dict
 
 PART_VERSION = 1
 BATCH_DOCUMENTS = 512
-MOST_TOLD = 20
+MOST_REPORTED = 20
 MOST_REMEMBERED_BYTES = 1 << 30
 INDEX = np.dtype([("high", "<u8"), ("low", "<u8"), ("tokens", "<u4"), ("text_bytes", "<u4"), ("validation", "?")])
 """A row for each document, 25 bytes: the first 128 bits of the text's SHA-256, its ids with EOS, its UTF-8 bytes."""
 
 
 def name_of(decides: object) -> str:
-    """The name of a file whose content the given plain values decide."""
+    """A file name that is a hash of the plain values that decide the file's content."""
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -48,7 +48,7 @@ class Task:
 
     @property
     def name(self) -> str:
-        """The part's name: equal for equal content."""
+        """The part's name, a hash of everything that decides its content."""
         data = self.data
         decides = [PART_VERSION, to_dict(self.piece), to_dict(data.corpus), data.validation_fraction, self.dtype]
         decides += [self.tokenizer_hash, self.skip_bad]
@@ -57,7 +57,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Part:
-    """The seal of a part; `skipped` says what was passed over, and `skipped_count` how often."""
+    """The seal of a part. `skipped` has messages about bad lines and files, `skipped_count` is their number."""
 
     name: str
     documents: int
@@ -68,34 +68,34 @@ class Part:
 
     def ids(self, folder: str, dtype: str) -> np.ndarray:
         """All ids, mapped into memory."""
-        return _mapped(_files(folder, self.name)[0], np.dtype(dtype).newbyteorder("<"))
+        return _mapped(_paths(folder, self.name)[0], np.dtype(dtype).newbyteorder("<"))
 
     def index(self, folder: str) -> np.ndarray:
         """A row of `INDEX` for each document, mapped into memory."""
-        return _mapped(_files(folder, self.name)[1], INDEX)
+        return _mapped(_paths(folder, self.name)[1], INDEX)
 
 
-def _files(folder: str, name: str) -> tuple[Path, Path]:
-    """The ids and the index of a part."""
+def _paths(folder: str, name: str) -> tuple[Path, Path]:
+    """The paths of a part's ids and index."""
     return as_path(folder) / f"{name}.ids", as_path(folder) / f"{name}.index"
 
 
 def _mapped(path: Path, dtype: np.dtype) -> np.ndarray:
-    """The file as an array; numpy cannot map an empty one."""
+    """The file as an array, mapped into memory unless it is empty, which numpy cannot map."""
     return np.memmap(str(path), dtype, "r") if path.stat().length else np.zeros(0, dtype)
 
 
 def make_part(task: Task) -> Part:
-    """The part of a piece, from its seal if it is there whole, or made now.
+    """The part of a piece: an existing one if it is whole, otherwise made now.
 
     Raises:
         ValueError: the piece's file is bad or has changed, unless bad files are skipped.
         OSError: the disk is full or not writable.
     """
-    return _sealed(task) or _written(task)
+    return _existing_part(task) or _new_part(task)
 
 
-def _sealed(task: Task) -> Part | None:
+def _existing_part(task: Task) -> Part | None:
     seal = as_path(task.folder) / f"{task.name}.json"
     if not is_file(seal):
         return None
@@ -103,7 +103,7 @@ def _sealed(task: Task) -> Part | None:
         part = build(Part, json.loads(seal.read_text()))
     except (ValueError, TypeError):
         return None
-    files = _files(task.folder, task.name)
+    files = _paths(task.folder, task.name)
     whole = part.name == task.name and all(is_file(file) for file in files)
     return part if whole and tuple(map(_sha256, files)) == part.sha256 else None
 
@@ -114,41 +114,41 @@ def _sha256(path: Path) -> str:
 
 
 class _Skipped:
-    """What was passed over: the first few, and how often."""
+    """The number of skipped lines and files, and the messages about the first ones."""
 
     def __init__(self) -> None:
         self.count, self._first = 0, list[str]()
 
-    def __call__(self, said: str) -> None:
+    def __call__(self, line: str) -> None:
         self.count += 1
-        if self.count <= MOST_TOLD:
-            self._first.append(said)
+        if self.count <= MOST_REPORTED:
+            self._first.append(line)
 
     @property
-    def told(self) -> tuple[str, ...]:
-        """A line for each of the first few, and one for the rest."""
+    def lines(self) -> tuple[str, ...]:
+        """The messages about the first ones, and one line for the rest."""
         rest = self.count - len(self._first)
         return (*self._first, f"{rest} more in the same file") if rest else tuple(self._first)
 
 
-def _written(task: Task) -> Part:
+def _new_part(task: Task) -> Part:
     skipped = _Skipped()
     corpus, skip = task.data.corpus, skipped if task.skip_bad else None
     try:
         documents = read_piece(corpus, task.piece, task.data.validation_fraction, skip)
-        part = _write(task, _up_to(documents, corpus.max_bytes))
+        part = _write(task, _up_to_max_bytes(documents, corpus.max_bytes))
     except ValueError as error:
         if skip is None or isinstance(error, SourceChanged):
             raise
         skip(str(error))
         part = _write(task, iter(()))
-    part = replace(part, skipped=skipped.told, skipped_count=skipped.count)
+    part = replace(part, skipped=skipped.lines, skipped_count=skipped.count)
     write_atomic(as_path(task.folder) / f"{task.name}.json", json.dumps(to_dict(part)) + "\n")
     return part
 
 
-def _up_to(documents: Iterator[Document], max_bytes: int) -> Iterator[Document]:
-    """Documents until these alone, each counted once, have `max_bytes`; all of them where `max_bytes` is large."""
+def _up_to_max_bytes(documents: Iterator[Document], max_bytes: int) -> Iterator[Document]:
+    """Documents until they have `max_bytes` without repeats; all documents if `max_bytes` is 0 or over 1 GiB."""
     if not 0 < max_bytes <= MOST_REMEMBERED_BYTES:
         yield from documents
         return
@@ -163,21 +163,21 @@ def _up_to(documents: Iterator[Document], max_bytes: int) -> Iterator[Document]:
 
 
 def _write(task: Task, documents: Iterator[Document]) -> Part:
-    """Ids and index, a batch of documents at a time, so that memory does not grow with the piece."""
+    """Writes ids and index, one batch of documents at a time, so that memory does not grow with the piece."""
     tokenizer, stored = _tokenizer(task.model, task.tokenizer_hash), np.dtype(task.dtype).newbyteorder("<")
     count = text_bytes = 0
-    files = _files(task.folder, task.name)
+    files = _paths(task.folder, task.name)
     with files[0].open("wb") as ids_file, files[1].open("wb") as index_file:
         while batch := list(islice(documents, BATCH_DOCUMENTS)):
             ids, lengths = tokenizer.encode_batch([document.text for document in batch])
             ids_file.write(ids.astype(stored).data)
-            index_file.write(_rows(batch, lengths).data)
+            index_file.write(_index_rows(batch, lengths).data)
             count += len(batch)
             text_bytes += sum(len(document.content) for document in batch)
     return Part(task.name, count, text_bytes, tuple(map(_sha256, files)))
 
 
-def _rows(batch: list[Document], lengths: np.ndarray) -> np.ndarray:
+def _index_rows(batch: list[Document], lengths: np.ndarray) -> np.ndarray:
     rows = np.empty(len(batch), INDEX)
     halves = np.frombuffer(b"".join(document.digest[:16] for document in batch), ">u8").reshape(-1, 2)
     rows["high"], rows["low"], rows["tokens"] = halves[:, 0], halves[:, 1], lengths

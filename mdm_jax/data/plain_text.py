@@ -1,9 +1,9 @@
-"""Documents from text files: cut at blank lines, or into passages where a text has none."""
+"""Documents from text files, which are cut at blank lines, or into passages without regard to blank lines."""
 
 import codecs
 from collections.abc import Iterator
 
-from mdm_jax.data.files import READ_BYTES, not_utf8, open_bytes, read_lines, without_mark
+from mdm_jax.data.files import READ_BYTES, not_utf8_message, open_bytes, read_lines, without_mark
 from mdm_jax.files.storage import as_path
 
 DOCUMENT_CHARACTERS = 4096
@@ -13,12 +13,12 @@ PASSAGE_ENDS = ("\n", ". ", " ")
 
 
 def text_documents(path: str) -> Iterator[str]:
-    """A text file, cut at blank lines into documents of 4096 characters or a little more; a short file is one.
+    """The documents of a text file: at least 4096 characters each, then cut at the next blank line.
 
-    Text without blank lines is cut at the first line end after 65536 characters.
+    A short file is one document. Text without blank lines is cut at the first line end after 65536 characters.
 
     Raises:
-        ValueError: the file is corrupt, not UTF-8, or has a line of more than 64 MiB; the place is named.
+        ValueError: the file is corrupt, not UTF-8, or has a line of more than 64 MiB; the message names the place.
     """
     lines, size = [], 0
     for read in read_lines(as_path(path)):
@@ -35,7 +35,7 @@ def passages(path: str) -> Iterator[str]:
     """A text file, cut into passages of 2048 to 4096 characters: at a line end, else a full stop, else a blank.
 
     Raises:
-        ValueError: the file is corrupt or not UTF-8; the place is named.
+        ValueError: the file is corrupt or not UTF-8; the message names the place.
     """
     held = ""
     for text in _decoded(path):
@@ -65,7 +65,7 @@ def _decoded(path: str) -> Iterator[str]:
             try:
                 yield without_mark(decoder.decode(raw, final=not raw), start)
             except UnicodeDecodeError as error:
-                raise ValueError(f"{path}: {not_utf8(error, start - kept)}") from None
+                raise ValueError(f"{path}: {not_utf8_message(error, start - kept)}") from None
             if not raw:
                 return
             start += len(raw)

@@ -3,9 +3,9 @@
     python -m mdm_jax.data.prepare --config experiments/quickstart.py
     python -m mdm_jax.data.prepare --corpus jsonl --path 'text/*.jsonl.zst' --out data/mine
 
-A folder that holds the same corpus already is left as it is. Everything is written to a folder beside it and renamed
-at the end, so an interrupted preparation leaves nothing that could be taken for a whole one. The same command goes on
-from the parts that were finished.
+A folder that has the same corpus already is left unchanged. A new corpus is written to another folder, which is renamed
+at the end, so an unfinished corpus is never taken for a finished one. After an interruption, the same command goes on
+from the finished parts.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from mdm_jax.spec import BYTES_VOCAB_SIZE, CorpusSource, CorpusSpec, DataSpec, T
 from mdm_jax.spec.validation import require
 
 LONG_BYTES = 32 << 10
-"""A text file that is cut at blank lines gives shorter documents than this on average; prose gives 4 to 5 kB."""
+"""Longer documents on average mean that a text file has few blank lines; prose gives 4 to 5 kB."""
 
 
 def prepare(
@@ -43,24 +43,24 @@ def prepare(
     jobs: int = 1,
     skip_bad: bool = False,
 ) -> tuple[Manifest, bool]:
-    """The manifest of `data.directory`, and whether the shards were made just now (and not there before).
+    """The manifest of `data.directory`, and whether this call made the shards.
 
     Args:
         data: corpus, tokenizer, split and folder.
-        force: prepares again what is there.
-        verify: checks the SHA-256 of every shard that is there, not only the sizes.
+        force: prepare an existing corpus again.
+        verify: check the SHA-256 of every existing shard, not only its size.
         report: called after each piece of the corpus.
-        jobs: most processes at a time; the shards are the same for any number.
-        skip_bad: passes over bad lines of JSONL and bad files.
+        jobs: maximum number of processes; the shards are the same for any number.
+        skip_bad: skip bad lines of JSONL and bad files.
 
     Raises:
-        ValueError: the corpus or the tokenizer is bad, or the folder holds something else.
-        OSError: the disk is full or not writable; what was there is untouched, and finished parts remain.
+        ValueError: the corpus or the tokenizer is bad, or the folder has other files.
+        OSError: the disk is full or not writable; the old corpus is untouched, and finished parts remain.
     """
     target = as_path(data.directory)
     if is_local(target):
-        target = as_path(os.path.realpath(target))  # a link's own folder is replaced, in its place, beside its lock
-    with _only_one(target):
+        target = as_path(os.path.realpath(target))  # if it is a link, the folder that it leads to is replaced
+    with _locked(target):
         if not force and is_file(target / MANIFEST_FILE):
             manifest = read_manifest(target)
             check_matches(manifest, dataclasses.replace(data, data_hash=""))
@@ -70,7 +70,7 @@ def prepare(
         _refuse_other_files(target)
         work = _work_folder(target)
         refuse_link(work)
-        _remove_shards(work)
+        _clean_work_folder(work)
         try:
             manifest = build_shards(data, work, report, jobs=jobs, skip_bad=skip_bad)
         except ValueError:
@@ -82,8 +82,8 @@ def prepare(
     return manifest, True
 
 
-def _remove_shards(work: Path) -> None:
-    """Makes the work folder, and removes the shards of an interrupted attempt; its whole parts are used again."""
+def _clean_work_folder(work: Path) -> None:
+    """Makes the work folder, and removes the shards of an interrupted attempt, but not its finished parts."""
     work.mkdir(parents=True, exist_ok=True)
     for file in work.iterdir():
         if file.name != PARTS:
@@ -91,8 +91,8 @@ def _remove_shards(work: Path) -> None:
 
 
 @contextlib.contextmanager
-def _only_one(target: Path) -> Iterator[None]:
-    """Waits until no other process on this machine prepares the same folder."""
+def _locked(target: Path) -> Iterator[None]:
+    """Waits for other processes of this machine that prepare the same folder, and keeps them out."""
     if not is_local(target):
         yield
         return
@@ -102,13 +102,13 @@ def _only_one(target: Path) -> Iterator[None]:
 
 
 def _work_folder(target: Path) -> Path:
-    """The folder in which the shards are built: beside a local target, which a rename replaces at the end."""
+    """The folder in which the shards are built: next to a local target, so that it can be renamed at the end."""
     name = f".{target.name}.partial"
     return target.parent / name if is_local(target) else as_path(name)
 
 
 def _refuse_other_files(target: Path) -> None:
-    """Raises ValueError if the folder holds files that a preparation did not make: they would be deleted."""
+    """Raises ValueError if the folder has files that no preparation made, because they would be deleted."""
     if kind(target, follow=True) not in (Kind.ABSENT, Kind.FOLDER):
         raise ValueError(f"{target}: is not a folder: choose another --out")
     for name in sorted(path.name for path in storage.entries(target)):
@@ -118,7 +118,7 @@ def _refuse_other_files(target: Path) -> None:
 
 
 def _publish(work: Path, target: Path) -> None:
-    """Moves the built folder to its place; in an object store the manifest is uploaded last."""
+    """Moves the built folder to `target`. In an object store, the manifest is uploaded last."""
     if is_local(target):
         old = target.parent / f".{target.name}.replaced"
         refuse_link(old)
@@ -136,7 +136,7 @@ def _publish(work: Path, target: Path) -> None:
 
 
 def _data_spec(args: argparse.Namespace) -> DataSpec:
-    """What the flags or the experiment file ask for."""
+    """The DataSpec of the flags or of the experiment file."""
     if args.config:
         data = load_run(args.config, args.set).data
         return dataclasses.replace(data, directory=args.out or data.directory)
@@ -155,9 +155,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser("mdm_jax.data.prepare", description="Text to token shards.")
     add = parser.add_argument
     add("--config", help="experiment file; its run.data section is prepared")
-    add("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="changes to it, as run.seed=1")
+    add("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="changes to it, such as run.seed=1")
     sources = [source.value for source in CorpusSource]
-    add("--corpus", choices=sources, help="instead of --config; passages are text files cut without blank lines")
+    add("--corpus", choices=sources, help="instead of --config; `passages` are text files, cut anywhere")
     add("--path", default="", help="file, folder or glob; the builder's folder for tfds; nothing for pydoc")
     add("--text-field", default="text", help="field of jsonl, parquet and tfds records (text)")
     add("--max-bytes", type=int, default=0, help="stop after this much text; 0 takes everything")
@@ -168,30 +168,30 @@ def _parser() -> argparse.ArgumentParser:
     add("--validation-fraction", type=float, default=fraction, help="share of the documents (of the text for pydoc)")
     add("--out", help="folder of the shards (the experiment's data.directory)")
     add("--jobs", type=int, default=_processors(), help="processes at a time; the shards are the same for any number")
-    add("--skip-bad", action="store_true", help="pass over lines and files that are corrupt or not UTF-8, and say so")
-    add("--force", action="store_true", help="prepare again, replacing what is there")
-    add("--verify", action="store_true", help="check the SHA-256 of the shards that are there, not only their sizes")
+    add("--skip-bad", action="store_true", help="skip lines and files that are corrupt or not UTF-8, and print each")
+    add("--force", action="store_true", help="prepare an existing corpus again")
+    add("--verify", action="store_true", help="check the SHA-256 of existing shards, not only their sizes")
     return parser
 
 
 def _processors() -> int:
-    """Processors that this process may use."""
+    """The number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextlib.contextmanager
-def _progress(what: str) -> Iterator[Report]:
-    """A bar with the time left on a terminal; elsewhere only what was passed over is said."""
+def _progress(title: str) -> Iterator[Report]:
+    """Prints what was skipped; on a terminal, also shows a bar with the time left."""
     console = rich.console.Console(stderr=True)
     count = rich.progress.TextColumn("{task.fields[documents]:,} documents")
     columns = rich.progress.Progress.get_default_columns()
     with rich.progress.Progress(*columns, count, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=None, documents=0)
+        task = bar.add_task(title, total=None, documents=0)
 
         def report(progress: Progress) -> None:
             bar.update(task, completed=progress.done, total=progress.total, documents=progress.documents)
-            for said in progress.skipped:
-                print(f"passed over: {said}", file=sys.stderr)
+            for message in progress.skipped:
+                print(f"skipped: {message}", file=sys.stderr)
 
         yield report
 
@@ -207,16 +207,16 @@ def _summary(manifest: Manifest, folder: str, made: bool) -> str:
     documents = manifest.train.documents + manifest.validation.documents
     text_bytes = manifest.train.text_bytes + manifest.validation.text_bytes
     if manifest.corpus.source is CorpusSource.TEXT and text_bytes > LONG_BYTES * documents:
-        said = f"documents of {text_bytes / documents / 1000:.0f} kB: the text has few blank lines, where it is cut"
-        lines.append(f"{said}; --corpus passages cuts it into 2 to 4 kB")
+        long = f"documents of {text_bytes / documents / 1000:.0f} kB: the text has few blank lines, where it is cut"
+        lines.append(f"{long}; --corpus passages cuts it into 2 to 4 kB")
     if manifest.skipped:
-        lines.append(f"passed over: {manifest.skipped:,} bad lines and files")
+        lines.append(f"skipped: {manifest.skipped:,} bad lines and files")
     tokenizer = f"{manifest.tokenizer.kind.value}, {manifest.vocab_size} ids, EOS {manifest.eos_id}"
     return "\n".join([*lines, f"tokenizer: {tokenizer}", f"folder: {folder}, data_hash {manifest.data_hash[:12]}"])
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit code: 0 prepared or there already, 1 bad input or a full disk (one line on stderr), 130 interrupted."""
+    """The exit code: 0 prepared now or before, 1 bad input or a full disk, 130 interrupted."""
     args = _parser().parse_args(argv)
     try:
         data = _data_spec(args)

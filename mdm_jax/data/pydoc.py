@@ -1,9 +1,9 @@
-"""The corpus every installation already has: documentation of Python and of this project's dependencies.
+"""A corpus without a download: the documentation of Python and of this project's dependencies.
 
 Docstrings are read with `ast` (nothing is imported or run), READMEs from the packages' metadata. A file is parsed
-only if a fifth of it looks like docstrings: that keeps nine tenths of the text and halves the time. Which text it is
-depends on the versions installed, and `data_hash` says which. A text's group is its package, or its top-level module
-in the standard library: the validation text comes from packages and modules that the training text does not have.
+only if a fifth of it looks like docstrings, which keeps nine tenths of the text and halves the time. The text depends
+on the installed versions, and so does `data_hash`. A text's group is its package, or its top-level module in the
+standard library, so the validation text comes from packages and modules that are not in the training text.
 """
 
 import ast
@@ -37,11 +37,11 @@ PACKAGES = (
     "sentencepiece",
     "zstandard",
 )
-"""Required dependencies alone: an extra (cuda, tpu, dev) must not change the corpus. Absent ones are skipped."""
+"""Only required dependencies, so that an extra (cuda, tpu, dev) does not change the corpus. Absent ones are skipped."""
 
 TOPICS = "pydoc_data/topics.py"  # the language reference, as strings in a dict
 SKIPPED_PARTS = {"site-packages", "dist-packages", "test", "tests", "__pycache__", "lib-dynload", "licenses", ".."}
-SKIPPED_PREFIXES = ("config-", "_sysconfigdata", "test_")  # of the build machine, and tests
+SKIPPED_PREFIXES = ("config-", "_sysconfigdata", "test_")  # settings of the build machine, and tests
 LEAST_CHARACTERS = 100
 MOST_CHARACTERS = 1 << 16
 LEAST_LETTERS = 0.6
@@ -51,7 +51,7 @@ MOST_FILE_BYTES = 4 << 20
 
 @dataclass(frozen=True)
 class _Source:
-    """One file; `key` orders the corpus and does not depend on where Python is installed."""
+    """One file. `key` decides its place in the corpus, and does not depend on the place of the installation."""
 
     key: str
     path: Path
@@ -59,7 +59,7 @@ class _Source:
 
 
 def pydoc_versions() -> str:
-    """The versions of Python and of the packages whose text the corpus has: what decides the text."""
+    """The versions of Python and of the packages in the corpus, which decide its text."""
     versions = [f"python {platform.python_version()}"]
     for name in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -68,9 +68,9 @@ def pydoc_versions() -> str:
 
 
 def pydoc_documents() -> Iterator[Grouped]:
-    """Docstrings and documentation files, each one document, file after file in the order of a hash of its name.
+    """Docstrings and documentation files, one document each. Files are in the order of a hash of their names.
 
-    The order mixes the packages, so the first tokens of the corpus are a fair sample of it.
+    This order mixes the packages, so the first tokens are a fair sample of the corpus.
     """
     sources = [*_standard_library(), *(source for name in PACKAGES for source in _package(name))]
     for source in sorted(sources, key=lambda s: hashlib.sha256(s.key.encode()).digest()):
@@ -80,16 +80,16 @@ def pydoc_documents() -> Iterator[Grouped]:
 def _standard_library() -> Iterator[_Source]:
     root = Path(sysconfig.get_path("stdlib"))
     for folder, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if not _skipped(name)]
+        folders[:] = [name for name in folders if not _is_skipped(name)]
         for name in files:
-            if name.endswith(".py") and not _skipped(name):
+            if name.endswith(".py") and not _is_skipped(name):
                 path = Path(folder, name)
                 key = path.relative_to(root).as_posix()
-                yield _Source(key, path, _module_family(key))
+                yield _Source(key, path, _module_group(key))
 
 
-def _module_family(key: str) -> str:
-    """The top-level module, and `io` for its Python twin `_pyio.py`."""
+def _module_group(key: str) -> str:
+    """The name of the top-level module, without `_` or `_py` in front: `_pyio.py` belongs to `io`."""
     top = key.partition("/")[0].removesuffix(".py")
     return top.removeprefix("_py").lstrip("_") or top
 
@@ -102,12 +102,12 @@ def _package(name: str) -> Iterator[_Source]:
     for file in distribution.files or ():
         if file.suffix not in (".py", ".md", ".rst") and file.name != "METADATA":
             continue
-        if not any(map(_skipped, file.parts)) and not file.stem.endswith("_test"):
+        if not any(map(_is_skipped, file.parts)) and not file.stem.endswith("_test"):
             key = f"{name}/METADATA" if file.name == "METADATA" else file.as_posix()
             yield _Source(key, Path(str(distribution.locate_file(file))), name)
 
 
-def _skipped(part: str) -> bool:
+def _is_skipped(part: str) -> bool:
     return part in SKIPPED_PARTS or part.startswith(SKIPPED_PREFIXES)
 
 
@@ -117,7 +117,7 @@ def _texts(source: _Source) -> Iterator[str]:
             return
         text = source.path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
-        return  # a file of another encoding, or one that a package lists and does not ship
+        return  # the file has another encoding, or the package lists it but does not ship it
     if source.path.suffix == ".py":
         yield from _python_texts(source, text)
     elif source.path.name == "METADATA":
@@ -134,7 +134,7 @@ def _python_texts(source: _Source, text: str) -> Iterator[str]:
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError):
-        return  # a template, or syntax of another Python
+        return  # a template, or the syntax of another Python version
     if topics:
         values = (n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str))
         yield from (value.strip() for value in values)
@@ -144,7 +144,7 @@ def _python_texts(source: _Source, text: str) -> Iterator[str]:
 
 
 def _definitions(body: list[ast.stmt]) -> Iterator[ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]:
-    """Classes and functions, in the order of the file, those under `if` and `try` too."""
+    """Classes and functions, also under `if` and `try`, in the order of the file."""
     for node in body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             yield node
@@ -153,7 +153,7 @@ def _definitions(body: list[ast.stmt]) -> Iterator[ast.ClassDef | ast.FunctionDe
 
 
 def _is_prose_or_code(text: str) -> bool:
-    """Whether a text is long enough to learn from, and mostly letters and blanks: tables of numbers are not."""
+    """Whether a text has a useful length and is mostly letters and blanks, unlike tables of numbers."""
     if not LEAST_CHARACTERS <= len(text) <= MOST_CHARACTERS:
         return False
     return sum(map(str.isalpha, text)) + sum(map(str.isspace, text)) >= LEAST_LETTERS * len(text)

@@ -12,28 +12,28 @@ from mdm_jax.files.storage import Path, as_path
 
 TEXT_TYPES = (pyarrow.string(), pyarrow.large_string())
 BATCH_ROWS = 64
-"""Rows of a Parquet file in memory at a time: a long text that many rows share is stored once and read as often."""
+"""Rows of a Parquet file in memory at a time. The file may store a long text once for many rows; memory does not."""
 MOST_EXPANSION, ALWAYS_FINE_BYTES = 1000, 8 << 20
-"""Text compresses by less than this factor, and a column chunk below these bytes may do as it likes."""
+"""Text compresses by less than this factor. Column chunks with fewer bytes than this are not checked."""
 
 Skip = Callable[[str], None]
-"""Is told what is passed over and why."""
+"""Called with a message about each bad line or file that is skipped."""
 
 
 def jsonl_documents(
     path: str, text_field: str, start: int = 0, stop: int = sys.maxsize, skip: Skip | None = None
 ) -> Iterator[str]:
-    """The field `text_field` of the JSON object on each line; blank lines are passed over.
+    """The field `text_field` of the JSON object on each line; blank lines are skipped.
 
     Args:
         path: the file.
         text_field: name of the field.
         start: only lines that begin at this byte or later.
         stop: only lines that begin before this byte.
-        skip: is told of each bad line, which is passed over then.
+        skip: called for each bad line, which is then skipped; by default a bad line is an error.
 
     Raises:
-        ValueError: a line is not JSON or lacks the field; file and line are named.
+        ValueError: a line is not JSON or lacks the field; the message names file and line.
     """
     for line in read_lines(as_path(path), start, stop):
         try:
@@ -46,13 +46,13 @@ def jsonl_documents(
 
 
 def _json_text(line: Line, text_field: str) -> str | None:
-    """The text of one line, None for a blank one."""
+    """The text of one line; None for a blank line."""
     content = line.text
     if not content.strip():
         return None
     try:
         record = json.loads(content)
-    except (ValueError, RecursionError) as error:  # ValueError also for a number of more than 4300 digits
+    except (ValueError, RecursionError) as error:  # ValueError: also a number with more than 4300 digits
         raise ValueError(f"{line.where}: not JSON ({error})") from None
     if not isinstance(record, dict) or not isinstance(record.get(text_field), str):
         known = ", ".join(record) if isinstance(record, dict) else "none: not an object"
@@ -61,10 +61,10 @@ def _json_text(line: Line, text_field: str) -> str | None:
 
 
 def parquet_documents(path: str, text_field: str) -> Iterator[str]:
-    """The string column `text_field` of a Parquet file, row group by row group; nulls are passed over.
+    """The string column `text_field` of a Parquet file; nulls are skipped.
 
     Raises:
-        ValueError: the file is corrupt or has no such column; it is named.
+        ValueError: the file (named) is corrupt or has no such column.
     """
     file = as_path(path)
     with file.open("rb") as raw:
@@ -77,18 +77,18 @@ def parquet_documents(path: str, text_field: str) -> Iterator[str]:
             for batch in table.iter_batches(BATCH_ROWS, columns=[text_field]):
                 yield from (text for text in batch.column(0).to_pylist() if text is not None)
         except (pyarrow.ArrowException, OSError) as error:
-            if isinstance(error, OSError) and error.errno is not None:  # the disk or the network
+            if isinstance(error, OSError) and error.errno is not None:  # the disk or the network failed
                 raise
             first = str(error).splitlines()[0]
             raise ValueError(f"{file}: not a readable Parquet file ({first})") from None
 
 
 def _check_expansion(file: Path, metadata: pyarrow.parquet.FileMetaData, text_field: str) -> None:
-    """Refuses a file of few bytes that asks for gigabytes: a page is decompressed whole."""
+    """Refuses a small file that would take gigabytes in memory, because a page is decompressed whole."""
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
         for column in map(group.column, range(group.num_columns)):
             grown, stored = column.total_uncompressed_size, max(1, column.total_compressed_size)
             if column.path_in_schema == text_field and grown > max(ALWAYS_FINE_BYTES, MOST_EXPANSION * stored):
-                said = f"{file}: row group {number} grows from {stored} to {grown} bytes"
-                raise ValueError(f"{said}, more than text does: write the file again, or leave it out")
+                message = f"{file}: row group {number} grows from {stored} to {grown} bytes"
+                raise ValueError(f"{message}, more than text does: write the file again, or leave it out")

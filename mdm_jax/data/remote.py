@@ -1,7 +1,7 @@
-"""A shard in an object store: a local file of the same size keeps the blocks that have been read.
+"""A shard in an object store: a local file of the same size caches the blocks that have been read.
 
-No record says which blocks the file holds: a block is there if its bytes have its hash. So the processes of a host
-share the file without a lock, a copy that was cut short goes on, and a damaged block is fetched again.
+There is no list of the cached blocks: a block is in the file if its bytes match its hash. So the processes of a host
+share the file without a lock, an interrupted copy is completed, and a damaged block is fetched again.
 """
 
 import contextlib
@@ -15,14 +15,14 @@ from mdm_jax.manifest import BLOCK_BYTES, Manifest, Shard
 
 COPY_BYTES = 16 << 20
 FETCH_BLOCKS = 64
-"""Blocks that are fetched at a time: 4 MiB, because an object store hardly answers sooner for less."""
+"""Blocks that are fetched at a time. They have 4 MiB; an object store answers smaller requests hardly faster."""
 
 
 class RemoteBlocks(Blocks):
-    """The tokens of a shard that lies in an object store."""
+    """The tokens of a shard in an object store."""
 
     def __init__(self, path: Path, shard: Shard, manifest: Manifest, cache: Path) -> None:
-        """Opens the shard `path`, of which the local folder `cache` keeps what is read."""
+        """Opens the shard at `path`; the local folder `cache` keeps the blocks that are read."""
         super().__init__(path, shard, manifest)
         self._copy = cache / f"{shard.sha256}.{manifest.dtype}"
         self._sums_copy = cache / f"{shard.sums_sha256}.sums"
@@ -30,13 +30,13 @@ class RemoteBlocks(Blocks):
             check_size(path, shard)
 
     def _local_file(self) -> Path:
-        """The copy: at first without content, whole for a shard that has no hashes of blocks."""
+        """The local copy. It begins empty; a shard without block hashes is copied whole."""
         if not is_file(self._copy) or self._copy.stat().length != self._shard.bytes:
             self._copy.parent.mkdir(parents=True, exist_ok=True)
             if not self._shard.sums_sha256:
                 self._copy_whole()
             else:
-                with self._naming_the_cache(), self._copy.open("ab") as file:
+                with self._cache_named_in_errors(), self._copy.open("ab") as file:
                     os.truncate(file.fileno(), self._shard.bytes)
         return self._copy
 
@@ -45,7 +45,7 @@ class RemoteBlocks(Blocks):
         try:
             with self._path.open("rb") as source, partial.open("wb") as target:
                 while chunk := source.read(COPY_BYTES):
-                    with self._naming_the_cache():
+                    with self._cache_named_in_errors():
                         target.write(chunk)
             check_size(partial, self._shard)
             partial.replace(self._copy)
@@ -53,10 +53,7 @@ class RemoteBlocks(Blocks):
             partial.unlink(missing_ok=True)
 
     def verify_all(self) -> None:
-        """Verifies all blocks, as in `Blocks`.
-
-        A bad copy of a shard without block hashes is removed: the next attempt copies it again.
-        """
+        """As in `Blocks`. A bad copy of a shard without block hashes is removed, so that it is copied again."""
         try:
             super().verify_all()
         except ValueError:
@@ -70,26 +67,26 @@ class RemoteBlocks(Blocks):
             if hashlib.sha256(copy).hexdigest() == self._shard.sums_sha256:
                 return copy
         content = super()._sums_content()
-        with self._naming_the_cache():
+        with self._cache_named_in_errors():
             write_atomic(self._sums_copy, content)
         return content
 
     def _fetch(self, block: int) -> None:
-        """Copies the block and its neighbours; a neighbour that does not have its hash is left out."""
+        """Copies the block and its neighbours, except those that do not match their hash."""
         check_size(self._path, self._shard)
         first = block // FETCH_BLOCKS * FETCH_BLOCKS
         with self._path.open("rb") as source:
             source.seek(first * BLOCK_BYTES)
             content = source.read(FETCH_BLOCKS * BLOCK_BYTES)
-        with self._naming_the_cache(), open(self._copy, "r+b") as target:
+        with self._cache_named_in_errors(), open(self._copy, "r+b") as target:
             for start in range(0, len(content), BLOCK_BYTES):
                 raw = content[start : start + BLOCK_BYTES]
                 if self._is_whole(first + start // BLOCK_BYTES, raw):
                     os.pwrite(target.fileno(), raw, first * BLOCK_BYTES + start)
 
     @contextlib.contextmanager
-    def _naming_the_cache(self) -> Iterator[None]:
-        """Names the cache's folder in an error of writing, because the system names no folder."""
+    def _cache_named_in_errors(self) -> Iterator[None]:
+        """Adds the cache's folder to an error of writing, because the system does not name it."""
         try:
             yield
         except OSError as error:

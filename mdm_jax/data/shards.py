@@ -1,7 +1,7 @@
-"""Writes the shards of a split: flat little-endian ids, and the SHA-256 of each block beside them.
+"""Writes the shards of a split: flat little-endian ids, and a second file with the SHA-256 of each block.
 
-`train-00000.bin.sums` holds 32 bytes for each 64 KiB of `train-00000.bin`, so that a run verifies the blocks that it
-reads and no others.
+`train-00000.bin.sums` has 32 bytes for each 64 KiB of `train-00000.bin`, so that a run can verify only the blocks that
+it reads.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ class ShardWriter:
         self._held, self._digest, self._sums, self._unsummed = 0, hashlib.sha256(), bytearray(), bytearray()
 
     def add(self, ids: Integer[np.ndarray, "tokens"], text_bytes: int, documents: int = 1) -> None:
-        """Appends the ids of whole documents; a document may go on in the next shard."""
+        """Appends the ids of whole documents. A document may continue in the next shard."""
         self._documents += documents
         self._text_bytes += text_bytes
         stored = ids.astype(self._dtype, copy=False)
@@ -53,7 +53,7 @@ class ShardWriter:
             self._close()
 
     def _sum_blocks(self, stop: int) -> None:
-        """Hashes the first `stop` of the bytes that no hash covers yet."""
+        """Hashes the first `stop` bytes of those that have no hash yet, block by block."""
         with memoryview(self._unsummed) as rest:
             for start in range(0, stop, BLOCK_BYTES):
                 self._sums += hashlib.sha256(rest[start : min(start + BLOCK_BYTES, stop)]).digest()
@@ -76,7 +76,7 @@ class ShardWriter:
         self._begin()
 
     def close(self) -> None:
-        """Closes the file of an unfinished shard after an error."""
+        """Closes the file of an unfinished shard, after an error."""
         if self._file is not None:
             self._file.close()
 
@@ -84,10 +84,10 @@ class ShardWriter:
         """The counts and shards of the split.
 
         Raises:
-            ValueError: no document fell into it.
+            ValueError: the split has no document.
         """
         self._close()
         if not self._shards:
-            more = "give more text or change validation_fraction; a text file is cut into documents at blank lines:"
-            raise ValueError(f"the {self._name} split has no document: {more} without them, take --corpus passages")
+            more = "give more text or change validation_fraction; a text file is cut into documents at blank lines,"
+            raise ValueError(f"the {self._name} split has no document: {more} --corpus passages cuts it without them")
         return Split(sum(s.tokens for s in self._shards), self._documents, self._text_bytes, tuple(self._shards))

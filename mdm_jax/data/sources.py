@@ -1,6 +1,6 @@
-"""Documents of a corpus, in a fixed order: embedded, or files of text, JSONL, Parquet or TFDS, read in pieces.
+"""Documents of a corpus, in a fixed order: pydoc, or files of text, JSONL, Parquet or TFDS, read in pieces.
 
-A piece is a file, or a range of one: what one worker reads. The pieces' documents end to end are the corpus.
+A piece is a file, or a range of a file; one worker reads it. The corpus is the documents of all pieces in order.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ SUFFIXES = {
 
 
 class SourceChanged(ValueError):
-    """A file changed while it was read: nothing of it can be used, also where bad files are passed over."""
+    """A file changed while it was read. Unlike a bad file, it is never skipped."""
 
 
 class Document(NamedTuple):
@@ -48,18 +48,18 @@ class Piece:
 
     path: str
     stamp: str
-    """Shows that the text is the same as when the corpus was cut: size and time of a file, versions of packages."""
+    """Size and time of the file, or versions of packages. A changed stamp means that the text may have changed."""
     weight: int
-    """Bytes (records of TFDS), to say how far the preparation is."""
+    """Bytes (records for TFDS), for the display of progress."""
     start: int = 0
     stop: int = sys.maxsize
 
 
 def pieces_of(corpus: CorpusSpec, piece_bytes: int = PIECE_BYTES, piece_records: int = PIECE_RECORDS) -> list[Piece]:
-    """The pieces of a corpus in order. Plain JSONL and TFDS are cut within a file; other files are one piece each.
+    """The pieces of a corpus in order. Plain JSONL and TFDS are cut into ranges; another file is one piece.
 
     Raises:
-        ValueError: no such file, folder, glob or TFDS builder.
+        ValueError: there is no such file, folder, glob or TFDS builder.
     """
     match corpus.source:
         case CorpusSource.PYDOC:
@@ -87,19 +87,19 @@ def _stamp(file: Path) -> str:
 
 
 def read_piece(corpus: CorpusSpec, piece: Piece, fraction: float, skip: Skip | None = None) -> Iterator[Document]:
-    r"""Documents of a piece with `\n` line ends, without the empty ones.
+    r"""Documents of a piece that are not empty, with `\n` line ends.
 
     Args:
         corpus: the source.
         piece: one of `pieces_of`.
         fraction: share of the validation split.
-        skip: is told of each bad line of JSONL, which is passed over then.
+        skip: called for each bad line of JSONL, which is then skipped; by default a bad line is an error.
 
     Raises:
-        ValueError: a file is corrupt or has changed since the corpus was cut; it is named, with its line.
+        ValueError: a file is corrupt, or has changed since `pieces_of`; the message names it, and the line.
     """
     if corpus.source is CorpusSource.PYDOC:
-        yield from _documentation(corpus.max_bytes, fraction)
+        yield from _split_pydoc(corpus.max_bytes, fraction)
         return
     try:
         for raw in _texts(corpus, piece, skip):
@@ -108,7 +108,7 @@ def read_piece(corpus: CorpusSpec, piece: Piece, fraction: float, skip: Skip | N
                 digest = hashlib.sha256(content).digest()
                 yield Document(text, content, digest, in_validation(digest, fraction))
     except ValueError:
-        _check_unchanged(corpus, piece)  # a file that is written while it is read may look corrupt
+        _check_unchanged(corpus, piece)  # a file that changes while it is read may look corrupt
         raise
     _check_unchanged(corpus, piece)
 
@@ -133,17 +133,17 @@ def _texts(corpus: CorpusSpec, piece: Piece, skip: Skip | None) -> Iterator[str]
 
 
 def _normalised(raw: str) -> tuple[str, bytes]:
-    r"""The text with `\n` line ends, and its UTF-8."""
+    r"""The text with `\n` line ends, and its UTF-8 bytes."""
     text = raw.replace("\r\n", "\n").replace("\r", "\n") if "\r" in raw else raw
     try:
         return text, text.encode()
-    except UnicodeEncodeError:  # JSON can hold half a surrogate pair, UTF-8 cannot
+    except UnicodeEncodeError:  # JSON can have half a surrogate pair, UTF-8 cannot
         content = text.encode(errors="replace")
         return content.decode(), content
 
 
-def _documentation(max_bytes: int, fraction: float) -> Iterator[Document]:
-    """The embedded corpus: small enough for memory, and split by package."""
+def _split_pydoc(max_bytes: int, fraction: float) -> Iterator[Document]:
+    """The pydoc corpus, which fits into memory and is split by package."""
     seen, grouped, total = set[str](), list[Grouped](), 0
     for group, raw in pydoc_documents():
         text, content = _normalised(raw)
@@ -160,19 +160,19 @@ def _documentation(max_bytes: int, fraction: float) -> Iterator[Document]:
 
 
 def labelled(corpus: CorpusSpec, fraction: float, skip_bad: bool = False) -> Iterator[Document]:
-    """Documents of the whole corpus in order, each once, until `max_bytes` of UTF-8 are given.
+    """Documents of the whole corpus in order, each once, until `corpus.max_bytes` of UTF-8.
 
-    The order is the files' own (sorted by name, then as they lie), so shuffle a corpus that is ordered by topic: the
-    final evaluation takes the first tokens of the validation split. `pydoc` is mixed already. Repeated documents are
-    found in memory here, with 83 bytes a document; `build_shards` reads a corpus of any size.
+    Files are sorted by name, and documents keep their order in the file. Shuffle a corpus that is ordered by topic,
+    because the final evaluation takes the first tokens of the validation split; `pydoc` is mixed already. Repeats are
+    found in memory, with 83 bytes for each document. `build_shards` does this on disk, for a corpus of any size.
 
     Args:
         corpus: the source.
         fraction: share of the validation split.
-        skip_bad: passes over bad lines of JSONL and bad files, without a word: `build_shards` reads them again.
+        skip_bad: skip bad lines of JSONL and bad files, without a message.
 
     Raises:
-        ValueError: no such file, or one that is corrupt (it is named, with its line), or there is no text at all.
+        ValueError: a file is absent or corrupt (the message names it, and the line), or the corpus has no text.
     """
     seen, total = set[bytes](), 0
     for piece in pieces_of(corpus):
@@ -185,18 +185,18 @@ def labelled(corpus: CorpusSpec, fraction: float, skip_bad: bool = False) -> Ite
             if total >= corpus.max_bytes > 0:
                 return
     if not seen:
-        raise ValueError(no_text(corpus))
+        raise ValueError(no_text_message(corpus))
 
 
 def _read_or_skip(corpus: CorpusSpec, piece: Piece, fraction: float) -> Iterator[Document]:
     try:
-        yield from read_piece(corpus, piece, fraction, lambda said: None)
+        yield from read_piece(corpus, piece, fraction, lambda message: None)
     except SourceChanged:
         raise
     except ValueError:
         return
 
 
-def no_text(corpus: CorpusSpec) -> str:
-    """What to say of a corpus without text."""
+def no_text_message(corpus: CorpusSpec) -> str:
+    """The message for a corpus without text."""
     return f"corpus {corpus.source.value}: no text" + (f" in {corpus.path}" if corpus.path else "")

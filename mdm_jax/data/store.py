@@ -1,8 +1,8 @@
-"""The tokens of a prepared split. Sizes are checked when it is opened, contents block by block when they are read.
+"""The tokens of a prepared split. Opening it checks the sizes of its shards; reading checks their blocks.
 
-Each block of 64 KiB is compared with its SHA-256 before the first of its tokens is given out, and its ids with the
-vocabulary. A run therefore starts at once, however large the corpus, and never trains on a damaged block. A small split
-is checked when it is opened, so that its damage is named before anything is compiled.
+Before a token of a 64 KiB block is returned, the block is compared with its SHA-256, and its ids with the vocabulary.
+So a run on a corpus of any size starts at once, and never trains on a damaged block. A small split is checked when it
+is opened, so that damage is reported before anything is compiled.
 """
 
 import bisect
@@ -25,7 +25,7 @@ SMALL_BYTES = 64 << 20
 
 
 class TokenStore:
-    """The shards of a split end to end, addressed by token."""
+    """The shards of a split, as one sequence of tokens."""
 
     def __init__(self, shards: list[Blocks]) -> None:
         self._shards = shards
@@ -35,10 +35,11 @@ class TokenStore:
         return self._ends[-1]
 
     def tokens(self, start: int, length: int) -> Integer[np.ndarray, "length"]:
-        """Tokens `start … start + length - 1`, as stored (uint16 or uint32); a view where one shard holds them.
+        """Tokens `start … start + length - 1`, as stored (uint16 or uint32); a view if one shard has them all.
 
         Raises:
-            ValueError: there are none, or they are not all in the split; or a block under them is corrupt: it is named.
+            ValueError: `length` is below 1, the split does not have all these tokens, or one of their blocks (named) is
+                corrupt.
             OSError: the shard cannot be read now.
         """
         if not 0 <= start < start + length <= len(self):
@@ -56,17 +57,17 @@ class TokenStore:
 def open_split(
     directory: str | os.PathLike, split: str, verify: bool | None = None, manifest: Manifest | None = None
 ) -> TokenStore:
-    """The tokens of `train` or `validation`; what is read from an object store is kept in a local cache.
+    """The tokens of a split. Blocks that are read from an object store are kept in a local cache.
 
     Args:
         directory: the prepared folder.
-        split: its name.
-        verify: True checks all contents now, False each block when it is first read. None checks now what takes under a
-            tenth of a second: a split of up to 64 MiB on a disk.
-        manifest: the folder's, if it is read already.
+        split: `train` or `validation`.
+        verify: True checks all contents now; False checks each block when it is first read. None checks now if that
+            takes less than a tenth of a second: for a split of up to 64 MiB on a disk.
+        manifest: the folder's manifest, if it has been read already.
 
     Raises:
-        ValueError: a shard is absent, of another size, or (if it is checked now) corrupt; it is named.
+        ValueError: a shard (named) is absent, has another size, or is found corrupt.
     """
     manifest = manifest or read_manifest(directory)
     shards = manifest.split(split).shards
@@ -81,7 +82,7 @@ def open_split(
         return Blocks(path, shard, manifest)
 
     small = local and sum(shard.bytes for shard in shards) <= SMALL_BYTES
-    with ThreadPoolExecutor(READERS) as pool:  # an object store takes its time for each size
+    with ThreadPoolExecutor(READERS) as pool:  # an object store is slow to answer for each size
         opened = list(pool.map(open_shard, shards))
         if verify or (verify is None and small):
             list(pool.map(Blocks.verify_all, opened))
@@ -89,7 +90,7 @@ def open_split(
 
 
 def _allow_open_files(count: int) -> None:
-    """Raises this process's limit of open files where it can: every shard that has been read stays open."""
+    """Raises this process's limit of open files if possible, because every shard that is read stays open."""
     limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 2 * count + OTHER_FILES
     if most != resource.RLIM_INFINITY:

@@ -12,17 +12,17 @@ READABLE = "array_record"
 
 
 def tfds_documents(directory: str, text_field: str, start: int = 0, stop: int = sys.maxsize) -> Iterator[str]:
-    """The text feature `text_field` of the split `train` of a prepared TFDS builder, in the order of its records.
+    """The text feature `text_field` of records `start … stop - 1` of the split `train`, in order.
 
     Args:
-        directory: the builder's, …/name/config/1.0.0.
+        directory: folder of a prepared TFDS builder, …/name/config/1.0.0.
         text_field: name of the feature.
-        start: the first record.
-        stop: the record before which reading ends.
+        start: first record.
+        stop: end of the records, exclusive.
 
     Raises:
-        ValueError: no builder there, its files are not ArrayRecord (the Parquet reader silently drops rows), it has no
-            such feature or no split `train`, or a file is absent, corrupt or cut short.
+        ValueError: the folder is not a builder's, its files are not ArrayRecord (TFDS' Parquet reader silently drops
+            rows), it has no such feature or no split `train`, or a file is absent, corrupt or cut short.
     """
     builder = _builder(directory)
     features = sorted(cast(Mapping[str, object], builder.info.features or {}))
@@ -44,7 +44,7 @@ def tfds_records(directory: str) -> int:
     """The number of records of the split `train`.
 
     Raises:
-        ValueError: the directory is no builder's, or it has no such split.
+        ValueError: the folder is not a builder's, or has no such split.
     """
     splits = _builder(directory).info.splits
     if "train" not in splits:
@@ -55,13 +55,13 @@ def tfds_records(directory: str) -> int:
 @functools.lru_cache(maxsize=1)
 def _builder(directory: str) -> Any:
     _check_format(directory)
-    import tensorflow_datasets  # here: it takes a second and only this source needs it
+    import tensorflow_datasets  # not at the top: it takes a second, and only this source needs it
 
     return tensorflow_datasets.builder_from_directory(directory)
 
 
 def _check_format(directory: str) -> None:
-    """Raises ValueError unless the directory is a builder's, with files that are read whole."""
+    """Raises ValueError unless the folder is a builder's, with ArrayRecord files."""
     info = as_path(directory) / "dataset_info.json"
     if not is_file(info):
         raise ValueError(f"{info}: no such file: corpus.path must be a TFDS builder directory (…/name/config/1.0.0)")

@@ -1,8 +1,8 @@
-"""Tokenizers: bytes, sentencepiece trained here, and a sentencepiece model that already exists.
+"""Tokenizers: bytes, sentencepiece trained here, and an existing sentencepiece model.
 
-Each gives ids below `vocab_size` and an EOS, `eos_id`, that never stands for text. `hash` is the SHA-256 (hex) of what
-decides the ids, and `model` the content of `tokenizer.model`, empty for bytes. Training is a pure function of the
-documents: one thread, no sampling, and no normalisation, so that decoding gives the text back.
+A tokenizer gives ids below `vocab_size`. `eos_id` never stands for text. `hash` is the SHA-256 (hex) of everything that
+decides the ids. `model` is the content of `tokenizer.model`, empty for bytes. Training depends only on the documents:
+it uses one thread, no sampling, and no normalisation, so that decoding returns the text.
 """
 
 import hashlib
@@ -38,26 +38,26 @@ class ByteTokenizer:
         return np.frombuffer(text.encode(), np.uint8).astype(np.int32)
 
     def encode_batch(self, texts: Sequence[str]) -> tuple[Int32[np.ndarray, "tokens"], Int64[np.ndarray, "texts"]]:
-        """The ids of the texts end to end, EOS after each, and how many ids each text has with its EOS."""
-        contents = [text.encode() for text in texts]  # all at once: 0xff occurs in no UTF-8 and marks the ends
+        """The ids of all texts in one array, with EOS after each text; and the number of ids of each text, with EOS."""
+        contents = [text.encode() for text in texts]  # the byte 0xff, which UTF-8 never has, marks the ends
         ids = np.frombuffer(b"".join(content + b"\xff" for content in contents), np.uint8).astype(np.int32)
         ids[ids == 0xFF] = BYTES_EOS
         return ids, np.array([len(content) + 1 for content in contents], np.int64)
 
     def decode(self, ids: Integer[np.ndarray, "tokens"]) -> str:
-        """The text of ids, EOS left out; bytes that are not UTF-8 (a row cuts characters) become U+FFFD."""
+        """The text of ids, without EOS. Bytes that are not UTF-8, as in a cut character, become U+FFFD."""
         return ids[ids < BYTES_EOS].astype(np.uint8).tobytes().decode(errors="replace")
 
     def text_bytes(self, ids: Integer[np.ndarray, "tokens"]) -> int:
-        """UTF-8 bytes of the text that the ids stand for: one for each id, none for EOS."""
+        """The number of UTF-8 bytes of the ids' text: one for each id, none for EOS."""
         return int(np.count_nonzero(ids < BYTES_EOS))
 
 
 class SentencePieceTokenizer:
-    """A sentencepiece model. One without EOS is given the id after its last piece.
+    """A sentencepiece model. If it has no EOS, EOS is the id after its last piece.
 
-    Its own normalisation applies; models trained here have none, and lose only U+2581, which sentencepiece keeps for
-    blanks.
+    The model's own normalisation applies. A model trained here has none, and changes only U+2581, which sentencepiece
+    uses for blanks.
     """
 
     def __init__(self, model: bytes) -> None:
@@ -79,19 +79,19 @@ class SentencePieceTokenizer:
         return ids, np.array([len(part) for part in parts], np.int64)
 
     def decode(self, ids: Integer[np.ndarray, "tokens"]) -> str:
-        """The text of ids, EOS left out."""
+        """The text of ids, without EOS."""
         return self._processor.decode([int(i) for i in ids if i != self.eos_id])
 
     def text_bytes(self, ids: Integer[np.ndarray, "tokens"]) -> int:
-        """UTF-8 bytes of the documents as `decode` gives them, after the model's own normalisation.
+        """The number of UTF-8 bytes of the documents as `decode` gives them, after the model's own normalisation.
 
-        A document begins at the first id and after each EOS. An id of one byte counts as one byte, also where the rest
-        of its character is cut off.
+        A document begins at the first id and after each EOS. An id that stands for one byte counts as one byte, even if
+        the rest of its character is cut off.
         """
         documents = np.split(ids, np.flatnonzero(ids == self.eos_id) + 1)
         end = len(documents[-1])
         while end and documents[-1][end - 1] < self._pieces and self._processor.is_byte(int(documents[-1][end - 1])):
-            end -= 1  # these bytes may be a part of a character, for which `decode` gives another character
+            end -= 1  # these bytes may be part of a character, which `decode` would replace by another one
         cut_bytes = len(documents[-1]) - end
         documents[-1] = documents[-1][:end]
         return cut_bytes + sum(len(self.decode(document).encode()) for document in documents)
@@ -101,10 +101,10 @@ Tokenizer = ByteTokenizer | SentencePieceTokenizer
 
 
 def train_sentencepiece(texts: Iterable[str], vocab_size: int) -> bytes:
-    """The model of a BPE with byte fallback, trained on `texts`; the same texts give the same bytes.
+    """The model of a BPE with byte fallback, trained on `texts`. The same texts give the same model.
 
     Raises:
-        ValueError: the texts hold too few pieces for the vocabulary, or it is too small for the 256 bytes.
+        ValueError: the texts have too few pieces for the vocabulary, or it is too small for the 256 bytes.
     """
     model = io.BytesIO()
     try:
@@ -128,8 +128,10 @@ def train_sentencepiece(texts: Iterable[str], vocab_size: int) -> bytes:
             minloglevel=2,
         )
     except (RuntimeError, OSError) as error:
-        said = str(error).splitlines()[-1]
-        raise ValueError(f"data.tokenizer.vocab_size = {vocab_size}: sentencepiece cannot train it: {said}") from None
+        message = str(error).splitlines()[-1]
+        raise ValueError(
+            f"data.tokenizer.vocab_size = {vocab_size}: sentencepiece cannot train it: {message}"
+        ) from None
     return model.getvalue()
 
 
@@ -140,10 +142,10 @@ def _training_pieces(texts: Iterable[str]) -> Iterator[str]:
 
 
 def make_tokenizer(spec: TokenizerSpec, texts: Iterable[str] = ()) -> Tokenizer:
-    """The tokenizer that a spec describes; `texts` are what a new one is trained on.
+    """The tokenizer that a spec describes; a new sentencepiece model is trained on `texts`.
 
     Raises:
-        ValueError: the model file is absent or no model, its vocabulary is not the spec's, or training failed.
+        ValueError: the file is absent or not a model, its vocabulary is not the spec's, or training failed.
     """
     if spec.kind is TokenizerKind.BYTES:
         return ByteTokenizer()
@@ -157,10 +159,10 @@ def make_tokenizer(spec: TokenizerSpec, texts: Iterable[str] = ()) -> Tokenizer:
 
 
 def open_tokenizer(model: str) -> Tokenizer:
-    """The tokenizer of a model file; bytes where no path is given.
+    """The tokenizer of a model file; the byte tokenizer if the path is empty.
 
     Raises:
-        ValueError: the file is absent or no model.
+        ValueError: the file is absent or not a model.
     """
     return _read_model(as_path(model)) if model else ByteTokenizer()
 
@@ -185,7 +187,7 @@ def _read_model(path: Path) -> SentencePieceTokenizer:
         raise ValueError(f"{path}: {path.stat().length} bytes: not a sentencepiece model (over 256 MiB)")
     model = path.read_bytes()
     try:
-        if model:  # sentencepiece takes nothing for a model without pieces
+        if model:  # sentencepiece would read an empty file as a model without pieces
             return SentencePieceTokenizer(model)
     except RuntimeError:
         pass

@@ -1,4 +1,4 @@
-"""Work that is divided over processes: results come in the order of the tasks, and no process outlives the caller."""
+"""Divides work over processes. Results come in the order of the tasks, and no process outlives the caller."""
 
 import contextlib
 import multiprocessing
@@ -15,19 +15,19 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 AHEAD = 2
-"""Tasks handed out for each process: the next one lies ready when one is finished."""
+"""Tasks submitted for each process, so that the next task is ready when one is finished."""
 
 
 def in_order(function: Callable[[Task], Result], tasks: Sequence[Task], jobs: int) -> Generator[Result, None, None]:
-    """`function` of each task, in order, computed by up to `jobs` processes; in this process for one.
+    """`function` of each task, in order, computed by up to `jobs` processes.
 
     Args:
-        function: a function of a module, which a new process can import.
-        tasks: what is sent to the processes.
-        jobs: most processes at a time.
+        function: a function at the top level of a module, so that a new process can import it.
+        tasks: the arguments of `function`.
+        jobs: maximum number of processes; 1 works in this process.
 
     Raises:
-        OSError: a process was ended from outside, as the system does where memory is short.
+        OSError: a worker process was killed, for example because memory is short.
         Exception: what `function` raised, when its task's turn comes.
     """
     jobs = min(jobs, len(tasks))
@@ -41,7 +41,7 @@ def in_order(function: Callable[[Task], Result], tasks: Sequence[Task], jobs: in
         finished = False
         try:
             for task in tasks:
-                with _interrupts_held_back():
+                with _sigint_blocked():
                     handed_out.append(pool.submit(function, task))
                 if len(handed_out) >= AHEAD * jobs:
                     yield handed_out.popleft().result()
@@ -49,17 +49,17 @@ def in_order(function: Callable[[Task], Result], tasks: Sequence[Task], jobs: in
                 yield handed_out.popleft().result()
             finished = True
         except BrokenProcessPool:
-            said = "a worker process was ended from outside (is memory short?)"
-            raise OSError(f"{said}: prepare again with fewer --jobs; finished parts are kept") from None
+            message = "a worker process was ended from outside (is memory short?)"
+            raise OSError(f"{message}: prepare again with fewer --jobs; finished parts are kept") from None
         finally:
-            if not finished:  # an error, an interruption, or the caller has enough
+            if not finished:  # an error or an interruption, or the caller needs no more results
                 for process in set(multiprocessing.active_children()) - others:
                     process.terminate()
 
 
 @contextlib.contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-    """Holds back the interruption of a terminal, and for good in processes that are started meanwhile."""
+def _sigint_blocked() -> Iterator[None]:
+    """Blocks SIGINT inside, and permanently in processes that are started inside."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -68,7 +68,7 @@ def _interrupts_held_back() -> Iterator[None]:
 
 
 def _end_with_parent() -> None:
-    """Ends this process when its parent is gone."""
+    """Ends this process when its parent ends."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 

@@ -1,1 +1,1 @@
-"""What a run computes on: meshes and shardings, the precision of products, and the published peaks of accelerators."""
+"""Devices: meshes and shardings, the precision of products, and the published peaks of accelerators."""

@@ -1,4 +1,4 @@
-"""No search for a TPU on a machine that has none: libtpu, where it is installed, would print ten lines of errors."""
+"""Stops the search for a TPU on a machine without one, because an installed libtpu would print ten lines of errors."""
 
 import os
 from importlib.metadata import entry_points
@@ -10,15 +10,18 @@ import jax
 TPU_DEVICES = ("accel*", "vfio/[0-9]*")
 """Names of a TPU's device files in /dev."""
 SET_BY_IMPORT = {"TPU_SKIP_MDS_QUERY", "TPU_LIBRARY_PATH"}
-"""What the imports of jax and libtpu set themselves."""
+"""Variables that the imports of jax and libtpu set themselves."""
 
 
 def skip_absent_tpu() -> None:
-    """Has jax use CPUs alone where libtpu is installed and nothing speaks for a TPU or another accelerator.
+    """Makes jax use only CPUs if libtpu is installed and there is no sign of a TPU or another accelerator.
 
-    jax must be imported and have no devices yet. At its import it looks for TPU chips, and with some it sets
-    `jax_platforms` itself. Nothing changes there, nor where the user has set `JAX_PLATFORMS` or a `TPU_` variable,
-    where a TPU's device file exists, or where a plugin of jax is installed, such as CUDA's. A real TPU's errors stay.
+    Call it after the import of jax, and before jax looks for devices. These are signs, and then nothing changes:
+
+    - `jax_platforms` is set: by jax, whose import finds TPU chips, or by the user with `JAX_PLATFORMS`;
+    - the user has set a `TPU_` variable;
+    - a TPU's device file exists;
+    - a plugin of jax is installed, such as CUDA's.
     """
     asked = jax.config.jax_platforms is not None or any(  # type: ignore[attr-defined]  # jax's settings have no types
         name.startswith("TPU_") and name not in SET_BY_IMPORT for name in os.environ

@@ -1,4 +1,4 @@
-"""Accelerators: what their vendors publish, for the planner's costs and for a run's own MFU. The one table of peaks."""
+"""Published figures of accelerators, for the planner's costs and for a run's MFU."""
 
 from dataclasses import dataclass
 
@@ -8,14 +8,14 @@ GIB = 2.0**30
 
 @dataclass(frozen=True)
 class Device:
-    """Vendor's figures of one device."""
+    """The vendor's figures for one device."""
 
     flops_per_second: float
     """Peak, dense bfloat16."""
     memory_bytes: float
     source: str
     jax_names: tuple[str, ...]
-    """Its `device_kind` in jax, in old and new versions."""
+    """The values of `device_kind` in old and new versions of jax."""
 
 
 DEVICES = {
@@ -48,8 +48,9 @@ DEVICES = {
 
 
 def peak_flops_per_second(device_kind: str) -> float | None:
-    """Peak of one device in dense bfloat16 FLOP/s, by jax's name for it; None for a CPU or a device that is not listed.
+    """Peak of one device in dense bfloat16 FLOP/s; None for a CPU, or a device that is not listed.
 
-    The name must be exact: "TPU v4 lite", "NVIDIA H100 PCIe" and "NVIDIA H200 NVL" are other devices.
+    Args:
+        device_kind: jax's exact name; "TPU v4 lite", "NVIDIA H100 PCIe" and "NVIDIA H200 NVL" are other devices.
     """
     return next((device.flops_per_second for device in DEVICES.values() if device_kind in device.jax_names), None)

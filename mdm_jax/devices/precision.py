@@ -1,4 +1,4 @@
-"""Matrix products: what they are summed in, and how exactly products of float32 numbers are computed."""
+"""Matrix products: the number format of their sums, and the precision of products of float32 numbers."""
 
 from contextlib import AbstractContextManager
 
@@ -11,10 +11,10 @@ from mdm_jax.spec import ComputeDtype, ModelSpec
 
 
 def product_precision(model: ModelSpec) -> AbstractContextManager:
-    """The precision of every product that is traced inside: the model's, whatever the user's environment says.
+    """Context in which every product is traced with the model's precision, whatever the user's environment sets.
 
-    Forward and backward pass have to be traced inside it, as `train_step` and the evaluation do. Products of bfloat16
-    numbers have one precision, and nothing slower is asked for them.
+    Trace both the forward and the backward pass inside it. Products of bfloat16 numbers get jax's default, the fastest,
+    because they have only one precision.
     """
     exact = model.compute_dtype is ComputeDtype.FLOAT32
     return jax.default_matmul_precision(model.float32_precision.value if exact else "default")
@@ -27,7 +27,7 @@ def sum_in_float32(equation: str, x: Array, y: Array, out: PartitionSpec | None 
     holds the product of two bfloat16 numbers exactly. Elsewhere the operands stay as they are.
 
     Args:
-        out: layout of the result, where the operands do not settle it.
+        out: layout of the result, if the operands do not determine it.
     """
     if _platform() == "cpu":
         x, y = x.astype(jnp.float32), y.astype(jnp.float32)
@@ -35,6 +35,6 @@ def sum_in_float32(equation: str, x: Array, y: Array, out: PartitionSpec | None 
 
 
 def _platform() -> str:
-    """The platform of the devices that the program is compiled for: those of the ambient mesh, or else jax's own."""
+    """The platform that the program is compiled for: the ambient mesh's, or jax's default without a mesh."""
     device = jax.sharding.get_abstract_mesh().abstract_device
     return device.platform if device is not None else jax.default_backend()

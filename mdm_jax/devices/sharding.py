@@ -1,8 +1,8 @@
-"""The device mesh and every PartitionSpec of the project: the only file that writes an axis name.
+"""The device mesh and every PartitionSpec of the project. No other file writes an axis name.
 
-Two explicit axes. `data` splits the batch, and parameters and optimiser state with it (FSDP); `model` splits heads, ffn
-and vocabulary. On one device both have size 1 and the same program runs. Layouts follow the shape suffixes of the code:
-B batch, L length, D model, H heads, K head dim, F ffn, V vocabulary, N layers.
+The mesh has two explicit axes. `data` splits the batch, the parameters and the optimiser state (FSDP). `model` splits
+heads, ffn and vocabulary. On one device both axes have size 1, and the program is the same. Names of layouts use the
+shape suffixes of the code: B batch, L length, D model, H heads, K head dim, F ffn, V vocabulary, N layers.
 """
 
 import functools
@@ -38,7 +38,7 @@ STORED = {
     "up": PartitionSpec(None, DATA, MODEL),
     "down": PartitionSpec(None, MODEL, DATA),
 }
-"""The layout of each weight between steps; layers are stacked on a leading axis."""
+"""The layout of each weight between steps. The weights of all layers are stacked on a leading axis."""
 
 
 def make_mesh(data: int, model: int, devices: Sequence[Any] | None = None) -> Mesh:
@@ -54,7 +54,7 @@ def make_mesh(data: int, model: int, devices: Sequence[Any] | None = None) -> Me
 
 
 def stored_specs(tree: Any) -> Any:
-    """The PartitionSpec of every leaf: by the weight's name, wherever it stands in parameters or optimiser state."""
+    """The PartitionSpec of every leaf, found by the weight's name in the leaf's path."""
 
     def spec(path: tuple[Any, ...], _: Any) -> PartitionSpec:
         names = [str(getattr(entry, "name", getattr(entry, "key", ""))) for entry in path]
@@ -64,38 +64,38 @@ def stored_specs(tree: Any) -> Any:
 
 
 def place(tree: Any) -> Any:
-    """The tree with every leaf in its stored layout; call it under `jit`, inside the mesh."""
+    """The tree with every leaf in its stored layout. Call it under `jit`, with an ambient mesh."""
     return jax.tree.map(reshard, tree, stored_specs(tree))
 
 
 def layout(x: jax.Array) -> PartitionSpec:
-    """The PartitionSpec of an array, also while it is traced."""
+    """The PartitionSpec of an array, traced or not."""
     return jax.typeof(x).sharding.spec
 
 
 def gather(weight: jax.Array) -> jax.Array:
-    """A weight whole over `data`, still split over `model`: the FSDP all-gather, in the dtype that it has by now."""
+    """The FSDP all-gather of a weight, in its present dtype: whole over `data`, still split over `model`."""
     return reshard(weight, PartitionSpec(*(None if axis == DATA else axis for axis in layout(weight))))
 
 
 def over_shards(function: Callable[..., Any], in_specs: Any, out_specs: Any) -> Callable[..., Any]:
-    """`function` run by every device on its own shard of the ambient mesh."""
+    """`function`, run by every device of the ambient mesh on its own shard."""
     return jax.shard_map(function, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
 
 def rows_spec(rank: int) -> PartitionSpec:
-    """The leading axis over `data`, the others whole."""
+    """The layout that splits the leading axis over `data` and keeps the other axes whole."""
     return PartitionSpec(DATA, *[None] * (rank - 1))
 
 
 def global_batch(mesh: Mesh, shape: tuple[int, int], read: Callable[[int, int], np.ndarray]) -> jax.Array:
-    """The global `[B, L]` batch, the same on every mesh, order of devices and number of processes.
+    """The global `[B, L]` batch. Its content does not depend on the mesh or on the number of processes.
 
     Args:
-        mesh: over which the rows are split; its devices may belong to several processes, in any order.
+        mesh: mesh that splits the rows. Its devices may belong to several processes, in any order.
         shape: `(B, L)`, over all processes.
-        read: `read(first, last)` gives rows `first … last - 1` of the batch. Each process asks for the rows of its own
-            devices, and once for those that several of them hold.
+        read: `read(first, last)` returns rows `first … last - 1` of the batch. Each process reads the rows of its own
+            devices, and reads rows that several of its devices share only once.
     """
     read_once = functools.cache(read)
 
@@ -107,23 +107,23 @@ def global_batch(mesh: Mesh, shape: tuple[int, int], read: Callable[[int, int], 
 
 
 def stack_batches(mesh: Mesh, tokens_NBL: np.ndarray) -> jax.Array:
-    """N global batches that every process holds whole, as one array split over each batch's rows."""
+    """N global batches as one array, split over the rows of each batch. Every process has all tokens."""
     sharding = NamedSharding(mesh, MICRO_BATCH_L)
     return jax.make_array_from_callback(tokens_NBL.shape, sharding, lambda index: tokens_NBL[index])
 
 
 def split_rows(x_NB: jax.Array) -> jax.Array:
-    """N batches' numbers, one a row, split over each batch's rows; call it under `jit`."""
+    """One number for each row of N batches, split over the rows of each batch. Call it under `jit`."""
     return reshard(x_NB, PartitionSpec(None, DATA))
 
 
 def replicate(x: jax.Array) -> jax.Array:
-    """The whole array on every device, so that every process can read it; call it under `jit`."""
+    """The whole array on every device, so that every process can read it. Call it under `jit`."""
     return reshard(x, PartitionSpec(*[None] * x.ndim))
 
 
 def split_microbatches(x_BL: jax.Array, microbatches: int) -> jax.Array:
-    """`[M, B / M, L]`: every microbatch takes rows from every shard, so that nothing moves."""
+    """`[M, B / M, L]`. Every microbatch takes rows from every shard, so that no row moves to another device."""
 
     def local(x_bL: jax.Array) -> jax.Array:
         return x_bL.reshape(microbatches, -1, *x_bL.shape[1:])
@@ -132,7 +132,7 @@ def split_microbatches(x_BL: jax.Array, microbatches: int) -> jax.Array:
 
 
 def as_first_process(values: np.ndarray | None) -> np.ndarray:
-    """The first process's array of one axis, on all of them; the others give None."""
+    """The one-dimensional array of the first process, returned on every process; the others pass None."""
     if jax.process_count() == 1:
         assert values is not None
         return values

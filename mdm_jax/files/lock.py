@@ -1,8 +1,8 @@
-"""One holder a folder: an flock, which the kernel frees when the last process that has it open dies, however it dies.
+"""Locks of folders by flock. The kernel frees a lock when the last process that has the file open ends, for any reason.
 
-`isoflop.run` holds the folder of a sweep and hands the open file to its runs: after a runner is killed outright, its
-orphans still hold the folder, so that no second runner starts beside them. `mdm_jax.main` holds the folder of the run
-that it trains, in process 0 alone. The file's text (host and process ids) only explains; the lock is the kernel's.
+`isoflop.run` locks the folder of a sweep and passes the open file to its runs. If the runner is killed, its runs still
+hold the lock, so that no second runner starts. `mdm_jax.main` locks the folder of the run that it trains, in process 0
+alone. The text in the file (host and process ids) is only for messages.
 """
 
 import errno
@@ -19,35 +19,35 @@ from mdm_jax.files.storage import Path, as_path, is_local, make_folder, open_loc
 SWEEP_LOCK = ".run.lock"
 RUN_LOCK = ".lock"
 NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL}
-"""What flock answers on a file system that has no locks."""
+"""Errors of flock on a file system without locks."""
 RETRY_SECONDS = 0.05
 PATIENCE_SECONDS = 1.0
-"""A run waits so long for its lock: a runner that looks whether somebody holds it has it for an instant."""
+"""A run waits this long for its lock, because `is_held` holds the lock for an instant."""
 
 
 class Held(ValueError):
-    """Somebody else holds the folder."""
+    """Another process holds the folder."""
 
 
 class Lock:
-    """The held lock; `handle` is the open file, which children may inherit, or None where there can be no lock."""
+    """The held lock. `handle` is the open file, which child processes may inherit; None if locks are impossible."""
 
     def __init__(self, handle: int | None) -> None:
         self.handle = handle
 
     def note_runs(self, pids: Iterable[int]) -> None:
-        """Writes down which processes hold the folder, for the message of the next one that comes."""
+        """Writes the ids of the processes that hold the folder into the file, for the message of `Held`."""
         if self.handle is None:
             return
         holder = {"host": platform.node(), "holder": os.getpid(), "runs": sorted(pids)}
-        with suppress(OSError):  # a full disk takes no explanation, and the lock holds without it
+        with suppress(OSError):  # on a full disk the lock works without this text
             os.ftruncate(self.handle, 0)
             os.pwrite(self.handle, json.dumps(holder).encode(), 0)
 
 
 @contextmanager
 def hold_run(folder: Path, say: Callable[[str], None]) -> Iterator[Lock]:
-    """Holds a run's folder, which is made if need be; see `hold`.
+    """Holds a run's folder, and makes it if it is absent; see `hold`.
 
     Raises:
         ValueError: the folder is a link.
@@ -62,13 +62,13 @@ def hold_run(folder: Path, say: Callable[[str], None]) -> Iterator[Lock]:
 def hold(
     folder: str | os.PathLike[str], name: str, say: Callable[[str], None], patience_seconds: float = 0.0
 ) -> Iterator[Lock]:
-    """Holds the folder, or goes on without a lock where there can be none, and says so.
+    """Holds the folder. Where locks are impossible, it warns and goes on without a lock.
 
     Args:
         folder: an existing folder, or one in a bucket.
-        name: of the lock's file.
-        say: takes one line where the folder cannot be locked.
-        patience_seconds: how long a holder is waited for.
+        name: name of the lock's file.
+        say: called with one line if the folder cannot be locked.
+        patience_seconds: how long to wait for another holder.
 
     Raises:
         Held: another process holds it; its process id is named.
@@ -84,7 +84,7 @@ def hold(
         try:
             _flock(handle, patience_seconds)
         except BlockingIOError:
-            raise Held(f"{folder}: {_holder(os.pread(handle, 1 << 16, 0))}") from None
+            raise Held(f"{folder}: {_holder_message(os.pread(handle, 1 << 16, 0))}") from None
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 raise
@@ -119,22 +119,22 @@ def _flock(handle: int, patience_seconds: float) -> None:
             time.sleep(RETRY_SECONDS)
 
 
-def _holder(text: bytes) -> str:
+def _holder_message(text: bytes) -> str:
     try:
-        said = json.loads(text)
-        host, holder, runs = str(said["host"]), int(said["holder"]), [int(pid) for pid in said["runs"]]
+        record = json.loads(text)
+        host, holder, runs = str(record["host"]), int(record["holder"]), [int(pid) for pid in record["runs"]]
     except (ValueError, KeyError, TypeError, RecursionError):
         return "another process holds it: wait for it to end"
     if host != platform.node():
         return f"process {holder} on {host} is running it: wait for it, or stop it there with kill {holder}"
-    if _alive(holder):
+    if _is_alive(holder):
         return f"process {holder} is running it: wait for it, or stop it with kill {holder}"
-    alive = " ".join(str(pid) for pid in runs if _alive(pid))
+    alive = " ".join(str(pid) for pid in runs if _is_alive(pid))
     stop = f", or stop them with kill {alive}" if alive else ""
     return f"its runner was killed and its runs still train: wait for them{stop}"
 
 
-def _alive(pid: int) -> bool:
+def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -1,7 +1,8 @@
-"""Sealed JSON: an object that carries the SHA-256 of its own content, so that a changed bit is refused, not believed.
+"""Sealed JSON: an object that holds the SHA-256 of its own content, so that a changed file is refused.
 
-The seal covers the canonical JSON (sorted keys, no blanks) of all other keys. It guards against bad disks, cut files
-and edits by hand, not against somebody who computes it anew. A later schema version must keep the key and its meaning.
+The seal covers the canonical JSON (sorted keys, no blanks) of all other keys. It protects against bad disks, cut files
+and edits by hand, but not against an attacker who computes it again. Later schema versions must keep the key and its
+meaning.
 """
 
 import hashlib
@@ -13,18 +14,18 @@ SEAL = "sha256"
 
 
 class Damaged(ValueError):
-    """The text is no JSON object, or its seal is absent or not that of its content."""
+    """The text is not a JSON object, or its seal is absent or does not match the content."""
 
 
 class Newer(ValueError):
-    """A newer version of mdm-jax wrote the object: it is whole, and this version would lose part of it."""
+    """A newer version of mdm-jax wrote the object. It is not damaged, but this version would lose part of it."""
 
 
 def seal(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """The object with its seal as last key.
+    """The object with its seal as the last key.
 
     Raises:
-        ValueError: it holds a number that JSON cannot hold (nan, inf).
+        ValueError: the object has a number that JSON does not have (nan, inf).
     """
     return {**tree, SEAL: _digest(tree)}
 
@@ -33,11 +34,11 @@ def unseal(text: str | bytes, since: int) -> dict[str, Any]:
     """The object of a JSON text, without its seal.
 
     Args:
-        text: of the file or line; bytes are UTF-8.
-        since: the first `schema_version` whose objects must have a seal. A seal that is there is checked in any case.
+        text: the text of a file or line; bytes are UTF-8.
+        since: the first `schema_version` whose objects must have a seal. If an older object has one, it is checked too.
 
     Raises:
-        Damaged: it is no JSON object, a key stands twice in it, or its seal is absent or wrong.
+        Damaged: the text is not a JSON object, a key occurs twice, or the seal is absent or wrong.
     """
     try:
         tree = json.loads(text, object_pairs_hook=_without_repeats)
@@ -54,7 +55,7 @@ def unseal(text: str | bytes, since: int) -> dict[str, Any]:
 
 
 def numbered_lines(text: str | bytes) -> list[tuple[int, str]]:
-    """Lines that are not blank, numbered from 1; bytes that are no UTF-8 are replaced, which breaks a line's seal."""
+    """Lines that are not blank, numbered from 1. Bytes that are not UTF-8 are replaced, which breaks a line's seal."""
     whole = text.decode(errors="replace") if isinstance(text, bytes) else text
     return [(number, line) for number, line in enumerate(whole.split("\n"), 1) if line.strip()]
 
@@ -65,7 +66,7 @@ def _digest(tree: Mapping[str, Any]) -> str:
 
 
 def _digest_or_none(tree: Mapping[str, Any]) -> str | None:
-    """The digest; None where the text held nan or inf, which no sealed object does."""
+    """The digest; None if the tree has nan or inf, which no sealed object has."""
     try:
         return _digest(tree)
     except ValueError:
@@ -76,5 +77,5 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     tree = dict(pairs)
     if len(tree) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"key {next(n for n in names if names.count(n) > 1)!r} stands twice")
+        raise ValueError(f"key {next(n for n in names if names.count(n) > 1)!r} occurs twice")
     return tree

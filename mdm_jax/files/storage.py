@@ -1,8 +1,9 @@
-"""Files on a disk or in a bucket: every path is an `etils.epath` path, so a plan or a run may lie at `gs://…`.
+"""Files on a disk or in a bucket. Every path is an `etils.epath` path, so a plan or a run may lie at `gs://…`.
 
-Two rules protect what others have stored. An error that may pass is never taken for an absent file: `exists` and
-`is_dir` of most libraries answer no to both. And what a run or a sweep writes or deletes is never reached through a
-link, because the link may lead to a folder that somebody needs.
+Two rules protect stored files:
+
+- An error that may pass is never taken for an absent file, as `exists` and `is_dir` of most libraries do.
+- A run or a sweep never writes or deletes through a link, because the link may lead to a folder that somebody needs.
 """
 
 import contextlib
@@ -24,7 +25,7 @@ NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
 class Kind(enum.Enum):
-    """What lies at a path."""
+    """The kind of thing at a path."""
 
     ABSENT = "absent"
     FILE = "file"
@@ -39,19 +40,19 @@ def as_path(path: str | os.PathLike[str]) -> epath.Path:
 
 
 def is_local(path: str | os.PathLike[str]) -> bool:
-    """Whether the path lies on a disk (append, rename and fsync work) and not in an object store."""
+    """Whether the path is on a disk, where append, rename and fsync work, and not in an object store."""
     return "://" not in str(path)
 
 
 def kind(path: str | os.PathLike[str], follow: bool = False) -> Kind:
-    """What lies at the path.
+    """The kind of thing at the path, which may be absent.
 
     Args:
-        path: of a file or folder that may be absent.
-        follow: answers for what a link leads to. An object store has no links.
+        path: path of a file or folder.
+        follow: follow links. An object store has none.
 
     Raises:
-        OSError: the disk cannot say now. An object store may raise errors of its own.
+        OSError: the disk does not answer now. An object store may raise other errors.
     """
     try:
         if not is_local(path):
@@ -65,50 +66,50 @@ def kind(path: str | os.PathLike[str], follow: bool = False) -> Kind:
 
 
 def is_file(path: str | os.PathLike[str]) -> bool:
-    """Whether a file lies at the path, or a link to one.
+    """Whether the path is a file, or a link to a file.
 
     Raises:
-        OSError: the disk cannot say now.
+        OSError: the disk does not answer now.
     """
     return kind(path, follow=True) is Kind.FILE
 
 
 def entries(folder: Path) -> list[Path]:
-    """What lies in the folder; nothing where there is none, as an object store has no empty folders.
+    """The paths in the folder; none if the folder is absent, because an object store has no empty folders.
 
     Raises:
-        OSError: the disk cannot say now. An object store may raise errors of its own.
+        OSError: the disk does not answer now. An object store may raise other errors.
     """
     return list(folder.iterdir()) if kind(folder, follow=True) is Kind.FOLDER else []
 
 
 def refuse_link(path: str | os.PathLike[str]) -> None:
-    """Returns if the path itself is no link; the folders above it may be links.
+    """Returns if the path itself is not a link. The folders above it may be links.
 
     Raises:
-        ValueError: it is a link.
-        OSError: the disk cannot say now.
+        ValueError: the path is a link.
+        OSError: the disk does not answer now.
     """
     if kind(path) is Kind.LINK:
-        fix = "put a file or folder in its place (the sweep's folder and its `runs` may be links, what they hold not)"
+        fix = "put a file or folder in its place (only the sweep's folder and its `runs` may be links)"
         raise ValueError(f"{path} is a link to {os.readlink(path)}: {fix}")
 
 
 def free_name(path: Path, word: str) -> Path:
-    """The first of `PATH.word-1`, `PATH.word-2`, … at which nothing lies, not even a link.
+    """The first of `PATH.word-1`, `PATH.word-2`, … that is absent.
 
     Raises:
-        OSError: the disk cannot say now.
+        OSError: the disk does not answer now.
     """
-    beside = (path.parent / f"{path.name}.{word}-{n}" for n in itertools.count(1))
-    return next(name for name in beside if kind(name) is Kind.ABSENT)
+    names = (path.parent / f"{path.name}.{word}-{n}" for n in itertools.count(1))
+    return next(name for name in names if kind(name) is Kind.ABSENT)
 
 
 def make_folder(folder: str | os.PathLike[str]) -> None:
-    """Makes the folder and those above it, and has them survive a power cut.
+    """Makes the folder and those above it. When it returns, they survive a power cut.
 
     Raises:
-        OSError: no room or no access.
+        OSError: no space or no access.
     """
     path = as_path(folder)
     made = [new for new in (path, *path.parents) if is_local(path) and not os.path.lexists(new)]
@@ -118,7 +119,7 @@ def make_folder(folder: str | os.PathLike[str]) -> None:
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:
-    """Has the names in a local folder survive a power cut, where its file system can do so.
+    """Makes the names in a local folder survive a power cut, if its file system can sync a folder.
 
     Raises:
         OSError: the disk failed.
@@ -134,26 +135,26 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
 
 
 def open_no_link(path: str | os.PathLike[str], mode: str) -> IO:
-    """The opened local file, as `open(path, mode)` gives it.
+    """As `open(path, mode)`, for a local file.
 
     Raises:
         ValueError: the path is a link.
-        OSError: no room or no access.
+        OSError: no space or no access.
     """
-    return open(path, mode, opener=_without_following)
+    return open(path, mode, opener=_open_no_follow)
 
 
 def open_lock(path: str | os.PathLike[str]) -> int:
-    """The descriptor of a local lock file, open to read and write; its text is left as it is.
+    """The descriptor of a local lock file, open for reading and writing; the text in the file is kept.
 
     Raises:
         ValueError: the path is a link.
         OSError: no access.
     """
-    return _without_following(path, os.O_RDWR | os.O_CREAT)
+    return _open_no_follow(path, os.O_RDWR | os.O_CREAT)
 
 
-def _without_following(path: str | os.PathLike[str], flags: int) -> int:
+def _open_no_follow(path: str | os.PathLike[str], flags: int) -> int:
     try:
         return os.open(path, flags | os.O_NOFOLLOW, 0o666)
     except OSError:
@@ -162,7 +163,7 @@ def _without_following(path: str | os.PathLike[str], flags: int) -> int:
 
 
 def write_atomic(path: str | os.PathLike[str], content: str | bytes) -> None:
-    """Writes the whole file or leaves what was there: a rename on a disk, one upload in an object store.
+    """Writes the whole file, or leaves the old one: by a rename on a disk, by one upload in an object store.
 
     When it returns, the new file survives a power cut. Its mode follows the umask.
 
@@ -171,7 +172,7 @@ def write_atomic(path: str | os.PathLike[str], content: str | bytes) -> None:
         OSError: the disk is full or not writable (the file is named); the old file, if any, is untouched.
     """
     target, raw = as_path(path), content.encode() if isinstance(content, str) else content
-    with _naming(target):
+    with _named_in_errors(target):
         if is_local(target):
             refuse_link(target)
             make_folder(target.parent)
@@ -197,8 +198,8 @@ def _replace(target: epath.Path, raw: bytes) -> None:
 
 
 @contextlib.contextmanager
-def _naming(path: epath.Path) -> Iterator[None]:
-    """Says which file an error of the disk kept from being written; the system does not always."""
+def _named_in_errors(path: epath.Path) -> Iterator[None]:
+    """Adds the file's name to an error of the disk, because the system does not always name the file."""
     try:
         yield
     except OSError as error:
@@ -208,10 +209,10 @@ def _naming(path: epath.Path) -> Iterator[None]:
 
 
 def inside(root: str | os.PathLike[str], name: str) -> epath.Path:
-    """`root / name`, for a file name that a stranger's file gives.
+    """`root / name`, for a name from a file that is not trusted.
 
     Raises:
-        ValueError: the name is empty, absolute, or climbs out of `root`.
+        ValueError: the name is empty, absolute, or leads out of `root`.
     """
     parts = name.replace("\\", "/").split("/")
     if not name or name.startswith("/") or "://" in name or ".." in parts or "\0" in name:

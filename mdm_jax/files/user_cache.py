@@ -1,6 +1,6 @@
-"""The user's cache folder, which holds copies of remote shards and compiled programs: all of it may be deleted.
+"""The user's cache folder, for copies of remote shards and compiled programs. All of it may be deleted.
 
-`MDM_JAX_CACHE` names the folder; without it the folder is `mdm-jax` in `$XDG_CACHE_HOME`, or in `~/.cache`.
+`MDM_JAX_CACHE` names the folder. Without it, the folder is `mdm-jax` in `$XDG_CACHE_HOME`, or in `~/.cache`.
 """
 
 import os
@@ -13,17 +13,17 @@ CACHE_VARIABLE = "MDM_JAX_CACHE"
 
 
 def cache_folder() -> Path:
-    """The folder `MDM_JAX_CACHE`, or `mdm-jax` in the user's cache folder; it need not exist yet."""
+    """The path of the cache folder, which may not exist yet."""
     named = os.environ.get(CACHE_VARIABLE)
     return as_path(named) if named else as_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "mdm-jax"
 
 
 def private_folder(path: str | os.PathLike[str]) -> pathlib.Path:
-    """The local folder at `path`, made with mode 0700 if it is absent, to which nobody but this user can write.
+    """The local folder at `path`, to which only this user can write; it is made with mode 0700 if it is absent.
 
     Raises:
-        ValueError: the path is a link or no folder, another user owns it, or others may write to it.
-        OSError: the folder cannot be made or looked at.
+        ValueError: the path is a link or not a folder, another user owns it, or others may write to it.
+        OSError: the folder cannot be made or inspected.
     """
     folder = pathlib.Path(path)
     if not os.path.lexists(folder):
@@ -34,7 +34,7 @@ def private_folder(path: str | os.PathLike[str]) -> pathlib.Path:
     if not stat.S_ISDIR(found.st_mode):
         raise ValueError(f"{refused} a folder, and no link: remove the link")
     if found.st_uid != os.getuid():
-        raise ValueError(f"{refused} your own: name another folder in the variable that names this one")
+        raise ValueError(f"{refused} your own: set the variable that names it to another folder")
     if others_write:
         raise ValueError(f"{refused} closed to other users: chmod go-w it")
     return folder

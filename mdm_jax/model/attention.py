@@ -1,13 +1,13 @@
-"""Attention: the only file that picks a kernel. Everything else calls `attend`.
+"""Attention, and the choice of its kernel. Other code calls `attend`.
 
-The kernel follows the devices of the ambient mesh, for which the program is compiled, and not the machine that compiles
-it: a host without a TPU compiles the TPU's kernel ahead of time.
+The devices of the ambient mesh decide the kernel, because the program is compiled for them. So a machine without a TPU
+can compile the TPU's kernel ahead of time.
 
-| kernel | where | what it takes |
+| kernel | devices | accepts |
 |---|---|---|
 | splash (Pallas) | TPU | rows of a multiple of 128 tokens, heads of any width |
-| cuDNN | NVIDIA GPU from Ampere on | bfloat16, up to 128 head channels in multiples of 8 |
-| einsum | everywhere | everything; holds the `[L, L]` scores of each head |
+| cuDNN | NVIDIA GPU since Ampere | bfloat16 or float16, up to 128 head channels in multiples of 8 |
+| einsum | all | everything; keeps the `[L, L]` scores of each head in memory |
 """
 
 import enum
@@ -27,7 +27,7 @@ from mdm_jax.spec import Attention
 
 LANES = 128
 BLOCKS = (512, 256, LANES)
-"""Tokens of a tile of splash; the largest that divides the row is taken."""
+"""Possible tile lengths of splash in tokens; the largest that divides the row is used."""
 
 
 class Kernel(enum.Enum):
@@ -39,12 +39,12 @@ class Kernel(enum.Enum):
 
 
 def pick_kernel(platform: str, device_kind: str, length: int, width: int, dtype: DTypeLike) -> Kernel:
-    """The fastest kernel of a kind of device that takes rows of `length` tokens and heads of `width` channels.
+    """The fastest kernel that accepts rows of `length` tokens and heads of `width` channels.
 
     Args:
         platform: `cpu`, `gpu` or `tpu`.
-        device_kind: as the device calls itself. NVIDIA's GPUs carry the maker's name since Ampere, and cuDNN's fused
-            attention needs those.
+        device_kind: jax's name of the device. It begins with "NVIDIA" for GPUs since Ampere, which cuDNN's fused
+            attention needs.
     """
     if platform == "tpu" and length % LANES == 0:
         return Kernel.SPLASH
@@ -57,21 +57,22 @@ def pick_kernel(platform: str, device_kind: str, length: int, width: int, dtype:
 def attend(
     q_BLHK: Float[Array, "B L H K"], k_BLHK: Float[Array, "B L H K"], v_BLHK: Float[Array, "B L H K"], kind: Attention
 ) -> Float[Array, "B L H K"]:
-    """`softmax(q k^T / sqrt(K)) v` over all positions, or over those up to the query's own (causal)."""
+    """`softmax(q k^T / sqrt(K)) v` over all positions, or over the positions up to the query (causal)."""
     device = jax.sharding.get_abstract_mesh().abstract_device
     if device is None:
         return attend_by_head(q_BLHK, k_BLHK, v_BLHK, kind)
     length, width = q_BLHK.shape[1], q_BLHK.shape[3]
     kernel = pick_kernel(device.platform, device.device_kind, length, width, q_BLHK.dtype)
-    return FORMS[kernel](q_BLHK, k_BLHK, v_BLHK, kind)
+    return ATTEND[kernel](q_BLHK, k_BLHK, v_BLHK, kind)
 
 
 def attend_by_head(
     q_BLHK: Float[Array, "B L H K"], k_BLHK: Float[Array, "B L H K"], v_BLHK: Float[Array, "B L H K"], kind: Attention
 ) -> Float[Array, "B L H K"]:
-    """The same with heads moved before positions, so that every product is a plain batch of matrices.
+    """`attend` by einsum, with heads moved before positions, so that every product is a plain batch of matrices.
 
-    On XLA:CPU the gradient takes half of `dot_product_attention`'s time at L = 64, K = 16 or 32; a tenth at K = 8.
+    On XLA:CPU at L = 64, the gradient takes half of the time of `dot_product_attention` for K = 16 or 32, and a tenth
+    for K = 8.
     """
     q_BHLK, k_BHLK, v_BHLK = (x_BLHK.swapaxes(1, 2) for x_BLHK in (q_BLHK, k_BLHK, v_BLHK))
     score_BHLM = sum_in_float32("bhlk,bhmk->bhlm", _scaled(q_BHLK), k_BHLK)
@@ -88,10 +89,10 @@ def attend_splash(
     kind: Attention,
     interpret: bool = False,
 ) -> Float[Array, "B L H K"]:
-    """The same by the TPU's splash kernel, on each device for its own rows and heads.
+    """`attend` by the TPU's splash kernel; each device computes its own rows and heads.
 
     Args:
-        interpret: runs the kernel step by step on any backend, for tests.
+        interpret: interpret the kernel, on any backend, for tests.
     """
 
     def local(q_blhk: Array, k_blhk: Array, v_blhk: Array) -> Array:
@@ -103,10 +104,10 @@ def attend_splash(
 
 
 def splash_kernel(length: int, heads: int, kind: Attention, interpret: bool) -> Callable[..., Any]:
-    """`(q_HLK, k_HLK, v_HLK) -> o_HLK` of one row of tokens, with a backward pass of its own."""
+    """The kernel `(q_HLK, k_HLK, v_HLK) -> o_HLK` for one row of tokens; it has its own backward pass."""
     block = next(size for size in BLOCKS if length % size == 0)
-    forms = {Attention.CAUSAL: splash_mask.CausalMask, Attention.BIDIRECTIONAL: splash_mask.FullMask}
-    mask = splash_mask.MultiHeadMask([forms[kind]((length, length))] * heads)
+    masks = {Attention.CAUSAL: splash_mask.CausalMask, Attention.BIDIRECTIONAL: splash_mask.FullMask}
+    mask = splash_mask.MultiHeadMask([masks[kind]((length, length))] * heads)
     names = ("block_q", "block_kv", "block_kv_compute", "block_q_dkv", "block_kv_dkv", "block_kv_dkv_compute")
     sizes = splash.BlockSizes(**dict.fromkeys((*names, "block_q_dq", "block_kv_dq"), block))
     return splash.make_splash_mha_single_device(mask, block_sizes=sizes, interpret=interpret)
@@ -115,7 +116,7 @@ def splash_kernel(length: int, heads: int, kind: Attention, interpret: bool) -> 
 def attend_cudnn(
     q_BLHK: Float[Array, "B L H K"], k_BLHK: Float[Array, "B L H K"], v_BLHK: Float[Array, "B L H K"], kind: Attention
 ) -> Float[Array, "B L H K"]:
-    """The same by cuDNN's fused kernel, on each device for its own rows and heads."""
+    """`attend` by cuDNN's fused kernel; each device computes its own rows and heads."""
 
     def local(q_blhk: Array, k_blhk: Array, v_blhk: Array) -> Array:
         causal = kind is Attention.CAUSAL
@@ -124,7 +125,7 @@ def attend_cudnn(
     return over_shards(local, (BATCH_LHK,) * 3, BATCH_LHK)(q_BLHK, k_BLHK, v_BLHK)
 
 
-FORMS = {Kernel.SPLASH: attend_splash, Kernel.CUDNN: attend_cudnn, Kernel.EINSUM: attend_by_head}
+ATTEND = {Kernel.SPLASH: attend_splash, Kernel.CUDNN: attend_cudnn, Kernel.EINSUM: attend_by_head}
 
 
 def _scaled(q: Array) -> Array:
@@ -134,7 +135,7 @@ def _scaled(q: Array) -> Array:
 def attend_reference(
     q_BLHK: Float[Array, "B L H K"], k_BLHK: Float[Array, "B L H K"], v_BLHK: Float[Array, "B L H K"], kind: Attention
 ) -> Float[Array, "B L H K"]:
-    """The same, written out in float32: what every kernel is tested against."""
+    """`attend` written out in float32. The tests compare every kernel with it."""
     q, k, v = (x.astype(jnp.float32) for x in (q_BLHK, k_BLHK, v_BLHK))
     score_BHLM = jnp.einsum("blhk,bmhk->bhlm", q, k) * q.shape[-1] ** -0.5
     if kind is Attention.CAUSAL:

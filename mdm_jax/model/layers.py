@@ -1,4 +1,4 @@
-"""Pieces of the trunk: RMSNorm, rotary positions, and rows through a sharded weight or out of a sharded table."""
+"""Parts of the trunk: RMSNorm, rotary positions, products with a sharded weight, and look-up in a sharded table."""
 
 import re
 
@@ -24,7 +24,7 @@ def rms_norm(x_BLD: Float[Array, "B L D"], gain_D: Float[Array, "D"]) -> Float[A
 
 
 def rope(x_BLHK: Float[Array, "B L H K"]) -> Float[Array, "B L H K"]:
-    """Queries or keys turned by their position: the whole head, first half against second half (NeoX order)."""
+    """Queries or keys, rotated by their position. Channel i of a head is paired with channel i + K/2 (NeoX order)."""
     length, width = x_BLHK.shape[1], x_BLHK.shape[3]
     frequency_k = ROPE_BASE ** -(np.arange(0, width, 2) / width)
     angle_1L1k = np.outer(np.arange(length), frequency_k)[None, :, None].astype(np.float32)
@@ -34,13 +34,13 @@ def rope(x_BLHK: Float[Array, "B L H K"]) -> Float[Array, "B L H K"]:
 
 
 def project(x_BLx: Array, weight: Array, equation: str, out: PartitionSpec) -> Array:
-    """`einsum(equation, x, weight)` in the dtype of x, where the equation's `t` stands for the flattened B and L.
+    """`einsum(equation, x, weight)` in the dtype of x. The equation's axis `t` is B and L, flattened into one.
 
-    XLA:CPU runs a weight gradient with two contracted axes at a third of the speed of one, so the rows are flattened.
+    B and L are flattened because XLA:CPU computes a weight gradient three times as slowly with two contracted axes.
 
     Args:
-        weight: in its stored layout, sharded over the devices that share the batch.
-        out: layout of the result, with B and L apart.
+        weight: the weight in its stored layout, sharded over `data`.
+        out: layout of the result, with B and L as two axes.
     """
     batch, length = x_BLx.shape[:2]
     x_tx = x_BLx.reshape(batch * length, *x_BLx.shape[2:])
@@ -48,18 +48,18 @@ def project(x_BLx: Array, weight: Array, equation: str, out: PartitionSpec) -> A
     return jax.lax.reshape(y_ty, (batch, length, *y_ty.shape[1:]), out_sharding=out)
 
 
-def _multiply(x_tx: Array, weight: Array, equation: str, out: PartitionSpec) -> Array:
-    """The product with the gathered weight.
+def _product_primal(x_tx: Array, weight: Array, equation: str, out: PartitionSpec) -> Array:
+    """The product with the gathered weight; `_product` gives it a backward pass of its own.
 
-    Its own backward pass keeps the weight's shard, and not the gathered weight, and sums the weight's gradient over the
-    devices in float32 straight into the shard's layout: on a TPU a ring that hides behind the product, where autodiff
-    makes an all-reduce of the whole gradient in the compute dtype.
+    That pass saves the weight's shard in place of the gathered weight. It sums the weight's gradient over the devices
+    in float32, directly into the shard's layout. On a TPU this is a ring that overlaps with the product. Autodiff would
+    make an all-reduce of the whole gradient, in the compute dtype.
     """
     return jnp.einsum(equation, x_tx, gather(weight.astype(x_tx.dtype)), out_sharding=out)
 
 
 def _product_forward(x_tx: Array, weight: Array, equation: str, out: PartitionSpec):
-    return _multiply(x_tx, weight, equation, out), (x_tx, weight)
+    return _product_primal(x_tx, weight, equation, out), (x_tx, weight)
 
 
 def _product_backward(equation: str, out: PartitionSpec, saved: tuple[Array, Array], g_ty: Array):
@@ -70,34 +70,34 @@ def _product_backward(equation: str, out: PartitionSpec, saved: tuple[Array, Arr
     return dx_tx, dweight.astype(weight.dtype)
 
 
-_product = jax.custom_vjp(_multiply, nondiff_argnums=(2, 3))
+_product = jax.custom_vjp(_product_primal, nondiff_argnums=(2, 3))
 _product.defvjp(_product_forward, _product_backward)
 
 
 def look_up(table_VD: Float[Array, "V D"], tokens_BL: Int[Array, "B L"], dtype: DTypeLike) -> Float[Array, "B L D"]:
-    """The tokens' rows of the table, in `dtype`."""
-    return _looked_up(table_VD, reshard(tokens_BL, BATCH_L), jnp.dtype(dtype))
+    """The table's rows of the tokens, in `dtype`."""
+    return _rows(table_VD, reshard(tokens_BL, BATCH_L), jnp.dtype(dtype))
 
 
-def _rows(table_VD: Array, tokens_BL: Array, dtype: jnp.dtype) -> Array:
-    """The rows out of the gathered table.
+def _rows_primal(table_VD: Array, tokens_BL: Array, dtype: jnp.dtype) -> Array:
+    """The rows of the gathered table; `_rows` gives it a backward pass of its own.
 
-    The backward pass of its own adds the gradients of a row in float32: half of an MDM's tokens are MASK, and their sum
-    over a batch has no room in bfloat16.
+    That pass adds the gradients of a row in float32. Half of an MDM's tokens are MASK, and bfloat16 is too coarse for
+    the sum of so many gradients.
     """
     whole_VD = reshard(table_VD.astype(dtype), PartitionSpec(None, None))
     return whole_VD.at[tokens_BL].get(out_sharding=BATCH_LD)
 
 
 def _rows_forward(table_VD: Array, tokens_BL: Array, dtype: jnp.dtype):
-    return _rows(table_VD, tokens_BL, dtype), (table_VD, tokens_BL)
+    return _rows_primal(table_VD, tokens_BL, dtype), (table_VD, tokens_BL)
 
 
 def _rows_backward(dtype: jnp.dtype, saved: tuple[Array, Array], g_BLD: Array):
     table_VD, tokens_BL = saved
 
     def local(tokens_bL: Array, g_bLD: Array) -> Array:
-        """This device's columns of the sum over all rows of the batch: `[V, D / devices]`."""
+        """This device's columns of the gradient, summed over all rows of the batch: `[V, D / devices]`."""
         data, model = jax.lax.axis_size(DATA), jax.lax.axis_size(MODEL)
         g_tSMd = g_bLD.reshape(tokens_bL.size, data, model, -1).astype(table_VD.dtype)
         mine_tSd = jax.lax.dynamic_index_in_dim(g_tSMd, jax.lax.axis_index(MODEL), 2, keepdims=False)
@@ -108,5 +108,5 @@ def _rows_backward(dtype: jnp.dtype, saved: tuple[Array, Array], g_BLD: Array):
     return over_shards(local, (BATCH_L, BATCH_LD), layout(table_VD))(tokens_BL, g_BLD), None
 
 
-_looked_up = jax.custom_vjp(_rows, nondiff_argnums=(2,))
-_looked_up.defvjp(_rows_forward, _rows_backward)
+_rows = jax.custom_vjp(_rows_primal, nondiff_argnums=(2,))
+_rows.defvjp(_rows_forward, _rows_backward)

@@ -1,7 +1,7 @@
-"""The paper's trunk (SMDM): pre-norm RMSNorm, SwiGLU, RoPE, multi-head attention, no biases, untied head.
+"""The trunk of SMDM: pre-norm RMSNorm, SwiGLU, RoPE, multi-head attention, no biases, untied head.
 
-The nnx modules hold weights only. Layers are stacked on a leading axis, so that `lax.scan` compiles one layer whatever
-the depth; the forward pass is the pure function `hidden`.
+The nnx modules hold only weights. The weights of all layers are stacked on a leading axis, so that `lax.scan` compiles
+one layer for any depth. The forward pass is the pure function `hidden`.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ def _normal(key: Key[Array, ""], shape: tuple[int, ...], sd: float) -> nnx.Param
 
 
 class Block(nnx.Module):
-    """One layer's weights, float32: N(0, 2 / 5d), and N(0, 1 / (d n_layers^2)) for those that write the residual."""
+    """One layer's weights, float32: N(0, 1 / (d n_layers^2)) for `out` and `down`, N(0, 2 / 5d) for the others."""
 
     def __init__(self, spec: ModelSpec, key: Key[Array, ""]):
         d, heads, width, ffn = spec.d_model, spec.n_heads, spec.d_head, spec.d_ffn
@@ -41,7 +41,7 @@ class Transformer(nnx.Module):
     """All weights. `embed` has V+1 rows: row V is MASK for the MDM and the start token for the ARM."""
 
     def __init__(self, spec: ModelSpec, key: Key[Array, ""], mesh_model: int = 1):
-        """Fresh weights; zero columns pad the head until `mesh_model` divides them, and no other weight changes."""
+        """Initial weights. Zero columns pad the head to a multiple of `mesh_model`; the other weights ignore it."""
         d, vocab = spec.d_model, spec.vocab_size
         key_embed, key_head, key_blocks = jax.random.split(key, 3)
         sd = (2 / (5 * d)) ** 0.5
@@ -59,7 +59,7 @@ def hidden(
 
     Args:
         tokens_BL: V stands for MASK (MDM) or start (ARM).
-        hardware: how the layers are looped and what the backward pass recomputes; the result is the same.
+        hardware: its `layers` and `remat` change the program, but not the result.
     """
     dtype = jnp.dtype(spec.compute_dtype.value)
     x_BLD = look_up(model.embed[...], tokens_BL, dtype)

@@ -1,4 +1,1 @@
-"""Training losses and their estimators.
-
-They know no model: they take `hidden(tokens_BL) -> h_BLD` and the head's weight.
-"""
+"""Training losses and their estimators. They take any model as `hidden(tokens_BL) -> h_BLD` and the head's weight."""

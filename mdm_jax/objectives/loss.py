@@ -1,7 +1,7 @@
-"""One loss for both families: a draw says what is read, what is predicted and with which weight; the loss sums it up.
+"""One loss for both families. A draw has inputs, targets and weights; the loss is the weighted sum of the nats.
 
-Drawing and scoring are two steps, because a batch's masks are drawn as a whole (levels are stratified over it) and
-scored a microbatch at a time.
+Drawing and scoring are two steps: the masks are drawn for a whole batch, because noise levels are stratified over the
+batch, and the loss is computed for one microbatch at a time.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ Hidden = Callable[[Array], Array]
 class Draw:
     """`inputs` in 0..V (V is MASK or start), `targets` in 0..V-1, `weight` float32, 0 where nothing is predicted.
 
-    Arrays `[B, L]` or `[M, B, L]` (microbatches), or what jax puts in their place when it compiles ahead of time.
+    The fields are arrays `[B, L]` or `[M, B, L]` (microbatches), or jax's abstract values in their place. Hence `Any`.
     """
 
     inputs_BL: Any
@@ -32,7 +32,7 @@ class Draw:
 
 
 def draw(key: Key[Array, ""], tokens_BL: Int[Array, "B L"], objective: ObjectiveSpec, vocab_size: int) -> Draw:
-    """The training draw for a whole batch; `key` is not used by the ARM."""
+    """The training draw for a whole batch. The ARM ignores `key`."""
     if objective.variant is Variant.NLL:
         inputs_BL, weight_BL = arm.draw(tokens_BL, vocab_size)
     else:
@@ -40,8 +40,8 @@ def draw(key: Key[Array, ""], tokens_BL: Int[Array, "B L"], objective: Objective
     return Draw(inputs_BL, tokens_BL, weight_BL)
 
 
-def _scored(drawn: Draw, h_BLD: Array, objective: ObjectiveSpec, vocab_size: int) -> tuple[Array, Array, Array]:
-    """Rows that go through the head, `[N, ...]`: hidden, target, weight. The count form takes the masked half alone."""
+def _scored_rows(drawn: Draw, h_BLD: Array, objective: ObjectiveSpec, vocab_size: int) -> tuple[Array, Array, Array]:
+    """Hidden states, targets and weights, `[N, ...]`, of the scored positions: in the count form the masked ones."""
     if objective.variant is Variant.COUNT:
         position_PM = paired_positions(drawn.inputs_BL == vocab_size)
         h_ND, target_N, weight_N = (gather_paired(x, position_PM) for x in (h_BLD, drawn.targets_BL, drawn.weight_BL))
@@ -51,17 +51,17 @@ def _scored(drawn: Draw, h_BLD: Array, objective: ObjectiveSpec, vocab_size: int
 
 
 def loss(drawn: Draw, hidden: Hidden, head_DV: Array, objective: ObjectiveSpec, vocab_size: int) -> Float[Array, ""]:
-    """`sum weight * nats`, nats per token: over a whole batch the mean NELBO (MDM, unbiased; or as weighted) or NLL."""
-    h_ND, target_N, weight_N = _scored(drawn, hidden(drawn.inputs_BL), objective, vocab_size)
+    """`sum weight * nats`, in nats per token: over a whole batch, the ARM's mean NLL or an estimate of the NELBO."""
+    h_ND, target_N, weight_N = _scored_rows(drawn, hidden(drawn.inputs_BL), objective, vocab_size)
     return vocab_loss(h_ND, target_N, weight_N, head_DV, vocab_size)
 
 
 def row_losses(
     drawn: Draw, hidden: Hidden, head_DV: Array, objective: ObjectiveSpec, vocab_size: int
 ) -> Float[Array, "B"]:
-    """Each row's part of `loss` times B: its own estimate in nats per token, for evaluation (no fused gradient)."""
+    """The loss of each row in nats per token, for evaluation; their mean is `loss`. It has no fused gradient."""
     batch, length = drawn.targets_BL.shape
-    h_ND, target_N, weight_N = _scored(drawn, hidden(drawn.inputs_BL), objective, vocab_size)
+    h_ND, target_N, weight_N = _scored_rows(drawn, hidden(drawn.inputs_BL), objective, vocab_size)
     nats_N = weight_N * token_nats(h_ND, target_N, head_DV, vocab_size) * batch
     if objective.variant is not Variant.COUNT:
         return nats_N.reshape(batch, length).sum(-1)

@@ -1,7 +1,7 @@
-"""Which tokens of a batch are masked: noise levels over the rows, masks within a row, and the masked positions.
+"""Masks of a batch: noise levels of the rows, masks within a row, and the masked positions.
 
-Antithetic stratified counts put K and L+1-K masked tokens on rows 2i and 2i+1, so every pair of rows masks exactly L+1
-tokens, and so does every even slice of the batch: a shard or a microbatch gathers its masked half with static shapes.
+Antithetic stratified counts mask K tokens of row 2i and L+1-K tokens of row 2i+1, so every pair of rows has exactly L+1
+masked tokens. Shards and microbatches hold whole pairs, so the shapes of their masked positions are static.
 """
 
 import jax
@@ -13,9 +13,9 @@ from mdm_jax.spec import LevelSampler
 
 
 def antithetic_counts(key: Key[Array, ""], batch: int, seq_len: int) -> Int[Array, "B"]:
-    """Masked tokens a row, in 1..L: stratified over the batch's pairs, rows 2i and 2i+1 summing to L+1.
+    """Masked tokens of each row, in 1..L, stratified over the pairs of rows. Rows 2i and 2i+1 sum to L+1.
 
-    A row's count is uniform on 1..L over a random order of the rows.
+    The count of a randomly chosen row is uniform on 1..L.
     """
     pairs = batch // 2
     u_P = (jnp.arange(pairs) + jax.random.uniform(key, (pairs,))) / pairs
@@ -24,7 +24,7 @@ def antithetic_counts(key: Key[Array, ""], batch: int, seq_len: int) -> Int[Arra
 
 
 def noise_times(key: Key[Array, ""], batch: int, sampler: LevelSampler) -> Float[Array, "B"]:
-    """Times t_B in (0, 1]: independent (SMDM training), a shifted grid (SMDM evaluation, MD4), or stratified (MDLM)."""
+    """Times in (0, 1]: independent (SMDM training), a shifted grid (SMDM evaluation, MD4), or stratified (MDLM)."""
     if sampler is LevelSampler.IID:
         u_B = jax.random.uniform(key, (batch,))
     elif sampler is LevelSampler.SHIFTED:
@@ -35,9 +35,10 @@ def noise_times(key: Key[Array, ""], batch: int, sampler: LevelSampler) -> Float
 
 
 def count_masks(key: Key[Array, ""], count_B: Int[Array, "B"], seq_len: int) -> Bool[Array, "B L"]:
-    """Masks with exactly `count_B` tokens a row, uniform over all such sets.
+    """Masks with exactly `count_B` tokens in each row, uniform over all such sets.
 
-    By rank, never by threshold: at L = 2048 a quarter of the rows hold tied float32 uniforms.
+    Tokens are chosen by rank and not by a threshold, because at L = 2048 a quarter of the rows have ties among their
+    float32 uniforms.
     """
     u_BL = jax.random.uniform(key, (count_B.shape[0], seq_len), out_sharding=BATCH_L)
     rank_BL = jnp.argsort(jnp.argsort(u_BL, axis=-1), axis=-1)
@@ -45,13 +46,13 @@ def count_masks(key: Key[Array, ""], count_B: Int[Array, "B"], seq_len: int) -> 
 
 
 def independent_masks(key: Key[Array, ""], probability_B: Float[Array, "B"], seq_len: int) -> Bool[Array, "B L"]:
-    """Masks of independent tokens, each masked with its row's probability."""
+    """Masks in which each token is masked independently, with its row's probability."""
     u_BL = jax.random.uniform(key, (probability_B.shape[0], seq_len), out_sharding=BATCH_L)
     return u_BL < reshard(probability_B, BATCH)[:, None]
 
 
 def paired_positions(mask_BL: Bool[Array, "B L"]) -> Int[Array, "P M"]:
-    """The L+1 masked positions of each pair of rows, ascending in 0..2L-1: `[B/2, L+1]`."""
+    """The L+1 masked positions of each pair of rows, `[B/2, L+1]`, ascending in 0..2L-1."""
     length = mask_BL.shape[1]
 
     def local(mask_bL: Array) -> Array:
@@ -61,7 +62,7 @@ def paired_positions(mask_BL: Bool[Array, "B L"]) -> Int[Array, "P M"]:
 
 
 def gather_paired(x_BLx: Array, position_PM: Int[Array, "P M"]) -> Array:
-    """`x` at the pairs' positions, flattened to `[B/2 * (L+1), ...]`, with no communication between shards."""
+    """`x` at the positions of the pairs, flattened to `[B/2 * (L+1), ...]`, without communication between devices."""
 
     def local(x_bLx: Array, position_pM: Array) -> Array:
         pairs = x_bLx.reshape(position_pM.shape[0], -1, *x_bLx.shape[2:])

@@ -1,10 +1,12 @@
 """The masked diffusion model's training loss, nats per token, in two forms with one expectation: the NELBO by default.
 
-Count form: K ~ U{1..L} tokens are masked uniformly at random, loss = the mean of their nats. It is the any-order
-autoregressive likelihood, and needs no cut-off at small noise.
-Continuous form (MDLM, Sahoo et al. 2024, Eq. 10): t ~ U(0, 1], a token is masked with probability m(t), weight m'/m.
-Both follow SUBS: the head has no MASK column (zero masking) and unmasked tokens carry no loss (carry-over).
-Weightings other than the NELBO's multiply its weights; see `weighting.py`.
+- Count form: K ~ U{1..L} tokens are masked uniformly at random, and the loss is the mean of their nats. It is the
+  any-order autoregressive likelihood, and needs no cut-off at small noise.
+- Continuous form (MDLM, Sahoo et al. 2024, Eq. 10): t ~ U(0, 1], a token is masked with probability m(t), and its nats
+  have the weight m'/m.
+
+Both forms use the SUBS parametrisation: the head has no MASK column (zero masking), and unmasked tokens have no loss
+(carry-over). Other weightings multiply the NELBO's weights; see `weighting.py`.
 """
 
 import jax
@@ -21,7 +23,7 @@ from mdm_jax.spec import ObjectiveSpec, Variant, Weighting
 def draw(
     key: Key[Array, ""], tokens_BL: Int[Array, "B L"], objective: ObjectiveSpec, mask_id: int
 ) -> tuple[Int[Array, "B L"], Float[Array, "B L"]]:
-    """Corrupted tokens (V where masked) and each position's weight: `sum(weight * nats)` estimates the mean loss.
+    """Corrupted tokens (V where masked), and the weight of each position: `sum(weight * nats)` estimates the mean loss.
 
     Args:
         tokens_BL: clean tokens in 0..V-1.

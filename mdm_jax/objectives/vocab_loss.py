@@ -1,8 +1,8 @@
-"""The vocabulary projection and its cross-entropy, fused: no `[B, L, V]` array exists, forward or backward.
+"""The vocabulary projection fused with its cross-entropy: no `[B, L, V]` array exists, forward or backward.
 
-Rows go through the head in chunks. Differentiating computes the logits once: the forward pass already forms the
-gradients of the hidden rows and of the head, three head products in all where autodiff with recomputation takes four.
-Under sharding, rows are split over `data` and the vocabulary over `model`; the head is gathered over `data`.
+Rows go through the head in chunks. Under differentiation, the forward pass also computes the gradients of the hidden
+rows and of the head, so the logits are computed once. This takes three products with the head; autodiff with
+recomputation takes four. Rows are split over `data`, the vocabulary over `model`; the head is gathered over `data`.
 """
 
 import functools
@@ -17,20 +17,25 @@ from mdm_jax.devices.sharding import BATCH, BATCH_L, DATA, HEAD_DV, MODEL, REPLI
 CHUNK_ROWS = 1024
 
 
-def _chunked(rows: int) -> tuple[int, int]:
-    """Number of equal chunks of about CHUNK_ROWS rows, and the rows of one."""
+def _chunk_sizes(rows: int) -> tuple[int, int]:
+    """The number of equal chunks of about CHUNK_ROWS rows, and the rows of one chunk."""
     chunks = max(1, round(rows / CHUNK_ROWS))
     return chunks, -(-rows // chunks)
 
 
-def _split(x_Nx: Array) -> Array:
-    chunks, size = _chunked(x_Nx.shape[0])
+def _in_chunks(x_Nx: Array) -> Array:
+    chunks, size = _chunk_sizes(x_Nx.shape[0])
     padding = [(0, chunks * size - x_Nx.shape[0])] + [(0, 0)] * (x_Nx.ndim - 1)
     return jnp.pad(x_Nx, padding).reshape(chunks, size, *x_Nx.shape[1:])
 
 
 def _softmax_parts(h_nD: Array, head_Dv: Array, target_n: Array, vocab_size: int) -> tuple[Array, Array, Array, Array]:
-    """One chunk against this device's columns: nats, exp(logits - top), its sum over the vocabulary, target columns."""
+    """The softmax of one chunk of rows, with this device's columns of the head.
+
+    Returns:
+        Nats of the targets, `e = exp(logits - max)` in this device's columns, the sum of `e` over the vocabulary, and
+        the targets' columns on this device, out of range if another device has them.
+    """
     columns = head_Dv.shape[1]
     first = jax.lax.axis_index(MODEL) * columns
     logits_nv = sum_in_float32("nd,dv->nv", h_nD, head_Dv)
@@ -53,7 +58,7 @@ def _whole_head(head_dv: Array, dtype: jnp.dtype) -> Array:
 def token_nats(
     h_ND: Float[Array, "N D"], target_N: Int[Array, "N"], head_DV: Float[Array, "D V"], vocab_size: int
 ) -> Float[Array, "N"]:
-    """`-log softmax(h head)[target]` in nats, float32; columns past `vocab_size` are padding."""
+    """`-log softmax(h head)[target]` in nats, float32. Columns from `vocab_size` on are padding."""
 
     def local(h_nD: Array, target_n: Array, head_dv: Array) -> Array:
         head_Dv = _whole_head(head_dv, h_nD.dtype)
@@ -61,7 +66,7 @@ def token_nats(
         def one(chunk: tuple[Array, Array]) -> Array:
             return _softmax_parts(chunk[0], head_Dv, chunk[1], vocab_size)[0]
 
-        return jax.lax.map(one, (_split(h_nD), _split(target_n))).reshape(-1)[: h_nD.shape[0]]
+        return jax.lax.map(one, (_in_chunks(h_nD), _in_chunks(target_n))).reshape(-1)[: h_nD.shape[0]]
 
     return over_shards(local, (BATCH_L, BATCH, HEAD_DV), BATCH)(h_ND, target_N, head_DV)
 
@@ -74,12 +79,12 @@ def vocab_loss(
     head_DV: Float[Array, "D V"],
     vocab_size: int,
 ) -> Float[Array, ""]:
-    """`sum_n weight_n * nats_n`, float32. Gradients flow to `h` (in its dtype) and to `head`, not to the weights."""
+    """`sum_n weight_n * nats_n`, float32. `h` (in its dtype) and `head` have gradients, the weights have none."""
     return (weight_N * token_nats(h_ND, target_N, head_DV, vocab_size)).sum()
 
 
 def _loss_and_grads(h_nD: Array, target_n: Array, weight_n: Array, head_dv: Array, vocab_size: int):
-    """What one device computes: the loss over all rows, the gradient of its rows, and of its part of the head."""
+    """On each device: the loss over all rows, the gradient of its rows, and the gradient of its shard of the head."""
     head_Dv = _whole_head(head_dv, h_nD.dtype)
 
     def one(carry: tuple[Array, Array], chunk: tuple[Array, Array, Array]):
@@ -93,7 +98,7 @@ def _loss_and_grads(h_nD: Array, target_n: Array, weight_n: Array, head_dv: Arra
         return (total + (weight_c * nats_c).sum(), dhead_Dv), dh_cD.astype(h_cD.dtype)
 
     start = (jnp.zeros(()), jnp.zeros(head_Dv.shape, jnp.float32))
-    (total, dhead_Dv), dh = jax.lax.scan(one, start, (_split(h_nD), _split(target_n), _split(weight_n)))
+    (total, dhead_Dv), dh = jax.lax.scan(one, start, (_in_chunks(h_nD), _in_chunks(target_n), _in_chunks(weight_n)))
     dh_nD = dh.reshape(-1, h_nD.shape[1])[: h_nD.shape[0]]
     return jax.lax.psum(total, DATA), dh_nD, jax.lax.psum_scatter(dhead_Dv, DATA, scatter_dimension=0, tiled=True)
 
@@ -118,6 +123,6 @@ vocab_loss.defvjp(_forward, _backward)
 def token_nats_reference(
     h_ND: Float[Array, "N D"], target_N: Int[Array, "N"], head_DV: Float[Array, "D V"]
 ) -> Float[Array, "N"]:
-    """The same nats from whole logits on one device: what the fused form is tested against."""
+    """`token_nats` from whole logits on one device. The tests compare the fused form with it."""
     logits_NV = (h_ND @ head_DV.astype(h_ND.dtype)).astype(jnp.float32)
     return jax.nn.logsumexp(logits_NV, -1) - jnp.take_along_axis(logits_NV, target_N[:, None], 1)[:, 0]

@@ -1,1 +1,1 @@
-"""One run as a process: its attempts, its record, its program cache, its peers, and what a person sees of it."""
+"""One run as a process: its attempts, its record, its program cache, its peers and its display."""

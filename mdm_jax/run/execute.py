@@ -1,11 +1,11 @@
 """One run from its spec to its result: checks before anything compiles, training, the final evaluation, `result.json`.
 
-A run's folder holds `spec.json`, `metrics/`, `checkpoints/` and `result.json`, and while a long evaluation goes on,
-`evaluation.part` with the losses it has so far. The result is there from the first second, with status `running`, and
-says at the end how the run went, whatever happened.
+A run's folder has `spec.json`, `metrics/`, `checkpoints/` and `result.json`. During a long evaluation it also has
+`evaluation.part` with the losses so far. The result is written at the start, with status `running`, and again at the
+end with the outcome.
 
-A run with a parent begins from the parent's last checkpoint, which lies in the folder beside its own; its metrics begin
-there too. Once it has a checkpoint of its own, it needs the parent no more.
+A run with a parent starts from the parent's last checkpoint, and its metrics start there too. The parent's folder is
+next to the run's own. When the run has its own checkpoint, it does not need the parent.
 """
 
 import hashlib
@@ -18,14 +18,14 @@ import numpy as np
 
 from mdm_jax.data.corpus import Corpus, TrainingRows, open_corpus
 from mdm_jax.devices.sharding import as_first_process, make_mesh
-from mdm_jax.evaluate.kept import KEPT_FILE, Kept
 from mdm_jax.evaluate.nelbo import Evaluation, evaluate, usable_rows
+from mdm_jax.evaluate.partial_losses import PARTIAL_FILE, PartialLosses
 from mdm_jax.files.storage import Path, write_atomic
 from mdm_jax.layout import CHECKPOINTS_FOLDER, METRICS_FOLDER, SPEC_FILE, steps_in
 from mdm_jax.results import RunResult, Status
 from mdm_jax.run.parent import read_parent
 from mdm_jax.run.record import Record
-from mdm_jax.run.second_try import confirmed
+from mdm_jax.run.second_try import retried_without_cache
 from mdm_jax.spec import RunSpec, to_json
 from mdm_jax.spec.validation import require
 from mdm_jax.train.checkpoint import Checkpoints, read_step
@@ -40,15 +40,18 @@ def execute(spec: RunSpec, folder: Path, record: Record, watch: Watch) -> RunRes
     """Trains and evaluates the run in `folder`, from its newest whole checkpoint, or else from its parent's last.
 
     Raises:
-        ValueError: data, vocabulary, mesh, evaluation or parent do not fit the spec; nothing has been compiled by then,
-            unless it is the parent's checkpoint that is damaged.
-        ParentNotReady: the parent is not trained to its end yet.
-        Diverged, Preempted: see `train`; `result.json` says so.
+        ValueError: data, vocabulary, mesh, evaluation or parent do not fit the spec. This is found before anything is
+            compiled, except for a damaged checkpoint of the parent.
+        ParentNotReady: the parent is not finished.
+        Diverged: see `train`; it is recorded in `result.json`.
+        Preempted: see `train`.
         OSError: the disk is full or not readable; what was saved before remains.
     """
     corpus = open_corpus(spec.data)
     data_hash = corpus.manifest.data_hash
-    _check_same_data(record.data_hash_before, data_hash)
+    before = record.data_hash_before
+    bound = f"{before}, with which this run was begun: restore that data or remove the run's folder"
+    require(before in ("", data_hash), "data_hash", data_hash, bound)
     eval_SL = corpus.evaluation_rows(spec.evaluation.eval_tokens)
     eval_SL = eval_SL[: usable_rows(spec, len(eval_SL))]
     text_bytes = corpus.tokenizer.text_bytes(eval_SL.reshape(-1))
@@ -56,7 +59,7 @@ def execute(spec: RunSpec, folder: Path, record: Record, watch: Watch) -> RunRes
     if spec.cell.parent_run_id and not steps_in(folder / CHECKPOINTS_FOLDER):
         read_parent(spec, folder, data_hash)
     mesh = make_mesh(spec.hardware.mesh_data, spec.hardware.mesh_model)
-    record.learn(**_device_columns(spec), **_data_columns(spec, corpus))
+    record.add_columns(**_device_columns(spec), **_data_columns(spec, corpus))
     if jax.process_index() == 0:
         write_atomic(folder / SPEC_FILE, to_json(spec) + "\n")
     record.write(Status.RUNNING)
@@ -64,26 +67,26 @@ def execute(spec: RunSpec, folder: Path, record: Record, watch: Watch) -> RunRes
     work = _Work(spec, folder, data_hash, mesh, rows, eval_SL, watch)
     try:
         with jax.set_mesh(mesh):
-            measured = confirmed(work.train_and_evaluate, folder, record.attempts, watch.say)
+            measured = retried_without_cache(work.train_and_evaluate, folder, record.attempts, watch.say)
     except Diverged as error:
         record.write(Status.DIVERGED, str(error))
         raise
-    record.learn(**_loss_columns(measured, text_bytes))
-    record.spent(watch)
+    record.add_columns(**_loss_columns(measured, text_bytes))
+    record.add_cost(watch)
     row = record.write(Status.OK)
     work.forget_losses()
     return row
 
 
 def _note_cost(record: Record, watch: Watch) -> None:
-    """Keeps what was spent until a checkpoint, for the attempt after a kill."""
-    record.spent(watch)
+    """Writes the cost until a checkpoint into the result, so that it is not lost if the run is killed."""
+    record.add_cost(watch)
     record.write(Status.RUNNING)
 
 
 @dataclass(frozen=True)
 class _Work:
-    """What one attempt does on the devices; the ambient mesh is `mesh`."""
+    """The part of an attempt that uses the devices, with `mesh` as the ambient mesh."""
 
     spec: RunSpec
     folder: Path
@@ -97,8 +100,8 @@ class _Work:
         """The final loss.
 
         Raises:
-            Diverged: it is not finite, or see `train`.
-            Preempted: see `train`, or the evaluation was asked to stop; its losses so far are kept.
+            Diverged: the final loss is not finite, or see `train`.
+            Preempted: see `train`; or the evaluation was asked to stop, and its losses so far are saved.
         """
         state = self._train()
         measured = self._evaluate(state)
@@ -108,14 +111,14 @@ class _Work:
         return measured
 
     def forget_losses(self) -> None:
-        """Removes the kept losses of the evaluation, which is done or not to be believed."""
+        """Removes the file of partial losses."""
         if jax.process_index() == 0:
-            (self.folder / KEPT_FILE).unlink(missing_ok=True)
+            (self.folder / PARTIAL_FILE).unlink(missing_ok=True)
 
     def _train(self) -> TrainState:
-        self.watch.phase = Phase.NOTHING_NEW  # an earlier try may have left another
+        self.watch.phase = Phase.NOTHING_NEW  # an earlier try may have left another phase
         checkpoints = Checkpoints(self.folder / CHECKPOINTS_FOLDER, Identity(self.spec.spec_hash, self.data_hash))
-        state, step = _begin(self.spec, self.folder, checkpoints, self.data_hash, self.watch)
+        state, step = _starting_state(self.spec, self.folder, checkpoints, self.data_hash, self.watch)
         metrics = MetricsWriter(self.folder / METRICS_FOLDER, step) if jax.process_index() == 0 else None
         try:
             return train(state, self.spec, self.mesh, self.rows, checkpoints, metrics, self.watch)
@@ -125,38 +128,38 @@ class _Work:
             checkpoints.close()
 
     def _evaluate(self, state: TrainState) -> Evaluation:
-        """The final loss; the losses of an earlier attempt are taken over, and this one's are kept now and then."""
+        """The final loss. Losses of an earlier attempt are used again, and new ones are saved every few seconds."""
         first, watch, batch = jax.process_index() == 0, self.watch, self.spec.evaluation.batch
-        kept = self._kept()
-        known = as_first_process(kept.read() if first else None)
+        partial = self._partial_losses()
+        known = as_first_process(partial.read() if first else None)
         done = len(known) // batch
         watch.say(f"evaluation resumed at batch {done}" if done else "evaluation begins")
 
         def finished(losses: np.ndarray) -> None:
             stop = watch.asked_to_stop()
-            if first and (stop or kept.due):
-                kept.write(losses)
+            if first and (stop or partial.due):
+                partial.write(losses)
             if stop:
                 raise Preempted(f"batch {len(losses) // batch} of the evaluation")
 
         watch.phase = Phase.EVALUATING
         return evaluate(state.evaluated, self.spec, self.eval_SL, self.mesh, known, finished)
 
-    def _kept(self) -> Kept:
-        """The losses kept of an earlier attempt at evaluating the newest checkpoint."""
+    def _partial_losses(self) -> PartialLosses:
+        """The file of partial losses, for an evaluation of the last checkpoint."""
         newest = self.folder / CHECKPOINTS_FOLDER / str(self.spec.schedule.steps) / SEAL_FILE
         seal = newest.read_text() if jax.process_index() == 0 else ""
         belongs_to = hashlib.sha256("\n".join([self.spec.spec_hash, self.data_hash, seal]).encode()).hexdigest()
-        return Kept(self.folder / KEPT_FILE, belongs_to, self.spec.evaluation.batch)
+        return PartialLosses(self.folder / PARTIAL_FILE, belongs_to, self.spec.evaluation.batch)
 
 
-def _begin(
+def _starting_state(
     spec: RunSpec, folder: Path, checkpoints: Checkpoints, data_hash: str, watch: Watch
 ) -> tuple[TrainState, int]:
-    """The state to go on from and its step: the newest whole one of the run, its parent's last, or a fresh one."""
+    """The state to start from, and its step: the run's newest whole checkpoint, the parent's last, or a new state."""
     fresh = init_state(spec)
-    restored, step, passed = checkpoints.restore(fresh)
-    for line in passed:
+    restored, step, messages = checkpoints.restore(fresh)
+    for line in messages:
         watch.say(line)
     if restored is not None:
         _check_step(restored, step, folder)
@@ -173,14 +176,9 @@ def _begin(
 
 
 def _check_step(state: TrainState, step: int, folder: Path) -> None:
-    """Returns if the state is that of the step after which its folder is named; a seal of format 1 does not say."""
+    """Returns if the state's step is the name of its folder. A seal of format 1 does not guarantee it."""
     name, held = f"{folder / CHECKPOINTS_FOLDER / str(step)}: the state's step", int(state.step)
     require(held == step, name, held, f"{step}: give the folder its name back, or remove it")
-
-
-def _check_same_data(before: str, data_hash: str) -> None:
-    bound = f"{before}, with which this run was begun: restore that data or remove the run's folder"
-    require(before in ("", data_hash), "data_hash", data_hash, bound)
 
 
 def _data_columns(spec: RunSpec, corpus: Corpus) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""What a run may start from: the same run, ended earlier while its learning rate was still constant.
+"""The parent of a run: the same run with fewer steps, which ended while its learning rate was still constant.
 
-Batches, masks and the learning rate are functions of seed and step. So a run that starts from the last checkpoint of
-such a parent takes the very steps that it would have taken alone, and ends with the same bits.
+Batches, masks and the learning rate are functions of seed and step. So a run that starts from its parent's last
+checkpoint takes exactly the steps that it would have taken alone, and ends with the same bits.
 """
 
 import dataclasses
@@ -14,15 +14,15 @@ from mdm_jax.spec.validation import require
 
 
 class ParentNotReady(OSError):
-    """The parent has no result yet: the run can be started when it has one."""
+    """The parent is not finished. The run can start when it is."""
 
 
 def check_parent(child: RunSpec, parent: RunSpec) -> None:
     """Returns if the child, trained alone, would pass through the parent's last step.
 
     Raises:
-        ValueError: they differ in more than the length of the schedule, the parent's learning rate decays, or it ends
-            at another step than `child.cell.parent_steps`, or later than the child's cooldown begins.
+        ValueError: the two differ in more than the length of the schedule; or the parent's learning rate decays; or the
+            parent ends at another step than `child.cell.parent_steps`, or after the child's cooldown begins.
     """
     name, taken = f"{child.run_id}: parent {parent.run_id}", child.cell.parent_steps
     same = dataclasses.replace(parent, schedule=child.schedule).spec_hash == child.spec_hash
@@ -46,14 +46,14 @@ def read_parent(child: RunSpec, folder: Path, data_hash: str) -> RunSpec:
 
     Args:
         child: a run with `cell.parent_run_id`.
-        folder: the child's own; its parent's lies beside it.
-        data_hash: of the data that the child reads.
+        folder: the child's folder; the parent's folder is next to it.
+        data_hash: hash of the child's data.
 
     Raises:
-        ValueError: the parent diverged or failed, was trained on other data, or is none for this child; or its files
-            are not those of a run.
-        ParentNotReady: it has no result, or is running.
-        OSError: its files cannot be read now.
+        ValueError: the parent diverged or failed, was trained on other data, or is not a parent of this child; or its
+            files are not those of a run.
+        ParentNotReady: the parent has no result, or is running.
+        OSError: the parent's files cannot be read now.
     """
     name = child.cell.parent_run_id
     require("/" not in name and name not in (".", ".."), "cell.parent_run_id", name, "the run_id of another run")
@@ -70,7 +70,7 @@ def read_parent(child: RunSpec, folder: Path, data_hash: str) -> RunSpec:
     try:
         parent = from_json((home / SPEC_FILE).read_text())
     except ValueError as error:
-        raise ValueError(f"{home / 'spec.json'}: {error}") from None
-    require(parent.run_id == name, f"{home / 'spec.json'}: run_id", parent.run_id, name)
+        raise ValueError(f"{home / SPEC_FILE}: {error}") from None
+    require(parent.run_id == name, f"{home / SPEC_FILE}: run_id", parent.run_id, name)
     check_parent(child, parent)
     return parent

@@ -1,13 +1,13 @@
-"""Compiled programs on disk, each sealed by a checksum: a tiny run compiles longer than it trains, and sizes recur.
+"""A cache of compiled programs on disk, with a checksum for each. A tiny run takes longer to compile than to train.
 
-jax's own persistent cache uses what it finds: a flipped bit crashes the run or changes its loss, and whoever writes to
-the folder runs code. Here the folder belongs to the user alone, and an entry begins with the SHA-256 of its name and
-its program. Both are read into memory once and compared there, so nothing can change between the check and the use. A
-damaged entry is removed and its program compiled anew. Entries are written beside their place and renamed, so that a
-killed run leaves none half-written.
+jax's own persistent cache does not check its entries. A flipped bit would crash a run or change its loss, and anybody
+who can write to the folder could run code. Here the folder is writable for the user alone, and an entry begins with
+the SHA-256 of its name and its program. An entry is read into memory once and verified there, so it cannot change
+between the check and the use. A damaged entry is removed, and its program is compiled again. A new entry is written to
+a temporary file and renamed, so that a killed run leaves no half-written entry.
 
-jax has no public door for a cache of one's own, so `_serve` puts ours in place of `get_file_cache`. If that function or
-the cache's interface changes, runs compile everything themselves.
+jax has no public interface for another cache, so `_serve` replaces jax's `get_file_cache`. If a version of jax changes
+that function or the cache's interface, runs compile all programs.
 """
 
 import functools
@@ -29,15 +29,15 @@ FOLDER = "programs"
 SUFFIX = ".program"
 SEAL_BYTES = hashlib.sha256().digest_size
 MOST_BYTES = 1 << 30
-"""Size of the folder, unless the user has set `JAX_COMPILATION_CACHE_MAX_SIZE`."""
+"""Maximum size of the folder, unless the user has set `JAX_COMPILATION_CACHE_MAX_SIZE`."""
 
 
 class SealedPrograms:
-    """Programs by key in a folder; when it is full, those that were not used for longest are deleted.
+    """Programs by key in a folder. When the folder is full, the least recently used entries are deleted.
 
     Attributes:
-        read: programs that were taken from the folder.
-        damaged: entries that did not match their seal, and were removed.
+        read: number of programs read from the folder.
+        damaged: number of entries that did not match their seal and were removed.
     """
 
     def __init__(self, folder: pathlib.Path, most_bytes: int = MOST_BYTES):
@@ -46,12 +46,12 @@ class SealedPrograms:
         self._anew = False
 
     def compile_anew(self) -> None:
-        """Reads no program from now on; those that are compiled replace the ones in the folder."""
+        """From now on, reads no program; each newly compiled program replaces its entry."""
         self._anew, self.read = True, 0
         jax.clear_caches()
 
     def get(self, key: str) -> bytes | None:
-        """The program; None if it must be compiled, because there is none or it does not match its seal."""
+        """The program; None if it must be compiled, because its entry is absent or does not match its seal."""
         path = self._path(key)
         if self._anew:
             return None
@@ -69,7 +69,7 @@ class SealedPrograms:
         return program
 
     def put(self, key: str, value: bytes) -> None:
-        """Keeps the program; where the disk takes none, the next run compiles again."""
+        """Writes the program, if the disk allows; otherwise the next run compiles it again."""
         path = self._path(key)
         with suppress(OSError):
             handle, partial = tempfile.mkstemp(prefix=".", suffix=SUFFIX, dir=self.folder)
@@ -83,7 +83,7 @@ class SealedPrograms:
             self._make_room()
 
     def _make_room(self) -> None:
-        """Deletes the entries that were not used for longest, and in their turn the partial files of killed runs."""
+        """Deletes the least recently used files until the folder is small enough; killed runs' partial files count."""
         entries = [entry for entry in os.scandir(self.folder) if entry.name.endswith(SUFFIX)]
         held = sorted((entry.stat().st_mtime_ns, entry.stat().st_size, entry.path) for entry in entries)
         excess = sum(size for _, size, _ in held) - self._most_bytes
@@ -94,17 +94,17 @@ class SealedPrograms:
             excess -= size
 
     def _path(self, key: str) -> pathlib.Path:
-        """The entry's file. jax's key leaves out the kind of CPU, which differs between machines that share a disk."""
-        return self.folder / f"{key}-{_cpu()}{SUFFIX}"
+        """The entry's file. It names the CPU, which jax's key does not, because machines may share a disk."""
+        return self.folder / f"{key}-{_cpu_digest()}{SUFFIX}"
 
 
 def _seal(name: str, program: bytes) -> bytes:
-    """The SHA-256 of name and program: an entry under another entry's name does not match either."""
+    """The SHA-256 of name and program, so that an entry that is renamed does not match."""
     return hashlib.sha256(name.encode() + b"\0" + program).digest()
 
 
 @functools.cache
-def _cpu() -> str:
+def _cpu_digest() -> str:
     """Eight hex digits for the kind of this machine's CPU, whose instructions a program for CPUs may contain."""
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
@@ -116,14 +116,14 @@ def _cpu() -> str:
 
 @contextmanager
 def program_cache(say: Callable[[str], None]) -> Iterator[SealedPrograms | None]:
-    """Sealed programs for what is compiled inside; None where the run compiles everything itself.
+    """The cache for programs that are compiled inside; None if it is not used.
 
-    `JAX_COMPILATION_CACHE_DIR` names another folder, and `JAX_ENABLE_COMPILATION_CACHE=0` turns the cache off. A cache
-    that the user names in a bucket stays jax's own, as does the cache of a run of several processes.
+    `JAX_COMPILATION_CACHE_DIR` names another folder, and `JAX_ENABLE_COMPILATION_CACHE=0` turns the cache off. For a
+    folder in a bucket, or a run of several processes, jax's own settings apply instead.
     """
-    named, size = _setting("jax_compilation_cache_dir"), _setting("jax_compilation_cache_max_size")
+    named, size = _jax_setting("jax_compilation_cache_dir"), _jax_setting("jax_compilation_cache_max_size")
     folder = as_path(named) if named else cache_folder() / FOLDER
-    if not _setting("jax_enable_compilation_cache") or not is_local(folder) or jax.process_count() > 1:
+    if not _jax_setting("jax_enable_compilation_cache") or not is_local(folder) or jax.process_count() > 1:
         yield None
         return
     with ExitStack() as stack:
@@ -133,7 +133,7 @@ def program_cache(say: Callable[[str], None]) -> Iterator[SealedPrograms | None]
         except (ValueError, OSError, ImportError, AttributeError, TypeError) as error:
             say(f"no compiled programs are kept: {error}")
             programs = None
-            stack.enter_context(_settings(jax_enable_compilation_cache=False))
+            stack.enter_context(_jax_settings(jax_enable_compilation_cache=False))
         yield programs
         if programs is not None and programs.damaged:
             say(f"{folder}: programs that were damaged, and were compiled anew: {programs.damaged}")
@@ -141,32 +141,32 @@ def program_cache(say: Callable[[str], None]) -> Iterator[SealedPrograms | None]
 
 @contextmanager
 def _serve(programs: SealedPrograms) -> Iterator[None]:
-    """Has jax ask `programs` before it compiles.
+    """Makes jax use `programs` as its cache.
 
     Raises:
-        ImportError, AttributeError, TypeError: this jax's cache has another interface.
+        ImportError, AttributeError, TypeError: the cache of this version of jax has another interface.
     """
     from jax._src import compilation_cache
     from jax._src.compilation_cache_interface import CacheInterface
     from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
-    class Door(CacheInterface):
+    class Cache(CacheInterface):
         _path = programs.folder
 
-        def get(self, key: str) -> bytes | None:  # type: ignore[override]  # jax has not written its type
+        def get(self, key: str) -> bytes | None:  # type: ignore[override]  # jax does not declare its type
             return programs.get(key)
 
         def put(self, key: str, value: bytes) -> None:
             programs.put(key, value)
 
-    door, of_jax = Door(), compilation_cache.get_file_cache
-    compilation_cache.get_file_cache = lambda path: (door, path)
+    cache, of_jax = Cache(), compilation_cache.get_file_cache
+    compilation_cache.get_file_cache = lambda path: (cache, path)
     reset_cache()
     try:
-        with _settings(
+        with _jax_settings(
             jax_compilation_cache_dir=str(programs.folder),
             jax_persistent_cache_min_compile_time_secs=0.0,
-            jax_persistent_cache_enable_xla_caches="none",  # XLA would keep files of its own there, unsealed
+            jax_persistent_cache_enable_xla_caches="none",  # XLA would write its own files there, without seals
         ):
             yield
     finally:
@@ -174,14 +174,14 @@ def _serve(programs: SealedPrograms) -> Iterator[None]:
         reset_cache()
 
 
-def _setting(name: str) -> Any:
+def _jax_setting(name: str) -> Any:
     return getattr(jax.config, name)
 
 
 @contextmanager
-def _settings(**values: object) -> Iterator[None]:
-    """Gives jax these settings, and their earlier values afterwards."""
-    before = {name: _setting(name) for name in values}
+def _jax_settings(**values: object) -> Iterator[None]:
+    """Changes settings of jax inside, and restores them afterwards."""
+    before = {name: _jax_setting(name) for name in values}
     for name, value in values.items():
         jax.config.update(name, value)
     try:

@@ -1,4 +1,4 @@
-"""What a person sees of a run: a bar with the time left on a terminal, plain lines a few seconds apart elsewhere."""
+"""The display of a run: on a terminal a bar with the time left, elsewhere a line every few seconds."""
 
 import sys
 import time
@@ -22,31 +22,31 @@ def describe(row: Row) -> str:
 
 
 @contextmanager
-def shown(watch: Watch, title: str, steps: int) -> Iterator[None]:
-    """Directs the watch's reports to standard error while the run lasts."""
-    stream, left = cast(IO[str], _Lossy(sys.stderr)), _TimeLeft(steps)
+def show_progress(watch: Watch, title: str, steps: int) -> Iterator[None]:
+    """Shows the watch's reports on standard error inside."""
+    stream, left = cast(IO[str], _ErrorIgnoringStream(sys.stderr)), _TimeLeft(steps)
     console = Console(file=stream)
     if console.is_terminal:
-        columns = (TextColumn(title), BarColumn(20), MofNCompleteColumn(), TextColumn("{task.fields[said]}"))
+        columns = (TextColumn(title), BarColumn(20), MofNCompleteColumn(), TextColumn("{task.fields[message]}"))
         with Progress(*columns, console=console) as bar:
-            task = bar.add_task(title, total=steps, said="compiling")
+            task = bar.add_task(title, total=steps, message="compiling")
 
             def say(line: str) -> None:
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
-                bar.update(task, said=escape(line))
+                bar.update(task, message=escape(line))
 
             watch.say = say
-            watch.report = lambda row: bar.update(task, completed=row["step"], said=describe(row) + left(row))
-            watch.farewell = lambda: console.show_cursor(True)
+            watch.report = lambda row: bar.update(task, completed=row["step"], message=describe(row) + left(row))
+            watch.restore_terminal = lambda: console.show_cursor(True)
             yield
     else:
         watch.say = lambda line: print(line, file=stream, flush=True)
-        watch.report = _Lines(title, steps, watch.say, left)
+        watch.report = _PlainLines(title, steps, watch.say, left)
         yield
 
 
-class _Lossy:
-    """A stream that drops what it cannot write: a run outlives its terminal, and a disk that its log has filled."""
+class _ErrorIgnoringStream:
+    """A stream that ignores errors of writing, so that a run survives a closed terminal or a full disk."""
 
     def __init__(self, stream: IO[str]):
         self._stream = stream
@@ -65,7 +65,7 @@ class _Lossy:
 
 
 class _TimeLeft:
-    """The time left at the speed of this attempt, which may have begun at any step; empty while that is unknown."""
+    """The time left at the speed of this attempt, as text; empty for the attempt's first row."""
 
     def __init__(self, steps: int):
         self._steps = steps
@@ -80,7 +80,7 @@ class _TimeLeft:
         return f"  about {left:.0f} s left"
 
 
-class _Lines:
+class _PlainLines:
     """Prints the first row, the last, and one every LINE_SECONDS."""
 
     def __init__(self, title: str, steps: int, say: Callable[[str], None], left: _TimeLeft):

@@ -1,4 +1,4 @@
-"""A run's row in the making: what earlier attempts have left, what this one measures, and `result.json`."""
+"""A run's row of the run table during the run: the cost of earlier attempts, new measurements, and `result.json`."""
 
 import importlib.metadata
 import pathlib
@@ -22,20 +22,20 @@ REPORTED_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "nump
 
 
 class Record:
-    """The run's row while it grows, and the only writer of `result.json`."""
+    """The run's row during the run, and the only writer of `result.json` in this process."""
 
     def __init__(self, spec: RunSpec, folder: Path):
-        """Reads what earlier attempts have left.
+        """Reads the result of earlier attempts.
 
         Raises:
-            ValueError: the run's folder is a link, so that what is written there would lie elsewhere.
+            ValueError: the run's folder is a link.
             OSError: an earlier result cannot be read now.
         """
         refuse_link(folder)
         self._spec, self._folder, self._started = spec, folder, time.monotonic()
         self._writing, self._ended = threading.Lock(), False
         self._known: dict[str, Any] = {"versions": _versions(), "git_sha": _git_sha()}
-        before = self._before()
+        before = self._earlier_row()
         self._known["attempts"] = 1 + (before.attempts if before else 0)
         self.data_hash_before = before.data_hash if before else ""
         self._known["data_hash"] = self.data_hash_before
@@ -43,7 +43,7 @@ class Record:
         self._in_steps = self._in_steps_before = self._seconds_before * ((before.goodput if before else None) or 0.0)
         self._known["mfu"] = self._mfu_before = before.mfu if before else None
 
-    def _before(self) -> RunResult | None:
+    def _earlier_row(self) -> RunResult | None:
         try:
             return read_result(self._folder / RESULT_FILE)
         except (FileNotFoundError, NotADirectoryError, ValueError):
@@ -51,32 +51,32 @@ class Record:
 
     @property
     def attempts(self) -> int:
-        """Attempts so far, with this one."""
+        """The number of attempts so far, including this one."""
         return self._known["attempts"]
 
     @property
     def seconds(self) -> float:
-        """Wall time of all attempts; of one that was killed, the part until its last checkpoint."""
+        """Wall time of all attempts; a killed attempt counts until its last checkpoint."""
         return self._seconds_before + time.monotonic() - self._started
 
-    def spent(self, watch: Watch) -> None:
-        """Learns what the run has cost until its last checkpoint, over all attempts."""
+    def add_cost(self, watch: Watch) -> None:
+        """Adds the columns of the cost until the last checkpoint, over all attempts."""
         self._in_steps = self._in_steps_before + watch.seconds_in_steps
-        self.learn(peak_memory_bytes=_peak_memory_bytes())
+        self.add_columns(peak_memory_bytes=_peak_memory_bytes())
         peak = peak_flops_per_second(self._known["device"])
         if peak is not None and self._in_steps > 0:
             hardware = self._spec.hardware
             timed = watch.steps_timed * step_flops(self._spec, FlopConvention.EXACT)
             at_peak = timed / (peak * hardware.mesh_data * hardware.mesh_model)
             before = self._in_steps_before * (self._mfu_before or 0.0)
-            self.learn(mfu=round((before + at_peak) / self._in_steps, 6))
+            self.add_columns(mfu=round((before + at_peak) / self._in_steps, 6))
 
-    def learn(self, **columns: Any) -> None:
+    def add_columns(self, **columns: Any) -> None:
         """Adds columns of the run table."""
         self._known |= columns
 
     def write(self, status: Status, reason: str = "") -> RunResult:
-        """Writes the row as known by now (on the first process alone), unless it is ok or diverged already.
+        """The row as known now. The first process also writes it, unless it has written `ok` or `diverged` before.
 
         Raises:
             OSError: the disk is full.
@@ -92,7 +92,7 @@ class Record:
         return row
 
     def close(self) -> None:
-        """Ends all writing: a later `write` waits for ever. Only a thread that ends the process may call it."""
+        """Blocks every later `write` for ever. Only a thread that ends the process may call it."""
         self._writing.acquire()
 
 

@@ -1,8 +1,8 @@
-"""Failures that cached programs may have caused: they are tried once more, with every program compiled anew.
+"""Repeats an attempt that cached programs may have made fail, with every program compiled again.
 
-The seal of `program_cache` finds what a disk has changed. It cannot find a program that was wrong when it was sealed,
-or one that does not suit this machine. Such a program may end the process, which then leaves `crash.txt` for the next
-attempt to see, or it may only look like a divergence, which would be final.
+A seal of `program_cache` shows that the disk has changed a program. It does not show that a program was wrong when it
+was sealed, or does not suit this machine. Such a program may crash the process: the next attempt sees this by the file
+`crash.txt`. Or its failure may look like a divergence, which would be final.
 """
 
 import faulthandler
@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import jax
 
-from mdm_jax.evaluate.kept import KEPT_FILE
+from mdm_jax.evaluate.partial_losses import PARTIAL_FILE
 from mdm_jax.files.faults import may_pass
 from mdm_jax.files.storage import Path, is_file, is_local, open_no_link
 from mdm_jax.layout import CHECKPOINTS_FOLDER, steps_in
@@ -25,19 +25,19 @@ CRASH_FILE = "crash.txt"
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
 
 
-def confirmed(attempt: Callable[[], T], folder: Path, attempts: int, say: Callable[[str], None]) -> T:
-    """What the attempt returns; if it fails with programs from the cache, what it returns or raises without them.
+def retried_without_cache(attempt: Callable[[], T], folder: Path, attempts: int, say: Callable[[str], None]) -> T:
+    """The result of the attempt. If it fails with programs from the cache, it is repeated once without the cache.
 
-    Checkpoints that the failed attempt has saved are renamed, because the same programs have computed them.
+    The failed attempt's checkpoints are renamed, because the same programs have computed them.
 
     Args:
-        attempt: may be called twice.
-        folder: the run's.
-        attempts: processes that have tried the run so far, with this one.
-        say: tells the user in one line.
+        attempt: a function that may be called twice.
+        folder: the run's folder.
+        attempts: the number of processes that have tried the run so far, including this one.
+        say: prints one line for the user.
 
     Raises:
-        Diverged, jax.errors.JaxRuntimeError: the attempt failed, and no program of it came from the cache.
+        Diverged, jax.errors.JaxRuntimeError: the attempt failed without programs from the cache.
     """
     with crash_file(folder, attempts) as crashed, program_cache(say) as programs:
         if crashed and programs is not None:
@@ -53,37 +53,37 @@ def confirmed(attempt: Callable[[], T], folder: Path, attempts: int, say: Callab
             reason = str(error).partition("\n")[0]
         say(f"{reason}; {programs.read} programs came from the cache: once more, with all of them compiled anew")
         programs.compile_anew()
-        _distrust(folder, set(steps_in(folder / CHECKPOINTS_FOLDER)) - before, say)
+        _set_aside_doubtful(folder, set(steps_in(folder / CHECKPOINTS_FOLDER)) - before, say)
         return attempt()
 
 
-def _distrust(folder: Path, steps: set[int], say: Callable[[str], None]) -> None:
-    """Sets aside what doubtful programs have computed: checkpoints, and the kept losses of an evaluation."""
+def _set_aside_doubtful(folder: Path, steps: set[int], say: Callable[[str], None]) -> None:
+    """Renames the checkpoints of doubtful programs, and removes the partial losses of the evaluation."""
     if jax.process_index() != 0:
         return
     for step in sorted(steps):
         aside = set_aside(folder / CHECKPOINTS_FOLDER / str(step))
         say(f"checkpoint {step} was computed by the same programs: it is {aside.name} now")
-    (folder / KEPT_FILE).unlink(missing_ok=True)
+    (folder / PARTIAL_FILE).unlink(missing_ok=True)
 
 
 def _forget_losses_before_crash(folder: Path) -> None:
-    """Removes kept losses that are older than the crash; a bucket has no `crash.txt` to compare them with."""
-    kept, crash = folder / KEPT_FILE, folder / CRASH_FILE
-    if is_local(folder) and is_file(kept) and kept.stat().mtime <= crash.stat().mtime:
-        kept.unlink()
+    """Removes partial losses that are older than the crash; a bucket has no `crash.txt` to compare them with."""
+    partial, crash = folder / PARTIAL_FILE, folder / CRASH_FILE
+    if is_local(folder) and is_file(partial) and partial.stat().mtime <= crash.stat().mtime:
+        partial.unlink()
 
 
 @contextmanager
 def crash_file(folder: Path, attempts: int) -> Iterator[bool]:
-    """Whether an earlier attempt crashed; if this one does, its Python stack is added to `crash.txt`.
+    """Yields whether an earlier attempt crashed. If the process crashes inside, its Python stack goes to `crash.txt`.
 
-    A crash is SIGSEGV, SIGBUS, SIGILL, SIGFPE or SIGABRT. SIGKILL leaves no trace and is no crash. A run in a bucket
-    has no such file, so that every attempt after the first counts as one after a crash.
+    A crash is SIGSEGV, SIGBUS, SIGILL, SIGFPE or SIGABRT; SIGKILL is not. A run in a bucket or of several processes has
+    no such file, so every attempt after the first counts as one after a crash.
 
     Args:
-        folder: the run's.
-        attempts: see `confirmed`.
+        folder: the run's folder.
+        attempts: see `retried_without_cache`.
     """
     if not is_local(folder) or jax.process_count() > 1:
         yield attempts > 1
@@ -91,7 +91,7 @@ def crash_file(folder: Path, attempts: int) -> Iterator[bool]:
     path = folder / CRASH_FILE
     try:
         with open_no_link(path, "a") as file:
-            # jax has its devices by now: libtpu has set handlers of its own, which get the signal after this one.
+            # jax has found its devices, so libtpu has set its own handlers. They get the signal after this one.
             faulthandler.enable(file)
             try:
                 yield file.tell() > 0

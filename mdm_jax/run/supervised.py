@@ -1,8 +1,8 @@
-"""One process of several, supervised: when jax aborts it because another one is lost, it still ends with exit code 42.
+"""The supervisor of one process of several, which turns an abort by jax into exit code 42.
 
-The coordination service of jax ends every process of a run by SIGABRT, from a thread of its own, once one of them is
-lost, and offers no other way. So a small process starts the one that trains, passes signals on to it, and
-translates its end. The two never outlive each other: the child reads a pipe whose other end only its parent has open.
+When a process of a run is lost, jax's coordination service ends all others by SIGABRT, and this cannot be changed. So a
+small supervisor starts the process that trains, passes signals on to it, and translates its end. Neither outlives the
+other: the child reads a pipe that closes when its supervisor ends.
 """
 
 import os
@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from mdm_jax.command import signal_name
 
 PIPE = "MDM_JAX_SUPERVISOR"
-"""Environment variable of a supervised process: the number of the file that ends when its supervisor does."""
+"""Environment variable of a supervised process: the file descriptor that closes when its supervisor ends."""
 
 
 def is_supervised() -> bool:
@@ -24,10 +24,10 @@ def is_supervised() -> bool:
 
 
 def supervise(arguments: Sequence[str]) -> tuple[int | None, str]:
-    """Runs `mdm_jax.main` with these arguments in a process of its own, to its end.
+    """Runs `mdm_jax.main` with these arguments in a child process, to its end.
 
     Returns:
-        Its exit code and an empty string; None and the signal's name where a signal has killed it.
+        The exit code and an empty string; or None and the signal's name, if a signal has killed the child.
     """
     ours, theirs = os.pipe()
     ignored = [n for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) if signal.getsignal(n) is signal.SIG_IGN]
@@ -35,7 +35,7 @@ def supervise(arguments: Sequence[str]) -> tuple[int | None, str]:
     early: list[int] = []
 
     def forward(number: int, _: object) -> None:
-        asked = signal.SIGTERM if number == signal.SIGHUP else number  # a closed terminal asks it to save and end
+        asked = signal.SIGTERM if number == signal.SIGHUP else number  # a closed terminal means: save and end
         if child is None:
             early.append(asked)
         else:
@@ -47,7 +47,7 @@ def supervise(arguments: Sequence[str]) -> tuple[int | None, str]:
         [sys.executable, "-m", "mdm_jax.main", *arguments],
         env={**os.environ, PIPE: str(ours)},
         pass_fds=(ours,),
-        start_new_session=True,  # a terminal's Ctrl-C reaches the supervisor alone, and the child once
+        start_new_session=True,  # a terminal's Ctrl-C goes to the supervisor alone, so the child gets it once
     )
     os.close(ours)
     for number in early:
@@ -56,13 +56,13 @@ def supervise(arguments: Sequence[str]) -> tuple[int | None, str]:
     os.close(theirs)
     if code >= 0:
         return code, ""
-    if code in (-signal.SIGTERM, -signal.SIGINT):  # before the child could answer them itself
+    if code in (-signal.SIGTERM, -signal.SIGINT):  # the child had no handler yet
         return 128 - code, ""
     return None, signal_name(-code)
 
 
 def when_supervisor_ends(leave: Callable[[], None]) -> None:
-    """Calls `leave`, from another thread, when this process's supervisor has ended before it."""
+    """Calls `leave`, from another thread, if this process's supervisor ends first."""
     if not is_supervised():
         return
 

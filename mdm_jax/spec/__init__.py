@@ -1,4 +1,4 @@
-"""The specification of one run, its enums and its JSON: `mdm_jax.spec` is the one door to them."""
+"""The specification of one run, its enums and its JSON. Other code imports them from `mdm_jax.spec`."""
 
 from mdm_jax.spec.kinds import (
     Attention,

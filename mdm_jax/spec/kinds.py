@@ -1,4 +1,4 @@
-"""The named choices of a spec: every field of it that takes one of a few words has its enum here."""
+"""The enums of a spec: one for each field that takes one of a few words."""
 
 import enum
 
@@ -11,14 +11,14 @@ class Family(enum.StrEnum):
 
 
 class Attention(enum.StrEnum):
-    """Which positions a token sees: all, or those up to its own."""
+    """The positions that a token sees: all, or those up to its own."""
 
     BIDIRECTIONAL = "bidirectional"
     CAUSAL = "causal"
 
 
 class Variant(enum.StrEnum):
-    """Which training loss: two unbiased forms of the MDM's NELBO, and the ARM's likelihood."""
+    """The training loss: one of two unbiased forms of the MDM's NELBO, or the ARM's likelihood."""
 
     COUNT = "count"
     CONTINUOUS = "continuous"
@@ -26,14 +26,14 @@ class Variant(enum.StrEnum):
 
 
 class NoiseSchedule(enum.StrEnum):
-    """How the masked share grows with time in the continuous form; see `objectives/noise.py`."""
+    """The masked share as a function of time, in the continuous form; see `objectives/noise.py`."""
 
     LOG_LINEAR = "log_linear"
     COSINE = "cosine"
 
 
 class LevelSampler(enum.StrEnum):
-    """How noise levels are spread over a batch: SMDM trains iid, SMDM and MD4 evaluate shifted, MDLM stratifies."""
+    """Noise levels over a batch: SMDM trains with `iid`, SMDM and MD4 evaluate with `shifted`, MDLM is `stratified`."""
 
     ANTITHETIC = "antithetic"
     IID = "iid"
@@ -42,7 +42,7 @@ class LevelSampler(enum.StrEnum):
 
 
 class Weighting(enum.StrEnum):
-    """How the MDM's training loss weighs noise levels against each other; see `objectives/weighting.py`."""
+    """The weight of each noise level in the MDM's training loss; see `objectives/weighting.py`."""
 
     ELBO = "elbo"
     LOW_VARIANCE = "low_variance"
@@ -51,21 +51,21 @@ class Weighting(enum.StrEnum):
 
 
 class ScheduleKind(enum.StrEnum):
-    """Learning rate after the warm-up: cosine decay, or stable with a cooldown (WSD)."""
+    """Learning rate after the warm-up: cosine decay, or constant with a cooldown at the end (WSD)."""
 
     COSINE = "cosine"
     WSD = "wsd"
 
 
 class LayerLoop(enum.StrEnum):
-    """One compiled layer for all, or every layer written out (faster on CPUs by 0 to 6%)."""
+    """Compile one layer and loop over it (scan), or compile every layer (unroll: 0 to 6% faster on CPUs)."""
 
     SCAN = "scan"
     UNROLL = "unroll"
 
 
 class Remat(enum.StrEnum):
-    """What the backward pass recomputes: nothing, everything but matrix products' outputs, or the whole layer."""
+    """Recomputation in the backward pass: nothing, everything except matrix products, or the whole layer."""
 
     NONE = "none"
     DOTS = "dots"
@@ -80,11 +80,11 @@ class ComputeDtype(enum.StrEnum):
 
 
 class Float32Precision(enum.StrEnum):
-    """How exactly products of float32 numbers are computed; it changes nothing for bfloat16, or on a CPU.
+    """The precision of products of float32 numbers. It changes nothing for bfloat16, or on a CPU.
 
-    `highest` is float32 throughout: six passes of a TPU's bfloat16 units. `default` is the device's fastest: one pass
-    over operands rounded to bfloat16 on a TPU, TensorFloat-32 on NVIDIA GPUs from Ampere on. XLA's precision between
-    them is not offered: the TPU's attention kernel does not take it.
+    `highest` computes in float32 throughout, which takes six passes of a TPU's bfloat16 units. `default` is the
+    device's fastest way: a TPU rounds the operands to bfloat16, and NVIDIA GPUs since Ampere use TensorFloat-32. XLA
+    has a precision between these two, which the TPU's attention kernel does not accept.
     """
 
     HIGHEST = "highest"
@@ -94,8 +94,8 @@ class Float32Precision(enum.StrEnum):
 class CorpusSource(enum.StrEnum):
     """The source of the text.
 
-    `pydoc` is the documentation that every installation has. `text` cuts text files at blank lines; `passages` cuts
-    them after some thousand characters, whether they have blank lines or not.
+    `pydoc` is the documentation of Python and of installed packages. `text` cuts text files at blank lines. `passages`
+    cuts text files into 2048 to 4096 characters, with or without blank lines.
     """
 
     PYDOC = "pydoc"

@@ -1,7 +1,7 @@
-"""RunSpec: everything that decides one training run, frozen, and its JSON.
+"""RunSpec: all settings of one training run, frozen, and its JSON.
 
-A plan is a file of these, one a line; a run directory keeps its own as `spec.json`. Fields that change the science are
-hashed into `run_id`; fields that only say where and how fast it runs (marked `RECORDED`) are kept but not hashed.
+A plan is a file with one RunSpec a line. A run's folder keeps its RunSpec as `spec.json`. `run_id` is a hash of the
+fields that change the result. Fields marked `NOT_HASHED` only say where and how fast the run goes.
 """
 
 import dataclasses
@@ -31,13 +31,13 @@ from mdm_jax.spec.validation import UNLESS_DEFAULT, build, require, to_dict
 
 SCHEMA_VERSION = 2
 SEALED_SINCE = 2
-"""Plan lines and spec.json of version 1 carry no `sha256`; they are read as they are."""
-RECORDED = {"hashed": False}
-LATER = {"hashed": UNLESS_DEFAULT}
-"""Marks a field added after the first release: it hashes only when it is set, so that older runs keep their ids."""
+"""The first schema version with a `sha256`. Plan lines and spec.json of version 1 have none and are still read."""
+NOT_HASHED = {"hashed": False}
+HASHED_IF_SET = {"hashed": UNLESS_DEFAULT}
+"""Marks a field that a later version added. The field is hashed only when it is set: old run_ids stay the same."""
 BYTES_VOCAB_SIZE = 257
 MOST_BUDGET = 1e30
-"""FLOPs; the largest runs so far took less than 1e27."""
+"""FLOPs. The largest training runs known took less than 1e27."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class ModelSpec:
     vocab_size: int = BYTES_VOCAB_SIZE
     attention: Attention = Attention.BIDIRECTIONAL
     compute_dtype: ComputeDtype = ComputeDtype.FLOAT32
-    float32_precision: Float32Precision = field(default=Float32Precision.HIGHEST, metadata=LATER)
-    """The precision of products where `compute_dtype` is float32; those of bfloat16 numbers have one precision."""
+    float32_precision: Float32Precision = field(default=Float32Precision.HIGHEST, metadata=HASHED_IF_SET)
+    """Used only where `compute_dtype` is float32."""
 
     def __post_init__(self) -> None:
         for name, most in (("n_layers", 1024), ("d_model", 1 << 16), ("n_heads", 1024), ("d_ffn", 1 << 18)):
@@ -74,15 +74,16 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class ObjectiveSpec:
-    """The training loss. `noise` is read by the continuous form alone; the count form holds for every schedule.
+    """The training loss.
 
-    `weighting` changes what is trained, never what is evaluated: runs are compared by their NELBO.
+    Only the continuous form reads `noise`: the count form is the same for every schedule. `weighting` changes the
+    training loss alone. The evaluation always uses the NELBO.
     """
 
     variant: Variant = Variant.COUNT
     levels: LevelSampler = LevelSampler.ANTITHETIC
     noise: NoiseSchedule = NoiseSchedule.LOG_LINEAR
-    weighting: Weighting = field(default=Weighting.ELBO, metadata=LATER)
+    weighting: Weighting = field(default=Weighting.ELBO, metadata=HASHED_IF_SET)
 
     def __post_init__(self) -> None:
         plain = self.weighting is Weighting.ELBO
@@ -110,7 +111,7 @@ class ObjectiveSpec:
 
 @dataclass(frozen=True)
 class CorpusSpec:
-    """Which text. `path`: file, folder or glob (text, jsonl, parquet) or a TFDS builder directory; empty for pydoc."""
+    """The text. `path` is a file, folder or glob, or the builder directory for TFDS; it is empty for pydoc."""
 
     source: CorpusSource = CorpusSource.PYDOC
     path: str = ""
@@ -143,14 +144,14 @@ class TokenizerSpec:
 
 @dataclass(frozen=True)
 class DataSpec:
-    """Corpus, tokenizer and row length. The prepared shards lie in `directory`; `data_hash` pins their content."""
+    """Corpus, tokenizer and row length. `directory` holds the prepared shards; `data_hash` identifies their content."""
 
     corpus: CorpusSpec = CorpusSpec()
     tokenizer: TokenizerSpec = TokenizerSpec()
     seq_len: int = 64
     validation_fraction: float = 0.02
-    directory: str = field(default="data/pydoc-bytes", metadata=RECORDED)
-    data_hash: str = field(default="", metadata=RECORDED)
+    directory: str = field(default="data/pydoc-bytes", metadata=NOT_HASHED)
+    data_hash: str = field(default="", metadata=NOT_HASHED)
 
     def __post_init__(self) -> None:
         require(2 <= self.seq_len <= 1 << 20, "data.seq_len", self.seq_len, "from 2 to 2^20 tokens")
@@ -160,7 +161,7 @@ class DataSpec:
 
 @dataclass(frozen=True)
 class OptimSpec:
-    """AdamW with decoupled decay on every weight and a global gradient clip (SMDM); `global_batch` counts sequences."""
+    """AdamW as in SMDM: decoupled decay of every weight, global gradient clip. `global_batch` is in sequences."""
 
     lr_peak: float = 2e-3
     b1: float = 0.9
@@ -169,7 +170,7 @@ class OptimSpec:
     clip_norm: float = 1.0
     global_batch: int = 16
     ema_decay: float = 0.0
-    """0 keeps no average; otherwise the average's weights are the ones evaluated."""
+    """Decay a step of the weights' moving average, which is evaluated in their place; 0 keeps no average."""
 
     def __post_init__(self) -> None:
         require(0 < self.lr_peak < 10, "optim.lr_peak", self.lr_peak, "between 0 and 10")
@@ -183,7 +184,7 @@ class OptimSpec:
 
 @dataclass(frozen=True)
 class ScheduleSpec:
-    """Learning rate over steps: linear warm-up, then cosine decay, or stable and a linear cooldown (WSD)."""
+    """Learning rate over steps: linear warm-up, then cosine decay, or constant with a linear cooldown (WSD)."""
 
     kind: ScheduleKind = ScheduleKind.COSINE
     steps: int = 1000
@@ -207,7 +208,7 @@ class EvaluationSpec:
 
     eval_tokens: int = 65536
     mc_samples: int = 16
-    """Monte Carlo draws of the NELBO over the whole set; the ARM's likelihood takes one pass."""
+    """Monte Carlo draws of the NELBO over all evaluation tokens; the ARM needs one pass."""
     batch: int = 64
 
     def __post_init__(self) -> None:
@@ -219,7 +220,7 @@ class EvaluationSpec:
 
 @dataclass(frozen=True)
 class HardwareSpec:
-    """The machine and the mesh of a run. None of it changes the result beyond the order of float sums."""
+    """The machine and the mesh of a run. They change the result only by the rounding of sums in another order."""
 
     mesh_data: int = 1
     mesh_model: int = 1
@@ -237,23 +238,23 @@ class HardwareSpec:
 
 @dataclass(frozen=True)
 class CellSpec:
-    """The run's place in a sweep: the budget it spends, in FLOPs under `convention`, its size's name and its group."""
+    """The run's place in a sweep. `budget` is in FLOPs under `convention`; `size` is the name of the model size."""
 
     budget: float | None = None
     convention: FlopConvention = FlopConvention.SMDM_6ND
     size: str = ""
     parent_run_id: str = ""
-    """The run whose last checkpoint this one starts from; empty where it starts from nothing."""
+    """The run whose last checkpoint this run starts from; empty for a run without a parent."""
     group: str = ""
-    """Label of what the sweep compares; runs of different groups never meet in a fit."""
+    """Label of what the sweep compares. No fit mixes runs of different groups."""
     parent_steps: int = 0
-    """Steps that the parent has taken, and this run takes over."""
+    """The number of steps that the parent was trained for."""
     segment: bool = False
-    """Part of a trunk: it ends before its learning rate decays, where branches begin, and enters no fit."""
+    """Whether the run is a segment of a trunk. A segment ends before the learning rate decays, and enters no fit."""
     refined: bool = False
-    """Appended by a refinement: the experiment file does not name it, and planning again keeps it."""
+    """Whether a refinement added the run. The experiment file does not have it, and planning again keeps it."""
     recipe: str = ""
-    """Name of the recipe that chose the learning rate, batch and warm-up; empty where none did."""
+    """Name of the recipe that chose the learning rate, batch and warm-up; empty without a recipe."""
 
     def __post_init__(self) -> None:
         spent = self.budget is None or 0 < self.budget <= MOST_BUDGET
@@ -272,8 +273,8 @@ class RunSpec:
     optim: OptimSpec = OptimSpec()
     schedule: ScheduleSpec = ScheduleSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
-    hardware: HardwareSpec = field(default=HardwareSpec(), metadata=RECORDED)
-    cell: CellSpec = field(default=CellSpec(), metadata=RECORDED)
+    hardware: HardwareSpec = field(default=HardwareSpec(), metadata=NOT_HASHED)
+    cell: CellSpec = field(default=CellSpec(), metadata=NOT_HASHED)
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -309,23 +310,23 @@ class RunSpec:
 
     @property
     def train_tokens(self) -> int:
-        """Tokens the run is trained on, repeats counted."""
+        """Tokens of all training steps, repeats included."""
         return self.schedule.steps * self.optim.global_batch * self.data.seq_len
 
     @functools.cached_property
     def spec_hash(self) -> str:
-        """SHA-256 (hex) of the fields that change the science."""
+        """SHA-256 (hex) of the fields that change the result."""
         text = json.dumps(to_dict(self, hashed_only=True), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
     def run_id(self) -> str:
-        """Name of the run's directory: for people family and shape, for programs the hash. Nothing parses it."""
+        """Name of the run's folder. Family and shape are for people; no program parses the name."""
         return f"{self.family.value}-{self.model.n_layers}x{self.model.d_model}-{self.spec_hash[:12]}"
 
 
 def pair(spec: RunSpec, family: Family) -> RunSpec:
-    """The same run in the other family: `objective` and `model.attention` change, nothing else."""
+    """The same run in the given family: only `objective` and `model.attention` change."""
     if family is Family.ARM:
         objective, attention = ObjectiveSpec(variant=Variant.NLL), Attention.CAUSAL
     else:
@@ -343,8 +344,9 @@ def from_json(text: str) -> RunSpec:
     """RunSpec of one line of JSON.
 
     Raises:
-        Damaged: the line is no JSON object, or its seal is absent or not that of its content.
-        ValueError: another schema, an unknown or ill-typed field, a run_id that is not the content's.
+        Damaged: the line is not a JSON object, or its seal is absent or does not match the content.
+        ValueError: the schema version is unknown, a field is unknown or has a wrong type, or the run_id does not match
+            the content.
     """
     tree = unseal(text, SEALED_SINCE)
     version, run_id = tree.pop("schema_version", None), tree.pop("run_id", None)

@@ -1,4 +1,4 @@
-"""Frozen dataclasses from untrusted trees of plain values, and back: unknown keys and wrong types are refused."""
+"""Converts nested plain values to frozen dataclasses and back. Unknown keys and wrong types are refused."""
 
 import dataclasses
 import difflib
@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 UNLESS_DEFAULT = "unless default"
+"""Value of a field's metadata `hashed`: the field is hashed unless it has its default."""
 
 
 def require(ok: bool, name: str, value: object, bound: str) -> None:
@@ -24,8 +25,7 @@ def to_dict(value: Any, hashed_only: bool = False) -> Any:
     """Plain JSON types for a spec (nested dataclasses and enums).
 
     Args:
-        hashed_only: leaves out fields whose metadata say `hashed: False`, and those that say `hashed: UNLESS_DEFAULT`
-            where they have their default.
+        hashed_only: leave out the fields that are not hashed (see the metadata `hashed`).
     """
     if dataclasses.is_dataclass(value):
         keep = [f for f in dataclasses.fields(value) if not hashed_only or _is_hashed(f, getattr(value, f.name))]
@@ -55,23 +55,23 @@ def build(cls: type[T], tree: Mapping[str, Any], where: str = "") -> T:
             near = difflib.get_close_matches(str(key), names, 1, 0.5)
             hint = f": did you mean {where}{near[0]}?" if near else f"; known are {', '.join(names)}"
             raise ValueError(f"unknown key {where}{key}{hint}")
-    return cls(**{key: _value(hints[key], value, where + key) for key, value in tree.items()})
+    return cls(**{key: _converted(hints[key], value, where + key) for key, value in tree.items()})
 
 
-def _value(kind: Any, value: Any, name: str) -> Any:
-    """`value` as `kind`: a dataclass, enum, tuple or dict of them, number, string, or one of these or None."""
+def _converted(kind: Any, value: Any, name: str) -> Any:
+    """`value` as `kind`: a dataclass, an enum, a number, a string, a tuple or dict of these, or any of them or None."""
     if dataclasses.is_dataclass(kind):
         require(isinstance(value, Mapping), name, value, "a mapping")
         return build(kind, value, name + ".")  # type: ignore[arg-type]
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is types.UnionType:
-        return None if value is None else _value(args[0], value, name)
+        return None if value is None else _converted(args[0], value, name)
     if origin is tuple:
         require(isinstance(value, list | tuple), name, value, "a list")
-        return tuple(_value(args[0], v, f"{name}[{i}]") for i, v in enumerate(value))
+        return tuple(_converted(args[0], v, f"{name}[{i}]") for i, v in enumerate(value))
     if origin is dict:
         require(isinstance(value, Mapping), name, value, "a mapping")
-        return {str(key): _value(args[1], v, f"{name}.{key}") for key, v in value.items()}
+        return {str(key): _converted(args[1], v, f"{name}.{key}") for key, v in value.items()}
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         known = [m.value for m in kind]
         require(value in known, name, value, f"one of {', '.join(map(str, known))}")

@@ -1,11 +1,11 @@
-"""Ahead-of-time compilation: the train step of a run for devices that need not be here.
+"""Ahead-of-time compilation of a run's train step, for devices that this machine need not have.
 
     python -m mdm_jax.train.ahead < job.json
 
-`jax.experimental.topologies` describes the devices of a TPU slice to the TPU compiler, which `libtpu` brings along; no
-TPU takes part. What is compiled is the step that the run would execute, on shapes in place of arrays. As a command it
-reads one job and prints what the compiler says about it; `isoflop.preflight` starts one process a job, so that a
-compiler that crashes takes nothing else down.
+`jax.experimental.topologies` describes the devices of a TPU slice to the TPU compiler, which is part of `libtpu`; no
+TPU is needed. It compiles the step that the run would execute, with shapes in place of arrays. The command reads one
+job and prints the compiler's answer. `isoflop.preflight` starts a process for each job, so that a crash of the compiler
+ends only one job.
 """
 
 import json
@@ -35,18 +35,19 @@ TOO_LARGE = "RESOURCE_EXHAUSTED"
 
 @dataclass(frozen=True)
 class Job:
-    """What to compile: a run's line of a plan, for a TPU slice, or for this machine's own devices."""
+    """A run to compile, and the devices to compile it for."""
 
     spec: str
+    """The run's line in the plan."""
     topology: str = ""
-    """Such as `v5e:4x4`; empty for the devices that jax finds here."""
+    """TPU slice, such as `v5e:4x4`; empty for this machine's own devices."""
     chip_config_name: str = ""
     chips_per_host_bounds: tuple[int, ...] = ()
     hlo: str = ""
-    """File for the optimised program's text; empty writes none."""
+    """File for the text of the optimised program; empty for none."""
 
     def devices(self) -> Sequence[Any]:
-        """The devices of the slice, which do not exist here, or of this machine."""
+        """Descriptions of the slice's devices, or this machine's own devices."""
         if not self.topology:
             return jax.devices()
         options: dict[str, Any] = {"chip_config_name": self.chip_config_name} if self.chip_config_name else {}
@@ -57,46 +58,47 @@ class Job:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the compiler says: the program's memory on each device, or why it refused it."""
+    """The compiler's answer: the program's memory on each device, or the reason why it does not fit."""
 
     device_kind: str = ""
     lower_seconds: float = 0.0
     compile_seconds: float = 0.0
     memory: dict[str, int] = field(default_factory=dict)
-    """Bytes on each device: arguments, outputs, temporaries, aliased (outputs in the place of arguments), peak."""
+    """Bytes on each device: arguments, outputs, temporaries, aliased (outputs that reuse arguments' memory), peak."""
     refused: str = ""
-    """The compiler's own words where the program does not fit."""
+    """The compiler's message if the program does not fit."""
     needed_bytes: float = 0.0
+    """Bytes on each device that a refused program needs; 0 if unknown."""
 
 
 def abstract_state(spec: RunSpec, mesh: Mesh) -> TrainState:
-    """The state before step 0 as shapes, each leaf with the sharding that it has on the mesh."""
+    """The state before step 0 as shapes, each with its sharding on the mesh."""
 
     def leaf(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-        return _shape(mesh, x.shape, x.dtype, REPLICATED if x.sharding is None else x.sharding.spec)
+        return _abstract_array(mesh, x.shape, x.dtype, REPLICATED if x.sharding is None else x.sharding.spec)
 
     with jax.set_mesh(mesh):
         return jax.tree.map(leaf, jax.eval_shape(lambda: make_state(spec)))
 
 
 def lower_step(spec: RunSpec, devices: Sequence[Any]) -> jax.stages.Lowered:
-    """The run's train step on its own mesh over these devices, ready to be compiled for them.
+    """The run's train step, lowered for these devices.
 
     Raises:
-        ValueError: the mesh of `spec.hardware` does not have as many devices.
+        ValueError: the mesh of `spec.hardware` has another number of devices.
     """
     mesh = make_mesh(spec.hardware.mesh_data, spec.hardware.mesh_model, devices)
-    tokens_BL = _shape(mesh, (spec.optim.global_batch, spec.data.seq_len), jnp.int32, BATCH_L)
+    tokens_BL = _abstract_array(mesh, (spec.optim.global_batch, spec.data.seq_len), jnp.int32, BATCH_L)
     rate = learning_rate(spec.optim, spec.schedule)
     with jax.set_mesh(mesh):
         return compile_step(spec).lower(abstract_state(spec, mesh), tokens_BL, rate)
 
 
 def compile_job(job: Job) -> Answer:
-    """The compiler's answer; a program too large for the devices is an answer, and no error.
+    """The compiler's answer. A program that is too large for the devices is an answer and not an error.
 
     Raises:
-        ValueError: the job's run or mesh is not one.
+        ValueError: the job's spec is malformed, or its mesh does not fit the devices.
     """
     spec, devices, start = from_json(job.spec), job.devices(), time.perf_counter()
     lowered = lower_step(spec, devices)
@@ -117,7 +119,7 @@ def compile_job(job: Job) -> Answer:
 
 
 def needed_bytes(refusal: str) -> float:
-    """What the refused program needs on a device: `Used 30.98G of 15.75G hbm`, or `(192.50G) exceeds available HBM`."""
+    """Bytes that a refused program needs (`Used 30.98G of 15.75G hbm`, `(192.50G) exceeds available HBM`), or 0."""
     amount = re.search(r"Used ([\d.]+)([KMGT]?) of|\(([\d.]+)([KMGT]?)\) exceeds", refusal)
     return float(amount[1] or amount[3]) * UNITS[amount[2] or amount[4] or ""] if amount else 0.0
 
@@ -130,7 +132,7 @@ def _memory(compiled: jax.stages.Compiled) -> dict[str, int]:
     return memory | {"peak": int(getattr(stats, "peak_memory_in_bytes", 0))}
 
 
-def _shape(mesh: Mesh, shape: tuple[int, ...], dtype: Any, spec: PartitionSpec) -> jax.ShapeDtypeStruct:
+def _abstract_array(mesh: Mesh, shape: tuple[int, ...], dtype: Any, spec: PartitionSpec) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec))
 
 

@@ -1,7 +1,7 @@
-"""Checkpoints that are proven before they are trusted: the only file that imports orbax.
+"""Checkpoints that are verified before they are used. No other file imports orbax.
 
-Orbax does not notice a flipped byte, and takes a half-written folder for a step. So every finished step is sealed (see
-`seal.py`), and restoring walks the steps downwards to the first that agrees with its seal.
+Orbax does not notice a flipped byte, and takes a half-written folder for a step. So every finished step gets a seal
+(see `seal.py`), and a run resumes from the newest step that matches its seal.
 """
 
 import inspect
@@ -27,17 +27,17 @@ from mdm_jax.train.step_folders import NONE, newest_whole, remove_unfinished, se
 T = TypeVar("T")
 KEEP = 2
 UNREADABLE, REFUSED = -2, -3
-"""What the first process sends the others in place of a number when it has failed."""
+"""Numbers that the first process sends to the others when it has failed."""
 STATUS = re.compile(r"[A-Z_]+: ")
-"""How an error of tensorstore, which writes and reads for orbax, begins; its Python type says little."""
+"""Beginning of an error of tensorstore, which reads and writes for orbax. The error's Python type says little."""
 MAY_PASS = re.compile(rf"{PASSING_STATUS}|os_error_code=")
-"""What the text of a tensorstore error holds if the disk or the network failed: the same read may succeed later."""
+"""Text of a tensorstore error that means that the disk or the network failed: the same read may succeed later."""
 PATTERN_SIGNS = set("*?[")
-"""Signs in a path that orbax takes for a pattern."""
+"""Characters that make orbax take a path for a pattern."""
 
 
-def _leaves(tree: Any) -> dict[str, Any]:
-    """Arrays by a name that does not depend on the Python class that held them."""
+def _named_leaves(tree: Any) -> dict[str, Any]:
+    """The arrays of a tree by name. The names do not depend on the Python classes of the tree."""
     named = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in named}
 
@@ -49,12 +49,12 @@ class Checkpoints:
         """Makes the folder.
 
         Args:
-            folder: the run's own.
+            folder: the run's folder of checkpoints.
             identity: the run and the data, which every seal names.
 
         Raises:
-            ValueError: the folder is a link, or its path holds `*`, `?` or `[`. Orbax takes these for a pattern, finds
-                nothing to merge, and leaves without a word a checkpoint that nobody can restore.
+            ValueError: the folder is a link, or its path has `*`, `?` or `[`. Orbax takes these for a pattern, and
+                silently writes a checkpoint that cannot be restored.
         """
         self._folder = Path(os.path.abspath(folder)) if is_local(folder) else folder
         self._identity, self._opened = identity, None
@@ -65,47 +65,47 @@ class Checkpoints:
 
     @property
     def _manager(self) -> ocp.CheckpointManager:
-        """Orbax's own view of the folder, taken once the bad steps are out of its way: it would trip over some."""
+        """Orbax's manager of the folder. It is made late, because some bad steps would make it fail."""
         if self._opened is None:
             options = ocp.CheckpointManagerOptions(max_to_keep=KEEP, enable_async_checkpointing=False)
             self._opened = _manager(self._folder, options)
         return self._opened
 
     def save(self, step: int, state: Any) -> None:
-        """Writes and seals a step; returns when it would survive a power cut.
+        """Writes and seals a step. When it returns, the step survives a power cut.
 
         Raises:
-            OSError: no room or no access; the steps saved before remain.
+            OSError: no space or no access; the steps saved before remain.
         """
         try:
-            with _hushed():
-                self._manager.save(step, args=ocp.args.StandardSave(_leaves(state)), force=True)
+            with _quiet_logs():
+                self._manager.save(step, args=ocp.args.StandardSave(_named_leaves(state)), force=True)
                 self._manager.wait_until_finished()
-            _first_decides(lambda: self._seal(step))
+            _decided_by_first_process(lambda: self._seal(step))
         except Exception as error:
-            if _is_of_storage(error):
+            if _is_storage_error(error):
                 raise OSError(f"checkpoint {self._folder / str(step)} not written: {_cause(error)}") from error
             raise
 
     def restore(self, like: T) -> tuple[T | None, int, list[str]]:
-        """The newest whole state, its step, and a line for each bad step that was renamed.
+        """The newest whole state (None if there is none), its step, and a message for each bad step that was renamed.
 
         Args:
-            like: a state of the same run, whose shapes and layouts the restored one takes.
+            like: a state of the same run with the wanted shapes and layouts.
 
         Raises:
-            ValueError: a step belongs to another run or corpus, or the newest whole step holds other arrays, as of
-                another mesh. Nothing has been changed, unless a bad step was renamed.
-            OSError: something cannot be read or renamed now. No good step has been touched.
+            ValueError: a step belongs to another run or corpus, or the newest whole step has other arrays, for example
+                because of another mesh. Only bad steps have been changed: they are renamed.
+            OSError: a file cannot be read or renamed now. No good step has been changed.
         """
-        passed: list[str] = []
-        step = _first_decides(lambda: self._clear_the_way(passed))
+        messages: list[str] = []
+        step = _decided_by_first_process(lambda: self._set_aside_bad_steps(messages))
         if step == NONE:
-            return None, 0, passed
-        return _read(self._manager, self._folder, step, like), step, passed
+            return None, 0, messages
+        return _read(self._manager, self._folder, step, like), step, messages
 
     def close(self) -> None:
-        """Ends orbax's threads; nothing is pending by then."""
+        """Ends orbax's threads. No write is pending, because `save` waits."""
         if self._opened is not None:
             self._opened.close()
 
@@ -113,34 +113,37 @@ class Checkpoints:
         seal_step(self._folder / str(step), step, self._identity)
         return step
 
-    def _clear_the_way(self, passed: list[str]) -> int:
-        """The newest whole step, after which steps can be written again; what was passed over is added to `passed`."""
+    def _set_aside_bad_steps(self, messages: list[str]) -> int:
+        """Renames bad steps, adds a message about each to `messages`, and deletes the folders of interrupted saves.
+
+        Returns:
+            The newest whole step, or NONE.
+        """
         found, bad = newest_whole(self._folder, self._identity)
-        for step, wrong in bad.items():
+        for step, fault in bad.items():
             aside = set_aside(self._folder / str(step))
-            passed.append(f"checkpoint {self._folder / str(step)} passed over: {wrong}; it is {aside.name} now")
+            messages.append(f"checkpoint {self._folder / str(step)} passed over: {fault}; it is {aside.name} now")
         remove_unfinished(self._folder)
         if bad and found == NONE:
-            passed.append("no checkpoint is whole: starting over")
+            messages.append("no checkpoint is whole: starting over")
         return found
 
 
 def read_step(folder: Path, step: int, like: T, identity: Identity) -> T:
-    """The state at one step of another run, whose checkpoints lie in `folder` and are left as they are.
+    """The state at one step of another run, whose checkpoints are not changed.
 
     Args:
-        folder: the other run's.
-        step: to read.
-        like: a state whose shapes and layouts the one that is read takes.
+        folder: the other run's folder of checkpoints.
+        step: the step to read.
+        like: a state with the wanted shapes and layouts.
         identity: the other run and its data.
 
     Raises:
-        ValueError: the step is not there or not whole, it belongs to a run or data that is not `identity`, or it holds
-            other arrays.
-        OSError: it cannot be read now.
+        ValueError: the step is absent or damaged, its seal does not match `identity`, or it has other arrays.
+        OSError: the step cannot be read now.
     """
     folder = Path(os.path.abspath(folder)) if is_local(folder) else folder
-    _first_decides(lambda: _check_whole(folder, step, identity))
+    _decided_by_first_process(lambda: _check_whole(folder, step, identity))
     manager = _manager(folder, ocp.CheckpointManagerOptions(read_only=True))
     try:
         return _read(manager, folder, step, like)
@@ -149,34 +152,34 @@ def read_step(folder: Path, step: int, like: T, identity: Identity) -> T:
 
 
 def _check_whole(folder: Path, step: int, identity: Identity) -> int:
-    wrong = step_fault(folder / str(step), step, identity)
-    if wrong:
+    fault = step_fault(folder / str(step), step, identity)
+    if fault:
         fix = "remove that run's folder and train it again"
-        raise ValueError(f"checkpoint {folder / str(step)} cannot be used: {wrong}: {fix}")
+        raise ValueError(f"checkpoint {folder / str(step)} cannot be used: {fault}: {fix}")
     return step
 
 
 def _manager(folder: Path, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
-    with _reading(f"checkpoints {folder}"):
+    with _orbax_errors_as_oserror(f"checkpoints {folder}"):
         return ocp.CheckpointManager(folder, options=options, item_handlers=ocp.StandardCheckpointHandler())
 
 
 def _read(manager: ocp.CheckpointManager, folder: Path, step: int, like: T) -> T:
-    named = {n: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for n, x in _leaves(like).items()}
+    named = {n: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for n, x in _named_leaves(like).items()}
     where = f"checkpoint {folder / str(step)}"
-    with _reading(where):
+    with _orbax_errors_as_oserror(where):
         held = dict(manager.item_metadata(step))
     _check_same_arrays(where, held, named)
-    with _reading(where), _hushed():
+    with _orbax_errors_as_oserror(where), _quiet_logs():
         read = manager.restore(step, args=ocp.args.StandardRestore(named))
     return jax.tree.unflatten(jax.tree.structure(like), [read[name] for name in named])
 
 
 @contextmanager
-def _reading(where: str) -> Iterator[None]:
-    """Raises OSError for what orbax raises while it reads a folder that has just been proven whole.
+def _orbax_errors_as_oserror(where: str) -> Iterator[None]:
+    """Converts orbax's errors to OSError while it reads a folder that has just been verified.
 
-    Orbax takes a file for absent when the disk does not answer, and then ends with a ValueError, KeyError or TypeError.
+    If the disk does not answer, orbax takes a file for absent, and raises a ValueError, KeyError or TypeError.
     """
     try:
         yield
@@ -196,24 +199,24 @@ def _check_same_arrays(where: str, held: dict[str, Any], wanted: dict[str, jax.S
             raise ValueError(f"{where}: {name} is {there} there and {here} in this run: {fix}")
 
 
-def _is_of_storage(error: Exception) -> bool:
+def _is_storage_error(error: Exception) -> bool:
     """Whether the disk or the network failed, and not the program."""
     of_jax = isinstance(error, jax.errors.JaxRuntimeError)
     return isinstance(error, OSError) or (STATUS.match(str(error)) is not None and not of_jax)
 
 
 def _cause(error: Exception) -> str:
-    """The system's own words where the error has its number, and otherwise how the error begins."""
+    """The system's message if the error has an error number, otherwise the beginning of the error."""
     code = re.search(r"os_error_code='(\d+)'", str(error))
     number = int(code[1]) if code else error.errno if isinstance(error, OSError) else None
     return os.strerror(number) if number else re.split(r"\n| \[tensorstore_spec", str(error).strip())[0]
 
 
 @contextmanager
-def _hushed() -> Iterator[None]:
-    """Leaves an error to be said once: orbax's threads log what is raised as well, and cancelled writes hundreds more.
+def _quiet_logs() -> Iterator[None]:
+    """Silences orbax's threads, which log an error that is raised anyway, and hundreds of cancelled writes.
 
-    After an error it stays quiet, since they also complain late.
+    After an error they stay silent, because some of their messages come late.
     """
     loggers = {logger: logger.level for logger in map(logging.getLogger, ("absl", "asyncio"))}
     report = sys.unraisablehook
@@ -230,13 +233,13 @@ def _is_of_cancelled_task(late: Any) -> bool:
     return inspect.iscoroutine(late.object) or "Event loop is closed" in str(late.exc_value)
 
 
-def _first_decides(decide: Callable[[], int]) -> int:
-    """The number that the first process decides on, on all of them; they wait for it, and end with it if it fails.
+def _decided_by_first_process(decide: Callable[[], int]) -> int:
+    """The result of `decide` on the first process, returned on every process; they all wait for it.
 
     Raises:
         Exception: on the first process, what `decide` raised.
-        ValueError: on the others, when it raised one.
-        OSError: on the others, when it raised anything else.
+        ValueError: on the others, if `decide` raised a ValueError.
+        OSError: on the others, if `decide` raised another error.
     """
     if jax.process_count() == 1:
         return decide()
@@ -251,5 +254,5 @@ def _first_decides(decide: Callable[[], int]) -> int:
         raise failure
     if number in (REFUSED, UNREADABLE):
         kind = ValueError if number == REFUSED else OSError
-        raise kind("the first process could not use the checkpoints, and says why")
+        raise kind("the first process could not use the checkpoints: see its own message")
     return number

@@ -1,4 +1,4 @@
-"""The loop: batches in, steps dispatched, metrics read one step late, checkpoints, and two ways to stop early.
+"""The training loop. It dispatches steps, writes metrics and checkpoints, and stops early if asked or if it diverges.
 
 Metrics of a step are read after the next step has been dispatched, so that the device never waits for the host.
 """
@@ -26,39 +26,39 @@ from mdm_jax.train.stop import Phase
 
 Row = dict[str, float | int]
 
-MEET_SECONDS = 2.0
-"""About so often processes ask each other whether to stop, and at least every `log_every` steps."""
+AGREEMENT_SECONDS = 2.0
+"""Processes ask each other whether to stop about this often, and at least every `log_every` steps."""
 
 
 class Diverged(Exception):
     """The loss or the gradient, or the final loss, is no longer finite."""
 
-    def __init__(self, step: int, what: str = "loss or gradient"):
-        super().__init__(f"diverged: {what} not finite at step {step}")
+    def __init__(self, step: int, quantity: str = "loss or gradient"):
+        super().__init__(f"diverged: {quantity} not finite at step {step}")
         self.step = step
 
 
 class Preempted(Exception):
-    """Asked to stop; what was done is saved."""
+    """The run was asked to stop, and has saved its state."""
 
-    def __init__(self, done: str):
-        super().__init__(f"stopped at {done}, which is saved: the same command goes on from there")
+    def __init__(self, place: str):
+        super().__init__(f"stopped at {place}, which is saved: the same command goes on from there")
 
 
 @dataclass
 class Watch:
-    """What the loop tells the outside, and how the outside stops it."""
+    """Callbacks of the loop for its reports and for stopping it, and the state that it shows to other threads."""
 
     report: Callable[[Row], None] = lambda row: None
     say: Callable[[str], None] = lambda line: None
     asked_to_stop: Callable[[], bool] = lambda: False
     saved: Callable[[], None] = lambda: None
-    """Called when a checkpoint has been written."""
-    farewell: Callable[[], object] = lambda: None
-    """Leaves a terminal as it was, before the process ends in the middle of something."""
+    """Called after each checkpoint."""
+    restore_terminal: Callable[[], object] = lambda: None
+    """Called before the process ends at once."""
     phase: Phase = Phase.NOTHING_NEW
     seconds_in_steps: float = 0.0
-    """Time spent in steps until the last checkpoint, without the first step, which compiles."""
+    """Seconds in steps until the last checkpoint, without the first step, which compiles."""
     steps_timed: int = 0
     """The number of those steps."""
 
@@ -75,13 +75,13 @@ def train(
     """The state after `schedule.steps` steps, which is also saved.
 
     Args:
-        state: of `state.step` steps done.
-        rows: of the batches of all steps.
-        metrics: None on processes that write none.
+        state: the state after `state.step` steps.
+        rows: the rows of the batches of all steps.
+        metrics: None on processes that write no metrics.
 
     Raises:
-        Diverged: found when metrics are read, at most `log_every` steps late.
-        Preempted: `watch.asked_to_stop()` was true at a step's end; that step is saved.
+        Diverged: the loss or the gradient is not finite; found when metrics are read, at most `log_every` steps late.
+        Preempted: `watch.asked_to_stop()` was true at the end of a step, which is saved.
     """
     step_fn, rate = compile_step(spec), learning_rate(spec.optim, spec.schedule)
     first, last = int(state.step), spec.schedule.steps
@@ -157,21 +157,21 @@ def _record(
 
 
 class _Agreement:
-    """Whether any process was asked to stop. All agree on it, and meet for that every few steps only: it costs time."""
+    """Whether any process was asked to stop. The processes ask each other only every few steps, to save time."""
 
     def __init__(self, log_every: int, first: int):
-        self._most, self._next, self._met = log_every, first, (first, time.monotonic())
+        self._most, self._next, self._last = log_every, first, (first, time.monotonic())
 
     def anyone(self, asked: bool, step: int) -> bool:
-        """The answer at this step, the same on every process; False between two meetings."""
+        """The answer at this step, the same on every process; False at a step without an exchange."""
         if jax.process_count() == 1:
             return asked
         if step < self._next:
             return False
-        met_step, met_time = self._met
-        seconds_a_step = (time.monotonic() - met_time) / (step - met_step)
+        last_step, last_time = self._last
+        seconds_a_step = (time.monotonic() - last_time) / (step - last_step)
         answers_P2 = multihost_utils.process_allgather(np.asarray([float(asked), seconds_a_step], np.float32))
-        self._met = step, time.monotonic()
+        self._last = step, time.monotonic()
         slowest = max(float(answers_P2[:, 1].max()), 1e-6)
-        self._next = step + max(1, min(self._most, int(MEET_SECONDS / slowest)))
+        self._next = step + max(1, min(self._most, int(AGREEMENT_SECONDS / slowest)))
         return bool(answers_P2[:, 0].any())

@@ -1,7 +1,7 @@
-"""Training metrics as JSON lines, in part files that are closed at every checkpoint.
+"""Training metrics as JSON lines, in part files that end at every checkpoint.
 
-Object stores cannot append, and a resumed run must not repeat rows: a part is named by the step it starts at, so
-resuming from a step deletes the parts that start there or later, and writes them again.
+There are parts because object stores cannot append, and because a resumed run must not repeat rows. A part is named by
+its first step. A run that resumes from a step deletes the parts that start there or later, and writes them again.
 """
 
 import json
@@ -24,7 +24,7 @@ from mdm_jax.files.storage import (
 
 PART = re.compile(r"(\d{10}|[1-9]\d{10,})\.jsonl", re.ASCII)
 TAIL_BYTES = 4096
-"""A row has a few hundred."""
+"""Bytes that are read for the newest row; a row has a few hundred."""
 
 
 def _parts(folder: Path) -> list[tuple[int, Path]]:
@@ -34,10 +34,10 @@ def _parts(folder: Path) -> list[tuple[int, Path]]:
 
 
 class MetricsWriter:
-    """Writes rows of one run below `folder`, from `step` on."""
+    """Writes the rows of one run into `folder`, from `step` on."""
 
     def __init__(self, folder: Path, step: int):
-        """Deletes the parts that start at `step` or later: they are about to be written again.
+        """Deletes the parts that start at `step` or later, because they will be written again.
 
         Raises:
             ValueError: the folder or one of these parts is a link.
@@ -59,10 +59,10 @@ class MetricsWriter:
         self._file: IO | None = None
 
     def write(self, row: Mapping[str, float | int]) -> None:
-        """Adds a row; on a disk it can be read at once.
+        """Adds a row, which can be read at once if the folder is on a disk.
 
         Raises:
-            OSError: no room or no access.
+            OSError: no space or no access.
         """
         line = json.dumps(row) + "\n"
         if not is_local(self._folder):
@@ -77,19 +77,19 @@ class MetricsWriter:
             raise self._not_written(error) from error
 
     def next_part(self, step: int) -> None:
-        """Closes the part; rows after `step` go to the next one.
+        """Closes the part; rows after `step` go to the next part.
 
-        Call it before the checkpoint at `step` is written: a run that is killed between the two resumes from an older
-        step, whose part holds these rows and is written again.
+        Call it before the checkpoint at `step` is written. If the run is killed between the two, it resumes from an
+        older step, and this part is deleted and written again.
         """
         self.close()
         self._start(step)
 
     def close(self) -> None:
-        """Closes the part, which then survives a power cut; in an object store this is what writes it.
+        """Closes the part, which then survives a power cut. In an object store, only this writes the part.
 
         Raises:
-            OSError: no room or no access.
+            OSError: no space or no access.
         """
         try:
             if self._file is not None and not self._file.closed:
@@ -107,7 +107,7 @@ class MetricsWriter:
 
 
 def read_metrics(folder: Path) -> list[dict[str, float | int]]:
-    """All rows of a run in order; a last line that a crash cut off is left out."""
+    """All rows of a run in order, without lines that a crash cut off."""
     rows = []
     for _, part in _parts(folder):
         for line in part.read_text().splitlines(keepends=True):
@@ -119,7 +119,7 @@ def read_metrics(folder: Path) -> list[dict[str, float | int]]:
 def newest_row(folder: Path) -> tuple[dict[str, float | int], float] | None:
     """The newest whole row of a run and the time when it was written (seconds since 1970); None before the first row.
 
-    Costs little, so that a display may ask several times a second. On a local disk only.
+    It is fast enough for a display that asks several times a second. The folder must be on a local disk.
     """
     for _, part in reversed(_parts(folder)):
         try:
@@ -127,7 +127,7 @@ def newest_row(folder: Path) -> tuple[dict[str, float | int], float] | None:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
                 lines = file.read().split(b"\n")
                 written = os.fstat(file.fileno()).st_mtime
-        except FileNotFoundError:  # the run goes on from an earlier step, and has just deleted this part
+        except FileNotFoundError:  # the run resumes from an earlier step, and has just deleted this part
             continue
         if len(lines) > 1:
             return json.loads(lines[-2]), written

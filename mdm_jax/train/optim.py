@@ -1,6 +1,6 @@
-"""AdamW as in SMDM, and learning rates over steps: linear warm-up, then cosine decay or stable-and-cooldown (WSD).
+"""AdamW as in SMDM, and the learning rate: linear warm-up, then cosine decay, or constant with a cooldown (WSD).
 
-The schedule's numbers enter the compiled step as arguments: runs of one shape and different lengths share a program.
+The schedule's numbers are arguments of the compiled step, so runs of equal shape and different length share a program.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from mdm_jax.spec import OptimSpec, ScheduleKind, ScheduleSpec
 
 @struct.dataclass
 class LearningRate:
-    """A schedule's numbers as float32 scalars (or their shapes); its kind is fixed when the step is compiled."""
+    """A schedule's numbers as float32 scalars, or their shapes. The kind is a constant of the compiled step."""
 
     peak: Any
     final: Any
@@ -25,7 +25,7 @@ class LearningRate:
     kind: ScheduleKind = struct.field(pytree_node=False)
 
     def at(self, step: Int[Array, ""]) -> Float[Array, ""]:
-        """Learning rate of the 0-based `step`: over `warmup_steps` up to the peak, then down to `final` at the last."""
+        """Learning rate of the 0-based `step`: up to the peak over `warmup_steps`, and `final` at the last step."""
         done = (step + 1).astype(jnp.float32)
         warm = jnp.minimum(done / jnp.maximum(self.warmup_steps, 1), 1.0)
         share = ((done - self.decay_start) / jnp.maximum(self.steps - self.decay_start, 1)).clip(0, 1)
@@ -34,7 +34,7 @@ class LearningRate:
 
 
 def learning_rate(optim: OptimSpec, schedule: ScheduleSpec) -> LearningRate:
-    """The run's schedule: a cosine decays from the end of the warm-up, WSD over its last `cooldown_steps`."""
+    """The run's schedule. A cosine decays from the end of the warm-up, WSD over the last `cooldown_steps`."""
     cosine = schedule.kind is ScheduleKind.COSINE
     decay_start = schedule.warmup_steps if cosine else schedule.steps - schedule.cooldown_steps
     numbers = (
@@ -48,7 +48,7 @@ def learning_rate(optim: OptimSpec, schedule: ScheduleSpec) -> LearningRate:
 
 
 def adamw(optim: OptimSpec) -> optax.GradientTransformation:
-    """Global clip, Adam's direction, decoupled decay on every weight; the step scales it by `-lr`."""
+    """Global clip, Adam's direction, decoupled decay of every weight. The caller multiplies the result by `-lr`."""
     return optax.chain(
         optax.clip_by_global_norm(optim.clip_norm),
         optax.scale_by_adam(optim.b1, optim.b2),

@@ -1,9 +1,9 @@
-"""Seals of checkpoints: which files a step holds, with their hashes, and which run and data the step belongs to.
+"""Seals of checkpoints: the hashes of a step's files, and the run and data that the step belongs to.
 
 A seal is the file `sha256.json` in the step's folder. It is written last, so a step without one was never finished.
 Format 2, a JSON object, has the step, the hashes of the run's spec and data, the hash of every file, and a hash of all
-these. Format 1 has the files' hashes alone; such a step is still taken, because an earlier version wrote it, but
-nothing in it tells a copied step of another run.
+these. Format 1, of an earlier version, has only the hashes of the files. Such a step is still used, although it does
+not show whether it was copied from another run.
 """
 
 import dataclasses
@@ -22,22 +22,22 @@ CHANGED = "files are missing or unexpected"
 
 
 class BadStep(Exception):
-    """What is wrong with a step, in a few words."""
+    """A step is damaged or unfinished. The message says why, in a few words."""
 
 
 @dataclass(frozen=True)
 class Identity:
-    """The run and the data that a checkpoint belongs to: SHA-256 of its spec and of its prepared corpus, in hex."""
+    """The run and the data that a checkpoint belongs to: SHA-256 (hex) of its spec and of its prepared corpus."""
 
     spec_hash: str
     data_hash: str
 
 
 def seal_step(folder: Path, step: int, identity: Identity) -> None:
-    """Records what a finished step holds; when it returns, the step survives a power cut.
+    """Writes the seal of a finished step. When it returns, the step survives a power cut.
 
     Raises:
-        OSError: no room or no access.
+        OSError: no space or no access.
     """
     names = files_below(folder)
     if is_local(folder):
@@ -49,36 +49,30 @@ def seal_step(folder: Path, step: int, identity: Identity) -> None:
         sync_folder(folder.parent)
 
 
-def seal_fault(folder: Path, step: int, identity: Identity) -> str:
-    """What is wrong with a step's seal, in a few words; empty if there is nothing.
+def step_fault(folder: Path, step: int, identity: Identity, check_files: bool = True) -> str:
+    """The fault of a step's seal or files, in a few words; empty if the step is whole.
+
+    Args:
+        folder: the step's folder.
+        step: the step that the seal must name.
+        identity: the run and the data that the seal must name.
+        check_files: False checks the seal alone.
 
     Raises:
-        ValueError: the seal is whole, and it is that of another step, run or corpus.
-        OSError: the seal cannot be read now.
-    """
-    try:
-        _read(folder, step, identity)
-    except BadStep as damage:
-        return str(damage)
-    return ""
-
-
-def step_fault(folder: Path, step: int, identity: Identity) -> str:
-    """What is wrong with a step's seal or its files, in a few words; empty if the step is whole.
-
-    Raises:
-        ValueError: the seal is whole, and it is that of another step, run or corpus.
+        ValueError: the seal is whole, but belongs to another step, run or corpus.
         OSError: a file cannot be read now.
     """
     try:
-        _check_files(folder, _read(folder, step, identity))
+        hashes = _sealed_hashes(folder, step, identity)
+        if check_files:
+            _check_files(folder, hashes)
     except BadStep as damage:
         return str(damage)
     return ""
 
 
 def files_below(folder: Path) -> list[str]:
-    """Relative names of all files below a step's folder, the seal apart. A link is named, and not followed.
+    """Relative names of all files below a step's folder, without the seal. Links are listed, but not followed.
 
     Raises:
         OSError: the folder cannot be read now.
@@ -93,8 +87,8 @@ def files_below(folder: Path) -> list[str]:
     return sorted(found)
 
 
-def _read(folder: Path, step: int, identity: Identity) -> dict[str, Any]:
-    """What the seal says of the step's files, by name: in a seal that is whole, their hashes."""
+def _sealed_hashes(folder: Path, step: int, identity: Identity) -> dict[str, Any]:
+    """The hashes of the step's files by name, from its seal. Raises BadStep if there is no whole seal."""
     lies_there = kind(folder)
     if lies_there is not Kind.FOLDER:
         raise BadStep(f"a {lies_there.value} and not a folder" if lies_there is not Kind.ABSENT else "absent")
@@ -152,7 +146,7 @@ def _hash_of(content: dict[str, Any]) -> str:
 
 
 def _sync(folder: Path, names: list[str]) -> None:
-    """Has the files and the folders of a step survive a power cut."""
+    """Makes the files and folders of a step survive a power cut."""
     for name in names:
         with (folder / name).open("rb") as file:
             os.fsync(file.fileno())

@@ -1,4 +1,4 @@
-"""TrainState: everything that a step changes, a plain pytree that is sharded leaf by leaf."""
+"""TrainState: everything that a step changes, as one pytree."""
 
 from typing import Any
 
@@ -14,10 +14,9 @@ from mdm_jax.train.optim import adamw
 
 @struct.dataclass
 class TrainState:
-    """`step` steps are done. `average` is the parameters' moving average, or None where the run keeps none.
+    """The state after `step` steps. `average` is the parameters' moving average, or None if the run keeps none.
 
-    As in every pytree of ours, leaves are arrays (`step` an int32 scalar), or what jax puts in their place when a
-    program is compiled ahead of time: shapes, shardings, what it knows of an argument. Hence the loose types.
+    Leaves are arrays (`step` is an int32 scalar), or jax's shapes or shardings in their place. Hence `Any`.
     """
 
     step: Any
@@ -27,12 +26,12 @@ class TrainState:
 
     @property
     def evaluated(self) -> Transformer:
-        """The weights that evaluation and export use."""
+        """The weights for the evaluation: the average, if the run keeps one."""
         return self.params if self.average is None else self.average
 
 
 def make_state(spec: RunSpec) -> TrainState:
-    """The state before step 0, made of the seed alone; traceable."""
+    """The state before step 0, from the spec and its seed. It can be traced."""
     model = place(Transformer(spec.model, jax.random.key(spec.seed), spec.hardware.mesh_model))
     average = jax.tree.map(jnp.copy, model) if spec.optim.ema_decay else None
     return TrainState(jnp.zeros((), jnp.int32), model, place(adamw(spec.optim).init(model)), average)
@@ -41,6 +40,6 @@ def make_state(spec: RunSpec) -> TrainState:
 def init_state(spec: RunSpec) -> TrainState:
     """The state before step 0 on the ambient mesh, each leaf in its stored layout.
 
-    One `jit` makes all of it: leaves come out typed as the step returns them, so the step compiles once.
+    One `jit` makes all leaves, so that they have the same types as the step's results, and the step compiles once.
     """
     return jax.jit(lambda: make_state(spec))()

@@ -1,4 +1,4 @@
-"""The train step, one for both families: draw, score, differentiate, update."""
+"""The train step of both families: draw masks, compute the loss and its gradient, update."""
 
 from typing import Any
 
@@ -19,12 +19,12 @@ NOISE_STREAM = 1
 
 
 def noise_key(seed: int, step: Int[Array, ""]) -> Array:
-    """The key of a step's masks: a function of seed and step alone, apart from the initialisation's."""
+    """The key of a step's masks, which depends on seed and step alone, and differs from the key of the weights."""
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), NOISE_STREAM), step)
 
 
 def draw_loss(params: Transformer, drawn: Draw, spec: RunSpec) -> Float[Array, ""]:
-    """The draw's weighted nats under the model."""
+    """The loss of the model on a draw."""
 
     def run(tokens_BL: Array) -> Array:
         return hidden(params, tokens_BL, spec.model, spec.hardware)
@@ -33,7 +33,7 @@ def draw_loss(params: Transformer, drawn: Draw, spec: RunSpec) -> Float[Array, "
 
 
 def loss_and_grads(params: Transformer, drawn: Draw, spec: RunSpec) -> tuple[Float[Array, ""], Any]:
-    """Loss of the whole batch and its gradient, summed over microbatches in order (weights are of the whole batch)."""
+    """Loss of the whole batch and its gradient: sums over microbatches, whose weights are those of the whole batch."""
     value_and_grad = jax.value_and_grad(draw_loss)
     if spec.hardware.microbatches == 1:
         return value_and_grad(params, drawn, spec)
@@ -49,7 +49,7 @@ def loss_and_grads(params: Transformer, drawn: Draw, spec: RunSpec) -> tuple[Flo
 def train_step(
     state: TrainState, tokens_BL: Int[Array, "B L"], rate: LearningRate, spec: RunSpec
 ) -> tuple[TrainState, dict[str, Array]]:
-    """One optimiser step on a global batch: the new state, and the scalars loss, grad_norm and lr of this step."""
+    """One optimiser step on a global batch. Returns the new state, and the scalars loss, grad_norm and lr."""
     drawn = draw(noise_key(spec.seed, state.step), tokens_BL, spec.objective, spec.model.vocab_size)
     with product_precision(spec.model):
         value, grads = loss_and_grads(state.params, drawn, spec)
@@ -65,5 +65,5 @@ def train_step(
 
 
 def compile_step(spec: RunSpec) -> jax.stages.Wrapped:
-    """The jitted step, `(state, tokens_BL, rate) -> (state, scalars)`; the old state's memory is reused."""
+    """The jitted step `(state, tokens_BL, rate) -> (state, scalars)`. It reuses the memory of the old state."""
     return jax.jit(lambda state, tokens_BL, rate: train_step(state, tokens_BL, rate, spec), donate_argnums=0)

@@ -1,8 +1,8 @@
-"""The folders of a run's checkpoints: which step is the newest whole one, and what becomes of the others.
+"""The folders of a run's checkpoints: finds the newest whole step, and renames bad ones.
 
-Only two things take a step out of the way: something of it is absent, or a hash is wrong. An error that may pass, such
-as a disk or an object store that does not answer, is raised. A bad step is renamed and never deleted, and what neither
-this project nor orbax has written stays where it is.
+A step is bad only if a part of it is absent or a hash is wrong. An error that may pass, such as a disk or an object
+store that does not answer, is raised. A bad step is renamed and never deleted. Files that neither this project nor
+orbax has written are not touched.
 """
 
 import os
@@ -11,38 +11,37 @@ import shutil
 
 from mdm_jax.files.storage import Path, entries, free_name, is_local, refuse_link, sync_folder
 from mdm_jax.layout import steps_in
-from mdm_jax.train.seal import Identity, seal_fault, step_fault
+from mdm_jax.train.seal import Identity, step_fault
 
 NONE = -1
 UNFINISHED = re.compile(r"\d+\.orbax-checkpoint-tmp(-\d+)?", re.ASCII)
-"""What orbax names a step while it writes it."""
+"""Orbax's name of a step that is being written."""
 
 
 def newest_whole(folder: Path, identity: Identity) -> tuple[int, dict[int, str]]:
-    """The newest whole step, or NONE, and what is wrong with each bad one.
+    """The newest whole step, or NONE, and the fault of each bad step.
 
-    The files of steps older than the newest whole one are not hashed, but their seals are read.
+    Steps older than the newest whole one have only their seals checked, not their files.
 
     Raises:
-        ValueError: a step belongs to another run or corpus, or it is a link.
-        OSError: something cannot be read now.
+        ValueError: a step belongs to another run or corpus, or is a link.
+        OSError: a file cannot be read now.
     """
     found, bad = NONE, {}
     for step in steps_in(folder):
-        judge = step_fault if found == NONE else seal_fault
-        wrong = judge(folder / str(step), step, identity)
-        if wrong:
-            bad[step] = wrong
+        fault = step_fault(folder / str(step), step, identity, check_files=found == NONE)
+        if fault:
+            bad[step] = fault
         elif found == NONE:
             found = step
     return found, bad
 
 
 def set_aside(path: Path) -> Path:
-    """Renames a bad step to a free name beside it, such as `7.bad-1`, which is returned.
+    """Renames a bad step to a free name such as `7.bad-1`, and returns the new path.
 
     Raises:
-        OSError: it cannot be renamed now. A bucket copies first and deletes then, so nothing is lost half-way.
+        OSError: it cannot be renamed now. A bucket copies before it deletes, so nothing is lost.
     """
     aside = free_name(path, "bad")
     if is_local(path):
@@ -54,10 +53,10 @@ def set_aside(path: Path) -> Path:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Deletes what a save that was interrupted has left, so that the step can be written again.
+    """Deletes the folders of interrupted saves, so that their steps can be written again.
 
     Raises:
-        ValueError: it is a link.
+        ValueError: such a folder is a link.
         OSError: it cannot be deleted now.
     """
     for entry in entries(folder):

@@ -1,8 +1,8 @@
-"""What a signal asks of a run: to save and end, or to end at once where nothing would be lost.
+"""Signals of a run: SIGTERM and SIGINT make it save and end, or end at once if nothing would be lost.
 
-Python answers a signal in the main thread between two bytecodes, which waits for a compilation or a device. So a
-thread hears of it through the signals' own file, gives the main thread the time that the phase deserves, and then ends
-the process itself.
+Python runs a signal's handler in the main thread, between two bytecodes. During a compilation or while the main thread
+waits for a device, the handler does not run. So another thread reads the signals from the wake-up file descriptor. It
+gives the main thread a time that depends on the phase of the run, and then ends the process itself.
 """
 
 import enum
@@ -18,26 +18,26 @@ from contextlib import contextmanager, suppress
 ASKING = (signal.SIGTERM, signal.SIGINT)
 LOOK_SECONDS = 0.1
 ONE_INTERRUPT_SECONDS = 0.3
-"""SIGINTs so close are one: a scheduler sends it to a process, and its supervisor sends the same on."""
+"""SIGINTs within this time count as one: a process may get the same signal from a scheduler and from a supervisor."""
 
 
 class Phase(enum.Enum):
-    """The phase of a run; the value is how many seconds a signal waits for the main thread's own end."""
+    """The phase of a run. The value is the seconds that the main thread has after a signal to end by itself."""
 
     NOTHING_NEW = 0.0
-    """Data, compilation, initialisation, restoring: the newest checkpoint holds everything."""
+    """Data, compilation, initialisation or restoring: the newest checkpoint has everything."""
     EVALUATING = 4.0
-    """Trained and saved: the main thread keeps the losses it has as soon as the device answers."""
+    """Training is finished and saved. The main thread saves the losses so far as soon as the device answers."""
     TRAINING = math.inf
-    """Steps since the newest checkpoint, or a checkpoint half written: the main thread saves first."""
+    """There are steps since the newest checkpoint, or a half-written checkpoint. The main thread saves first."""
 
 
 class Signals:
-    """The signals of a run. `number` is the first that asked it to stop, 0 while none has.
+    """The signals of a run. `number` is the first signal that asked it to stop, 0 before that.
 
     Args:
-        phase: where the run is now.
-        leave: ends the process with this exit code; called from another thread.
+        phase: returns the present phase of the run.
+        leave: ends the process with the given exit code; called from another thread.
     """
 
     def __init__(self, phase: Callable[[], Phase], leave: Callable[[int], None]) -> None:
@@ -47,7 +47,7 @@ class Signals:
 
     @property
     def code(self) -> int:
-        """Exit code of a run that one of these signals has stopped: 130 or 143."""
+        """Exit code after the signal: 130 for SIGINT, 143 for SIGTERM."""
         return 128 + (self.number or signal.SIGTERM)
 
     def asked(self) -> bool:
@@ -55,43 +55,43 @@ class Signals:
         return self.number != 0
 
     @contextmanager
-    def answered(self) -> Iterator[None]:
-        """SIGTERM and SIGINT are answered inside, unless whoever started the process has them ignored.
+    def handled(self) -> Iterator[None]:
+        """Handles SIGTERM and SIGINT inside, except a signal that the process was started to ignore.
 
         A second SIGINT ends the process at once.
         """
-        heard, noise = os.pipe()
-        os.set_blocking(noise, False)
-        before = {n: signal.getsignal(n) for n in ASKING if signal.getsignal(n) is not signal.SIG_IGN}
-        file_before = signal.set_wakeup_fd(noise, warn_on_full_buffer=False)
-        for number in before:
+        read_end, write_end = os.pipe()
+        os.set_blocking(write_end, False)
+        handlers_before = {n: signal.getsignal(n) for n in ASKING if signal.getsignal(n) is not signal.SIG_IGN}
+        file_before = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+        for number in handlers_before:
             signal.signal(number, lambda number, frame: None)
-        thread = threading.Thread(target=self._listen, args=(heard,), daemon=True)
+        thread = threading.Thread(target=self._listen, args=(read_end,), daemon=True)
         thread.start()
         try:
             yield
         finally:
-            for number, handler in before.items():
+            for number, handler in handlers_before.items():
                 signal.signal(number, handler)
             signal.set_wakeup_fd(file_before)
-            os.close(noise)
+            os.close(write_end)
             thread.join()
-            os.close(heard)
+            os.close(read_end)
 
-    def _listen(self, heard: int) -> None:
+    def _listen(self, read_end: int) -> None:
         while True:
-            ready, _, _ = select.select([heard], [], [], LOOK_SECONDS if self.number else None)
+            ready, _, _ = select.select([read_end], [], [], LOOK_SECONDS if self.number else None)
             if ready:
-                number = os.read(heard, 1)
+                number = os.read(read_end, 1)
                 if not number:
                     return
                 with suppress(ValueError):
-                    self._hear(signal.Signals(number[0]))
+                    self._receive(signal.Signals(number[0]))
             if self._interrupts > 1 or (self.number and time.monotonic() - self._since >= self._phase().value):
                 self._leave(self.code)
                 return
 
-    def _hear(self, number: signal.Signals) -> None:
+    def _receive(self, number: signal.Signals) -> None:
         if number not in ASKING:
             return
         now = time.monotonic()

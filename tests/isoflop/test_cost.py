@@ -89,20 +89,20 @@ def test_this_machine_is_measured() -> None:
     assert not machine.on_accelerators
     assert machine.devices == 1
     assert 0 < machine.mfu < 1
-    assert f"assumed MFU of {machine.mfu:g}" in machine.stated
+    assert f"assumed MFU of {machine.mfu:g}" in machine.description
 
 
 def test_what_is_assumed_is_called_so() -> None:
-    assert "at an assumed 4e+10 FLOP/s" in Machine().stated
-    assert "an assumed 8 s a run" in Machine().stated
-    given = Machine().given(peak_flops_per_second=1e10, run_overhead_seconds=3.0)
+    assert "at an assumed 4e+10 FLOP/s" in Machine().description
+    assert "an assumed 8 s a run" in Machine().description
+    given = Machine().with_known(peak_flops_per_second=1e10, run_overhead_seconds=3.0)
     assert (given.peak_flops_per_second, given.run_overhead_seconds) == (1e10, 3.0)
-    assert "assumed" in Machine().given(peak_flops_per_second=1e10).stated
+    assert "assumed" in Machine().with_known(peak_flops_per_second=1e10).description
     measured = measured_machine([(run, 10.0 + work_flops(run) / 1e12) for run in (*cells("6"), *cells("19"))])
     assert measured is not None
     accelerator = find_machine("v5e:16", 0.5, None, 60.0)
-    assert not any("assumed" in machine.stated for machine in (given, measured, accelerator))
-    usual = find_machine("v5e:16", None, None, None).stated
+    assert not any("assumed" in machine.description for machine in (given, measured, accelerator))
+    usual = find_machine("v5e:16", None, None, None).description
     assert "at an assumed MFU of 0.4" in usual
     assert "an assumed 120 s a run" in usual
 
@@ -155,7 +155,8 @@ def test_plan_prints_hours_and_money_by_curve_family_and_in_all(tmp_path, capsys
     money_of = {tuple(row[:2]): float(next(x for x in row if x[0] == "$")[1:].replace(",", "")) for row in totals}
     assert money_of["arm", "all"] == pytest.approx(money_of["arm", "6e+18"] + money_of["arm", "1e+19"], rel=0.01)
     assert money_of["all", "8"] == pytest.approx(money_of["arm", "all"] + money_of["mdm", "all"], rel=0.01)
-    assert "an assumed MFU of 0.4 (--mfu), an assumed 120 s a run beside its steps (--run-overhead), $1.5" in out
+    fixed = "an assumed 120 s a run for start, imports and compilation (--run-overhead)"
+    assert f"an assumed MFU of 0.4 (--mfu), {fixed}, $1.5" in out
     assert main([*arguments[:-2], "--out", str(tmp_path)]) == 0
     assert "$" not in capsys.readouterr().out
 

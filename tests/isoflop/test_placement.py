@@ -125,7 +125,7 @@ BAD_MINIMUM = {"family": "arm", "status": "ok", "flops_6nd": "many"}
         (tree(laws=None), "laws = 'NoneType': must be a list"),
         (tree(laws=[1]), "laws = 'list'"),
         (tree(laws=[]), "a law of loss_opt and of n_opt"),
-        (tree(laws=[law_row()] * 2), "there once"),
+        (tree(laws=[law_row()] * 2), "given only once"),
         (tree(laws=[law_row(coefficient=None)]), r"laws[0].coefficient = None: must be above 0"),
         (tree(laws=[law_row(coefficient=True)]), r"laws[0].coefficient = True"),
         (tree(laws=[law_row(coefficient=-1)]), r"laws[0].coefficient = -1"),

@@ -207,7 +207,7 @@ def test_terminal_grid_shows_every_number(tmp_path, columns: str) -> None:
     [
         ("", "--config FILE, or --budgets"),
         ("--sizes 6", "--config FILE, or --budgets"),
-        ("--budgets 1e12", "says nothing so far away"),
+        ("--budgets 1e12", "is too far away"),
         ("--budgets 1e19 --sizes 6 --overlap mdm", "left out with --overlap"),
         ("--budgets 1e19 --overlap foo", "--overlap"),
         ("--budgets 1e19,1e20 --holdout 6e19", "above the mdm's grid, which ends at 1e+20"),

@@ -102,8 +102,8 @@ def test_a_broken_experiment_is_named_with_its_line(
     [
         ("file", "run.optim.b2=0.95", "file/plan.jsonl not written: File exists"),
         ("file/below", "run.optim.b2=0.95", "file/below/plan.jsonl not written: Not a directory"),
-        ("out", "run=1", "--set run: a section and no value; its keys are cell, data, "),
-        ("out", "sweep.placement=null", "--set sweep.placement: a section and no value"),
+        ("out", "run=1", "--set run: a section, not a value; its keys are cell, data, "),
+        ("out", "sweep.placement=null", "--set sweep.placement: a section, not a value"),
     ],
 )
 def test_what_a_stranger_mistypes_is_one_line(

@@ -65,11 +65,11 @@ def test_a_machine_of_another_speed_is_learnt_from_a_quarter_of_the_runs(factor:
 
 
 def test_measured_parts_are_told_apart_by_runs_that_differ_in_them() -> None:
-    true = Machine().given(run_overhead_seconds=20.0, step_seconds=0.01, peak_flops_per_second=1e10)
+    true = Machine().with_known(run_overhead_seconds=20.0, step_seconds=0.01, peak_flops_per_second=1e10)
     runs = [run for run, _ in recorded("quickstart")]
     found = measured_machine((run, true.seconds(run)) for run in runs)
     assert found is not None
-    assert found.parts(runs[0]) == pytest.approx(true.parts(runs[0]), rel=0.25)
+    assert found.time_parts(runs[0]) == pytest.approx(true.time_parts(runs[0]), rel=0.25)
     for run in runs:
         assert found.seconds(run) == pytest.approx(true.seconds(run), rel=0.1)
     assert measured_machine([]) is None

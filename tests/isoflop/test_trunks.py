@@ -10,7 +10,7 @@ import pytest
 
 from analysis import check, read_runs
 from analysis.checks.finding import Severity
-from isoflop.cost import chains, work_flops
+from isoflop.cost import chain_costs, work_flops
 from isoflop.grid import make_grid
 from isoflop.ladder import SMDM
 from isoflop.place.expand import expand
@@ -149,7 +149,7 @@ def test_what_is_trained_is_the_longest_trunk_and_every_cooldown() -> None:
         saved = savings(runs)
         assert (saved.trained, saved.alone) == (one * (max(starts) + sum(cooldowns)), one * sum(steps))
         assert sorted(run.schedule.steps for run in cells(runs)) == sorted(steps)
-        longest = chains(runs, work_flops)
+        longest = chain_costs(runs, work_flops)
         assert max(longest.values()) == longest[min(runs, key=lambda run: run.schedule.steps).run_id]
 
 

@@ -240,8 +240,8 @@ def test_a_latin_1_file_is_named_with_the_remedy_or_passed_over(tmp_path, capsys
     assert "--skip-bad" in said
     assert main([*arguments, "--out", str(tmp_path / "bad"), "--skip-bad"]) == 0
     shown = capsys.readouterr()
-    assert shown.err.count("passed over: ") == shown.err.count("30a.txt") == 1
-    assert "passed over: 1 bad lines and files" in shown.out
+    assert shown.err.count("skipped: ") == shown.err.count("30a.txt") == 1
+    assert "skipped: 1 bad lines and files" in shown.out
     bad, good = read_manifest(tmp_path / "bad"), read_manifest(tmp_path / "good")
     assert (bad.skipped, good.skipped, bad.data_hash) == (1, 0, good.data_hash)
 
@@ -260,7 +260,7 @@ def test_bad_lines_are_passed_over_on_request_and_counted(tmp_path, capsys):
     assert sorted(held) == sorted(text.encode() for text in good)
     said = capsys.readouterr().err.splitlines()
     assert "line 6: no text in field 'text'; its fields: body" in said[1]
-    assert said[-1] == "passed over: 10 more in the same file", "30 bad lines, of which 20 are named"
+    assert said[-1] == "skipped: 10 more in the same file", "30 bad lines, of which 20 are named"
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ def test_a_plan_is_named_by_its_folder_and_a_run_by_the_beginning_of_its_id(tmp_
     said = one_line(["--plan", str(tmp_path), "--run-id", prefix], capfd)
     own = sorted(run.run_id for run in runs if run.run_id.startswith(prefix))
     assert len(own) == 4
-    assert f"--run-id {prefix}: 4 runs of {tmp_path / 'plan.jsonl'} begin so: {', '.join(own)}; give more" in said
+    assert f"--run-id {prefix}: 4 runs of {tmp_path / 'plan.jsonl'} begin with it: {', '.join(own)}; give more" in said
     assert "no such file" in one_line(["--plan", str(tmp_path / "runs"), "--run-id", prefix], capfd)
 
 

@@ -51,8 +51,8 @@ def test_peaks_are_found_by_the_names_that_jax_gives() -> None:
 def attempt(folder: Path, seconds: float, steps: int) -> Record:
     """A run's record after so many seconds in so many steps on one H100."""
     record = Record(RunSpec(), as_path(folder))
-    record.learn(device=H100)
-    record.spent(Watch(seconds_in_steps=seconds, steps_timed=steps))
+    record.add_columns(device=H100)
+    record.add_cost(Watch(seconds_in_steps=seconds, steps_timed=steps))
     return record
 
 

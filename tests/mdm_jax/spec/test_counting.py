@@ -6,7 +6,6 @@ from isoflop.ladder import SMDM
 from mdm_jax.counting import (
     chinchilla_forward_flops,
     count_parameters,
-    effective_parameters,
     forward_flops,
     scored_positions,
     step_flops,
@@ -122,10 +121,11 @@ def test_chinchilla_flops_by_hand() -> None:
     assert train_flops(pair(SMALL, Family.ARM), FlopConvention.CHINCHILLA) == 10 * 2 * 3 * 2268
 
 
-def test_effective_parameters_under_each_convention() -> None:
+def test_flops_of_a_token_over_6_are_the_parameters_of_each_convention() -> None:
     model, data = SMDM["170"].model(ModelSpec(vocab_size=32000)), TokenizerSpec(TokenizerKind.SENTENCEPIECE, 32000)
     spec = RunSpec(model=model, data=DataSpec(tokenizer=data, seq_len=2048))
-    n = {convention: effective_parameters(spec, convention) for convention in FlopConvention}
+    tokens = spec.optim.global_batch * spec.data.seq_len
+    n = {convention: step_flops(spec, convention) / (6 * tokens) for convention in FlopConvention}
     assert n[FlopConvention.SMDM_6ND] == PUBLISHED_N["170"]
     assert n[FlopConvention.WITH_HEAD] == PUBLISHED_N["170"] + 768 * 32000
     # attention adds 2 L d a layer and token to `exact`, the MDM's head (L+1)/2L of dV; norms are no matrix products

@@ -17,7 +17,7 @@ from tiny_runs import on_mesh, quick_compilation
 
 from mdm_jax.files.storage import as_path
 from mdm_jax.manifest import read_manifest, write_manifest
-from mdm_jax.run.execute import _begin
+from mdm_jax.run.execute import _starting_state
 from mdm_jax.spec import Family, RunSpec
 from mdm_jax.train.checkpoint import Checkpoints
 from mdm_jax.train.loop import Watch
@@ -186,5 +186,5 @@ def test_a_renamed_step_of_format_1_is_refused_by_its_content(shop, tmp_path) ->
     checkpoints = Checkpoints(as_path(folder / "checkpoints"), ME)
     said = rf"^{folder}/checkpoints/11: the state's step = 10: must be 11: give the folder its name back"
     with quick_compilation(), on_mesh(), pytest.raises(ValueError, match=said):
-        _begin(spec, as_path(folder), checkpoints, ME.data_hash, Watch())
+        _starting_state(spec, as_path(folder), checkpoints, ME.data_hash, Watch())
     assert (folder / "checkpoints" / "11").is_dir()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from running import ROOT, Workshop, checkpoints, ended, killed_at, result, wait_until, workshop
 
-from mdm_jax.evaluate.kept import KEPT_FILE, Kept
+from mdm_jax.evaluate.partial_losses import PARTIAL_FILE, PartialLosses
 from mdm_jax.files.storage import as_path
 from mdm_jax.results import Status
 from mdm_jax.spec import Family, RunSpec
@@ -48,24 +48,24 @@ def test_a_stopped_evaluation_goes_on_to_the_same_bits(shop, tmp_path) -> None:
     assert stopped.code == 143, stopped.said
     assert "of the evaluation, which is saved" in stopped.errors[0]
     assert result(tmp_path, spec).status is Status.RUNNING
-    kept = (tmp_path / spec.run_id / KEPT_FILE).read_bytes()
+    kept = (tmp_path / spec.run_id / PARTIAL_FILE).read_bytes()
     assert len(kept.partition(b"\n")[2]) >= 4 * spec.evaluation.batch
     last = shop.run(spec, tmp_path)
     assert last.code == 0, last.said
     assert "evaluation resumed at batch " in last.said
-    assert not (tmp_path / spec.run_id / KEPT_FILE).exists()
+    assert not (tmp_path / spec.run_id / PARTIAL_FILE).exists()
     one, other = result(tmp_path, spec), result(whole, spec)
     assert (one.loss, one.loss_se_mc, one.loss_se_data) == (other.loss, other.loss_se_mc, other.loss_se_data)
 
 
 def test_losses_that_are_damaged_or_of_something_else_are_not_taken_over(tmp_path) -> None:
-    path, losses = as_path(tmp_path / KEPT_FILE), np.arange(8, dtype=np.float32)
-    kept = Kept(path, "these weights", batch=4)
+    path, losses = as_path(tmp_path / PARTIAL_FILE), np.arange(8, dtype=np.float32)
+    kept = PartialLosses(path, "these weights", batch=4)
     assert len(kept.read()) == 0
     kept.write(losses)
     np.testing.assert_array_equal(kept.read(), losses)
-    assert len(Kept(path, "other weights", batch=4).read()) == 0
-    assert len(Kept(path, "these weights", batch=3).read()) == 0
+    assert len(PartialLosses(path, "other weights", batch=4).read()) == 0
+    assert len(PartialLosses(path, "these weights", batch=3).read()) == 0
     whole = path.read_bytes()
     for at in range(len(whole)):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])

@@ -1,7 +1,7 @@
-"""The losses of an evaluation that is not finished, in the run's folder: the next attempt goes on from them.
+"""The losses of an unfinished evaluation, in the run's folder, from which the next attempt goes on.
 
-The file is one line of JSON (what the losses belong to, and the SHA-256 of the rest) and the losses as float32. One
-that is damaged, or belongs to other weights, data or settings, is not there as far as the run is concerned.
+The file has one line of JSON (a digest of everything that the losses depend on, and the SHA-256 of the rest), and then
+the losses as float32. A damaged file is ignored, and so is one of other weights, data or settings.
 """
 
 import hashlib
@@ -12,18 +12,18 @@ import numpy as np
 
 from mdm_jax.files.storage import Path, write_atomic
 
-KEPT_FILE = "evaluation.part"
-KEEP_SECONDS = 10.0
+PARTIAL_FILE = "evaluation.part"
+SAVE_SECONDS = 10.0
 DTYPE = np.dtype("<f4")
 
 
-class Kept:
-    """The kept losses of one run's final evaluation.
+class PartialLosses:
+    """The saved losses of one run's final evaluation.
 
     Args:
-        path: of the file.
+        path: path of the file.
         belongs_to: a digest of everything that the losses depend on.
-        batch: rows that are always kept together.
+        batch: rows of a batch; only whole batches are saved.
     """
 
     def __init__(self, path: Path, belongs_to: str, batch: int) -> None:
@@ -31,11 +31,11 @@ class Kept:
         self._written = time.monotonic()
 
     def read(self) -> np.ndarray:
-        """The losses, float32, whole batches; empty where none are kept or they cannot be trusted."""
+        """The losses of whole batches, float32; empty if the file is absent, damaged or of another evaluation."""
         nothing = np.empty(0, np.float32)
         try:
             head, _, raw = self._path.read_bytes().partition(b"\n")
-            trusted = json.loads(head) == self._head(raw)
+            trusted = json.loads(head) == self._header(raw)
         except (OSError, ValueError, RecursionError):
             return nothing
         if not trusted or len(raw) % (DTYPE.itemsize * self._batch):
@@ -43,19 +43,19 @@ class Kept:
         return np.frombuffer(raw, DTYPE).astype(np.float32)
 
     def write(self, losses: np.ndarray) -> None:
-        """Keeps the losses.
+        """Saves the losses.
 
         Raises:
-            OSError: no room or no access; what was kept before remains.
+            OSError: no space or no access; the losses saved before remain.
         """
         raw = losses.astype(DTYPE).tobytes()
-        write_atomic(self._path, json.dumps(self._head(raw)).encode() + b"\n" + raw)
+        write_atomic(self._path, json.dumps(self._header(raw)).encode() + b"\n" + raw)
         self._written = time.monotonic()
 
     @property
     def due(self) -> bool:
-        """Whether losses have not been kept for a while."""
-        return time.monotonic() - self._written > KEEP_SECONDS
+        """Whether the last save is more than `SAVE_SECONDS` ago."""
+        return time.monotonic() - self._written > SAVE_SECONDS
 
-    def _head(self, raw: bytes) -> dict[str, str]:
+    def _header(self, raw: bytes) -> dict[str, str]:
         return {"belongs_to": self._belongs_to, "sha256": hashlib.sha256(raw).hexdigest()}
