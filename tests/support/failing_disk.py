@@ -10,7 +10,7 @@ import io
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -111,9 +111,14 @@ def failing_bucket(number: int, error: Callable[[str], Exception]) -> Iterator[F
             delattr(Bucket, name)  # the inherited one is seen again
 
 
+def fail_once() -> AbstractContextManager[Fault]:
+    """The first call about something below `$FAILING` fails."""
+    return failing_disk(Path(os.environ["FAILING"]), 1, lambda what: OSError(errno.EIO, os.strerror(errno.EIO), what))
+
+
 def run(arguments: list[str]) -> int:
-    """The exit code of `mdm_jax.main`, where the first call about something below `$FAILING` fails."""
+    """The exit code of `mdm_jax.main` on a disk that fails once."""
     from mdm_jax.main import main
 
-    with failing_disk(Path(os.environ["FAILING"]), 1, lambda what: OSError(errno.EIO, os.strerror(errno.EIO), what)):
+    with fail_once():
         return main(arguments)
