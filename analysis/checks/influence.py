@@ -14,9 +14,10 @@ from analysis.gap import middle_of_overlap
 from analysis.laws.frontier import Frontier
 from analysis.laws.interpolate import Interpolation
 from analysis.minima.cells import Cell
-from analysis.minima.curves import make_curve, smoother
+from analysis.minima.curves import make_curve
 from analysis.minima.fit import IsoFlopFit
 from analysis.minima.information import half_width
+from analysis.minima.noise import smoother
 from analysis.minima.scatter import UNKNOWN_SCATTER, scatter_added, scatter_dof
 from analysis.runs.columns import ROLES
 from analysis.runs.load import numbers

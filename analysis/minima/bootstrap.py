@@ -199,10 +199,9 @@ def _unit_residuals(fit: IsoFlopFit, family: str) -> np.ndarray | None:
         return None
     pool = []
     for cell in (cell for cell in fit.cells_of(family) if cell.fitted):
-        design = cell.curve.design(cell.u)
-        free = np.maximum(1 - np.einsum("mk,km->m", design, cell.smoother), 1e-6)
+        free = np.maximum(1 - np.einsum("mk,km->m", cell.design, cell.smoother), 1e-6)
         if (cell.variance > 0).all():
-            pool.append((cell.y - design @ cell.coefficients) / np.sqrt(free * cell.variance))
+            pool.append((cell.y - cell.design @ cell.coefficients) / np.sqrt(free * cell.variance))
     if not pool:
         return np.zeros(1)
     return _standardised(np.concatenate(pool))

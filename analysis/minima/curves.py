@@ -19,6 +19,8 @@ import numpy as np
 
 CURVES = ("quadratic", "cubic", "akima")
 AKIMA_DRAWS = 400
+RECENTRINGS = 20
+"""The most often that a window moves before it is taken as it stands."""
 UNKNOWN = (float("nan"), float("nan"), float("nan"))
 AKIMA_RESOLUTION = 1 / 3
 """The least standard error of an Akima minimum, in units of the sizes' mean log spacing (as Porian et al. take it)."""
@@ -220,7 +222,25 @@ def make_curve(name: str, u: np.ndarray) -> Curve:
     return Akima(distinct(u)) if name == "akima" else Polynomial({"quadratic": 2, "cubic": 3}[name])
 
 
-def smoother(design: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The weighted least-squares matrix [k, m] that maps m observations to k coefficients."""
-    root = np.sqrt(weights / weights.max())
-    return np.linalg.pinv(design * root[:, None]) * root[None, :]
+def within_window(u: np.ndarray, y: np.ndarray, name: str, half: float) -> np.ndarray:
+    """Which runs lie within `half` of the minimum that they themselves give, [m]; moved until it stands still."""
+    inside = np.ones(len(u), bool)
+    for _ in range(RECENTRINGS):
+        curve = make_curve(name, u[inside])
+        center = np.clip(_window_center(curve, u[inside], y[inside]), u.min(), u.max())
+        far = np.abs(distinct(u) - center)
+        reach = max(half, float(np.sort(far)[min(curve.min_sizes, len(far)) - 1])) + 1e-8
+        moved = np.abs(u - center) <= reach
+        if (moved == inside).all():
+            break
+        inside = moved
+    return inside
+
+
+def _window_center(curve: Curve, u: np.ndarray, y: np.ndarray) -> float:
+    """The minimum of the runs' curve; the best run where the curve has none."""
+    best = float(u[np.argmin(y)])
+    if len(distinct(u)) < curve.min_sizes:
+        return best
+    vertex = float(curve.vertex(np.linalg.pinv(curve.design(u)) @ y)[0])
+    return vertex if np.isfinite(vertex) else best

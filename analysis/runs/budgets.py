@@ -24,6 +24,18 @@ OFF_BUDGET = "its compute is not its budget"
 REMEDY = "map the planned budget with columns='budget=THEIRS', or fit all runs at once with --approach parametric"
 
 
+def with_abscissa(runs: pd.DataFrame, x: str) -> pd.DataFrame:
+    """A copy that has the column x, and whose `excluded_reason` also covers what a fit of it needs."""
+    runs = runs.reset_index(drop=True)
+    if x == "flops_per_token":
+        runs[x] = numbers(runs, "flops_exact") / numbers(runs, "tokens")
+    for bad, why in ((~(runs["budget"] > 0), "no budget"), (~(runs[x] > 0), f"{x} is missing or not positive")):
+        runs.loc[bad & (runs["excluded_reason"] == ""), "excluded_reason"] = why
+    for family in spending(runs):
+        runs.loc[family.off, "excluded_reason"] = OFF_BUDGET
+    return runs
+
+
 def same_budgets(runs: pd.DataFrame) -> np.ndarray:
     """Each run's budget, with those that lie within 3% of a neighbour called by the largest of them; [n] FLOPs.
 
