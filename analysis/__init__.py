@@ -124,7 +124,7 @@ LATER = {
     "read_runs": "runs.load",
     "write_report": "report.write",
 }
-"""From where each name is imported when it is first asked for, so that commands answer Ctrl-C and --help at once."""
+"""The module of each name. It is imported when the name is first used, so that commands answer --help at once."""
 
 
 def __getattr__(name: str) -> Any:

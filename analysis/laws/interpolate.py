@@ -63,7 +63,7 @@ class Interpolation(Law):
 
 
 def unbeaten(log_c: np.ndarray, log_l: np.ndarray) -> np.ndarray:
-    """Which minima no cheaper one equals or beats, [n, B]; log_c rises along a row, nan marks a lost one."""
+    """Whether each minimum lies below all cheaper ones, [n, B]; log_c rises along a row, nan marks a lost minimum."""
     known = np.isfinite(log_c) & np.isfinite(log_l)
     loss = np.where(known, log_l, np.inf)
     cheaper = np.minimum.accumulate(loss, axis=1)

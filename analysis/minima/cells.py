@@ -15,7 +15,7 @@ ABSCISSAE = ("params_non_embedding", "params", "tokens", "flops_per_token")
 WEIGHTS = ("errors", "equal")
 SCATTER = ("add", "ignore")
 QUANTITIES = ("loss_opt", "n_opt", "d_opt")
-"""What laws describe of a minimum: nats per token, parameters and tokens."""
+"""The quantities of a minimum that laws describe: loss (nats per token), parameters and tokens."""
 AT_VERTEX = {"n_opt": "params_non_embedding", "d_opt": "tokens", **{name: name for name in FLOP_COLUMNS.values()}}
 REPLICATES = ("params_non_embedding", "params", "tokens", "lr", "batch_size", "warmup_steps", "objective_variant")
 """Runs of a budget that agree in these, and whose seeds are not known to be the same, are repetitions."""
@@ -97,7 +97,7 @@ class Cell:
 
     @property
     def missed(self) -> np.ndarray | None:
-        """What the curve leaves out at every budget alike, [m]; None for curves that leave out nothing to speak of."""
+        """The shape that the curve misses at every budget alike, [m]; None for curves that miss little."""
         return self.curve.missed(self.u)
 
     def least_supported(self, y: np.ndarray) -> np.ndarray:

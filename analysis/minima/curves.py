@@ -84,7 +84,7 @@ class Polynomial:
         return powers(u, self.degree)
 
     def missed(self, u: np.ndarray) -> np.ndarray | None:
-        """What the parabola leaves out of a loss surface, u^3 [m]; None for the cubic, which leaves out little."""
+        """The shape of a loss surface that the parabola misses, u^3 [m]; None for the cubic, which misses little."""
         return np.asarray(u, np.float64) ** 3 if self.degree == 2 else None
 
     def value(self, u: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
@@ -147,16 +147,16 @@ class Akima:
     """[k], rising."""
     name: ClassVar[str] = "akima"
     min_sizes: ClassVar[int] = 5
-    """Akima's slope looks at five points."""
+    """Akima's slope at a point is computed from five points."""
     extrapolates: ClassVar[bool] = False
     """It says nothing beyond its knots."""
 
     def design(self, u: np.ndarray) -> np.ndarray:
-        """Which size each run has, [m, k]."""
+        """1 where a run has a size, else 0, [m, k]."""
         return (np.abs(np.round(u, 9)[:, None] - self.knots) < 1e-8).astype(np.float64)
 
     def missed(self, u: np.ndarray) -> None:
-        """Nothing: it leaves nothing out."""
+        """None: an interpolant misses nothing."""
 
     def value(self, u: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
         """Loss at abscissae u; nan beyond the knots."""
@@ -223,7 +223,16 @@ def make_curve(name: str, u: np.ndarray) -> Curve:
 
 
 def within_window(u: np.ndarray, y: np.ndarray, name: str, half: float) -> np.ndarray:
-    """Which runs lie within `half` of the minimum that they themselves give, [m]; moved until it stands still."""
+    """Whether each run lies in the window around the minimum of the runs in the window, [m].
+
+    The window moves until it stands still, and widens to the nearest sizes where it holds too few for a curve.
+
+    Args:
+        u: log abscissae, [m].
+        y: losses, [m].
+        name: of the curve.
+        half: half width of the window, in log abscissa.
+    """
     inside = np.ones(len(u), bool)
     for _ in range(RECENTRINGS):
         curve = make_curve(name, u[inside])

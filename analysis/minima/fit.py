@@ -71,10 +71,9 @@ class IsoFlopFit:
         pairs = zip(self.cells, self.minima["status"], strict=True)
         return [cell for cell, found in pairs if cell.family == family and status in (None, found)]
 
-    def minima_of(self, family: str, status: str = "ok") -> pd.DataFrame:
-        """A family's rows of `minima` with this status, by rising budget."""
-        keep = (self.minima["family"] == family) & (self.minima["status"] == status)
-        return select(self.minima, keep)
+    def minima_of(self, family: str) -> pd.DataFrame:
+        """A family's usable minima, by rising budget: its rows of `minima` whose status is ok."""
+        return select(self.minima, (self.minima["family"] == family) & (self.minima["status"] == "ok"))
 
     def frontier(self, family: str, convention: str = "smdm_6nd") -> Frontier:
         """The family's usable minima under a FLOP convention; those whose FLOPs the table lacks are left out."""

@@ -3,15 +3,17 @@
 Two terms, estimated once a family from all its budgets together, because one budget of five to seven sizes cannot:
 
 * run to run: the pooled scatter of seed replicates (runs alike in all but the seed), where there are any;
-* the rest: what the residuals of the curves hold beyond that, the recipe's scatter and the curve's lack of fit, by the
-  estimator of Paule and Mandel (1982): the variance that makes the weighted residuals as large as their degrees of
-  freedom. What parabolas miss at every budget alike (u^3) is no scatter: one coefficient, shared by a family's budgets,
-  takes it out first, at the cost of a degree of freedom. Left in, it widened intervals on grids off their centre until
-  they covered the truth in 99.5% of simulated sweeps.
+* the rest: the residuals of the curves beyond that, from the recipe's scatter and the curve's lack of fit. The
+  estimator is that of Paule and Mandel (1982): the variance that makes the sum of weighted squares equal to its degrees
+  of freedom. Parabolas miss the same shape (u^3) at every budget, which is no scatter. One coefficient for all
+  budgets of a family takes that shape out first, at the cost of a degree of freedom. Without it, intervals on grids off
+  their centre covered the truth in 99.5% of simulated sweeps.
 
-They are added. A curve that passes through every size (Akima) has residuals at replicates only: without them, and
-without a given noise, its noise is unknown and so is its interval. `loss_se_data` is the same for all runs, because
-they share the evaluation tokens, and enters nothing.
+The variances of both terms are added. A curve that passes through every size (Akima) has residuals at replicates only:
+without replicates, and without a given noise, its noise and its interval are unknown. `loss_se_data` is not used: all
+runs share the evaluation tokens, so it is the same for all.
+
+The noise sets the weights of the runs, so the weighted curves (`fitted`) are made here too.
 """
 
 import math

@@ -35,7 +35,7 @@ def headline(summary: Summary) -> str:
 
 
 def _other_laws(summary: Summary) -> str:
-    """What the laws with a floor say of an extrapolated headline."""
+    """The range of ratios under laws with a floor, for an extrapolated headline."""
     gaps = [gap for (_, law), gap in summary.gaps.items() if law != LawName.POWER_LAW and math.isfinite(gap.ratio[0])]
     if not gaps:
         return ""

@@ -19,7 +19,7 @@ from analysis.laws.names import LawName
 from analysis.minima.bootstrap import Bootstrap, bootstrap, fit_law, law_interval
 from analysis.minima.cells import QUANTITIES, Recipe, without_window
 from analysis.minima.fit import IsoFlopFit, fit_recipe
-from analysis.minima.scatter import Scatter, scatter_lines, scatter_of
+from analysis.minima.scatter import Scatter, scatter_of, scatter_said
 from analysis.report.losses import Losses, describe_losses
 from analysis.runs.load import numbers, usable_runs
 from analysis.sampling import DRAWS, LEVEL, SEED, UNIT
@@ -96,8 +96,7 @@ class Summary:
     @property
     def scatter_said(self) -> list[str]:
         """A sentence on each family's scatter; none for unit="budget", whose draws include it anyway."""
-        added = self.fit.recipe.scatter == "add"
-        return scatter_lines(self.scatter, added) if self.draws.unit == "run" else []
+        return scatter_said(self.fit, self.draws.unit)
 
     @property
     def model_spread(self) -> tuple[float, float] | None:

@@ -118,6 +118,6 @@ def spending(runs: pd.DataFrame) -> list[Spending]:
 
 
 def _is_off_budget(ratio: np.ndarray) -> np.ndarray:
-    """Which runs spent another compute than their budget."""
+    """Whether each run's compute differs from its budget."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.abs(np.log(ratio)) > np.log1p(MOST_OFF_BUDGET)

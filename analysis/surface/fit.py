@@ -61,7 +61,7 @@ class ParametricFit:
     decrement: float
     """Share of the objective that another Newton step would gain."""
     runs: SurfaceRuns
-    """What was fitted, with the weights that it had."""
+    """The fitted runs with their weights."""
     criterion: Criterion
 
     @property
@@ -71,7 +71,7 @@ class ParametricFit:
 
     @property
     def family(self) -> str:
-        """Whose runs were fitted."""
+        """The family whose runs were fitted."""
         return self.runs.family
 
     def predict(self, n: np.ndarray | float, d: np.ndarray | float) -> np.ndarray:
