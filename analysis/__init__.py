@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from analysis.figures.isoflop import plot_isoflop
     from analysis.figures.loss import plot_loss
     from analysis.figures.residuals import plot_residuals
-    from analysis.gap import GapCurve, compute_gap, middle_of_overlap
+    from analysis.gap.curve import GapCurve, compute_gap, middle_of_overlap
     from analysis.gap.sensitivity import gap_sensitivity
     from analysis.gap.surfaces import parametric_gap
     from analysis.laws.envelope import Envelope, fit_envelope
@@ -90,7 +90,7 @@ LATER = {
     "Envelope": "laws.envelope",
     "Finding": "checks.sweep",
     "Frontier": "laws.frontier",
-    "GapCurve": "gap",
+    "GapCurve": "gap.curve",
     "IsoFlopFit": "minima.fit",
     "ParametricDraws": "surface.bootstrap",
     "ParametricFit": "surface.fit",
@@ -103,7 +103,7 @@ LATER = {
     "check": "checks.sweep",
     "compare_saturating_slopes": "laws.saturating",
     "compare_slopes": "laws.power_law",
-    "compute_gap": "gap",
+    "compute_gap": "gap.curve",
     "fit_envelope": "laws.envelope",
     "fit_isoflop": "minima.fit",
     "fit_parametric": "surface.fit",
@@ -111,7 +111,7 @@ LATER = {
     "fit_saturating_power_law": "laws.saturating",
     "gap_sensitivity": "gap.sensitivity",
     "holdout": "checks.holdout",
-    "middle_of_overlap": "gap",
+    "middle_of_overlap": "gap.curve",
     "overlap": "laws.frontier",
     "parametric_gap": "gap.surfaces",
     "plot_allocation": "figures.allocation",

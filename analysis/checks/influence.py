@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.gap import middle_of_overlap
+from analysis.gap.curve import middle_of_overlap
 from analysis.laws.frontier import Frontier
 from analysis.laws.interpolate import Interpolation
 from analysis.minima.cells import Cell

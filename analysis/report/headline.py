@@ -3,7 +3,7 @@
 import math
 
 from analysis.checks.finding import Severity
-from analysis.gap import GapCurve
+from analysis.gap.curve import GapCurve
 from analysis.laws.names import LawName
 from analysis.report.summary import Summary
 from analysis.runs.columns import ROLES

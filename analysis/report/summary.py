@@ -9,8 +9,7 @@ import pandas as pd
 
 from analysis.checks.holdout import largest_held_out
 from analysis.checks.sweep import Finding, check
-from analysis.gap import GapCurve, middle_of_overlap
-from analysis.gap.curve import gap_between
+from analysis.gap.curve import GapCurve, gap_between, middle_of_overlap
 from analysis.gap.laws import pair_of, usable_laws
 from analysis.gap.sensitivity import DEFAULT_LAWS, gap_sensitivity
 from analysis.gap.surfaces import fit_surfaces

@@ -211,7 +211,7 @@ def test_errors_are_one_line_and_exit_1(
     assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize("module", ["analysis.fit", "analysis.report.__main__"])
+@pytest.mark.parametrize("module", ["analysis.fit", "analysis.gap.__main__", "analysis.report.__main__"])
 def test_importing_and_help_load_neither_jax_nor_what_they_do_not_need(module: str) -> None:
     code = "import analysis, sys; print(*{'jax', 'scipy', 'pandas', 'matplotlib'} & set(sys.modules))"
     imported = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
