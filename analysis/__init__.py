@@ -45,46 +45,6 @@ if TYPE_CHECKING:
     from analysis.surface.bootstrap import ParametricDraws, bootstrap_parametric
     from analysis.surface.fit import ParametricFit, fit_parametric
 
-__all__ = [
-    "Bootstrap",
-    "Envelope",
-    "Finding",
-    "Frontier",
-    "GapCurve",
-    "IsoFlopFit",
-    "ParametricDraws",
-    "ParametricFit",
-    "PowerLaw",
-    "SaturatingPowerLaw",
-    "Severity",
-    "SlopeTest",
-    "bootstrap",
-    "bootstrap_parametric",
-    "check",
-    "compare_saturating_slopes",
-    "compare_slopes",
-    "compute_gap",
-    "fit_envelope",
-    "fit_isoflop",
-    "fit_parametric",
-    "fit_power_law",
-    "fit_saturating_power_law",
-    "gap_sensitivity",
-    "holdout",
-    "middle_of_overlap",
-    "overlap",
-    "parametric_gap",
-    "plot_allocation",
-    "plot_clouds",
-    "plot_gap",
-    "plot_isoflop",
-    "plot_loss",
-    "plot_residuals",
-    "read_curves",
-    "read_runs",
-    "write_report",
-]
-
 LATER = {
     "Bootstrap": "minima.bootstrap",
     "Envelope": "laws.envelope",
@@ -125,6 +85,7 @@ LATER = {
     "write_report": "report.write",
 }
 """The module of each name. It is imported when the name is first used, so that commands answer --help at once."""
+__all__ = sorted(LATER)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

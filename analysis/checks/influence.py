@@ -1,8 +1,8 @@
 """How much one run decides the gap: the interpolated gap at the headline's loss, fitted again without each run in turn.
 
-Leaving out a run changes one budget's curve alone. So all that is fitted again is that curve, and all gaps are read at
-once: 56 runs take a few hundredths of a second. Changes are told in half widths of the gap's interval, by the delta
-method, from the minima's standard errors and the scatter between budgets that the recipe adds.
+Leaving out a run changes only one budget's curve, so only that curve is fitted again, and all gaps are read at once: 56
+runs take a few hundredths of a second. Changes are given in half widths of the gap's interval. The half width follows
+by the delta method from the minima's standard errors and the scatter between budgets that the recipe adds.
 """
 
 import math

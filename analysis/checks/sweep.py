@@ -1,4 +1,4 @@
-"""What a referee would ask about a sweep: each doubt is a finding with its number and its remedy."""
+"""The doubts that a referee would have about a sweep: each is a finding with its number and its remedy."""
 
 import math
 from collections.abc import Sequence

@@ -103,9 +103,10 @@ class Cell:
     def least_supported(self, y: np.ndarray) -> np.ndarray:
         """The least y [...] of a minimum that these runs support.
 
-        It lies as far below the lowest size's mean loss as the middle one of all sizes lies above it. A parabola
-        through evenly spaced sizes dips by an eighth of that at most. A curve that dips further owes its minimum to an
-        outlier, or to a gap between sizes. Less than half of the runs, however wrong, cannot widen this range.
+        The least y lies as far below the lowest size's mean loss as the median size lies above that loss. A parabola
+        through evenly spaced sizes dips by an eighth of this distance at most. A curve that dips further has its
+        minimum from an outlier, or from a gap between sizes. Bad runs cannot widen the range if they are fewer than
+        half.
 
         Args:
             y: [..., m] of the cell's runs, measured or redrawn.

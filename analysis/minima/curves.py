@@ -27,13 +27,12 @@ AKIMA_RESOLUTION = 1 / 3
 
 
 ONE_SIZE = 1.03
-"""Sizes within this factor of the smallest of them are one, as budgets are.
+"""Sizes within this factor of the smallest of them count as one size.
 
-Two sizes that stand close together tell one point of the curve, not its slope: the slope between them is their noise
-over their distance. Akima's interpolant takes slopes at face value and carries them across the next gap: two sizes a
-ten-thousandth apart, .01 nats apart in loss, gave a minimum of -684 nats. At a distance of 3% and gaps of a factor 1.6,
-as of seven sizes from N*/4 to 4 N*, it strays by three standard deviations of a run at worst. The narrowest steps of
-planned grids are wider than 10%.
+The slope between two close sizes is mostly noise, divided by a small distance. Akima's interpolant uses this slope and
+carries it across the next gap: two sizes a ten-thousandth apart, .01 nats apart in loss, gave a minimum of -684 nats.
+With sizes 3% apart and gaps of a factor 1.6 (seven sizes from N*/4 to 4 N*) the interpolant strays by three standard
+deviations of a run at worst. Steps of planned grids are wider than 10%.
 """
 
 
@@ -43,7 +42,7 @@ def distinct(u: np.ndarray) -> np.ndarray:
 
 
 def merged(u: np.ndarray) -> np.ndarray:
-    """The log abscissae [m] with sizes within `ONE_SIZE` of the smallest of them at the mean of their runs."""
+    """The log abscissae [m]; those that count as one size (`ONE_SIZE`) have the mean of their runs."""
     order = np.argsort(u, kind="stable")
     out = np.array(u, np.float64)
     start = 0
@@ -76,7 +75,7 @@ class Polynomial:
 
     @property
     def min_sizes(self) -> int:
-        """One more than parameters: any three points lie on a parabola, so a fourth is the first that can object."""
+        """One more than its parameters: any three points lie on a parabola, so the fit needs a fourth to test it."""
         return self.degree + 2
 
     def design(self, u: np.ndarray) -> np.ndarray:
@@ -134,7 +133,7 @@ def _root(c1: Any, c2: Any, c3: Any) -> np.ndarray:
 def _lowest_at(c1: Any, c2: Any, c3: Any) -> np.ndarray:
     """The u at which c1 u + c2 u^2 + c3 u^3 has its minimum; nan where it has none."""
     root = _root(c1, c2, c3)
-    with np.errstate(divide="ignore", invalid="ignore"):  # of the two forms the one that keeps its digits
+    with np.errstate(divide="ignore", invalid="ignore"):  # the form that does not cancel
         u = np.where(c2 + root > 1e-9 * root, -c1 / (c2 + root), (root - c2) / (3 * c3))
     return np.where(np.isfinite(u), u, np.nan)
 
@@ -149,7 +148,7 @@ class Akima:
     min_sizes: ClassVar[int] = 5
     """Akima's slope at a point is computed from five points."""
     extrapolates: ClassVar[bool] = False
-    """It says nothing beyond its knots."""
+    """It has no value beyond its knots."""
 
     def design(self, u: np.ndarray) -> np.ndarray:
         """1 where a run has a size, else 0, [m, k]."""

@@ -10,7 +10,7 @@ from analysis.wording import count
 
 EDGE_MARGIN = 0.05
 """A parabola's or cubic's vertex in the outer 5% of the swept log range counts as at the edge: at most one size stands
-beyond it. An interpolant's counts so only at the last size itself."""
+beyond it. An interpolant's vertex counts so only at the last size."""
 NOUNS = {"params_non_embedding": "size", "params": "size", "tokens": "training", "flops_per_token": "size"}
 VERTEX_COLUMNS = ("x_opt", "loss_opt", "log_x_se", "n_opt_se", "d_opt_se", "loss_opt_se", "off_centre")
 
