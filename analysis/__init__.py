@@ -85,7 +85,7 @@ LATER = {
     "write_report": "report.write",
 }
 """The module of each name. It is imported when the name is first used, so that commands answer --help at once."""
-__all__ = sorted(LATER)  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = list(LATER)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

@@ -16,7 +16,7 @@ VERTEX_COLUMNS = ("x_opt", "loss_opt", "log_x_se", "n_opt_se", "d_opt_se", "loss
 
 
 def minimum_of(cell: Cell, noise: Noise, recipe: Recipe) -> dict[str, object]:
-    """One row of `minima`; standard errors are the curve's own."""
+    """A row of `IsoFlopFit.minima`; the standard errors follow from the covariance of the curve's coefficients."""
     status, reason = _status(cell, NOUNS[recipe.x], recipe.log_loss)
     low, high = cell.swept
     row: dict[str, object] = {"family": cell.family, "budget": cell.budget, "status": status, "reason": reason}
@@ -41,7 +41,7 @@ def minimum_of(cell: Cell, noise: Noise, recipe: Recipe) -> dict[str, object]:
 
 
 def _status(cell: Cell, noun: str, log_loss: bool) -> tuple[str, str]:
-    """Whether the minimum may be used, and why not; `noun` is what the abscissa counts."""
+    """The minimum's status and, unless it is ok, the reason; `noun` names the abscissa in the reason."""
     if not cell.fitted:
         why = ": any three points lie on a parabola" if cell.sizes == 3 and cell.curve.name == "quadratic" else ""
         return "too_few", f"{cell.sizes} sizes, and a {cell.curve.name} curve takes {cell.curve.min_sizes}{why}"

@@ -1,8 +1,8 @@
-"""Which runs share a budget, and whether a run spent what its budget says.
+"""Which runs share a budget, and which runs stand on no budget's curve.
 
-Budgets in a table are often the FLOPs that each run really spent, which whole steps move by a percent. Those that lie
-closer together than a sweep would ever plan are one. A run whose compute is not its budget, such as one that stopped at
-half its tokens, stands on another budget's curve, and moves the minimum without a sign.
+Budgets in a table are often the FLOPs that each run really spent, which whole steps move by a percent. Budgets closer
+together than a sweep would plan them count as one. A run whose compute is not its budget, such as one that stopped at
+half its tokens, is left out: it would move the minimum of its budget's curve, and nothing would show it.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,10 @@ REMEDY = "map the planned budget with columns='budget=THEIRS', or fit all runs a
 
 
 def with_abscissa(runs: pd.DataFrame, x: str) -> pd.DataFrame:
-    """A copy that has the column x, and whose `excluded_reason` also covers what a fit of it needs."""
+    """A copy with the column x, whose `excluded_reason` also names the runs that no curve against x can use.
+
+    These are runs without a budget or an abscissa, and runs whose compute is not their budget.
+    """
     runs = runs.reset_index(drop=True)
     if x == "flops_per_token":
         runs[x] = numbers(runs, "flops_exact") / numbers(runs, "tokens")
