@@ -77,6 +77,8 @@ class Cell:
     curve: Curve
     design: np.ndarray
     """The curve's design matrix at the runs, [m, k]."""
+    missed: np.ndarray | None
+    """The shape that the curve misses at every budget alike, [m]; None for curves that miss little."""
     replicate_group: np.ndarray
     """Number of the group of seed replicates that each run belongs to, [m]."""
     rows: np.ndarray
@@ -94,11 +96,6 @@ class Cell:
     def fitted(self) -> bool:
         """Whether the cell has its curve."""
         return len(self.coefficients) > 0
-
-    @property
-    def missed(self) -> np.ndarray | None:
-        """The shape that the curve misses at every budget alike, [m]; None for curves that miss little."""
-        return self.curve.missed(self.u)
 
     def least_supported(self, y: np.ndarray) -> np.ndarray:
         """The least y [...] of a minimum that these runs support.
@@ -176,4 +173,5 @@ def _make_cell(runs: pd.DataFrame, rows: np.ndarray, recipe: Recipe) -> Cell:
         along[name] = np.pad(fit, (0, 3 - len(fit)))
     curve, group = make_curve(recipe.curve, u), runs["replicate_group"].to_numpy()
     known = known / loss if recipe.log_loss else known
-    return Cell(family, budget, center, u, y, known, sizes, along, curve, curve.design(u), group, rows)
+    at_runs = curve.design(u), curve.missed(u)
+    return Cell(family, budget, center, u, y, known, sizes, along, curve, *at_runs, group, rows)
