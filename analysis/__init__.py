@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from analysis.figures.isoflop import plot_isoflop
     from analysis.figures.loss import plot_loss
     from analysis.figures.residuals import plot_residuals
-    from analysis.gap import GapCurve, compute_gap, middle_of_overlap
+    from analysis.gap.curve import GapCurve, compute_gap, middle_of_overlap
     from analysis.gap.sensitivity import gap_sensitivity
     from analysis.gap.surfaces import parametric_gap
     from analysis.laws.envelope import Envelope, fit_envelope
@@ -45,52 +45,12 @@ if TYPE_CHECKING:
     from analysis.surface.bootstrap import ParametricDraws, bootstrap_parametric
     from analysis.surface.fit import ParametricFit, fit_parametric
 
-__all__ = [
-    "Bootstrap",
-    "Envelope",
-    "Finding",
-    "Frontier",
-    "GapCurve",
-    "IsoFlopFit",
-    "ParametricDraws",
-    "ParametricFit",
-    "PowerLaw",
-    "SaturatingPowerLaw",
-    "Severity",
-    "SlopeTest",
-    "bootstrap",
-    "bootstrap_parametric",
-    "check",
-    "compare_saturating_slopes",
-    "compare_slopes",
-    "compute_gap",
-    "fit_envelope",
-    "fit_isoflop",
-    "fit_parametric",
-    "fit_power_law",
-    "fit_saturating_power_law",
-    "gap_sensitivity",
-    "holdout",
-    "middle_of_overlap",
-    "overlap",
-    "parametric_gap",
-    "plot_allocation",
-    "plot_clouds",
-    "plot_gap",
-    "plot_isoflop",
-    "plot_loss",
-    "plot_residuals",
-    "read_curves",
-    "read_runs",
-    "write_report",
-]
-
 LATER = {
     "Bootstrap": "minima.bootstrap",
     "Envelope": "laws.envelope",
     "Finding": "checks.sweep",
     "Frontier": "laws.frontier",
-    "GapCurve": "gap",
+    "GapCurve": "gap.curve",
     "IsoFlopFit": "minima.fit",
     "ParametricDraws": "surface.bootstrap",
     "ParametricFit": "surface.fit",
@@ -103,7 +63,7 @@ LATER = {
     "check": "checks.sweep",
     "compare_saturating_slopes": "laws.saturating",
     "compare_slopes": "laws.power_law",
-    "compute_gap": "gap",
+    "compute_gap": "gap.curve",
     "fit_envelope": "laws.envelope",
     "fit_isoflop": "minima.fit",
     "fit_parametric": "surface.fit",
@@ -111,7 +71,7 @@ LATER = {
     "fit_saturating_power_law": "laws.saturating",
     "gap_sensitivity": "gap.sensitivity",
     "holdout": "checks.holdout",
-    "middle_of_overlap": "gap",
+    "middle_of_overlap": "gap.curve",
     "overlap": "laws.frontier",
     "parametric_gap": "gap.surfaces",
     "plot_allocation": "figures.allocation",
@@ -124,7 +84,8 @@ LATER = {
     "read_runs": "runs.load",
     "write_report": "report.write",
 }
-"""From where each name is imported when it is first asked for, so that commands answer Ctrl-C and --help at once."""
+"""The module of each name. It is imported when the name is first used, so that commands answer --help at once."""
+__all__ = list(LATER)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

@@ -5,12 +5,6 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from analysis import tables
-from analysis.checks.holdout import holdout, summarise_runs
-from analysis.checks.sweep import check
-from analysis.minima.bootstrap import fit_law
-from analysis.minima.cells import QUANTITIES
-from analysis.minima.fit import fit_recipe
 from analysis.options import (
     add_json,
     add_level,
@@ -22,8 +16,6 @@ from analysis.options import (
     refuse_recipe,
     runs_of,
 )
-from analysis.runs.load import records, usable_runs
-from analysis.surface.fit import PARAMETERS, fit_parametric
 
 APPROACHES = ("isoflop", "parametric", "envelope")
 
@@ -65,6 +57,13 @@ def fit_tree(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def _isoflop(given: argparse.Namespace) -> dict[str, Any]:
+    from analysis.checks.holdout import holdout
+    from analysis.checks.sweep import check
+    from analysis.minima.bootstrap import fit_law
+    from analysis.minima.cells import QUANTITIES
+    from analysis.minima.fit import fit_recipe
+    from analysis.runs.load import records
+
     fit = fit_recipe(runs_of(given), recipe_of(given))
     laws = []
     for family in fit.families:
@@ -84,6 +83,11 @@ def _law(law: Any, level: float) -> dict[str, Any]:
 
 
 def _parametric(given: argparse.Namespace) -> dict[str, Any]:
+    from analysis.checks.holdout import holdout, summarise_runs
+    from analysis.checks.sweep import check
+    from analysis.runs.load import records, usable_runs
+    from analysis.surface.fit import PARAMETERS, fit_parametric
+
     runs = runs_of(given)
     fits, told, doubts, refusals = [], [], {}, []
     for family in sorted(set(usable_runs(runs)["family"])):
@@ -112,6 +116,7 @@ def _parametric(given: argparse.Namespace) -> dict[str, Any]:
 
 def _envelope(given: argparse.Namespace) -> dict[str, Any]:
     from analysis.laws.envelope import fit_envelope
+    from analysis.runs.load import records
     from analysis.runs.training_curves import read_curves
 
     envelope = fit_envelope(read_curves(given.runs, given.where), given.convention)
@@ -123,6 +128,8 @@ def _envelope(given: argparse.Namespace) -> dict[str, Any]:
 
 def text(tree: dict[str, Any]) -> str:
     """Tables, and the findings as lines."""
+    from analysis import tables
+
     filled = {name: row_of for name, row_of in tables.ROWS.items() if tree.get(name)}
     parts = [f"{name}\n{tables.aligned([row_of(row) for row in tree[name]])}" for name, row_of in filled.items()]
     parts += ["\n".join(f"{name}: no surface: {why}" for name, why in tree.get("without_surface", {}).items())]

@@ -37,7 +37,7 @@ def new_parser(module: str, description: str, runs: str = "RUNS") -> argparse.Ar
 
 
 def families_of(given: argparse.Namespace) -> dict[str, str]:
-    """What the options say that the table calls the families, ours to theirs."""
+    """The families' names in the table, by our names, where the options give them."""
     return {role: name for role in ("arm", "mdm") if (name := getattr(given, role))}
 
 

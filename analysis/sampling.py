@@ -1,7 +1,7 @@
-"""How every interval of a gap is drawn: one number of draws, one seed, one unit and one level, wherever it is printed.
+"""The sampling that all intervals of a gap share: the number of draws, the seed, the unit and the level.
 
-A report's headline and its tables, `python -m analysis.gap`, `python -m isoflop.refine` and the defaults of the
-functions take them from here, so that they print the same interval for the same loss on the same sweep.
+The report, `python -m analysis.gap`, `python -m isoflop.refine` and the defaults of the functions use these values, so
+that all of them print the same interval for the same loss on the same sweep.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 DRAWS = 4000
 """Bootstrap draws: the ends of a 95% interval then move by a thirtieth of its half width from seed to seed."""
 PARAMETRIC_DRAWS = 1000
-"""The parametric surfaces have at most so many draws, because each draw is a search of its own."""
+"""The most draws of the parametric surfaces, because each draw is a search of its own."""
 SEED = 0
 UNITS = ("run", "budget")
 UNIT = "run"

@@ -12,7 +12,7 @@ HUGE, TINY = 1e6, 1e-4
 FAMILIES = {"arm": "ARM", "mdm": "MDM"}
 LAWS = {name.value: name.wording for name in LawName}
 MODEL_ERRORS = {name.value: name.model_error for name in LawName}
-"""What a law's interval, which is statistical, does not hold."""
+"""The error of each law that its interval, which is statistical, does not include."""
 
 
 def family_name(family: str) -> str:

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import bootstrap_parametric, fit_isoflop, fit_parametric, middle_of_overlap
-from analysis.gap import percentile_interval
+from analysis.gap.curve import percentile_interval
 from benchmarks.coverage import ARM, BEYOND, CELLS, Cell, design, sweep
 
 BASE = tuple(cell for cell in CELLS if not cell.name)

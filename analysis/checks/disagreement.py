@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from analysis.checks.finding import Finding, Severity
-from analysis.gap import INTERPOLATED, GapCurve
+from analysis.gap.curve import INTERPOLATED, GapCurve
 from analysis.minima.curves import CURVES
 from analysis.wording import CONVENTIONS, LAWS, with_interval
 

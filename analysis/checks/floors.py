@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from analysis.checks.finding import Finding, Severity
-from analysis.gap import GapCurve
+from analysis.gap.curve import GapCurve
 from analysis.gap.sensitivity import UNDETERMINED
 from analysis.runs.columns import ROLES
 from analysis.wording import CONVENTIONS, LAWS, family_name, floors_text, significant

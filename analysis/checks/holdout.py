@@ -37,17 +37,17 @@ def holdout(
     convention: str = "smdm_6nd",
     level: float = LEVEL,
 ) -> pd.DataFrame:
-    """Predictions of what lies above `budget_max` from what lies at or below it.
+    """Predictions for the budgets above `budget_max`, from a fit of those at or below it.
 
-    Of an IsoFLOP fit a row a minimum, quantity and law; of a parametric fit a row a run. Columns: family, budget,
-    quantity (loss_opt, n_opt, d_opt; run_loss), law (power_law; for the loss also saturating, with the family's own
-    floor, from four budgets on; parametric), floor (nats per token; nan for laws without one), floor_undetermined,
-    predicted, observed, error (predicted / observed - 1), error_nats (for
-    losses), lower and upper (prediction interval of a new minimum, Student's t, or of a new run, from bootstrapped
-    surfaces and their residuals; nan where too few budgets lie below), inside (None without interval).
+    An IsoFLOP fit gives one row for each minimum, quantity and law; a parametric fit one row for each run. Columns:
+    family, budget, quantity (loss_opt, n_opt, d_opt; run_loss), law (power_law; for the loss also saturating, with the
+    family's own floor, from four budgets on; parametric), floor (nats per token; nan for laws without one),
+    floor_undetermined, predicted, observed, error (predicted / observed - 1), error_nats (for losses), lower and upper
+    (prediction interval of a new minimum, Student's t, or of a new run, from bootstrapped surfaces and their residuals;
+    nan where too few budgets lie below), inside (None without interval).
 
     Args:
-        fit: the whole sweep; what lies below is fitted again in the same way, noise and all.
+        fit: the whole sweep; its runs at or below `budget_max` are fitted again by the same recipe.
         budget_max: FLOPs as planned (6 N D of a run that names no budget), of all families or by family.
         convention: how the laws of an IsoFLOP fit count FLOPs; a surface is one of N and D.
         level: of the prediction intervals.
@@ -61,9 +61,7 @@ def holdout(
     return pd.DataFrame(_minima_above(fit, budget_max, convention, level))
 
 
-def largest_held_out(
-    fit: IsoFlopFit, level: float = LEVEL, surfaces: Mapping[str, ParametricFit] | None = None
-) -> pd.DataFrame:
+def largest_held_out(fit: IsoFlopFit, level: float, surfaces: Mapping[str, ParametricFit]) -> pd.DataFrame:
     """`holdout` of the losses of each family's largest usable budget, by laws and by the surface of its runs.
 
     Empty where no family has three usable budgets below. A surface that does not converge below gives no row.
@@ -73,7 +71,6 @@ def largest_held_out(
         level: of the prediction intervals.
         surfaces: by family, where they are fitted already.
     """
-    known = surfaces or {}
     below: dict[str, float] = {}
     for family in fit.families:
         budgets = np.sort(numbers(fit.minima_of(family), "budget"))
@@ -84,7 +81,7 @@ def largest_held_out(
     rows = [row for row in _minima_above(fit, below, "smdm_6nd", level) if row["quantity"] == "loss_opt"]
     for family, budget in below.items():
         try:
-            whole = known.get(family) or fit_parametric(without_window(fit.runs), family=family)
+            whole = surfaces.get(family) or fit_parametric(without_window(fit.runs), family=family)
             rows += _runs_above(whole, {family: budget}, level)
         except ValueError:  # too few runs, or no converged surface: the laws' rows stand alone
             continue

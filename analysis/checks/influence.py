@@ -1,8 +1,8 @@
 """How much one run decides the gap: the interpolated gap at the headline's loss, fitted again without each run in turn.
 
-Leaving out a run changes one budget's curve alone. So all that is fitted again is that curve, and all gaps are read at
-once: 56 runs take a few hundredths of a second. Changes are told in half widths of the gap's interval, by the delta
-method, from the minima's standard errors and the scatter between budgets that the recipe adds.
+Leaving out a run changes only one budget's curve, so only that curve is fitted again, and all gaps are read at once: 56
+runs take a few hundredths of a second. Changes are given in half widths of the gap's interval. The half width follows
+by the delta method from the minima's standard errors and the scatter between budgets that the recipe adds.
 """
 
 import math
@@ -10,13 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.gap import middle_of_overlap
+from analysis.gap.curve import middle_of_overlap
 from analysis.laws.frontier import Frontier
 from analysis.laws.interpolate import Interpolation
 from analysis.minima.cells import Cell
-from analysis.minima.curves import make_curve, smoother
+from analysis.minima.curves import make_curve
 from analysis.minima.fit import IsoFlopFit
 from analysis.minima.information import half_width
+from analysis.minima.noise import smoother
 from analysis.minima.scatter import UNKNOWN_SCATTER, scatter_added, scatter_dof
 from analysis.runs.columns import ROLES
 from analysis.runs.load import numbers

@@ -32,7 +32,7 @@ NAMED = (
         "multiply bits per token by ln 2",
     ),
 )
-"""What a column's own name says of its unit."""
+"""The unit that a column's own name states."""
 
 
 def loss_unit_findings(runs: pd.DataFrame) -> list[Finding]:

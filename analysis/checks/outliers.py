@@ -1,15 +1,15 @@
 """Runs that lie off their curve by more than the other runs of their family explain.
 
-Residuals are externally studentised (Cook and Weisberg 1982): divided by sqrt(1 - leverage) and by a scale that the run
-itself does not enter, so that one bad run cannot hide behind the noise that it makes. Without an outlier each of them
-has Student's distribution, and the largest of n is judged by Bonferroni's rule. The worst run is set aside and the
-others are looked at again, until none is left that lies off.
+Residuals are externally studentised (Cook and Weisberg 1982): divided by sqrt(1 - leverage) and by a scale estimated
+from the other runs, so that a bad run does not make its own scale large. Without an outlier each residual has Student's
+distribution, and Bonferroni's rule judges the largest of n. The worst run is set aside and the others are tested again,
+until no outlier is left.
 
-All budgets of a family are fitted together, in two ways. A parabola of its own for each budget, with one cubic term for
-all, hides an outlier at the smallest or largest size, because the parabola bends towards it. So the budgets are also
-given one shape: each has its own level, and the rest (powers 1 to 4 of the log distance from N*) is shared, times a
-power of compute, with a best size that is itself a power of compute. Every surface E + A/N^alpha + B/D^beta has that
-form. It is believed only where, without the run in question, the parabolas fit no better (F-test).
+All budgets of a family are fitted together, in two ways. The first gives each budget its own parabola, and all budgets
+one cubic term. It hides an outlier at the smallest or largest size, because the parabola bends towards it. The second
+gives all budgets one shape: each has its own level, and the rest (powers 1 to 4 of the log distance from N*) is shared,
+times a power of compute; N* is a power of compute too. Every surface E + A/N^alpha + B/D^beta has that form. The second
+way counts only where, without the run in question, the parabolas fit no better (F-test).
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What a referee would ask of the runs themselves, before any curve: states, mixtures, budgets, errors, training."""
+"""The doubts about the runs themselves, before any curve: states, mixtures, budgets, errors, training."""
 
 from collections import Counter
 

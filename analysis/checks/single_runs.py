@@ -51,7 +51,7 @@ def _run_name(fit: IsoFlopFit, family: str, budget: float, row: int) -> str:
 
 
 def _gap_change(move: Influence) -> str:
-    """What the gap is with the run and without it."""
+    """The gap with the run and without it, in words."""
     if not math.isfinite(move.without):
         return f"without it there is no gap at a loss of {move.loss:.4g}"
     return (

@@ -1,4 +1,4 @@
-"""What a referee would ask about a sweep: each doubt is a finding with its number and its remedy."""
+"""The doubts that a referee would have about a sweep: each is a finding with its number and its remedy."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from analysis.checks.finding import Finding, Severity, in_order, plural
 from analysis.checks.floors import floor_findings
 from analysis.checks.runs import check_runs
 from analysis.checks.single_runs import single_run_findings
-from analysis.gap import GapCurve
+from analysis.gap.curve import GapCurve
 from analysis.laws.frontier import overlap
 from analysis.minima.bootstrap import Bootstrap
 from analysis.minima.curves import ONE_SIZE

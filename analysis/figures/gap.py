@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 
 from analysis.figures.isoflop import LOSS_LABEL
 from analysis.figures.style import INK, MUTED, SHADE, Picture, empty, log_axis, styled
-from analysis.gap import GapCurve
+from analysis.gap.curve import GapCurve
 from analysis.laws.names import LawName
 from analysis.wording import CONVENTIONS, LAWS
 

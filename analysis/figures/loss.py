@@ -24,7 +24,7 @@ from analysis.figures.style import (
     log_axis,
     styled,
 )
-from analysis.gap import GapCurve
+from analysis.gap.curve import GapCurve
 from analysis.laws.frontier import Frontier, overlap
 from analysis.laws.interpolate import Interpolation
 from analysis.laws.saturating import fit_saturating_power_law

@@ -61,11 +61,11 @@ class GapLaw:
     fit: Callable[[Sequence[Minima], float | None], list[Law]]
     """Gets each family's minima, and the floor where one is given."""
     floor_groups: tuple[slice, ...] = ()
-    """Which families, of (ARM, MDM), determine each fitted floor together."""
+    """For each fitted floor the families, as a slice of (ARM, MDM), whose minima determine it."""
     fewest: tuple[int, int] = (2, 4)
     """Minima of each family, and in all."""
     needs: str = ""
-    """What is said where there are fewer."""
+    """The error message where there are fewer."""
     takes_floor: bool = False
 
     def check(self, sides: Sides, floor: float | None) -> None:

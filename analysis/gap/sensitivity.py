@@ -31,7 +31,7 @@ DEFAULT_LAWS = tuple(
 )
 GIVEN, DETERMINED, UNDETERMINED = "given", "determined", "undetermined"
 SURFACE = "surface"
-"""What stands for the curve in a parametric row: it goes through all runs and has no IsoFLOP curves."""
+"""The value of `curve` in a parametric row: a surface goes through all runs and has no IsoFLOP curves."""
 
 
 def gap_sensitivity(

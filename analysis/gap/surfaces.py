@@ -1,10 +1,10 @@
 """The compute gap by parametric fits: the families' surfaces, each minimised over N and D at equal compute.
 
-Of the laws it is the one that uses all runs, not only the minima, and it gives each family its own floor. Near either
-floor the ratio grows without bound or vanishes, and which of the two is decided by a parameter that no run reaches.
+This law uses all runs, not only the minima, and gives each family its own floor. Near a floor the ratio grows without
+bound or vanishes. Which of the two happens depends on the two floors, and no run reaches either.
 
-Compute is counted by the minima's convention. Only 6 N D is a function of N and D; under another one a token costs what
-the runs say that it costs, interpolated over N (`parametric_frontier`).
+FLOPs are counted by the minima's convention. Only 6 N D follows from N and D alone. Under another convention the FLOPs
+per token are those of the runs, interpolated over N (`surface/frontier.py`).
 """
 
 from collections.abc import Iterable
@@ -72,7 +72,7 @@ class Surfaces:
         return LawPair(LawName.PARAMETRIC, sides, (arm, mdm), drawn, (floors[0], floors[1]))
 
     def gap(self, sides: Sides, at: str, grid: np.ndarray | None, level: float) -> GapCurve:
-        """`parametric_gap` of these."""
+        """The gap by these surfaces; for the arguments and errors see `parametric_gap`."""
         check_arguments(at, level)
         pair = self.pair(sides, level)
         if at == "flops" and grid is None:
@@ -121,6 +121,6 @@ def parametric_gap(
 
 
 def _floor(fit: ParametricFit, interval: tuple[float, float], side: Frontier) -> Floor:
-    """A surface's E, and what the interval over its draws tells of it."""
+    """A surface's E with its interval over the draws, and whether the runs determine it."""
     undetermined = fit.floor_vanished or reaches_bound(interval, fit.E, side.loss_range[0])
     return Floor(fit.E, False, interval, fit.floor_vanished, undetermined)

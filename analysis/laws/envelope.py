@@ -1,13 +1,13 @@
 """Approach 1 (Hoffmann et al. 2022): the lower envelope of all training curves, without budgets planned in advance.
 
 Each run's curve is smoothed over a share of its own compute and read at common FLOPs; at each of them the run with the
-lowest loss is optimal. Where that is the smallest or the largest size trained that far, the envelope is bounded by the
-sizes and not by compute, and the point is marked `edge`.
+lowest loss is optimal. If that run has the smallest or the largest size trained that far, the sizes bound the envelope,
+not compute, and the point is marked `edge`.
 
 Two cautions, both by construction. A training loss is not an evaluation loss, and for the MDM it is one noisy draw of
 the bound a step. And a run in the middle of its schedule has not decayed its learning rate: its loss lies above what a
-run that ended there would reach, so that the envelope is too high by an amount that nothing here knows. Of N* it
-favours sizes that end near the given compute.
+run that ended there would reach, so that the envelope is too high by an unknown amount. Its N* favours
+sizes whose runs end near the given compute.
 """
 
 import math

@@ -1,9 +1,9 @@
-"""How well the points determine a fitted floor, which is read far below them: its interval, printed wherever it is.
+"""How well the minima determine a fitted floor: its interval, which is printed wherever the floor is.
 
-The interval holds all floors at which the best law fits the points no worse than an F-test at 5% allows (profile
-likelihood, Bates and Watts 1988, ch. 6; one degree of freedom against those that the points leave). Where it reaches 0
-or the lowest loss, or the points leave no degree of freedom, the floor is undetermined: the power law, or losses that
-fall no further, describe the same points.
+The interval includes all floors at which the best law passes an F-test at 5% (profile likelihood, Bates and Watts 1988,
+ch. 6; one degree of freedom against those that the points leave). The floor is undetermined if the interval reaches 0
+or the lowest loss, or if the points leave no degree of freedom. A power law, or losses that fall no further, then
+describe the same points.
 """
 
 import math

@@ -34,7 +34,7 @@ class Frontier:
 
     @property
     def beaten(self) -> np.ndarray:
-        """Which points a cheaper one equals or beats, [n]: no interpolation goes through them."""
+        """Whether a cheaper point reaches the same loss or a lower one, [n]; no interpolation uses such points."""
         cheaper = np.minimum.accumulate(np.append(np.inf, self.loss))[:-1]
         return self.loss >= cheaper
 

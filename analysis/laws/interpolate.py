@@ -2,9 +2,9 @@
 
 The interpolant is the monotone cubic of Fritsch and Carlson (1980) with scipy's PCHIP slopes, over log FLOPs, and it is
 inverted for the FLOPs that reach a loss. The axis matters: with a floor, log loss is a gentle function of log FLOPs,
-while log FLOPs of log loss has a pole at the floor. A minimum that a cheaper budget equals or beats is left out, of the
-measured points and of every draw: the least compute that reached a loss is what a frontier means. docs/analysis.md has
-the measurements by which this interpolant was chosen.
+while log FLOPs of log loss has a pole at the floor. A frontier is the least compute that reached a
+loss, so minima that a cheaper budget equals or beats are left out, among the measured points and in every draw.
+docs/analysis.md has the measurements by which this interpolant was chosen.
 """
 
 from collections.abc import Callable
@@ -37,7 +37,7 @@ class Interpolation(Law):
 
     @property
     def support(self) -> tuple[float, float]:
-        """The lowest log loss of the first draw's minima, and its cheapest one's: what lies between was measured."""
+        """The measured range of log losses: the lowest of the first draw's minima, and that of its cheapest minimum."""
         return float(np.nanmin(self.log_l[0])), float(self.log_l[0, np.nanargmin(self.log_c[0])])
 
     def log_loss(self, log_flops: np.ndarray) -> np.ndarray:
@@ -63,7 +63,7 @@ class Interpolation(Law):
 
 
 def unbeaten(log_c: np.ndarray, log_l: np.ndarray) -> np.ndarray:
-    """Which minima no cheaper one equals or beats, [n, B]; log_c rises along a row, nan marks a lost one."""
+    """Whether each minimum lies below all cheaper ones, [n, B]; log_c rises along a row, nan marks a lost minimum."""
     known = np.isfinite(log_c) & np.isfinite(log_l)
     loss = np.where(known, log_l, np.inf)
     cheaper = np.minimum.accumulate(loss, axis=1)

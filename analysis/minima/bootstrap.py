@@ -1,8 +1,8 @@
 """Bootstrap of an IsoFLOP fit: thousands of refits of every minimum, from which laws and gaps get their intervals.
 
-Runs are not resampled with replacement. Of the resamples of seven sizes 44% hold at most four different ones, and of
-five sizes 58% hold at most three, through which a parabola passes exactly. In place of that the design stays and the
-*losses* are perturbed (residual bootstrap, Davison and Hinkley 1997, ch. 6):
+Runs are not resampled with replacement: 44% of the resamples of seven sizes hold at most four different sizes, and 58%
+of the resamples of five hold at most three, through which a parabola passes exactly. The design stays, and the *losses*
+are perturbed (residual bootstrap, Davison and Hinkley 1997, ch. 6):
 
 * unit="run": a run's error is a residual of its family, drawn with replacement from all budgets. Residuals are
   divided by sqrt(1 - leverage) and their own standard deviation, so that they have unit variance, and multiplied by
@@ -40,7 +40,7 @@ from analysis.tables import drawn_minimum_row, html_table
 from mdm_jax.results import flop_column
 
 BEYOND = 0.5
-"""How far beyond the swept sizes, in units of their log range, a draw's vertex may lie and still be read."""
+"""A draw's vertex is read up to this far beyond the swept sizes, in units of their log range."""
 IN_A_TAIL = 5
 """Draws that must lie beyond either end of an interval, for the end to be one of many and not the wildest."""
 
@@ -58,7 +58,7 @@ class FamilyDraws:
     lost: np.ndarray
     """Share of draws without a usable minimum, [B]."""
     log_minimum: dict[str, np.ndarray]
-    """What was redrawn: the fit's own log of loss_opt, n_opt, d_opt and FLOPs, [B] each."""
+    """The fit's own minima: log of loss_opt, n_opt, d_opt and FLOPs, [B] each."""
 
     def by_compute(self, convention: str) -> np.ndarray:
         """Positions of the budgets whose FLOPs are known, by rising FLOPs: those of `IsoFlopFit.frontier`."""
@@ -114,7 +114,7 @@ class Bootstrap:
 def bootstrap(fit: IsoFlopFit, unit: str = UNIT, n: int = DRAWS, seed: int = SEED) -> Bootstrap:
     """Refits of every usable minimum, n times (residual bootstrap, Davison and Hinkley 1997, ch. 6).
 
-    Runs are not resampled: of the resamples of seven sizes 44% hold at most four. The design stays, and errors are
+    Runs are not resampled: 44% of the resamples of seven sizes hold at most four. The design stays, and errors are
     drawn around the fitted curves (unit="run": of each run, from its family's residuals and `loss_se_mc`, and of each
     budget, from the scatter of the minima around smooth laws unless the fit's recipe ignores it) or around the power
     laws through the minima (unit="budget", which carries scatter from budget to budget and the law's lack of fit).
@@ -199,10 +199,9 @@ def _unit_residuals(fit: IsoFlopFit, family: str) -> np.ndarray | None:
         return None
     pool = []
     for cell in (cell for cell in fit.cells_of(family) if cell.fitted):
-        design = cell.curve.design(cell.u)
-        free = np.maximum(1 - np.einsum("mk,km->m", design, cell.smoother), 1e-6)
+        free = np.maximum(1 - np.einsum("mk,km->m", cell.design, cell.smoother), 1e-6)
         if (cell.variance > 0).all():
-            pool.append((cell.y - design @ cell.coefficients) / np.sqrt(free * cell.variance))
+            pool.append((cell.y - cell.design @ cell.coefficients) / np.sqrt(free * cell.variance))
     if not pool:
         return np.zeros(1)
     return _standardised(np.concatenate(pool))
@@ -257,7 +256,7 @@ def check_draws(n: int, level: float) -> None:
         raise ValueError(f"draws = {n}: too few for a {level:.4g} interval, which needs {least}; draw more, or none")
 
 
-def law_interval(draws: tuple[np.ndarray, np.ndarray], level: float = LEVEL) -> dict[str, tuple[float, float]]:
+def law_interval(draws: tuple[np.ndarray, np.ndarray], level: float) -> dict[str, tuple[float, float]]:
     """Percentile intervals of a law's coefficient and exponent from `Bootstrap.power_laws`.
 
     Raises:

@@ -2,28 +2,26 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
-from analysis.minima.curves import CURVES, Curve, distinct, make_curve, merged, powers, smoother
-from analysis.runs.budgets import OFF_BUDGET, same_budgets, spending
-from analysis.runs.load import numbers, usable_runs
+from analysis.minima.curves import CURVES, Curve, distinct, make_curve, merged, powers, within_window
+from analysis.runs.load import numbers, select, usable_runs
 from mdm_jax.results import FLOP_COLUMNS
 
 ABSCISSAE = ("params_non_embedding", "params", "tokens", "flops_per_token")
 WEIGHTS = ("errors", "equal")
 SCATTER = ("add", "ignore")
 QUANTITIES = ("loss_opt", "n_opt", "d_opt")
-"""What laws describe of a minimum: nats per token, parameters and tokens."""
+"""The quantities of a minimum that laws describe: loss (nats per token), parameters and tokens."""
 AT_VERTEX = {"n_opt": "params_non_embedding", "d_opt": "tokens", **{name: name for name in FLOP_COLUMNS.values()}}
 REPLICATES = ("params_non_embedding", "params", "tokens", "lr", "batch_size", "warmup_steps", "objective_variant")
 """Runs of a budget that agree in these, and whose seeds are not known to be the same, are repetitions."""
 MOST_NOISE = 10.0
 """Nats: no run-to-run sd is as large as losses are."""
 OUTSIDE = "outside the window"
-RECENTRINGS = 20
 
 
 @dataclass(frozen=True)
@@ -77,6 +75,10 @@ class Cell:
     along: dict[str, np.ndarray]
     """log of N, D and FLOPs as quadratics in u, [3] each; nan where the table lacks them."""
     curve: Curve
+    design: np.ndarray
+    """The curve's design matrix at the runs, [m, k]."""
+    missed: np.ndarray | None
+    """The shape that the curve misses at every budget alike, [m]; None for curves that miss little."""
     replicate_group: np.ndarray
     """Number of the group of seed replicates that each run belongs to, [m]."""
     rows: np.ndarray
@@ -98,9 +100,10 @@ class Cell:
     def least_supported(self, y: np.ndarray) -> np.ndarray:
         """The least y [...] of a minimum that these runs support.
 
-        It lies as far below the lowest size's mean loss as the middle one of all sizes lies above it. A parabola
-        through evenly spaced sizes dips by an eighth of that at most. A curve that dips further owes its minimum to an
-        outlier, or to a gap between sizes. Less than half of the runs, however wrong, cannot widen this range.
+        The least y lies as far below the lowest size's mean loss as the median size lies above that loss. A parabola
+        through evenly spaced sizes dips by an eighth of this distance at most. A curve that dips further has its
+        minimum from an outlier, or from a gap between sizes. Bad runs cannot widen the range if they are fewer than
+        half.
 
         Args:
             y: [..., m] of the cell's runs, measured or redrawn.
@@ -119,29 +122,6 @@ class Cell:
         return np.asarray(np.exp(powers(u, 2) @ self.along[name]))
 
 
-def with_abscissa(runs: pd.DataFrame, x: str) -> pd.DataFrame:
-    """A copy that has the column x, and whose `excluded_reason` also covers what a fit of it needs."""
-    runs = runs.reset_index(drop=True)
-    if x == "flops_per_token":
-        runs[x] = numbers(runs, "flops_exact") / numbers(runs, "tokens")
-    for bad, why in ((~(runs["budget"] > 0), "no budget"), (~(runs[x] > 0), f"{x} is missing or not positive")):
-        runs.loc[bad & (runs["excluded_reason"] == ""), "excluded_reason"] = why
-    for family in spending(runs):
-        runs.loc[family.off, "excluded_reason"] = OFF_BUDGET
-    return runs
-
-
-def windowed(runs: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
-    """A copy in which the runs too far from their budget's own minimum are left out."""
-    if recipe.window is None:
-        return runs
-    runs = runs.copy()
-    for cell in make_cells(runs, recipe):
-        inside = _within_window(cell, math.log(recipe.window))
-        runs.loc[cell.rows[~inside], "excluded_reason"] = OUTSIDE
-    return runs
-
-
 def without_window(runs: pd.DataFrame) -> pd.DataFrame:
     """A copy in which the runs that only a window left out are back."""
     runs = runs.copy()
@@ -149,84 +129,49 @@ def without_window(runs: pd.DataFrame) -> pd.DataFrame:
     return runs
 
 
-def _within_window(cell: Cell, half: float) -> np.ndarray:
-    """Which runs lie within `half` of the minimum that they themselves give, [m]; moved until it stands still."""
-    inside = np.ones(len(cell.u), bool)
-    for _ in range(RECENTRINGS):
-        center = _window_center(cell, inside)
-        far = np.abs(distinct(cell.u) - center)
-        reach = max(half, float(np.sort(far)[min(cell.curve.min_sizes, len(far)) - 1])) + 1e-8
-        moved = np.abs(cell.u - center) <= reach
-        if (moved == inside).all():
-            break
-        inside = moved
-    return inside
+def make_cells(runs: pd.DataFrame, budgets: np.ndarray, recipe: Recipe) -> list[Cell]:
+    """One cell for each family and budget, in that order, of the usable runs that lie within the recipe's window.
 
-
-def _window_center(cell: Cell, inside: np.ndarray) -> float:
-    """The minimum of the chosen runs' curve, held within the sweep; their best run where the curve has none."""
-    u, y = cell.u[inside], cell.y[inside]
-    best = float(u[np.argmin(y)])
-    curve = make_curve(cell.curve.name, u)
-    if len(distinct(u)) < curve.min_sizes:
-        return best
-    vertex = float(curve.vertex(smoother(curve.design(u), np.ones_like(u)) @ y)[0])
-    return float(np.clip(vertex, *cell.swept)) if math.isfinite(vertex) else best
-
-
-def make_cells(runs: pd.DataFrame, recipe: Recipe) -> list[Cell]:
-    """One cell for each family and budget, in that order; budgets that realised compute moved a little are one.
-
-    Raises:
-        ValueError: budgets that were not planned as such, see `same_budgets`.
+    Args:
+        runs: a table that has the recipe's abscissa.
+        budgets: FLOPs of each run's budget, [n]; runs share a cell where these are equal.
+        recipe: of the IsoFLOP curves.
     """
     rows = np.flatnonzero(runs["excluded_reason"] == "")
-    usable = usable_runs(runs)
-    cells = usable.assign(budget=same_budgets(runs)[rows])
-    groups = cells.groupby(["family", "budget"], sort=True).ngroup().to_numpy()
-    order = np.argsort(groups, kind="stable")
-    made = []
-    for at in np.split(order, np.flatnonzero(np.diff(groups[order])) + 1) if len(order) else []:
-        family, budget = str(cells["family"].iloc[at[0]]), float(numbers(cells, "budget")[at[0]])
-        made.append(_make_cell(family, budget, usable.iloc[at], rows[at], recipe))
-    return made
-
-
-def _make_cell(family: str, budget: float, runs: pd.DataFrame, rows: np.ndarray, recipe: Recipe) -> Cell:
-    log_x = np.log(numbers(runs, recipe.x))
-    center = float(log_x.mean())
-    own, loss = log_x - center, numbers(runs, "loss")
-    u = merged(own)
-    known = np.hypot(np.nan_to_num(numbers(runs, "loss_se_mc")), recipe.known_noise(family) or 0.0)
-    sizes = len(distinct(u))
-    design = powers(own, 2)[:, : min(3, sizes)]
-    along = {}
-    for name, column in AT_VERTEX.items():
-        values = numbers(runs, column)
-        good = bool(np.all(values > 0))
-        fit = np.linalg.pinv(design) @ np.log(values) if good else np.full(design.shape[1], np.nan)
-        along[name] = np.pad(fit, (0, 3 - len(fit)))
-    y, known = (np.log(loss), known / loss) if recipe.log_loss else (loss, known)
-    return Cell(
-        family, budget, center, u, y, known, sizes, along, make_curve(recipe.curve, u), _replicate_groups(runs), rows
-    )
+    usable = usable_runs(runs).assign(budget=budgets[rows])
+    usable["replicate_group"] = _replicate_groups(usable)
+    return [_make_cell(own, rows[own.index], recipe) for _, own in usable.groupby(["family", "budget"])]
 
 
 def _replicate_groups(runs: pd.DataFrame) -> np.ndarray:
     """Number of the group of repetitions of each run, [m]; a seed that a group has already makes a group of its own."""
-    alike = runs.groupby(list(REPLICATES), dropna=False).ngroup().to_numpy()
+    alike = runs.groupby(["family", "budget", *REPLICATES], dropna=False).ngroup().to_numpy(copy=True)
     seeds = numbers(runs, "seed")
     again = pd.DataFrame({"alike": alike, "seed": seeds}).duplicated().to_numpy() & np.isfinite(seeds)
-    alike = alike.copy()
     alike[again] = len(alike) + np.arange(int(again.sum()))
     return alike
 
 
-def fitted(cell: Cell, noise_sd: float, weights: str) -> Cell:
-    """The cell with its curve, where it has sizes enough; variances are nan where the noise is unknown."""
-    if not cell.enough:
-        return cell
-    variance = cell.known**2 + noise_sd**2
-    by_error = weights == "errors" and bool((variance > 0).all())
-    matrix = smoother(cell.curve.design(cell.u), 1 / variance if by_error else np.ones_like(variance))
-    return replace(cell, variance=variance, smoother=matrix, coefficients=matrix @ cell.y)
+def _make_cell(runs: pd.DataFrame, rows: np.ndarray, recipe: Recipe) -> Cell:
+    """The cell of one budget's runs, whose positions in the fit's table are `rows` [m]."""
+    family, budget = str(runs["family"].iloc[0]), float(runs["budget"].iloc[0])
+    log_x, loss = np.log(numbers(runs, recipe.x)), numbers(runs, "loss")
+    y = np.log(loss) if recipe.log_loss else loss
+    if recipe.window is not None:
+        inside = within_window(merged(log_x - log_x.mean()), y, recipe.curve, math.log(recipe.window))
+        runs, rows, log_x, loss, y = select(runs, inside), rows[inside], log_x[inside], loss[inside], y[inside]
+    center = float(log_x.mean())
+    own = log_x - center
+    u = merged(own)
+    known = np.hypot(np.nan_to_num(numbers(runs, "loss_se_mc")), recipe.known_noise(family) or 0.0)
+    sizes = len(distinct(u))
+    along = {}
+    for name, column in AT_VERTEX.items():
+        values = numbers(runs, column)
+        design = powers(own, min(2, sizes - 1))
+        fit = np.linalg.pinv(design) @ np.log(values) if (values > 0).all() else np.full(design.shape[1], np.nan)
+        along[name] = np.pad(fit, (0, 3 - len(fit)))
+    curve, group = make_curve(recipe.curve, u), runs["replicate_group"].to_numpy()
+    known = known / loss if recipe.log_loss else known
+    at_runs = curve.design(u), curve.missed(u)
+    return Cell(family, budget, center, u, y, known, sizes, along, curve, *at_runs, group, rows)

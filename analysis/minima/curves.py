@@ -19,19 +19,20 @@ import numpy as np
 
 CURVES = ("quadratic", "cubic", "akima")
 AKIMA_DRAWS = 400
+RECENTRINGS = 20
+"""The most often that a window moves before it is taken as it stands."""
 UNKNOWN = (float("nan"), float("nan"), float("nan"))
 AKIMA_RESOLUTION = 1 / 3
 """The least standard error of an Akima minimum, in units of the sizes' mean log spacing (as Porian et al. take it)."""
 
 
 ONE_SIZE = 1.03
-"""Sizes within this factor of the smallest of them are one, as budgets are.
+"""Sizes within this factor of the smallest of them count as one size.
 
-Two sizes that stand close together tell one point of the curve, not its slope: the slope between them is their noise
-over their distance. Akima's interpolant takes slopes at face value and carries them across the next gap: two sizes a
-ten-thousandth apart, .01 nats apart in loss, gave a minimum of -684 nats. At a distance of 3% and gaps of a factor 1.6,
-as of seven sizes from N*/4 to 4 N*, it strays by three standard deviations of a run at worst. The narrowest steps of
-planned grids are wider than 10%.
+The slope between two close sizes is mostly noise, divided by a small distance. Akima's interpolant uses this slope and
+carries it across the next gap: two sizes a ten-thousandth apart, .01 nats apart in loss, gave a minimum of -684 nats.
+With sizes 3% apart and gaps of a factor 1.6 (seven sizes from N*/4 to 4 N*) the interpolant strays by three standard
+deviations of a run at worst. Steps of planned grids are wider than 10%.
 """
 
 
@@ -41,7 +42,7 @@ def distinct(u: np.ndarray) -> np.ndarray:
 
 
 def merged(u: np.ndarray) -> np.ndarray:
-    """The log abscissae [m] with sizes within `ONE_SIZE` of the smallest of them at the mean of their runs."""
+    """The log abscissae [m]; those that count as one size (`ONE_SIZE`) have the mean of their runs."""
     order = np.argsort(u, kind="stable")
     out = np.array(u, np.float64)
     start = 0
@@ -74,7 +75,7 @@ class Polynomial:
 
     @property
     def min_sizes(self) -> int:
-        """One more than parameters: any three points lie on a parabola, so a fourth is the first that can object."""
+        """One more than its parameters: any three points lie on a parabola, so the fit needs a fourth to test it."""
         return self.degree + 2
 
     def design(self, u: np.ndarray) -> np.ndarray:
@@ -82,7 +83,7 @@ class Polynomial:
         return powers(u, self.degree)
 
     def missed(self, u: np.ndarray) -> np.ndarray | None:
-        """What the parabola leaves out of a loss surface, u^3 [m]; None for the cubic, which leaves out little."""
+        """The shape of a loss surface that the parabola misses, u^3 [m]; None for the cubic, which misses little."""
         return np.asarray(u, np.float64) ** 3 if self.degree == 2 else None
 
     def value(self, u: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
@@ -132,7 +133,7 @@ def _root(c1: Any, c2: Any, c3: Any) -> np.ndarray:
 def _lowest_at(c1: Any, c2: Any, c3: Any) -> np.ndarray:
     """The u at which c1 u + c2 u^2 + c3 u^3 has its minimum; nan where it has none."""
     root = _root(c1, c2, c3)
-    with np.errstate(divide="ignore", invalid="ignore"):  # of the two forms the one that keeps its digits
+    with np.errstate(divide="ignore", invalid="ignore"):  # the form that does not cancel
         u = np.where(c2 + root > 1e-9 * root, -c1 / (c2 + root), (root - c2) / (3 * c3))
     return np.where(np.isfinite(u), u, np.nan)
 
@@ -145,16 +146,16 @@ class Akima:
     """[k], rising."""
     name: ClassVar[str] = "akima"
     min_sizes: ClassVar[int] = 5
-    """Akima's slope looks at five points."""
+    """Akima's slope at a point is computed from five points."""
     extrapolates: ClassVar[bool] = False
-    """It says nothing beyond its knots."""
+    """It has no value beyond its knots."""
 
     def design(self, u: np.ndarray) -> np.ndarray:
-        """Which size each run has, [m, k]."""
+        """1 where a run has a size, else 0, [m, k]."""
         return (np.abs(np.round(u, 9)[:, None] - self.knots) < 1e-8).astype(np.float64)
 
     def missed(self, u: np.ndarray) -> None:
-        """Nothing: it leaves nothing out."""
+        """None: an interpolant misses nothing."""
 
     def value(self, u: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
         """Loss at abscissae u; nan beyond the knots."""
@@ -220,7 +221,34 @@ def make_curve(name: str, u: np.ndarray) -> Curve:
     return Akima(distinct(u)) if name == "akima" else Polynomial({"quadratic": 2, "cubic": 3}[name])
 
 
-def smoother(design: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The weighted least-squares matrix [k, m] that maps m observations to k coefficients."""
-    root = np.sqrt(weights / weights.max())
-    return np.linalg.pinv(design * root[:, None]) * root[None, :]
+def within_window(u: np.ndarray, y: np.ndarray, name: str, half: float) -> np.ndarray:
+    """Whether each run lies in the window around the minimum of the runs in the window, [m].
+
+    The window moves until it stands still, and widens to the nearest sizes where it holds too few for a curve.
+
+    Args:
+        u: log abscissae, [m].
+        y: losses, [m].
+        name: of the curve.
+        half: half width of the window, in log abscissa.
+    """
+    inside = np.ones(len(u), bool)
+    for _ in range(RECENTRINGS):
+        curve = make_curve(name, u[inside])
+        center = np.clip(_window_center(curve, u[inside], y[inside]), u.min(), u.max())
+        far = np.abs(distinct(u) - center)
+        reach = max(half, float(np.sort(far)[min(curve.min_sizes, len(far)) - 1])) + 1e-8
+        moved = np.abs(u - center) <= reach
+        if (moved == inside).all():
+            break
+        inside = moved
+    return inside
+
+
+def _window_center(curve: Curve, u: np.ndarray, y: np.ndarray) -> float:
+    """The minimum of the runs' curve; the best run where the curve has none."""
+    best = float(u[np.argmin(y)])
+    if len(distinct(u)) < curve.min_sizes:
+        return best
+    vertex = float(curve.vertex(np.linalg.pinv(curve.design(u)) @ y)[0])
+    return vertex if np.isfinite(vertex) else best

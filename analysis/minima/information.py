@@ -57,7 +57,7 @@ class KnownCurve:
     """Derivative of the log gap by the coefficients, [k]; zeros where no gap is read."""
 
     scatter: float = 0.0
-    """What scatter between budgets adds to the variance of the log gap; no further run takes it off."""
+    """The part of the log gap's variance that scatter between budgets adds; further runs do not reduce it."""
 
     @property
     def gap_variance(self) -> float:

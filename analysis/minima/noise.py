@@ -3,25 +3,26 @@
 Two terms, estimated once a family from all its budgets together, because one budget of five to seven sizes cannot:
 
 * run to run: the pooled scatter of seed replicates (runs alike in all but the seed), where there are any;
-* the rest: what the residuals of the curves hold beyond that, the recipe's scatter and the curve's lack of fit, by the
-  estimator of Paule and Mandel (1982): the variance that makes the weighted residuals as large as their degrees of
-  freedom. What parabolas miss at every budget alike (u^3) is no scatter: one coefficient, shared by a family's budgets,
-  takes it out first, at the cost of a degree of freedom. Left in, it widened intervals on grids off their centre until
-  they covered the truth in 99.5% of simulated sweeps.
+* the rest: the residuals of the curves beyond that, from the recipe's scatter and the curve's lack of fit. The
+  estimator is that of Paule and Mandel (1982): the variance that makes the sum of weighted squares equal to its degrees
+  of freedom. Parabolas miss the same shape (u^3) at every budget, which is no scatter. One coefficient for all
+  budgets of a family takes that shape out first, at the cost of a degree of freedom. Without it, intervals on grids off
+  their centre covered the truth in 99.5% of simulated sweeps.
 
-They are added. A curve that passes through every size (Akima) has residuals at replicates only: without them, and
-without a given noise, its noise is unknown and so is its interval. `loss_se_data` is the same for all runs, because
-they share the evaluation tokens, and enters nothing.
+The variances of both terms are added. A curve that passes through every size (Akima) has residuals at replicates only:
+without replicates, and without a given noise, its noise and its interval are unknown. `loss_se_data` is not used: all
+runs share the evaluation tokens, so it is the same for all.
+
+The noise sets the weights of the runs, so the weighted curves (`fitted`) are made here too.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from analysis.minima.cells import Cell
-from analysis.minima.curves import smoother
 
 
 @dataclass(frozen=True)
@@ -36,29 +37,16 @@ class Noise:
     replicate_dof: int = 0
 
 
-@dataclass(frozen=True, eq=False)
-class Observed:
-    """One budget's runs as the noise sees them."""
+def family_noise(cells: list[Cell], given: float | None) -> Noise:
+    """A family's noise, from those of its cells that have sizes enough for a curve; nan where nothing tells it.
 
-    design: np.ndarray
-    """[m, k]."""
-    y: np.ndarray
-    """[m]."""
-    known: np.ndarray
-    """Known standard error of y, [m]."""
-    replicate_group: np.ndarray
-    """Number of the group of replicates that each run belongs to, [m]."""
-    missed: np.ndarray | None
-    """What the curve leaves out at every budget alike, [m]; None for curves that leave out nothing to speak of."""
-
-    @classmethod
-    def of(cls, cell: Cell) -> "Observed":
-        """A cell that has sizes enough for a curve."""
-        return cls(cell.curve.design(cell.u), cell.y, cell.known, cell.replicate_group, cell.curve.missed(cell.u))
-
-
-def estimate_noise(budgets: list[Observed]) -> Noise:
-    """A family's noise from its budgets; nan where nothing tells it."""
+    Args:
+        cells: of the family.
+        given: the noise where it is known; None estimates it.
+    """
+    if given is not None:
+        return Noise(given, math.inf)
+    budgets = [cell for cell in cells if cell.enough]
     replicate_sd, replicate_dof = _replicates(budgets)
     shared = len(budgets) > 1 and all(b.missed is not None for b in budgets)
     dof = sum(len(b.y) - int(np.linalg.matrix_rank(b.design)) for b in budgets) - shared
@@ -69,7 +57,23 @@ def estimate_noise(budgets: list[Observed]) -> Noise:
     return Noise(math.hypot(run_to_run, rest), dof, replicate_sd, replicate_dof)
 
 
-def _replicates(budgets: list[Observed]) -> tuple[float, int]:
+def fitted(cell: Cell, noise_sd: float, weights: str) -> Cell:
+    """The cell with its curve, where it has sizes enough; variances are nan where the noise is unknown."""
+    if not cell.enough:
+        return cell
+    variance = cell.known**2 + noise_sd**2
+    by_error = weights == "errors" and bool((variance > 0).all())
+    matrix = smoother(cell.design, 1 / variance if by_error else np.ones_like(variance))
+    return replace(cell, variance=variance, smoother=matrix, coefficients=matrix @ cell.y)
+
+
+def smoother(design: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The weighted least-squares matrix [k, m] that maps m observations to k coefficients."""
+    root = np.sqrt(weights / weights.max())
+    return np.linalg.pinv(design * root[:, None]) * root[None, :]
+
+
+def _replicates(budgets: list[Cell]) -> tuple[float, int]:
     """Run-to-run sd beyond the known error, and its degrees of freedom."""
     squares, dof, known = 0.0, 0, []
     for budget in budgets:
@@ -81,7 +85,7 @@ def _replicates(budgets: list[Observed]) -> tuple[float, int]:
     return (math.sqrt(max(squares / dof - float(np.mean(known)), 0.0)), dof) if dof else (math.nan, 0)
 
 
-def _weighted_squares(budgets: list[Observed], sd: float | None) -> float:
+def _weighted_squares(budgets: list[Cell], sd: float | None) -> float:
     """Weighted squares of what the curves leave over, and what they miss at every budget alike.
 
     Args:
@@ -99,7 +103,7 @@ def _weighted_squares(budgets: list[Observed], sd: float | None) -> float:
     return float(left @ left)
 
 
-def _sd_beyond_replicates(budgets: list[Observed], run_to_run: float, dof: int) -> float:
+def _sd_beyond_replicates(budgets: list[Cell], run_to_run: float, dof: int) -> float:
     """The sd beyond the known error and the run-to-run one."""
     high = 2 * math.sqrt(_weighted_squares(budgets, None) / dof)
     return paule_mandel(lambda sd: _weighted_squares(budgets, math.hypot(run_to_run, sd)), dof, 1e-6 * high, high)

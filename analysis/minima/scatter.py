@@ -48,7 +48,7 @@ STEEPEST = 3.0
 EXACT = 1e-6
 """Nats: no minimum is taken to be known better, so that exact losses do not divide by zero."""
 ZOOMS, POINTS = 7, 41
-"""How often the search for s zooms, and how many values each zoom tries. A zoom narrows the range twentyfold."""
+"""Zooms of the search for s, and values that each zoom tries. A zoom narrows the range twentyfold."""
 FEWEST_DOF = 2
 """Student's factor of one degree of freedom would draw losses below zero."""
 
@@ -158,7 +158,7 @@ def _weighted_squares(x: np.ndarray, loss: np.ndarray, weights: np.ndarray, s: n
 
 
 def scatter_lines(scatter: dict[str, Scatter], added: bool) -> list[str]:
-    """What was tested and what the intervals include, a sentence a family."""
+    """One sentence for each family: the test of its scatter, and whether intervals include the scatter."""
     return [f"{family_name(family)}: {_sentence(side, added)}" for family, side in scatter.items()]
 
 

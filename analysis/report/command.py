@@ -29,7 +29,7 @@ def report_command(
 
 
 def recipe_arguments(recipe: Recipe) -> str:
-    """What the command line needs to choose this recipe; empty for the usual one."""
+    """The command line's options that choose this recipe; empty for the usual one."""
     for name, preset in PRESETS.items():
         if recipe == preset.recipe:
             return f" --preset {name}"

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.gap import GapCurve
+from analysis.gap.curve import GapCurve
 from analysis.options import plain
 from analysis.report.summary import Summary
 

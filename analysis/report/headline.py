@@ -3,7 +3,7 @@
 import math
 
 from analysis.checks.finding import Severity
-from analysis.gap import GapCurve
+from analysis.gap.curve import GapCurve
 from analysis.laws.names import LawName
 from analysis.report.summary import Summary
 from analysis.runs.columns import ROLES
@@ -35,7 +35,7 @@ def headline(summary: Summary) -> str:
 
 
 def _other_laws(summary: Summary) -> str:
-    """What the laws with a floor say of an extrapolated headline."""
+    """The range of ratios under laws with a floor, for an extrapolated headline."""
     gaps = [gap for (_, law), gap in summary.gaps.items() if law != LawName.POWER_LAW and math.isfinite(gap.ratio[0])]
     if not gaps:
         return ""

@@ -1,4 +1,4 @@
-"""What a report's losses are: a likelihood or a bound on one, of which tokens, and by which FLOPs budgets count."""
+"""A report's words on its losses: likelihood or bound, the tokens they are measured on, the FLOPs of the budgets."""
 
 from dataclasses import dataclass
 
@@ -26,13 +26,13 @@ class Losses:
     bound_against_likelihood: bool
     """Whether the MDM's loss is a bound and the ARM's a likelihood."""
     tokens: list[str]
-    """Of which tokens the losses are."""
+    """The tokens that the losses are measured on, in words."""
     budgets: str
-    """By which FLOPs budgets count, a sentence."""
+    """The FLOP convention of the budgets, a sentence."""
 
 
 def describe_losses(runs: pd.DataFrame) -> Losses:
-    """What each family's loss is, what equal losses then mean, of which tokens, and what budgets count."""
+    """The words for a run table: see the fields of `Losses`."""
     used = usable_runs(runs)
     told: dict[str, list[str]] = {role: [] for role in USUAL}
     for family, rows in used.groupby("family", sort=False):

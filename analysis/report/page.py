@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 from analysis import wording
 from analysis.checks.finding import Severity, plural
 from analysis.checks.holdout import summarise_runs
-from analysis.gap import GapCurve
+from analysis.gap.curve import GapCurve
 from analysis.report.fits_json import versions
 from analysis.report.headline import headline, ratio_text
 from analysis.report.summary import Summary

@@ -9,8 +9,7 @@ import pandas as pd
 
 from analysis.checks.holdout import largest_held_out
 from analysis.checks.sweep import Finding, check
-from analysis.gap import GapCurve, middle_of_overlap
-from analysis.gap.curve import gap_between
+from analysis.gap.curve import GapCurve, gap_between, middle_of_overlap
 from analysis.gap.laws import pair_of, usable_laws
 from analysis.gap.sensitivity import DEFAULT_LAWS, gap_sensitivity
 from analysis.gap.surfaces import fit_surfaces
@@ -19,7 +18,7 @@ from analysis.laws.names import LawName
 from analysis.minima.bootstrap import Bootstrap, bootstrap, fit_law, law_interval
 from analysis.minima.cells import QUANTITIES, Recipe, without_window
 from analysis.minima.fit import IsoFlopFit, fit_recipe
-from analysis.minima.scatter import Scatter, scatter_lines, scatter_of
+from analysis.minima.scatter import Scatter, scatter_of, scatter_said
 from analysis.report.losses import Losses, describe_losses
 from analysis.runs.load import numbers, usable_runs
 from analysis.sampling import DRAWS, LEVEL, SEED, UNIT
@@ -96,8 +95,7 @@ class Summary:
     @property
     def scatter_said(self) -> list[str]:
         """A sentence on each family's scatter; none for unit="budget", whose draws include it anyway."""
-        added = self.fit.recipe.scatter == "add"
-        return scatter_lines(self.scatter, added) if self.draws.unit == "run" else []
+        return scatter_said(self.fit, self.draws.unit)
 
     @property
     def model_spread(self) -> tuple[float, float] | None:

@@ -1,8 +1,8 @@
-"""Which runs share a budget, and whether a run spent what its budget says.
+"""Which runs share a budget, and which runs stand on no budget's curve.
 
-Budgets in a table are often the FLOPs that each run really spent, which whole steps move by a percent. Those that lie
-closer together than a sweep would ever plan are one. A run whose compute is not its budget, such as one that stopped at
-half its tokens, stands on another budget's curve, and moves the minimum without a sign.
+Budgets in a table are often the FLOPs that each run really spent, which whole steps move by a percent. Budgets closer
+together than a sweep would plan them count as one. A run whose compute is not its budget, such as one that stopped at
+half its tokens, is left out: it would move the minimum of its budget's curve, and nothing would show it.
 """
 
 from dataclasses import dataclass
@@ -22,6 +22,21 @@ MOST_OFF_BUDGET = 0.05
 MANY_CELLS = 4
 OFF_BUDGET = "its compute is not its budget"
 REMEDY = "map the planned budget with columns='budget=THEIRS', or fit all runs at once with --approach parametric"
+
+
+def with_abscissa(runs: pd.DataFrame, x: str) -> pd.DataFrame:
+    """A copy with the column x, whose `excluded_reason` also names the runs that no curve against x can use.
+
+    These are runs without a budget or an abscissa, and runs whose compute is not their budget.
+    """
+    runs = runs.reset_index(drop=True)
+    if x == "flops_per_token":
+        runs[x] = numbers(runs, "flops_exact") / numbers(runs, "tokens")
+    for bad, why in ((~(runs["budget"] > 0), "no budget"), (~(runs[x] > 0), f"{x} is missing or not positive")):
+        runs.loc[bad & (runs["excluded_reason"] == ""), "excluded_reason"] = why
+    for family in spending(runs):
+        runs.loc[family.off, "excluded_reason"] = OFF_BUDGET
+    return runs
 
 
 def same_budgets(runs: pd.DataFrame) -> np.ndarray:
@@ -106,6 +121,6 @@ def spending(runs: pd.DataFrame) -> list[Spending]:
 
 
 def _is_off_budget(ratio: np.ndarray) -> np.ndarray:
-    """Which runs spent another compute than their budget."""
+    """Whether each run's compute differs from its budget."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.abs(np.log(ratio)) > np.log1p(MOST_OFF_BUDGET)

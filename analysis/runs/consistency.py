@@ -31,7 +31,7 @@ def contradictions_within(full: pd.DataFrame) -> list[str]:
 
 
 def _implied(full: pd.DataFrame, counts: np.ndarray) -> dict[str, np.ndarray]:
-    """What other columns of a row say of these, [n] each; `counts`: parameters by shape, [n, 2]."""
+    """These columns as they follow from a row's other columns, [n] each; `counts`: parameters by shape, [n, 2]."""
     return {
         "params": counts[:, 0],
         "params_non_embedding": counts[:, 1],

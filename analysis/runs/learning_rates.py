@@ -24,7 +24,7 @@ TRIED = (Status.OK.value, Status.DIVERGED.value)
 
 @dataclass(frozen=True)
 class LrSweep:
-    """What choosing the learning rate did to a table."""
+    """How many cells of a table have several learning rates, and how many runs the choice of the best left out."""
 
     cells: int
     """Cells that were run with several rates."""
@@ -46,7 +46,7 @@ def best_lr_reasons(runs: pd.DataFrame) -> list[str]:
 
 
 def lr_sweep_of(runs: pd.DataFrame) -> LrSweep:
-    """What `best_lr_reasons` did to this table."""
+    """The counts for a table that `best_lr_reasons` has seen."""
     chosen = [cell for cell in _swept_cells(runs) if cell.used.any()]
     at_edge = sum(cell.best_lr in (cell.lr[cell.tried].min(), cell.lr[cell.tried].max()) for cell in chosen)
     return LrSweep(len(chosen), list(runs["excluded_reason"]).count(DROPPED), at_edge)

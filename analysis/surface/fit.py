@@ -1,10 +1,10 @@
 """Parametric fits: L(N, D) = E + A/N^alpha + B/D^beta through all runs of a family (Hoffmann et al. 2022, approach 3).
 
 The published values of that paper are not at the minimum of its own objective (Besiroglu et al. 2024), because the
-objective's numbers were below the optimiser's tolerances; the replication's are 2e-4 above it for the same reason. So
-here the optimiser is blind to scale (`parametric_solver`), it starts from many exponents, and a fit is called
-converged only if at least half of the starts end in the same place, no further step is to be gained, and the data
-determine all five parameters; `reason` says what fails.
+objective's numbers were below the optimiser's tolerances. The replication's values are 2e-4 above the minimum, for the
+same reason. The optimiser here does not depend on the objective's scale (`surface/solver.py`), and it starts from many
+exponents. A fit is converged only if at least half of the starts end in the same place, no further step gains anything,
+and the data determine all five parameters; `reason` says what fails.
 """
 
 import math
@@ -61,7 +61,7 @@ class ParametricFit:
     decrement: float
     """Share of the objective that another Newton step would gain."""
     runs: SurfaceRuns
-    """What was fitted, with the weights that it had."""
+    """The fitted runs with their weights."""
     criterion: Criterion
 
     @property
@@ -71,7 +71,7 @@ class ParametricFit:
 
     @property
     def family(self) -> str:
-        """Whose runs were fitted."""
+        """The family whose runs were fitted."""
         return self.runs.family
 
     def predict(self, n: np.ndarray | float, d: np.ndarray | float) -> np.ndarray:

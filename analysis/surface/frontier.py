@@ -1,8 +1,8 @@
 """The compute-optimal frontier of a surface L(N, D) = E + A/N^alpha + B/D^beta, under any way to count FLOPs.
 
-At C = 6 N D the best N, D and loss are in closed form. Under another convention a token costs F(N) FLOPs, which a sweep
-tells at the sizes that it ran: F is fitted to them as 6 N (1 + k N^-q), since what 6 N leaves out (the head, attention)
-weighs less the larger the model. Over the sizes of SMDM, 6M to 2.1B parameters, that is within 4% of `exact` and 3% of
+At C = 6 N D the best N, D and loss are in closed form. Under another convention a token costs F(N) FLOPs, known at the
+sizes that the sweep ran. F is fitted to them as 6 N (1 + k N^-q), since the parts that 6 N leaves out (head, attention)
+weigh less in larger models. Over the sizes of SMDM, 6M to 2.1B parameters, that is within 4% of `exact` and 3% of
 `with_head`, which is exactly 6 (N + d V). Minimising L at C = F(N) D gives, with g = dlog F / dlog N,
 
     A/N^alpha (1 + alpha / (beta g)) = L* - E   and   D* = (beta g B N^alpha / (alpha A))^(1/beta),
@@ -21,7 +21,7 @@ from analysis.laws.law import Law
 from analysis.laws.saturating import SaturatingPowerLaw
 
 LEAST_SLOPE = 0.05
-"""The least g. Where F hardly rises with N, or falls, larger models are free and there is no best size."""
+"""The least g. If F hardly rises with N, or falls, larger models are free and there is no best size."""
 MOST_MISFIT = 0.1
 SLACK = 1e-6
 """Logarithm by which a root's bracket is widened, so that rounding does not put the root outside."""

@@ -91,7 +91,7 @@ class Criterion:
     """Loss of a residual: "huber"; "asymmetric_mae", absolute errors with weight `over` where the prediction lies above
     the measured loss; or "squares"."""
     delta: float = 1e-3
-    """Where Huber's loss turns linear."""
+    """The residual from which Huber's loss is linear."""
     over: float = 10.0
     """See `loss`; for other losses without effect."""
 

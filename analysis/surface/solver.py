@@ -31,7 +31,7 @@ FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-3, 1e-10, 1e10
 
 @dataclass(frozen=True)
 class Huber:
-    """What is summed over runs: Huber's loss of the residual, prediction minus measured."""
+    """The summand of the objective: Huber's loss of a run's residual, prediction minus measured."""
 
     log: bool
     """Residuals of log loss (computed by log-sum-exp), else of loss."""

@@ -6,7 +6,7 @@ import pytest
 import synthetic_sweeps as sweeps
 
 from analysis import Frontier, IsoFlopFit, bootstrap, check, compute_gap, fit_isoflop, middle_of_overlap, overlap
-from analysis.gap import percentile_interval
+from analysis.gap.curve import percentile_interval
 from analysis.gap.surfaces import fit_surfaces
 from analysis.laws.power_law import lines
 from analysis.minima.bootstrap import Bootstrap, FamilyDraws

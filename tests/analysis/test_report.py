@@ -211,16 +211,17 @@ def test_errors_are_one_line_and_exit_1(
     assert error.count("\n") == 1
 
 
-def test_importing_and_help_load_neither_jax_nor_what_they_do_not_need() -> None:
+@pytest.mark.parametrize("module", ["analysis.fit", "analysis.gap.__main__", "analysis.report.__main__"])
+def test_importing_and_help_load_neither_jax_nor_what_they_do_not_need(module: str) -> None:
     code = "import analysis, sys; print(*{'jax', 'scipy', 'pandas', 'matplotlib'} & set(sys.modules))"
     imported = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (imported.stdout.strip(), imported.stderr) == ("", "")
-    code = "import sys; sys.argv[1:] = ['--help']\nimport analysis.report.__main__ as r\n"
+    code = f"import sys; sys.argv[1:] = ['--help']\nimport {module} as r\n"
     code += "try: r.main()\nexcept SystemExit: "
     code += "print('LOADED', *{'jax', 'scipy', 'pandas', 'matplotlib'} & set(sys.modules))"
     helped = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert helped.stdout.splitlines()[-1] == "LOADED"
-    assert "--bootstrap" in helped.stdout
+    assert "--level" in helped.stdout
 
 
 def codes(rows: list[dict], draws: int = 0) -> dict[str, tuple[Severity, float]]:
