@@ -14,7 +14,7 @@ from itertools import islice
 
 import numpy as np
 
-from mdm_jax.data.sources import Document, Piece, SourceChanged, read_piece
+from mdm_jax.data.sources.pieces import Document, Piece, SourceChanged, read_piece
 from mdm_jax.data.tokenizer import Tokenizer, open_tokenizer
 from mdm_jax.files.storage import Path, as_path, is_file, write_atomic
 from mdm_jax.spec import DataSpec

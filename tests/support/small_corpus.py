@@ -5,7 +5,7 @@ import random
 from pathlib import Path
 
 from mdm_jax.data.prepare import prepare
-from mdm_jax.data.sources import labelled
+from mdm_jax.data.sources.pieces import labelled
 from mdm_jax.spec import CorpusSource, CorpusSpec, DataSpec
 
 WORDS = """

@@ -13,8 +13,8 @@ from mdm_jax.data.holdout import (
     validation_groups,
     windows,
 )
-from mdm_jax.data.pydoc import pydoc_documents
-from mdm_jax.data.sources import labelled
+from mdm_jax.data.sources.pieces import labelled
+from mdm_jax.data.sources.pydoc import pydoc_documents
 from mdm_jax.spec import CorpusSpec
 
 

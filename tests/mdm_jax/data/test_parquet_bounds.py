@@ -9,13 +9,13 @@ import pyarrow.parquet
 import pytest
 
 from analysis import read_runs
-from mdm_jax.data.records import parquet_documents
+from mdm_jax.data.sources.records import parquet_documents
 
 MEBI = 1 << 20
 LONG = pyarrow.array(["x" * MEBI])
 PEAK = '\nprint(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))'
 READ_TEXT = """import sys
-from mdm_jax.data.records import parquet_documents
+from mdm_jax.data.sources.records import parquet_documents
 print(sum(map(len, parquet_documents(sys.argv[1], "text"))))"""
 READ_RUNS = "import sys, analysis; print(len(analysis.read_runs(sys.argv[1])))"
 

@@ -20,8 +20,8 @@ from small_corpus import documents, texts, write_jsonl
 
 from mdm_jax.data.holdout import WINDOW_BYTES, shared_windows
 from mdm_jax.data.prepare import main as prepare
-from mdm_jax.data.pydoc import pydoc_documents
-from mdm_jax.data.sources import labelled, pieces_of, read_piece
+from mdm_jax.data.sources.pieces import labelled, pieces_of, read_piece
+from mdm_jax.data.sources.pydoc import pydoc_documents
 from mdm_jax.manifest import read_manifest
 from mdm_jax.spec import CorpusSource, CorpusSpec, DataSpec, EvaluationSpec
 
@@ -74,7 +74,7 @@ def test_passages_cut_a_text_at_the_best_end_it_has(tmp_path, mark):
 def test_passages_do_not_depend_on_how_the_file_is_read(tmp_path, monkeypatch):
     (tmp_path / "long.txt").write_text("".join(f"größe {i}, λ 漢字 😀{chr(10) * (i % 50 == 0)}" for i in range(3000)))
     whole = read("passages", tmp_path)
-    monkeypatch.setattr("mdm_jax.data.plain_text.READ_BYTES", 7)
+    monkeypatch.setattr("mdm_jax.data.sources.plain_text.READ_BYTES", 7)
     assert read("passages", tmp_path) == whole
 
 
@@ -82,7 +82,7 @@ def test_passages_do_not_depend_on_how_the_file_is_read(tmp_path, monkeypatch):
 def test_bytes_that_are_not_utf_8_are_named_by_their_place_in_the_file(tmp_path, source, monkeypatch):
     start = "\ufeffgröße\n".encode()
     (tmp_path / "a.txt").write_bytes(start + b"gr\xf6\xdfe\n")
-    monkeypatch.setattr("mdm_jax.data.plain_text.READ_BYTES", 5)
+    monkeypatch.setattr("mdm_jax.data.sources.plain_text.READ_BYTES", 5)
     place = f"byte {len(start) + 2}: not UTF-8 (invalid start byte): convert the file, with iconv -f latin1 -t utf-8"
     with pytest.raises(ValueError, match=r"a\.txt: (line 2, )?" + re.escape(place)):
         read(source, tmp_path)
@@ -222,7 +222,8 @@ def test_every_command_of_the_documentation_prepares_a_corpus(tfds_directory, tm
 
 def test_tfds_gives_every_record_without_tensorflow(tfds_directory):
     code = (
-        "import sys; from mdm_jax.data.sources import labelled; from mdm_jax.spec import CorpusSpec, CorpusSource;"
+        "import sys; from mdm_jax.data.sources.pieces import labelled;"
+        "from mdm_jax.spec import CorpusSpec, CorpusSource;"
         f"d = [document.text for document in labelled(CorpusSpec(CorpusSource.TFDS, {tfds_directory!r}), 0.02)];"
         "assert 'tensorflow' not in sys.modules; import json; print(json.dumps(d))"
     )
@@ -273,7 +274,7 @@ def test_the_documentation_corpus_is_english_and_code():
 
 def test_the_documentation_corpus_does_not_depend_on_the_process():
     code = (
-        "import hashlib; from mdm_jax.data.sources import labelled; from mdm_jax.spec import CorpusSpec;"
+        "import hashlib; from mdm_jax.data.sources.pieces import labelled; from mdm_jax.spec import CorpusSpec;"
         "texts = [document.text for document in labelled(CorpusSpec(max_bytes=300_000), 0.02)];"
         "print(hashlib.sha256('|'.join(texts).encode()).hexdigest())"
     )

@@ -98,7 +98,7 @@ def test_pieces_are_shorter_than_bytes(model, corpus):
 
 def test_training_again_in_another_process_gives_the_same_model(model):
     code = (
-        "import hashlib; from mdm_jax.data.sources import labelled; from mdm_jax.spec import CorpusSpec;"
+        "import hashlib; from mdm_jax.data.sources.pieces import labelled; from mdm_jax.spec import CorpusSpec;"
         "from mdm_jax.data.tokenizer import train_sentencepiece;"
         "texts = (document.text for document in labelled(CorpusSpec(max_bytes=200_000), 0.02));"
         "print(hashlib.sha256(train_sentencepiece(texts, 600)).hexdigest())"

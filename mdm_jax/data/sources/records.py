@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pyarrow
 import pyarrow.parquet
 
-from mdm_jax.data.files import Line, read_lines
+from mdm_jax.data.sources.files import Line, read_lines
 from mdm_jax.files.storage import Path, as_path
 
 TEXT_TYPES = (pyarrow.string(), pyarrow.large_string())

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from mdm_jax.data.files import COMPRESSED, find_files
 from mdm_jax.data.holdout import Grouped, hold_out, in_validation
-from mdm_jax.data.plain_text import passages, text_documents
-from mdm_jax.data.pydoc import pydoc_documents, pydoc_versions
-from mdm_jax.data.records import Skip, jsonl_documents, parquet_documents
-from mdm_jax.data.tfds import tfds_documents, tfds_records
+from mdm_jax.data.sources.files import COMPRESSED, find_files
+from mdm_jax.data.sources.plain_text import passages, text_documents
+from mdm_jax.data.sources.pydoc import pydoc_documents, pydoc_versions
+from mdm_jax.data.sources.records import Skip, jsonl_documents, parquet_documents
+from mdm_jax.data.sources.tfds import tfds_documents, tfds_records
 from mdm_jax.files.storage import Path, as_path
 from mdm_jax.spec import CorpusSource, CorpusSpec
 

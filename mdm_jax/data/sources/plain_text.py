@@ -3,7 +3,7 @@
 import codecs
 from collections.abc import Iterator
 
-from mdm_jax.data.files import READ_BYTES, not_utf8_message, open_bytes, read_lines, without_mark
+from mdm_jax.data.sources.files import READ_BYTES, not_utf8_message, open_bytes, read_lines, without_mark
 from mdm_jax.files.storage import as_path
 
 DOCUMENT_CHARACTERS = 4096
