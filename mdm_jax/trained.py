@@ -5,13 +5,12 @@ The model lies on one device. It gives logits, with unsupervised classifier-free
 """
 
 import functools
-import math
 import os
-from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
+from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Bool, Float, Int, Integer
 
@@ -19,7 +18,7 @@ from mdm_jax.counting import count_parameters
 from mdm_jax.data.tokenizer import ByteTokenizer, Tokenizer, load_tokenizer, open_tokenizer
 from mdm_jax.devices.precision import product_precision, sum_in_float32
 from mdm_jax.devices.sharding import BATCH_LD, make_mesh, replicate, stored_specs
-from mdm_jax.evaluate.nelbo import evaluate
+from mdm_jax.evaluate.texts import DRAWS, TextNelbo, text_nelbo
 from mdm_jax.files.storage import Kind, Path, as_path, is_file, kind
 from mdm_jax.interop.smdm.weights import Weights, read_smdm, write_smdm
 from mdm_jax.layout import CHECKPOINTS_FOLDER, RESULT_FILE, SPEC_FILE
@@ -29,16 +28,11 @@ from mdm_jax.results import read_result
 from mdm_jax.spec import (
     BYTES_VOCAB_SIZE,
     Attention,
-    DataSpec,
-    EvaluationSpec,
     Family,
     HardwareSpec,
     ModelSpec,
-    ObjectiveSpec,
     RunSpec,
     TokenizerKind,
-    TokenizerSpec,
-    Variant,
     from_json,
 )
 from mdm_jax.spec.validation import require
@@ -46,33 +40,6 @@ from mdm_jax.train.checkpoint import read_step
 from mdm_jax.train.seal import Identity
 from mdm_jax.train.state import TrainState, make_state
 from mdm_jax.train.step_folders import NONE, newest_whole
-
-DRAWS = 64
-BATCH_TOKENS = 1 << 14
-"""Tokens that the device reads at a time when texts are scored."""
-
-
-@dataclass(frozen=True)
-class TextNelbo:
-    """The NELBO of texts in nats; for an ARM its negative log-likelihood, whose `se_mc` is 0.
-
-    `tokens` counts an EOS after each text, which is scored too. `se_mc` is the standard error from the Monte Carlo
-    draws.
-    """
-
-    nats: float
-    se_mc: float
-    tokens: int
-    text_bytes: int
-
-    @property
-    def nats_per_token(self) -> float:
-        return self.nats / self.tokens
-
-    @property
-    def bits_per_byte(self) -> float:
-        """Bits for each byte of UTF-8 text, which compares across tokenizers."""
-        return self.nats / math.log(2) / self.text_bytes
 
 
 class Model:
@@ -162,10 +129,7 @@ class Model:
             return _logits(self._params, tokens_BL, self.spec)
 
     def nelbo(self, texts: list[str] | tuple[str, ...], draws: int = DRAWS) -> TextNelbo:
-        """The NELBO of the texts together, in nats.
-
-        As in training, an EOS follows each text and the tokens are cut into rows of `seq_len`; the last row is as long
-        as what is left. A row is read without the rows before it.
+        """The NELBO of the texts together, in nats; see `mdm_jax.evaluate.texts`.
 
         Args:
             texts: at least one that is not empty.
@@ -176,31 +140,8 @@ class Model:
         """
         bound = "a model with a start token: without one it gives a row's first token no probability"
         require(self.has_start, "nelbo of", str(self._place), bound)
-        require(any(texts), "texts", texts, "at least one that is not empty")
-        require(2 <= draws <= 1 << 20, "draws", draws, "from 2 (a standard error needs two) to 2^20")
-        ids, _ = self.tokenizer.encode_batch(texts)
-        whole = len(ids) // self.seq_len * self.seq_len
-        rows_SL, end_1L = ids[:whole].reshape(-1, self.seq_len), ids[None, whole:]
-        batch = max(2, BATCH_TOKENS // self.seq_len // 2 * 2)
-        full = len(rows_SL) // batch * batch
-        parts = [(rows_SL[:full], batch), (rows_SL[full:], len(rows_SL) - full), (end_1L, 1)]
-        nats_R = np.sum([self._nats(part, size, draws) for part, size in parts if part.size], 0)
-        se_mc = float(nats_R.std(ddof=1) / len(nats_R) ** 0.5) if len(nats_R) > 1 else 0.0
-        return TextNelbo(float(nats_R.mean()), se_mc, len(ids), self.tokenizer.text_bytes(ids))
-
-    def _nats(self, rows_SL: np.ndarray, batch: int, draws: int) -> Float[np.ndarray, "R"]:
-        """The nats of all rows in each draw, from whole batches; an odd batch is made even by taking each row twice."""
-        copies = 1 + batch % 2
-        taken_SL = np.concatenate([rows_SL] * copies).astype(np.int32)
-        objective = ObjectiveSpec(Variant.NLL if self.family is Family.ARM else Variant.COUNT)
-        data = DataSpec(tokenizer=TokenizerSpec(TokenizerKind.SENTENCEPIECE, self.spec.vocab_size))
-        evaluation = EvaluationSpec(taken_SL.size, draws, copies * batch)
-        so_far: list[np.ndarray] = []
         with jax.set_mesh(self._mesh):
-            run = RunSpec(self.spec, objective, data, evaluation=evaluation)
-            evaluate(self._params, run, taken_SL, self._mesh, finished=so_far.append)
-        losses_RS = so_far[-1].astype(np.float64).reshape(-1, len(taken_SL))
-        return losses_RS.mean(1) * rows_SL.size
+            return text_nelbo(self._params, self.spec, self.tokenizer, texts, self.seq_len, draws, self._mesh)
 
     def export(self, path: str | os.PathLike[str]) -> None:
         """Writes the model as a safetensors file under SMDM's names, which `load` reads to the same bits.
@@ -248,7 +189,7 @@ def _load_run(folder: Path, mesh: Mesh) -> Model:
     with jax.set_mesh(mesh):
         state: TrainState = read_step(folder / CHECKPOINTS_FOLDER, step, _abstract_state(run, mesh), identity)
         params = state.evaluated
-        params.head[...] = params.head[...][:, : run.model.vocab_size]
+        params.head = nnx.Param(params.head[...][:, : run.model.vocab_size])
     return Model(folder, params, run.model, run.data.seq_len, mesh, run, step)
 
 
