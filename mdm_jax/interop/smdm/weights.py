@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from mdm_jax.command import refuse_hidden
-from mdm_jax.files.storage import as_path, is_file, write_atomic
+from mdm_jax.files.storage import as_path, is_file, is_local, write_atomic
 from mdm_jax.spec import Attention, ModelSpec
 from mdm_jax.spec.validation import require
 
@@ -66,10 +66,11 @@ def read_smdm(path: str | os.PathLike[str]) -> SmdmFile:
     """The model of a file. The header is checked, every shape with it, before a weight is read.
 
     Raises:
-        ValueError: no such file, no safetensors file, cut short, heads that nothing tells, or a tensor that is absent,
-            unknown, of another shape or type, or not finite; it is named.
+        ValueError: no such file on a local disk, no safetensors file, cut short, heads that nothing tells, or a tensor
+            that is absent, unknown, of another shape or type, or not finite; it is named.
         OSError: the file cannot be read now.
     """
+    require(is_local(path), "file of weights", str(path), "on a local disk: copy it there")
     if not is_file(path):
         raise ValueError(f"{path}: no such file")
     try:
