@@ -11,7 +11,7 @@ Porian et al. (arXiv 2406.19146) explained such a disagreement by three causes: 
 rate that is not tuned to the size. This experiment tests the first and the third. It combines four ways of counting
 FLOPs with three rules for the learning rate. Each of the twelve combinations is a group with its own curves:
 
-    smdm_6nd | with_head | exact | chinchilla     how the budget is counted (mdm_jax/counting.py)
+    smdm_6nd | with_head | exact | chinchilla     how the budget is counted (mdm_jax/spec/counting.py)
     one_rate    2e-4 at every size, as in SMDM (recipe smdm_code)
     by_width    2e-4 at width 1024, and inversely proportional to the width (recipe smdm_width)
     tuned       for each cell the best of .45, 1.35 and 4.05 times the rate of by_width

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
+from mdm_jax.data.manifest import MANIFEST_FILE, Manifest, check_matches, read_manifest
 from mdm_jax.files.storage import as_path, is_file
-from mdm_jax.manifest import MANIFEST_FILE, Manifest, check_matches, read_manifest
 from mdm_jax.spec import DataSpec, EvaluationSpec, RunSpec
 from mdm_jax.spec.validation import require
 

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mdm_jax.counting import count_parameters, evaluated_tokens, forward_flops, trained_flops
 from mdm_jax.devices.accelerators import DEVICES, GB
 from mdm_jax.spec import ComputeDtype, Family, FlopConvention, RunSpec
+from mdm_jax.spec.counting import count_parameters, evaluated_tokens, forward_flops, trained_flops
 from mdm_jax.spec.validation import require
 
 STATE_BYTES_PER_PARAMETER = 16

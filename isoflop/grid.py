@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from isoflop.ladder import find_size
 from isoflop.recipe import RecipeInput, find_recipe
 from isoflop.sweep import CurveSpec, SweepSpec
-from mdm_jax.counting import count_parameters, step_flops
 from mdm_jax.spec import CellSpec, FlopConvention, HardwareSpec, RunSpec, pair
+from mdm_jax.spec.counting import count_parameters, step_flops
 from mdm_jax.spec.validation import require
 
 MOST_UNSPENT = 0.01

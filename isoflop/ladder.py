@@ -12,8 +12,8 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from mdm_jax.counting import count_parameters
 from mdm_jax.spec import ModelSpec
+from mdm_jax.spec.counting import count_parameters
 from mdm_jax.spec.validation import require
 
 

@@ -25,8 +25,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from mdm_jax.counting import train_flops, trained_flops
 from mdm_jax.spec import FlopConvention, HardwareSpec, RunSpec, ScheduleKind, ScheduleSpec
+from mdm_jax.spec.counting import train_flops, trained_flops
 
 MOST_STEPS = 1 << 31
 

@@ -8,8 +8,8 @@ and other units, so nothing is asked of them here.
 import numpy as np
 import pandas as pd
 
-from mdm_jax.counting import count_parameters
 from mdm_jax.spec import ModelSpec
+from mdm_jax.spec.counting import count_parameters
 
 SELF_CONTRADICTION = "the row contradicts itself"
 REMEDY = "correct the columns that are named, or take the row from runs/<run_id>/result.json again"

@@ -31,10 +31,10 @@ from analysis.runs.consistency import contradictions_within
 from analysis.runs.groups import choose
 from analysis.runs.learning_rates import CELL, best_lr_reasons
 from analysis.runs.sweep_folder import sweep_rows
-from mdm_jax.counting import chinchilla_forward_flops
 from mdm_jax.files.sealed_json import numbered_lines
 from mdm_jax.files.storage import Path, as_path
 from mdm_jax.results import Status, unescaped
+from mdm_jax.spec.counting import chinchilla_forward_flops
 
 LOSS_HEADER = "loss_header"
 """Key in a run table's `attrs`: what the table itself calls the loss."""

@@ -12,8 +12,8 @@ from isoflop.place.prior import find_prior, flops_range
 from isoflop.place.sizes import FEWEST_ON_A_SIDE, choose_sizes, two_digits
 from isoflop.recipe import find_recipe
 from isoflop.sweep import FEWEST_SIZES, CurveSpec, SweepSpec
-from mdm_jax.counting import count_parameters
 from mdm_jax.spec import Family, RunSpec
+from mdm_jax.spec.counting import count_parameters
 from mdm_jax.spec.validation import require
 
 FILLER_RATIO = 1.4

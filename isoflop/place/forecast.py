@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 from isoflop.ladder import Size
 from isoflop.place.prior import BUILT_IN, FamilyPrior, Prior, flops_range
-from mdm_jax.counting import count_parameters, step_flops
 from mdm_jax.spec import Family, FlopConvention, RunSpec, pair
+from mdm_jax.spec.counting import count_parameters, step_flops
 from mdm_jax.spec.validation import require
 
 FARTHEST = 100.0

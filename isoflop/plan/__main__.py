@@ -44,9 +44,9 @@ from isoflop.sweep import SweepSpec
 from isoflop.trunks import savings, with_trunks
 from isoflop.wording import wrapped
 from mdm_jax.command import DONE, comma_list, exit_code, new_parser, numbers
+from mdm_jax.data.manifest import check_matches
 from mdm_jax.devices.accelerators import DEVICES
 from mdm_jax.files.storage import as_path
-from mdm_jax.manifest import check_matches
 from mdm_jax.spec import HardwareSpec, RunSpec, ScheduleKind
 from mdm_jax.spec.validation import build, require
 

@@ -8,8 +8,8 @@ from itertools import groupby
 from isoflop.cost import Machine
 from isoflop.place.advice import CurveForecast
 from isoflop.wording import columns, duration, money, plain, short_number, wrapped
-from mdm_jax.counting import count_parameters, trained_flops
 from mdm_jax.spec import FlopConvention, RunSpec
+from mdm_jax.spec.counting import count_parameters, trained_flops
 
 LINES = 40
 MOST_ROWS = 18

@@ -7,7 +7,7 @@ import ml_collections
 
 from isoflop.sweep import default_sweep, recast
 from mdm_jax.config import default_run, load_config, override
-from mdm_jax.manifest import read_manifest
+from mdm_jax.data.manifest import read_manifest
 from mdm_jax.spec import BYTES_VOCAB_SIZE, Family, TokenizerKind
 from mdm_jax.spec.validation import require, to_dict
 

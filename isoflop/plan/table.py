@@ -6,8 +6,8 @@ from itertools import groupby
 from isoflop.cost import Machine
 from isoflop.place.advice import CurveForecast
 from isoflop.wording import Row, duration, money, plain, short_number
-from mdm_jax.counting import count_parameters, train_flops, trained_flops
 from mdm_jax.spec import FlopConvention, RunSpec
+from mdm_jax.spec.counting import count_parameters, train_flops, trained_flops
 
 CONVENTIONS = tuple(convention.value for convention in FlopConvention)
 

@@ -10,8 +10,8 @@ written once, too. A real step may not overlap the three, so the longest is a lo
 from dataclasses import dataclass
 
 from isoflop.preflight.topology import Chip
-from mdm_jax.counting import count_parameters, forward_flops, scored_positions
 from mdm_jax.spec import ComputeDtype, Remat, RunSpec
+from mdm_jax.spec.counting import count_parameters, forward_flops, scored_positions
 
 STATE_TRAFFIC = 7 * 4
 """Bytes a parameter in one step: AdamW reads weight, gradient and two moments, and writes three, in float32."""

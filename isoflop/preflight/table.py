@@ -6,8 +6,8 @@ from isoflop.preflight.compile import Compiled
 from isoflop.preflight.topology import Topology
 from isoflop.preflight.verdict import GIB, Verdict, bound
 from isoflop.wording import plain, short_number
-from mdm_jax.counting import count_parameters
 from mdm_jax.spec import RunSpec
+from mdm_jax.spec.counting import count_parameters
 
 HEADER = ("family", "size", "N", "batch", "L", "mesh", "remat", "microbatch", "HBM GiB", "fits")
 HEADER += ("sent GB", "compile s", "step ms", "bound by", "MFU")

@@ -18,8 +18,8 @@ from isoflop.ladder import Size
 from isoflop.recipe import RECIPES, Choice, RecipeInput
 from isoflop.refine.rungs import non_embedding
 from isoflop.sweep import CurveSpec, SweepSpec
-from mdm_jax.counting import count_parameters
 from mdm_jax.spec import Family, RunSpec, ScheduleKind
+from mdm_jax.spec.counting import count_parameters
 
 SAME_BUDGET = 1e-5
 """Budgets whose logs differ by less are equal: the analysis rounds budgets to six digits."""

@@ -16,8 +16,8 @@ from isoflop.refine.proposal import Kind, Proposal, flops_of
 from isoflop.refine.rungs import non_embedding, rungs, size_of
 from isoflop.sweep import FEWEST_SIZES
 from isoflop.wording import short_number
-from mdm_jax.counting import count_parameters
 from mdm_jax.spec import RunSpec
+from mdm_jax.spec.counting import count_parameters
 
 WINDOW = 4.0
 """New sizes lie within this factor of the expected optimum, and at most this factor beyond an edge."""

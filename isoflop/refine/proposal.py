@@ -4,8 +4,8 @@ import enum
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from mdm_jax.counting import train_flops
 from mdm_jax.spec import Family, RunSpec
+from mdm_jax.spec.counting import train_flops
 
 
 class Kind(enum.StrEnum):

@@ -8,8 +8,8 @@ import math
 from collections.abc import Iterator, Sequence
 
 from isoflop.ladder import SMDM, Size, shape, tiny_sizes
-from mdm_jax.counting import count_parameters
 from mdm_jax.spec import ModelSpec, RunSpec
+from mdm_jax.spec.counting import count_parameters
 
 SAME_RUNG = 0.03
 """Sizes that are closer in log N are one rung."""

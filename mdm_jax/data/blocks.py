@@ -7,8 +7,8 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Integer
 
+from mdm_jax.data.manifest import BLOCK_BYTES, ITEM_BYTES, SUM_BYTES, Manifest, Shard, sums_file
 from mdm_jax.files.storage import Path
-from mdm_jax.manifest import BLOCK_BYTES, ITEM_BYTES, SUM_BYTES, Manifest, Shard, sums_file
 
 
 class Blocks:

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from mdm_jax.data.duplicates import first_of_each
+from mdm_jax.data.manifest import SPLITS, TOKENIZER_FILE, Manifest, Split, data_hash, write_manifest
 from mdm_jax.data.parts import Part, Task, make_part, name_of
 from mdm_jax.data.shards import SHARD_TOKENS, ShardWriter
 from mdm_jax.data.sources.pieces import PIECE_BYTES, Piece, labelled, no_text_message, pieces_of
 from mdm_jax.data.tokenizer import TRAINING_BYTES, make_tokenizer, open_tokenizer
 from mdm_jax.data.workers import in_order
 from mdm_jax.files.storage import Path, as_path, is_file, write_atomic
-from mdm_jax.manifest import SPLITS, TOKENIZER_FILE, Manifest, Split, data_hash, write_manifest
 from mdm_jax.spec import DataSpec, TokenizerKind
 from mdm_jax.spec.validation import to_dict
 

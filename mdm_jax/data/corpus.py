@@ -17,9 +17,9 @@ import numpy as np
 from grain.experimental import index_shuffle
 from jaxtyping import Int32
 
+from mdm_jax.data.manifest import Manifest, check_matches, read_manifest
 from mdm_jax.data.store import TokenStore, open_split
 from mdm_jax.data.tokenizer import Tokenizer, load_tokenizer
-from mdm_jax.manifest import Manifest, check_matches, read_manifest
 from mdm_jax.spec import DataSpec
 from mdm_jax.spec.validation import require
 

@@ -23,11 +23,19 @@ import rich.progress
 from mdm_jax.command import BAD, DONE, INTERRUPTED, Parser, say
 from mdm_jax.config import load_run
 from mdm_jax.data.build import PARTS, Progress, Report, build_shards
+from mdm_jax.data.manifest import (
+    MANIFEST_FILE,
+    SPLITS,
+    TOKENIZER_FILE,
+    Manifest,
+    check_matches,
+    read_manifest,
+    sums_file,
+)
 from mdm_jax.data.store import open_split
 from mdm_jax.files import storage
 from mdm_jax.files.lock import hold
 from mdm_jax.files.storage import Kind, Path, as_path, is_file, is_local, kind, refuse_link
-from mdm_jax.manifest import MANIFEST_FILE, SPLITS, TOKENIZER_FILE, Manifest, check_matches, read_manifest, sums_file
 from mdm_jax.spec import BYTES_VOCAB_SIZE, CorpusSource, CorpusSpec, DataSpec, TokenizerKind, TokenizerSpec
 from mdm_jax.spec.validation import require
 

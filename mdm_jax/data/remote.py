@@ -10,8 +10,8 @@ import os
 from collections.abc import Iterator
 
 from mdm_jax.data.blocks import Blocks, check_size
+from mdm_jax.data.manifest import BLOCK_BYTES, Manifest, Shard
 from mdm_jax.files.storage import Path, is_file, write_atomic
-from mdm_jax.manifest import BLOCK_BYTES, Manifest, Shard
 
 COPY_BYTES = 16 << 20
 FETCH_BLOCKS = 64

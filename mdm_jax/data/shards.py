@@ -11,8 +11,8 @@ from typing import IO
 import numpy as np
 from jaxtyping import Integer
 
+from mdm_jax.data.manifest import BLOCK_BYTES, Shard, Split, sums_file
 from mdm_jax.files.storage import Path, write_atomic
-from mdm_jax.manifest import BLOCK_BYTES, Shard, Split, sums_file
 
 SHARD_TOKENS = 1 << 26
 

@@ -14,10 +14,10 @@ import numpy as np
 from jaxtyping import Integer
 
 from mdm_jax.data.blocks import Blocks, check_size
+from mdm_jax.data.manifest import Manifest, Shard, read_manifest
 from mdm_jax.data.remote import RemoteBlocks
 from mdm_jax.files.storage import as_path, inside, is_local
 from mdm_jax.files.user_cache import cache_folder
-from mdm_jax.manifest import Manifest, Shard, read_manifest
 
 READERS = 16
 OTHER_FILES = 512

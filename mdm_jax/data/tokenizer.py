@@ -15,8 +15,8 @@ import numpy as np
 import sentencepiece
 from jaxtyping import Int32, Int64, Integer
 
+from mdm_jax.data.manifest import TOKENIZER_FILE, Manifest
 from mdm_jax.files.storage import Path, as_path, is_file
-from mdm_jax.manifest import TOKENIZER_FILE, Manifest
 from mdm_jax.spec import BYTES_VOCAB_SIZE, TokenizerKind, TokenizerSpec
 
 BYTES_EOS = 256

@@ -14,12 +14,12 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Int
 
-from mdm_jax.counting import step_flops
 from mdm_jax.devices.precision import product_precision
 from mdm_jax.devices.sharding import replicate, split_rows, stack_batches
 from mdm_jax.model.transformer import Transformer, hidden
 from mdm_jax.objectives.loss import draw, row_losses
 from mdm_jax.spec import Family, FlopConvention, ObjectiveSpec, RunSpec
+from mdm_jax.spec.counting import step_flops
 from mdm_jax.spec.validation import require
 
 DRAW_SEED = 20_241_018

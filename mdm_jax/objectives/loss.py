@@ -7,10 +7,12 @@ batch, and the loss is computed for one microbatch at a time.
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float, Int, Key
 
+from mdm_jax.devices.sharding import BATCH, BATCH_L
 from mdm_jax.objectives import arm, mdm
 from mdm_jax.objectives.masking import gather_paired, paired_positions
 from mdm_jax.objectives.vocab_loss import token_nats, vocab_loss
@@ -66,6 +68,7 @@ def row_losses(
     if objective.variant is not Variant.COUNT:
         return nats_N.reshape(batch, length).sum(-1)
     first_PM = paired_positions(drawn.inputs_BL == vocab_size) < length
-    nats_PM = nats_N.reshape(batch // 2, length + 1)
+    nats_PM = jax.lax.reshape(nats_N, (batch // 2, length + 1), out_sharding=BATCH_L)
     of_first_P = jnp.where(first_PM, nats_PM, 0.0).sum(-1)
-    return jnp.stack([of_first_P, nats_PM.sum(-1) - of_first_P], 1).reshape(batch)
+    losses_P2 = jnp.stack([of_first_P, nats_PM.sum(-1) - of_first_P], 1)
+    return jax.lax.reshape(losses_P2, (batch,), out_sharding=BATCH)

@@ -144,7 +144,8 @@ def read_step(folder: Path, step: int, like: T, identity: Identity) -> T:
     """
     folder = Path(os.path.abspath(folder)) if is_local(folder) else folder
     _decided_by_first_process(lambda: _check_whole(folder, step, identity))
-    manager = _manager(folder, ocp.CheckpointManagerOptions(read_only=True))
+    with _quiet_logs():  # orbax warns of what `read_only` means
+        manager = _manager(folder, ocp.CheckpointManagerOptions(read_only=True))
     try:
         return _read(manager, folder, step, like)
     finally:

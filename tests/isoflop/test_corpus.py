@@ -9,7 +9,7 @@ from imitated_runs import imitation, make_sweep, started
 from isoflop.plan.__main__ import main
 from isoflop.planfile import read_plan, write_plan
 from isoflop.run import __main__ as run
-from mdm_jax.manifest import Manifest, Shard, Split, data_hash, write_manifest
+from mdm_jax.data.manifest import Manifest, Shard, Split, data_hash, write_manifest
 from mdm_jax.spec import CorpusSpec, TokenizerSpec
 
 ROOT = Path(__file__).parents[2]

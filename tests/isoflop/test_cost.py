@@ -8,7 +8,6 @@ from isoflop.measured import measured_machine
 from isoflop.plan.__main__ import main
 from isoflop.sweep import CurveSpec, SweepSpec
 from isoflop.wording import duration, money, plain
-from mdm_jax.counting import forward_flops, train_flops
 from mdm_jax.devices.accelerators import DEVICES
 from mdm_jax.spec import (
     ComputeDtype,
@@ -22,6 +21,7 @@ from mdm_jax.spec import (
     TokenizerKind,
     TokenizerSpec,
 )
+from mdm_jax.spec.counting import forward_flops, train_flops
 
 RUN = RunSpec(
     model=ModelSpec(vocab_size=32000, compute_dtype=ComputeDtype.BFLOAT16),

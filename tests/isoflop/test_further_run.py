@@ -11,8 +11,8 @@ from isoflop.recipe import RECIPES
 from isoflop.refine.further_run import FurtherRuns
 from isoflop.refine.rungs import rungs, size_of
 from isoflop.sweep import CurveSpec, SweepSpec
-from mdm_jax.counting import train_flops
 from mdm_jax.spec import Family, HardwareSpec, RunSpec, ScheduleKind, ScheduleSpec
+from mdm_jax.spec.counting import train_flops
 
 
 @pytest.mark.parametrize("recipe", list(RECIPES))

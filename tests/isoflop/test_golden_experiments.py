@@ -9,8 +9,8 @@ import pytest
 from isoflop.plan.__main__ import plan_config
 from isoflop.sweep import default_sweep
 from mdm_jax.config import default_run, load_config, override
-from mdm_jax.counting import count_parameters
 from mdm_jax.spec import RunSpec
+from mdm_jax.spec.counting import count_parameters
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENTS = sorted(path for path in (ROOT / "experiments").glob("*.py") if path.name != "__init__.py")

@@ -9,7 +9,6 @@ from isoflop.ladder import find_size
 from isoflop.place.expand import expand
 from isoflop.sweep import CurveSpec, SweepSpec, curve, product, recast
 from mdm_jax.config import load_config
-from mdm_jax.counting import count_parameters, train_flops
 from mdm_jax.spec import (
     DataSpec,
     Family,
@@ -23,6 +22,7 @@ from mdm_jax.spec import (
     Variant,
     pair,
 )
+from mdm_jax.spec.counting import count_parameters, train_flops
 from mdm_jax.spec.validation import build
 
 ROOT = Path(__file__).parents[2]

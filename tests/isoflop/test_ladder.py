@@ -3,8 +3,8 @@ import itertools
 import pytest
 
 from isoflop.ladder import Size, find_size, ladder_between, tiny_sizes
-from mdm_jax.counting import count_parameters
 from mdm_jax.spec import ModelSpec
+from mdm_jax.spec.counting import count_parameters
 
 
 def non_embedding(size: Size) -> int:

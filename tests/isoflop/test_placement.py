@@ -19,7 +19,6 @@ from isoflop.place.expand import expand, forecast_of, ladder, parameters
 from isoflop.place.prior import SMDM, Law, find_prior, read_fits
 from isoflop.place.sizes import choose_sizes
 from isoflop.sweep import CurveSpec, PlacementSpec, SweepSpec
-from mdm_jax.counting import count_parameters, step_flops
 from mdm_jax.spec import (
     DataSpec,
     Family,
@@ -31,6 +30,7 @@ from mdm_jax.spec import (
     TokenizerSpec,
     pair,
 )
+from mdm_jax.spec.counting import count_parameters, step_flops
 
 ROOT = Path(__file__).parents[2]
 RUN = RunSpec(

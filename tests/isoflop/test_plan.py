@@ -14,9 +14,8 @@ from isoflop.plan.__main__ import main
 from isoflop.planfile import read_plan, write_plan
 from isoflop.sweep import CurveSpec, SweepSpec
 from mdm_jax.config import default_run
-from mdm_jax.counting import count_parameters, train_flops
+from mdm_jax.data.manifest import Manifest, Shard, Split, data_hash, write_manifest
 from mdm_jax.files.sealed_json import seal, unseal
-from mdm_jax.manifest import Manifest, Shard, Split, data_hash, write_manifest
 from mdm_jax.results import Status, result_of, write_result
 from mdm_jax.spec import (
     ComputeDtype,
@@ -29,6 +28,7 @@ from mdm_jax.spec import (
     TokenizerSpec,
     to_json,
 )
+from mdm_jax.spec.counting import count_parameters, train_flops
 from mdm_jax.spec.validation import build, to_dict
 
 ROOT = Path(__file__).parents[2]

@@ -20,8 +20,8 @@ from isoflop.preflight.roofline import roofline
 from isoflop.preflight.search import microbatch_choices, nearest, search
 from isoflop.preflight.topology import CHIPS, find_mesh, find_topology
 from isoflop.preflight.verdict import advice, examine
-from mdm_jax.counting import forward_flops, step_flops
 from mdm_jax.spec import CellSpec, ComputeDtype, Family, FlopConvention, HardwareSpec, ModelSpec, OptimSpec, Remat
+from mdm_jax.spec.counting import forward_flops, step_flops
 from mdm_jax.train.ahead import needed_bytes
 
 GIB = 2**30

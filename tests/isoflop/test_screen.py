@@ -8,8 +8,8 @@ import pytest
 
 from isoflop.plan.__main__ import main
 from isoflop.planfile import read_plan
-from mdm_jax.counting import trained_flops
 from mdm_jax.spec import FlopConvention
+from mdm_jax.spec.counting import trained_flops
 
 ROOT = Path(__file__).parents[2]
 TOO_LARGE = ["--budgets", "1e15,3e15,1e16", "--sizes", "6,19,34,48", "--seq-len", "512", "--batch", "16"]

@@ -19,7 +19,6 @@ from isoflop.planfile import read_plan, write_plan
 from isoflop.run.parents import check_parents
 from isoflop.sweep import CurveSpec, PlacementSpec, SweepSpec
 from isoflop.trunks import savings, with_trunks
-from mdm_jax.counting import count_parameters, train_flops
 from mdm_jax.results import TRUNK_SEGMENT, Status, result_of, write_result
 from mdm_jax.spec import (
     CellSpec,
@@ -34,6 +33,7 @@ from mdm_jax.spec import (
     TokenizerKind,
     TokenizerSpec,
 )
+from mdm_jax.spec.counting import count_parameters, train_flops
 
 WSD = ScheduleSpec(kind=ScheduleKind.WSD)
 PAPER = (6e18, 1e19, 3e19, 6e19, 1e20)

@@ -11,13 +11,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-FACTS = {"spec", "config", "counting", "results", "layout", "manifest", "command", "files"}
-PARTS = {"devices", "model", "objectives", "data"}
+FACTS = {"spec", "config", "results", "layout", "command", "files"}
+PARTS = {"devices", "model", "objectives", "data", "interop"}
 ASSEMBLY = {"train", "evaluate"}
-DOORS = {"main", "run"}
+DOORS = {"main", "run", "trained"}
 BESIDE = {"isoflop", "analysis"}
 TOP = {"experiments", "benchmarks", "tests", "constraints"}
-FACTS_ELSEWHERE = {"devices.accelerators", "run.parent", "train.metrics"}
+FACTS_ELSEWHERE = {"data.manifest", "devices.accelerators", "run.parent", "train.metrics"}
 """Modules that load no jax and keep the rules of the facts, in a folder whose other modules stand higher."""
 
 OTHER_PACKAGES = {
@@ -33,7 +33,12 @@ ONLY_IN = {
     "etils": "mdm_jax/files/storage.py",
 }
 AXES_ARE_NAMED_IN = "mdm_jax/devices/sharding.py"
-LAZY = {"isoflop/preflight/__main__.py": "train", "isoflop/refine/evidence.py": "analysis"}
+LAZY = {
+    "isoflop/preflight/__main__.py": "train",
+    "isoflop/refine/evidence.py": "analysis",
+    "mdm_jax/__init__.py": "doors",
+    "mdm_jax/interop/smdm/weights.py": "isoflop",
+}
 """Rooms that one file may reach over the floors, from inside a function."""
 
 AXES = {"data", "model"}
@@ -77,7 +82,7 @@ def room(module: str) -> str | None:
         return None
     if not rest or rest[0] in FACTS | {"__version__"} or ".".join(rest[:2]) in FACTS_ELSEWHERE:
         return "facts"
-    if rest[0] in DOORS or "__main__" in rest:
+    if rest[0] in DOORS | {"load"} or "__main__" in rest:
         return "doors"
     return rest[0] if rest[0] in PARTS | ASSEMBLY else None
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from isoflop.planfile import write_plan
 from isoflop.run.__main__ import run_sweep
 from isoflop.run.runner import Policy, Stop
-from mdm_jax.manifest import Manifest, Shard, Split, data_hash, write_manifest
+from mdm_jax.data.manifest import Manifest, Shard, Split, data_hash, write_manifest
 from mdm_jax.results import RunResult
 from mdm_jax.spec import CellSpec, CorpusSpec, RunSpec, ScheduleSpec, TokenizerSpec
 

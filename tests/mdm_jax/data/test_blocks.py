@@ -14,11 +14,7 @@ from small_corpus import data_spec, prepared
 
 from mdm_jax.data.build import build_shards
 from mdm_jax.data.corpus import open_corpus
-from mdm_jax.data.prepare import prepare
-from mdm_jax.data.shards import ShardWriter
-from mdm_jax.data.store import open_split
-from mdm_jax.files.storage import as_path
-from mdm_jax.manifest import (
+from mdm_jax.data.manifest import (
     BLOCK_BYTES,
     MANIFEST_FILE,
     SPLITS,
@@ -28,6 +24,10 @@ from mdm_jax.manifest import (
     read_manifest,
     write_manifest,
 )
+from mdm_jax.data.prepare import prepare
+from mdm_jax.data.shards import ShardWriter
+from mdm_jax.data.store import open_split
+from mdm_jax.files.storage import as_path
 from mdm_jax.spec import CorpusSpec, TokenizerSpec
 
 BLOCK_TOKENS = BLOCK_BYTES // 2

@@ -7,8 +7,8 @@ import pytest
 from small_corpus import prepared
 
 from mdm_jax.data.corpus import open_corpus, stream_row
+from mdm_jax.data.manifest import read_manifest
 from mdm_jax.data.store import open_split
-from mdm_jax.manifest import read_manifest
 from mdm_jax.spec import DataSpec
 
 BATCH = 8

@@ -16,11 +16,11 @@ from small_corpus import data_spec, texts
 
 from mdm_jax.data.build import build_shards
 from mdm_jax.data.duplicates import first_of_each
+from mdm_jax.data.manifest import read_manifest
 from mdm_jax.data.prepare import main, prepare
 from mdm_jax.data.sources.pieces import labelled, pieces_of, read_piece
 from mdm_jax.data.store import open_split
 from mdm_jax.files.storage import as_path
-from mdm_jax.manifest import read_manifest
 from mdm_jax.spec import CorpusSource, CorpusSpec, DataSpec, TokenizerKind, TokenizerSpec
 
 

@@ -13,11 +13,11 @@ from bucket import in_memory
 from small_corpus import data_spec, flags, prepared
 
 from mdm_jax.data.build import build_shards
+from mdm_jax.data.manifest import check_matches, read_manifest
 from mdm_jax.data.prepare import main
 from mdm_jax.data.shards import ShardWriter
 from mdm_jax.data.store import open_split
 from mdm_jax.files.storage import as_path
-from mdm_jax.manifest import check_matches, read_manifest
 from mdm_jax.spec import CorpusSpec, TokenizerKind, TokenizerSpec
 
 
@@ -187,7 +187,7 @@ def test_a_vocabulary_that_does_not_match_is_said(tmp_path):
 
 
 def test_the_manifest_needs_no_jax_and_no_numpy():
-    code = "import sys; import mdm_jax.manifest; assert not {'jax', 'grain', 'numpy'} & set(sys.modules)"
+    code = "import sys; import mdm_jax.data.manifest; assert not {'jax', 'grain', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -9,6 +9,7 @@ import pytest
 import sentencepiece
 from small_corpus import documents, prepared, texts
 
+from mdm_jax.data.manifest import read_manifest
 from mdm_jax.data.tokenizer import (
     ByteTokenizer,
     SentencePieceTokenizer,
@@ -16,7 +17,6 @@ from mdm_jax.data.tokenizer import (
     make_tokenizer,
     train_sentencepiece,
 )
-from mdm_jax.manifest import read_manifest
 from mdm_jax.spec import CorpusSpec, TokenizerKind, TokenizerSpec
 
 AWKWARD = [

@@ -1,9 +1,6 @@
-"""The trunk: what each position reads, its pieces against closed forms, its initialisation, and released weights."""
+"""The trunk: what each position reads, its pieces against closed forms, and initialisation."""
 
 import dataclasses
-import json
-import struct
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +10,10 @@ from flax import nnx
 from tiny_runs import on_mesh, quick_compilation, sharp_model, tokens
 
 from isoflop.ladder import SMDM
-from mdm_jax.counting import count_parameters
 from mdm_jax.model.layers import NORM_EPS, ROPE_BASE, rms_norm, rope
 from mdm_jax.model.transformer import Transformer, hidden
 from mdm_jax.spec import Attention, ComputeDtype, HardwareSpec, LayerLoop, ModelSpec, Remat
+from mdm_jax.spec.counting import count_parameters
 
 SPEC = ModelSpec(n_layers=2, d_model=16, n_heads=2, d_ffn=24, vocab_size=11)
 LENGTH = 6
@@ -166,53 +163,3 @@ def test_parameter_count_of_every_published_size(name):
     count = count_parameters(spec)
     assert sum(w.size for w in jax.tree.leaves(weights)) == count.total
     assert (weights.embed.size, weights.head.size) == (count.embedding, count.head)
-
-
-def read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """The float32 tensors of a safetensors file: 8 bytes of header length, a JSON header, the data."""
-    content = path.read_bytes()
-    (size,) = struct.unpack("<Q", content[:8])
-    header = json.loads(content[8 : 8 + size])
-    header.pop("__metadata__", None)
-    assert all(entry["dtype"] == "F32" for entry in header.values())
-    data = content[8 + size :]
-    return {
-        name: np.frombuffer(data[slice(*entry["data_offsets"])], "<f4").reshape(entry["shape"])
-        for name, entry in header.items()
-    }
-
-
-def from_released(weights: dict[str, np.ndarray], spec: ModelSpec) -> Transformer:
-    """Our model of released SMDM weights; an ARM's embedding gets a start row that nothing reads."""
-    d, heads, width = spec.d_model, spec.n_heads, spec.d_head
-    model = Transformer(spec, jax.random.key(0))
-
-    def stack(name, shape=None):
-        layers = [weights[f"transformer.h.{i}.{name}.weight"] for i in range(spec.n_layers)]
-        return nnx.Param(jnp.stack([w if shape is None else w.T.reshape(shape) for w in layers]))
-
-    embed_VD = weights["transformer.wte.weight"]
-    model.embed = nnx.Param(jnp.pad(embed_VD, ((0, spec.vocab_size + 1 - len(embed_VD)), (0, 0))))
-    model.head = nnx.Param(jnp.asarray(weights["lm_head.weight"].T))
-    model.norm_final = nnx.Param(jnp.asarray(weights["transformer.ln_f.weight"]))
-    blocks = model.blocks
-    blocks.norm_attention, blocks.norm_mlp = stack("norm_1"), stack("norm_2")
-    per_head_NDHCK = stack("attn.attn", (d, heads, 3, width))[...]
-    blocks.qkv = nnx.Param(per_head_NDHCK.swapaxes(2, 3))
-    blocks.out = stack("attn.proj", (heads, width, d))
-    blocks.gate, blocks.up = stack("mlp.swiglu.w1", (d, spec.d_ffn)), stack("mlp.swiglu.w2", (d, spec.d_ffn))
-    blocks.down = stack("mlp.swiglu.w3", (spec.d_ffn, d))
-    return model
-
-
-@pytest.mark.parametrize(("name", "attention"), [("mdm", Attention.BIDIRECTIONAL), ("ar", Attention.CAUSAL)])
-def test_released_weights_give_the_released_logits(reference_data, name, attention):
-    folder = reference_data / "smdm_golden"
-    shape = json.loads((folder / "config.json").read_text())
-    assert (shape["norm_eps"], shape["rope_base"]) == (NORM_EPS, ROPE_BASE)
-    spec = ModelSpec(shape["n_layer"], shape["d_model"], shape["n_head"], shape["ffn"], shape["vocab"], attention)
-    model = from_released(read_safetensors(folder / f"{name}.safetensors"), spec)
-    with np.load(folder / f"{name}.npz") as golden:
-        inputs_BL, logits_BLV = golden["inputs"], golden["logits"]
-    run = jax.jit(lambda model, z_BL: hidden(model, z_BL, spec, HardwareSpec()) @ model.head[...])
-    np.testing.assert_allclose(run(model, inputs_BL), logits_BLV, atol=1e-4)

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from running import Workshop, assert_same, ended, killed_at, outcome, result, rows, wait_until, workshop
 
+from mdm_jax.data.manifest import MANIFEST_FILE
 from mdm_jax.data.prepare import prepare
 from mdm_jax.files.sealed_json import seal, unseal
 from mdm_jax.main import main, parser, requested
-from mdm_jax.manifest import MANIFEST_FILE
 from mdm_jax.results import Status
 from mdm_jax.spec import DataSpec, Family, RunSpec, pair, to_json
 

@@ -3,14 +3,6 @@ import dataclasses
 import pytest
 
 from isoflop.ladder import SMDM
-from mdm_jax.counting import (
-    chinchilla_forward_flops,
-    count_parameters,
-    forward_flops,
-    scored_positions,
-    step_flops,
-    train_flops,
-)
 from mdm_jax.spec import (
     DataSpec,
     Family,
@@ -25,6 +17,14 @@ from mdm_jax.spec import (
     TokenizerSpec,
     Variant,
     pair,
+)
+from mdm_jax.spec.counting import (
+    chinchilla_forward_flops,
+    count_parameters,
+    forward_flops,
+    scored_positions,
+    step_flops,
+    train_flops,
 )
 
 # Non-embedding parameters of SMDM's ladder, as published.

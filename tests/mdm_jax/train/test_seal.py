@@ -15,8 +15,8 @@ from saved_states import ME
 from small_corpus import prepared
 from tiny_runs import on_mesh, quick_compilation
 
+from mdm_jax.data.manifest import read_manifest, write_manifest
 from mdm_jax.files.storage import as_path
-from mdm_jax.manifest import read_manifest, write_manifest
 from mdm_jax.run.execute import _starting_state
 from mdm_jax.spec import Family, RunSpec
 from mdm_jax.train.checkpoint import Checkpoints

@@ -1,0 +1,1 @@
+"""Interchange: weights in the formats of other projects."""

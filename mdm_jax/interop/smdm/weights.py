@@ -1,0 +1,219 @@
+"""SMDM's safetensors files, read into arrays named as our weights, and written from them.
+
+A file of an MDM has V+1 embedding rows, the last is MASK. A file of an ARM has V: SMDM's ARM predicts x_1 .. x_{L-1}
+and has no start token. Ours has one, which is exported as the extra tensor `start.weight`.
+
+The number of heads is in no shape. Our own files carry the model's shape as metadata; for SMDM's files the ladder of
+published sizes knows it, and otherwise a `config.json` beside the file.
+"""
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from mdm_jax.command import refuse_hidden
+from mdm_jax.files.storage import as_path, is_file, is_local, write_atomic
+from mdm_jax.spec import Attention, ModelSpec
+from mdm_jax.spec.validation import require
+
+SEQ_LEN = 2048
+"""Tokens of a row that SMDM trained on."""
+FIXED = {"norm_eps": 1e-5, "rope_base": 10000}
+"""What a `config.json` may say of our trunk, and never otherwise."""
+CONFIG_KEYS = {"n_layer": "n_layers", "d_model": "d_model", "n_head": "n_heads", "ffn": "d_ffn", "vocab": "vocab_size"}
+"""Keys of a `config.json`, and the fields of ModelSpec that they give."""
+METADATA = "mdm_jax"
+"""Key of the file's metadata under which an export keeps its config."""
+MOST_CONFIG_BYTES = 1 << 20
+DTYPES = {"F32", "F16", "BF16"}
+"""Formats of numbers that float32 holds exactly."""
+EMBED, START, HEAD, NORM = "transformer.wte.weight", "start.weight", "lm_head.weight", "transformer.ln_f.weight"
+LAYER = {
+    "norm_attention": "norm_1",
+    "qkv": "attn.attn",
+    "out": "attn.proj",
+    "norm_mlp": "norm_2",
+    "gate": "mlp.swiglu.w1",
+    "up": "mlp.swiglu.w2",
+    "down": "mlp.swiglu.w3",
+}
+"""Our name of each weight of a layer, and SMDM's."""
+FIRST_GATE = "transformer.h.0.mlp.swiglu.w1.weight"
+NORM_OF_LAYER = re.compile(r"transformer\.h\.\d+\.norm_1\.weight", re.ASCII)
+
+Shapes = dict[str, tuple[int, ...]]
+Weights = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class SmdmFile:
+    """What a file holds: float32 weights by our names and in our layouts, `embed` with V+1 rows."""
+
+    spec: ModelSpec
+    seq_len: int
+    has_start: bool
+    """False for an ARM without a start token: the last row of `embed` is zero then, and nothing may read it."""
+    weights: Weights
+
+
+def read_smdm(path: str | os.PathLike[str]) -> SmdmFile:
+    """The model of a file. The header is checked, every shape with it, before a weight is read.
+
+    Raises:
+        ValueError: no such file on a local disk, no safetensors file, cut short, heads that nothing tells, or a tensor
+            that is absent, unknown, of another shape or type, or not finite; it is named.
+        OSError: the file cannot be read now.
+    """
+    require(is_local(path), "file of weights", str(path), "on a local disk: copy it there")
+    if not is_file(path):
+        raise ValueError(f"{path}: no such file")
+    try:
+        with safe_open(os.fspath(path), "numpy") as file:
+            found = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            shapes = {name: tuple(entry.get_shape()) for name, entry in found.items()}
+            spec, seq_len = model_of_shapes(path, shapes, file.metadata() or {})
+            for name, entry in found.items():
+                held = entry.get_dtype()
+                require(held in DTYPES, f"{path}: {name}: dtype", held, f"one of {', '.join(sorted(DTYPES))}")
+            tensors = {name: file.get_tensor(name).astype(np.float32) for name in shapes}
+    except SafetensorError as error:
+        remedy = "pickled weights are never opened"
+        raise ValueError(f"{path}: no safetensors file, or cut short ({error}); {remedy}") from None
+    for name, tensor in tensors.items():
+        require(bool(np.isfinite(tensor).all()), f"{path}: {name}", "not finite", "free of NaN and infinity")
+    causal = spec.attention is Attention.CAUSAL
+    weights = _to_ours(tensors, spec)
+    return SmdmFile(spec, seq_len, not causal or START in shapes, weights)
+
+
+def write_smdm(path: str | os.PathLike[str], weights: Weights, spec: ModelSpec, seq_len: int, has_start: bool) -> None:
+    """Writes the file, with the model's shape as metadata. Reading it gives the same bits.
+
+    Args:
+        path: of the file, which is replaced as a whole.
+        weights: float32, by our names and in our layouts; `head` has V columns.
+        spec: of the model.
+        seq_len: tokens of a row that the model was trained on.
+        has_start: False for an ARM without a start token.
+
+    Raises:
+        ValueError: the path is a link.
+        OSError: no room or no access.
+    """
+    config = {key: getattr(spec, field) for key, field in CONFIG_KEYS.items()} | {"seq_len": seq_len} | FIXED
+    tensors = _to_smdm(weights, spec, has_start)
+    write_atomic(path, save(tensors, {METADATA: json.dumps(config)}))
+
+
+def smdm_shapes(spec: ModelSpec, start: bool) -> Shapes:
+    """The shape of every tensor of a file, by SMDM's names."""
+    d, ffn, causal = spec.d_model, spec.d_ffn, spec.attention is Attention.CAUSAL
+    layer = {"norm_1": (d,), "attn.attn": (3 * d, d), "attn.proj": (d, d), "norm_2": (d,)}
+    layer |= {"mlp.swiglu.w1": (ffn, d), "mlp.swiglu.w2": (ffn, d), "mlp.swiglu.w3": (d, ffn)}
+    shapes = {EMBED: (spec.vocab_size + (not causal), d), HEAD: (spec.vocab_size, d), NORM: (d,)}
+    shapes |= {f"transformer.h.{i}.{n}.weight": shape for i in range(spec.n_layers) for n, shape in layer.items()}
+    return shapes | ({START: (d,)} if start else {})
+
+
+def model_of_shapes(path: str | os.PathLike[str], shapes: Shapes, metadata: dict[str, str]) -> tuple[ModelSpec, int]:
+    """The model with tensors of these shapes, and the tokens of a row that it was trained on.
+
+    It is an ARM if the embedding has a row for each column of the head and no more.
+
+    Args:
+        path: of the file, for messages, and for the `config.json` beside it.
+        shapes: of every tensor, by SMDM's names.
+        metadata: of the file.
+
+    Raises:
+        ValueError: nothing tells the number of heads, or a tensor is absent, unknown or of another shape.
+    """
+    config = _config(path, shapes, metadata)
+    given = {field: config[key] for key, field in CONFIG_KEYS.items()}
+    causal = shapes.get(EMBED, ())[:1] == (given["vocab_size"],)
+    try:
+        spec = ModelSpec(**given, attention=Attention.CAUSAL if causal else Attention.BIDIRECTIONAL)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    wanted = smdm_shapes(spec, START in shapes)
+    for name in sorted(shapes.keys() | wanted.keys()):
+        there, here = (list(of[name]) if name in of else "absent" for of in (shapes, wanted))
+        require(there == here, f"{path}: {name}: shape", there, f"{here}, as the model's shape has it")
+    return spec, config.get("seq_len", SEQ_LEN)
+
+
+def _config(path: str | os.PathLike[str], shapes: Shapes, metadata: dict[str, str]) -> dict[str, Any]:
+    """The model's shape under the keys of `config.json`: of the file's metadata, of the ladder, or of that file."""
+    if METADATA in metadata:
+        return _read_config(f"{path}: metadata {METADATA}", metadata[METADATA])
+    by_shape = _known_size(path, shapes)
+    if "n_head" in by_shape:
+        return by_shape
+    beside = as_path(path).parent / "config.json"
+    if not is_file(beside):
+        shape = ", ".join(f"{key} = {value}" for key, value in by_shape.items())
+        raise ValueError(f"{path}: no published size has {shape}: put a config.json with n_head and these beside it")
+    require(beside.stat().length <= MOST_CONFIG_BYTES, f"{beside}: size", beside.stat().length, "at most 1 MiB")
+    return _read_config(str(beside), beside.read_text())
+
+
+def _known_size(path: str | os.PathLike[str], shapes: Shapes) -> dict[str, int]:
+    """What the shapes tell, and `n_head` where it is a published size."""
+    refuse_hidden("isoflop")
+    from isoflop.ladder import SMDM
+
+    for name in (HEAD, FIRST_GATE):
+        require(len(shapes.get(name, ())) == 2, f"{path}: {name}", shapes.get(name, "absent"), "a matrix")
+    (vocab, d), ffn = shapes[HEAD], shapes[FIRST_GATE][0]
+    layers = sum(NORM_OF_LAYER.fullmatch(name) is not None for name in shapes)
+    told = {"n_layer": layers, "d_model": d, "ffn": ffn, "vocab": vocab}
+    heads = [size.n_heads for size in SMDM.values() if (size.n_layers, size.d_model, size.d_ffn) == (layers, d, ffn)]
+    return told | ({"n_head": heads[0]} if heads else {})
+
+
+def _read_config(where: str, text: str) -> dict[str, Any]:
+    try:
+        tree = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where}: no JSON ({error})") from None
+    require(isinstance(tree, dict), where, type(tree).__name__, "a JSON object")
+    for key in (*CONFIG_KEYS, *({"seq_len"} & tree.keys())):
+        value = tree.get(key)
+        require(type(value) is int and 1 <= value <= 1 << 24, f"{where}: {key}", value, "an integer from 1 to 2^24")
+    for key, value in FIXED.items():
+        require(tree.get(key, value) == value, f"{where}: {key}", tree.get(key), f"{value}: the trunk has no other")
+    return tree
+
+
+def _to_ours(tensors: Weights, spec: ModelSpec) -> Weights:
+    d, heads, width, ffn = spec.d_model, spec.n_heads, spec.d_head, spec.d_ffn
+    inner = {"qkv": (d, heads, 3, width), "out": (heads, width, d), "gate": (d, ffn), "up": (d, ffn), "down": (ffn, d)}
+    ours = {"head": tensors[HEAD].T, "norm_final": tensors[NORM]}
+    last_1D = tensors.get(START, np.zeros(d, np.float32))[None]
+    causal = spec.attention is Attention.CAUSAL
+    ours["embed"] = np.concatenate([tensors[EMBED], last_1D]) if causal else tensors[EMBED]
+    for name, theirs in LAYER.items():
+        layers = [tensors[f"transformer.h.{i}.{theirs}.weight"] for i in range(spec.n_layers)]
+        ours[name] = np.stack([w.T.reshape(inner[name]) if name in inner else w for w in layers])
+    ours["qkv"] = ours["qkv"].swapaxes(2, 3)
+    return ours
+
+
+def _to_smdm(ours: Weights, spec: ModelSpec, has_start: bool) -> Weights:
+    d, causal = spec.d_model, spec.attention is Attention.CAUSAL
+    embed_VD = ours["embed"][: spec.vocab_size] if causal else ours["embed"]
+    tensors = {EMBED: embed_VD, HEAD: ours["head"].T, NORM: ours["norm_final"]}
+    if causal and has_start:
+        tensors[START] = ours["embed"][spec.vocab_size]
+    columns = {"qkv": 3 * d, "out": d, "gate": spec.d_ffn, "up": spec.d_ffn, "down": d}
+    for name, theirs in LAYER.items():
+        stacked = ours[name].swapaxes(2, 3) if name == "qkv" else ours[name]
+        for i, w in enumerate(stacked):
+            tensors[f"transformer.h.{i}.{theirs}.weight"] = w.reshape(-1, columns[name]).T if name in columns else w
+    return {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}

@@ -1,0 +1,259 @@
+"""A trained model to hold: `load(PATH)` opens a run's folder, or one of SMDM's safetensors files.
+
+The model lies on one device. It gives logits, with unsupervised classifier-free guidance for the MDM (SMDM, Nie et al.
+2024), and the NELBO of texts with its Monte Carlo error, by the evaluation that every run ends with.
+"""
+
+import functools
+import os
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding
+from jaxtyping import Array, Bool, Float, Int, Integer
+
+from mdm_jax.data.manifest import MANIFEST_FILE, TOKENIZER_FILE, read_manifest
+from mdm_jax.data.tokenizer import ByteTokenizer, Tokenizer, load_tokenizer, open_tokenizer
+from mdm_jax.devices.precision import product_precision, sum_in_float32
+from mdm_jax.devices.sharding import BATCH_LD, make_mesh, replicate, stored_specs
+from mdm_jax.evaluate.texts import DRAWS, TextNelbo, text_nelbo
+from mdm_jax.files.storage import Kind, Path, as_path, is_file, kind
+from mdm_jax.interop.smdm.weights import Weights, read_smdm, write_smdm
+from mdm_jax.layout import CHECKPOINTS_FOLDER, RESULT_FILE, SPEC_FILE
+from mdm_jax.model.transformer import Transformer, hidden
+from mdm_jax.results import read_result
+from mdm_jax.spec import (
+    BYTES_VOCAB_SIZE,
+    Attention,
+    Family,
+    HardwareSpec,
+    ModelSpec,
+    RunSpec,
+    TokenizerKind,
+    from_json,
+)
+from mdm_jax.spec.counting import count_parameters
+from mdm_jax.spec.validation import require
+from mdm_jax.train.checkpoint import read_step
+from mdm_jax.train.seal import Identity
+from mdm_jax.train.state import TrainState, make_state
+from mdm_jax.train.step_folders import NONE, newest_whole
+
+
+class Model:
+    """A trained MDM or ARM on one device.
+
+    Attributes:
+        spec: the shape of the model.
+        run: the run that trained it; None for a file.
+        step: the training step of the run's checkpoint; None for a file.
+        seq_len: tokens of a row that it was trained on.
+        family: MDM or ARM.
+        has_start: whether id V is a token that the model reads: MASK for an MDM, the start for an ARM trained here.
+            SMDM's own ARM has none.
+    """
+
+    def __init__(
+        self,
+        place: Path,
+        params: Transformer,
+        spec: ModelSpec,
+        seq_len: int,
+        mesh: Mesh,
+        run: RunSpec | None = None,
+        step: int | None = None,
+        has_start: bool = True,
+    ) -> None:
+        self.spec, self.seq_len, self.run, self.step, self.has_start = spec, seq_len, run, step, has_start
+        self.family = Family.ARM if spec.attention is Attention.CAUSAL else Family.MDM
+        self._place, self._params, self._mesh = place, params, mesh
+
+    def __repr__(self) -> str:
+        spec, millions = self.spec, count_parameters(self.spec).non_embedding / 1e6
+        step = "" if self.run is None else f" at step {self.step} of {self.run.schedule.steps}"
+        shape = f"{spec.n_layers} layers, d_model {spec.d_model}, {spec.n_heads} heads, ffn {spec.d_ffn}"
+        size = f"{millions:.4g}M non-embedding parameters, vocabulary {spec.vocab_size}, rows of {self.seq_len} tokens"
+        return f"<{self.family.value.upper()}: {shape}, {size}, from {self._place}{step}>"
+
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer: of the run's prepared data, or `tokenizer.model` beside a file. A vocabulary of 257 is bytes.
+
+        Raises:
+            ValueError: it is not there any more, corrupt, or another than the model was trained with.
+        """
+        if self.run is None:
+            return _tokenizer_beside(self._place, self.spec)
+        return tokenizer_of(self.run, self._place)
+
+    def logits(
+        self,
+        tokens_BL: Integer[np.ndarray, "B L"] | Int[Array, "B L"],
+        guidance: float = 0.0,
+        prompt_mask_BL: Bool[np.ndarray, "B L"] | Bool[Array, "B L"] | None = None,
+    ) -> Float[Array, "B L V"]:
+        """Logits, float32: position i predicts its own token in an MDM, and the next token, i + 1, in an ARM.
+
+        With guidance w they are `u + (w + 1) (c - u)`, where c reads the tokens, and u the tokens with MASK in place
+        of every prompt token (SMDM's unsupervised classifier-free guidance).
+
+        Args:
+            tokens_BL: ids in 0..V; V is MASK (MDM) or the start token (ARM).
+            guidance: w; 0 is the model itself.
+            prompt_mask_BL: True where a token belongs to the prompt; needed for guidance alone.
+
+        Raises:
+            ValueError: no matrix of integers, or an id out of range; or guidance without a prompt mask of the same
+                shape, or of an ARM.
+        """
+        given_BL, most = np.asarray(tokens_BL), self.spec.vocab_size - (not self.has_start)
+        ids = np.issubdtype(given_BL.dtype, np.integer) and given_BL.ndim == 2 and given_BL.size > 0
+        held = f"{given_BL.dtype} {list(given_BL.shape)}"
+        require(ids, "tokens_BL", held, "integers of shape [B, L], at least one row and one token")
+        low, high = int(given_BL.min()), int(given_BL.max())
+        require(low >= 0 and high <= most, "tokens_BL", f"{low} to {high}", f"ids from 0 to {most}")
+        tokens_BL = given_BL.astype(np.int32)
+        plain_BLV = self._plain_logits(tokens_BL)
+        if not guidance:
+            return plain_BLV
+        require(self.family is Family.MDM, "guidance", guidance, "0 for an ARM: it has no MASK to hide the prompt with")
+        shape = None if prompt_mask_BL is None else prompt_mask_BL.shape
+        require(shape == tokens_BL.shape, "prompt_mask_BL: shape", shape, f"{tokens_BL.shape}, that of the tokens")
+        hidden_BLV = self._plain_logits(np.where(np.asarray(prompt_mask_BL), self.spec.vocab_size, tokens_BL))
+        return hidden_BLV + (guidance + 1) * (plain_BLV - hidden_BLV)
+
+    def _plain_logits(self, tokens_BL: np.ndarray) -> Array:
+        with jax.set_mesh(self._mesh):
+            return _logits(self._params, tokens_BL, self.spec)
+
+    def nelbo(self, texts: list[str] | tuple[str, ...], draws: int = DRAWS) -> TextNelbo:
+        """The NELBO of the texts together, in nats; see `mdm_jax.evaluate.texts`.
+
+        Args:
+            texts: at least one that is not empty.
+            draws: Monte Carlo draws of an MDM's bound over all rows, at least 2. An ARM needs one pass.
+
+        Raises:
+            ValueError: no text, no tokenizer, too few draws, or an ARM without a start token.
+        """
+        bound = "a model with a start token: without one it gives a row's first token no probability"
+        require(self.has_start, "nelbo of", str(self._place), bound)
+        with jax.set_mesh(self._mesh):
+            return text_nelbo(self._params, self.spec, self.tokenizer, texts, self.seq_len, draws, self._mesh)
+
+    def export(self, path: str | os.PathLike[str]) -> None:
+        """Writes the model as a safetensors file under SMDM's names, which `load` reads to the same bits.
+
+        Raises:
+            ValueError: the path is a link.
+            OSError: no room or no access.
+        """
+        named = jax.tree_util.tree_flatten_with_path(self._params)[0]
+        weights = {_weight_name(entry): np.asarray(leaf) for entry, leaf in named}
+        write_smdm(path, weights, self.spec, self.seq_len, self.has_start)
+
+
+def load(path: str | os.PathLike[str]) -> Model:
+    """The trained model at a path: a run's folder at its newest whole checkpoint, or a safetensors file of SMDM's.
+
+    Raises:
+        ValueError: neither is there, no checkpoint is whole, or the file holds no such model; what is wrong is named.
+        OSError: something cannot be read now.
+    """
+    place = as_path(path)
+    mesh = make_mesh(1, 1, jax.devices()[:1])
+    if kind(place, follow=True) is Kind.FOLDER:
+        return _load_run(place, mesh)
+    file = read_smdm(place)
+    with jax.set_mesh(mesh):
+        params = _from_weights(file.weights, file.spec, mesh)
+    return Model(place, params, file.spec, file.seq_len, mesh, has_start=file.has_start)
+
+
+def _load_run(folder: Path, mesh: Mesh) -> Model:
+    if not is_file(folder / SPEC_FILE):
+        raise ValueError(f"{folder}: no run's folder: it has no {SPEC_FILE}")
+    try:
+        run = from_json((folder / SPEC_FILE).read_text())
+    except ValueError as error:
+        raise ValueError(f"{folder / SPEC_FILE}: {error}") from None
+    recorded = is_file(folder / RESULT_FILE)
+    data_hash = read_result(folder / RESULT_FILE).data_hash if recorded else run.data.data_hash
+    identity = Identity(run.spec_hash, data_hash)
+    step, bad = newest_whole(folder / CHECKPOINTS_FOLDER, identity)
+    if step == NONE:
+        found = "; ".join(f"step {step}: {wrong}" for step, wrong in bad.items()) or "there is none"
+        raise ValueError(f"{folder / CHECKPOINTS_FOLDER}: no whole checkpoint ({found}): train the run first")
+    with jax.set_mesh(mesh):
+        state: TrainState = read_step(folder / CHECKPOINTS_FOLDER, step, _abstract_state(run, mesh), identity)
+        params = state.evaluated
+        params.head = nnx.Param(params.head[...][:, : run.model.vocab_size])
+    return Model(folder, params, run.model, run.data.seq_len, mesh, run, step)
+
+
+def _abstract_state(run: RunSpec, mesh: Mesh) -> Any:
+    """The shapes of a run's state, and their layouts on this mesh; nothing is allocated."""
+    return _placed_shapes(jax.eval_shape(lambda: make_state(run)), mesh)
+
+
+def _placed_shapes(tree: Any, mesh: Mesh) -> Any:
+    def placed(x: Any, spec: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, spec))
+
+    return jax.tree.map(placed, tree, stored_specs(tree))
+
+
+def _from_weights(weights: Weights, spec: ModelSpec, mesh: Mesh) -> Transformer:
+    shapes = _placed_shapes(jax.eval_shape(lambda: Transformer(spec, jax.random.key(0))), mesh)
+
+    def put(entry: Any, shape: jax.ShapeDtypeStruct) -> Array:
+        weight = weights[_weight_name(entry)]
+        assert weight.shape == shape.shape
+        return jax.device_put(weight, shape.sharding)
+
+    return jax.tree_util.tree_map_with_path(put, shapes)
+
+
+def _weight_name(entry: Any) -> str:
+    """A weight's own name: `qkv` of the leaf `blocks.qkv.value`."""
+    return jax.tree_util.keystr(entry, simple=True, separator=".").split(".")[-2]
+
+
+@functools.partial(jax.jit, static_argnames="spec")
+def _logits(params: Transformer, tokens_BL: Array, spec: ModelSpec) -> Array:
+    with product_precision(spec):
+        h_BLD = hidden(params, tokens_BL, spec, HardwareSpec())
+        head_DV = replicate(params.head[...].astype(h_BLD.dtype))
+        return sum_in_float32("bld,dv->blv", h_BLD, head_DV, BATCH_LD)
+
+
+def tokenizer_of(run: RunSpec, folder: Path) -> Tokenizer:
+    """The tokenizer of the run in `folder`, from its prepared data; bytes need none.
+
+    Raises:
+        ValueError: the data is not there, or has another tokenizer than the run was trained with.
+    """
+    directory = as_path(run.data.directory)
+    if run.data.tokenizer.kind is TokenizerKind.BYTES:
+        return ByteTokenizer()
+    if not is_file(directory / MANIFEST_FILE):
+        raise ValueError(f"{directory}: the run's prepared data is not there: the tokenizer of {folder} lay in it")
+    tokenizer = load_tokenizer(directory, read_manifest(directory))
+    wanted = read_result(folder / RESULT_FILE).tokenizer_hash if is_file(folder / RESULT_FILE) else ""
+    bound = f"{wanted}, with which the run was trained: prepare that data again"
+    require(tokenizer.hash == wanted or not wanted, f"{directory}: tokenizer", tokenizer.hash, bound)
+    return tokenizer
+
+
+def _tokenizer_beside(file: Path, spec: ModelSpec) -> Tokenizer:
+    beside = file.parent / TOKENIZER_FILE
+    if not is_file(beside):
+        if spec.vocab_size == BYTES_VOCAB_SIZE:
+            return ByteTokenizer()
+        raise ValueError(f"{file}: needs its tokenizer: put the sentencepiece model beside it, as {TOKENIZER_FILE}")
+    tokenizer = open_tokenizer(str(beside))
+    bound = f"{spec.vocab_size}, the vocabulary of {file.name}"
+    require(tokenizer.vocab_size == spec.vocab_size, f"{beside}: vocab_size", tokenizer.vocab_size, bound)
+    return tokenizer

@@ -1,0 +1,27 @@
+"""Small models with random weights as safetensors files under SMDM's names."""
+
+from pathlib import Path
+
+import numpy as np
+
+from mdm_jax.interop.smdm.weights import Weights, write_smdm
+from mdm_jax.spec import Attention, ModelSpec
+
+TRUNK = ModelSpec(n_layers=2, d_model=16, n_heads=2, d_ffn=24, vocab_size=257)
+
+
+def random_weights(spec: ModelSpec) -> Weights:
+    """Weights in our layouts, so large that predictions are far from uniform."""
+    n, d, heads, width, ffn = spec.n_layers, spec.d_model, spec.n_heads, spec.d_head, spec.d_ffn
+    shapes = {"embed": (spec.vocab_size + 1, d), "head": (d, spec.vocab_size), "norm_final": (d,)}
+    shapes |= {"norm_attention": (n, d), "qkv": (n, d, 3, heads, width), "out": (n, heads, width, d)}
+    shapes |= {"norm_mlp": (n, d), "gate": (n, d, ffn), "up": (n, d, ffn), "down": (n, ffn, d)}
+    draw = np.random.default_rng(0)
+    return {name: draw.normal(0, 0.5, shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def write_random(path: Path, attention: Attention, seq_len: int = 8, has_start: bool = True) -> Path:
+    """The path of a file that holds a random model of bytes."""
+    spec = ModelSpec(TRUNK.n_layers, TRUNK.d_model, TRUNK.n_heads, TRUNK.d_ffn, TRUNK.vocab_size, attention)
+    write_smdm(path, random_weights(spec), spec, seq_len, has_start)
+    return path
