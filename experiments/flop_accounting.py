@@ -1,7 +1,8 @@
 r"""Does N* grow as C^.51 or as C^.63? Four ways to count FLOPs x three learning-rate rules, for the MDM.
 
     python -m mdm_jax.data.prepare --config experiments/flop_accounting.py
-    python -m isoflop.plan --config experiments/flop_accounting.py --hardware v5e:4 --out runs/flop_accounting
+    python -m isoflop.plan --config experiments/flop_accounting.py --hardware v5e:4 \
+        --set run.hardware.mesh_data=4 --out runs/flop_accounting
     python -m isoflop.run runs/flop_accounting
     python -m analysis.fit runs/flop_accounting --where group=exact-tuned --convention exact
 

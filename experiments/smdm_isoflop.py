@@ -1,7 +1,8 @@
-"""The sweep of SMDM (Nie et al. 2024, arXiv 2410.18514): both families at its five FLOP budgets.
+r"""The sweep of SMDM (Nie et al. 2024, arXiv 2410.18514): both families at its five FLOP budgets.
 
     python -m mdm_jax.data.prepare --config experiments/smdm_isoflop.py
-    python -m isoflop.plan --config experiments/smdm_isoflop.py --hardware v5e:16 --out runs/smdm_isoflop
+    python -m isoflop.plan --config experiments/smdm_isoflop.py --hardware v5e:16 \
+        --set run.hardware.mesh_data=16 --out runs/smdm_isoflop
     python -m isoflop.preflight runs/smdm_isoflop --topology v5e:4x4
     python -m mdm_jax.main --plan runs/smdm_isoflop --run-id RUN_ID --distributed     # each run, on every host
     python -m analysis.report runs/smdm_isoflop

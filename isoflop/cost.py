@@ -171,9 +171,15 @@ def measured_flops_per_second(seconds: float = 0.25, size: int = 1024) -> float:
 
 
 def doubts(runs: Sequence[RunSpec], machine: Machine) -> Iterator[str]:
-    """Reasons to doubt the estimates: a training state beyond the memory, or a precision other than the peak's."""
+    """Reasons to doubt the estimates: idle devices, a state beyond the memory, or a precision other than the peak's."""
     if machine.memory_bytes is None or not runs:
         return
+    used = min(run.hardware.mesh_data * run.hardware.mesh_model for run in runs)
+    if used != machine.devices:
+        yield (
+            f"runs use {used} of the {machine.devices} devices of --hardware, and the times are those of all: set"
+            f" run.hardware.mesh_data={machine.devices}, or give isoflop.preflight --mesh {machine.devices}x1 --write"
+        )
     largest = max(runs, key=lambda run: count_parameters(run.model).total)
     state = count_parameters(largest.model).total * STATE_BYTES_PER_PARAMETER
     memory = machine.devices * machine.memory_bytes

@@ -35,18 +35,32 @@ def new_parser(module: str, description: str | None) -> Parser:
 
 
 def exit_code(command: Callable[[], int]) -> int:
-    """Runs the command and returns its exit code; a user's error, a full disk or Ctrl-C prints one line."""
+    """The command's exit code; for a user's error, a full disk or Ctrl-C one line on standard error and its code."""
     try:
         code = command()
         sys.stdout.flush()
-        return code
-    except BrokenPipeError:  # the reader of the pipe, such as head, has ended
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
+    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
+        code = DONE
     except (ValueError, OSError) as error:
-        return say(error, BAD)
+        code = say(error, BAD)
     except KeyboardInterrupt as stop:
-        return say(str(stop) or "interrupted", INTERRUPTED)
+        code = say(str(stop) or "interrupted", INTERRUPTED)
+    flush_output()
+    return code
+
+
+def flush_output() -> None:
+    """Flushes standard output and error, before the process ends.
+
+    A stream that cannot be written, of a closed terminal or on a full disk, is replaced by the null device. Python
+    would flush it again at its end, and then exit with 120 in place of the command's own code.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def say(message: object, code: int) -> int:

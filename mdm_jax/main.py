@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Sequence
 
-from mdm_jax.command import BAD, INTERRUPTED, RETRY, Parser, say
+from mdm_jax.command import BAD, INTERRUPTED, RETRY, Parser, flush_output, say
 from mdm_jax.config import load_run
 from mdm_jax.files.faults import may_pass
 from mdm_jax.files.storage import Kind, Path, as_path, is_file, kind
@@ -83,7 +83,13 @@ def requested(flags: argparse.Namespace) -> tuple[RunSpec, Path]:
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code; see the module's docstring."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    flags = parser().parse_args(arguments)
+    code = _train(parser().parse_args(arguments), arguments)
+    flush_output()
+    return code
+
+
+def _train(flags: argparse.Namespace, arguments: list[str]) -> int:
+    """The exit code of the run that the flags ask for; `arguments` start it again under a supervisor."""
     try:
         spec, folder = requested(flags)
         ended = code_if_finished(folder)

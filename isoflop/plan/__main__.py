@@ -46,7 +46,7 @@ from isoflop.wording import wrapped
 from mdm_jax.command import DONE, comma_list, exit_code, new_parser, numbers
 from mdm_jax.data.manifest import check_matches
 from mdm_jax.devices.accelerators import DEVICES
-from mdm_jax.files.storage import as_path
+from mdm_jax.files.storage import as_path, is_local
 from mdm_jax.spec import HardwareSpec, RunSpec, ScheduleKind
 from mdm_jax.spec.validation import build, require
 
@@ -129,7 +129,11 @@ def _show_next(options: argparse.Namespace, planned: "Planned", written: Written
         print(f"next: python -m mdm_jax.data.prepare {whose}")
     jobs = f" --jobs {options.jobs}" if options.jobs > 1 else ""
     when = "then" if planned.unique_tokens is None else "next"
-    print(f"{when}: python -m isoflop.run {shlex.quote(options.out)}{jobs}")
+    if is_local(options.out):
+        print(f"{when}: python -m isoflop.run {shlex.quote(options.out)}{jobs}")
+    else:
+        one = f"python -m mdm_jax.main --plan {shlex.quote(options.out)} --run-id ID --distributed"
+        print(f"{when}: {one}\n  for each run, on every host; docs/sweeps.md has the loop")
 
 
 def _plan_of_flags(options: argparse.Namespace, machine: Machine) -> "Planned":

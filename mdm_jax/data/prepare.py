@@ -20,7 +20,7 @@ from collections.abc import Iterator
 import rich.console
 import rich.progress
 
-from mdm_jax.command import BAD, DONE, INTERRUPTED, Parser, say
+from mdm_jax.command import DONE, Parser, exit_code
 from mdm_jax.config import load_run
 from mdm_jax.data.build import PARTS, Progress, Report, build_shards
 from mdm_jax.data.manifest import (
@@ -226,15 +226,17 @@ def _summary(manifest: Manifest, folder: str, made: bool) -> str:
 def main(argv: list[str] | None = None) -> int:
     """The exit code: 0 prepared now or before, 1 bad input or a full disk, 130 interrupted."""
     args = _parser().parse_args(argv)
+    return exit_code(lambda: _prepare(args))
+
+
+def _prepare(args: argparse.Namespace) -> int:
+    data = _data_spec(args)
+    require(args.jobs >= 1, "--jobs", args.jobs, "at least 1 process")
     try:
-        data = _data_spec(args)
-        require(args.jobs >= 1, "--jobs", args.jobs, "at least 1 process")
         with _progress(f"preparing {data.corpus.source.value} into {data.directory}") as report:
             manifest, made = prepare(data, args.force, args.verify, report, args.jobs, args.skip_bad)
-    except (ValueError, OSError) as error:
-        return say(error, BAD)
     except KeyboardInterrupt:
-        return say("interrupted: the same command goes on from the finished parts", INTERRUPTED)
+        raise KeyboardInterrupt("interrupted: the same command goes on from the finished parts") from None
     print(_summary(manifest, data.directory, made))
     return DONE
 

@@ -129,21 +129,30 @@ def test_bad_machines_are_refused(hardware: str, mfu: float | None, price: float
         find_machine(hardware, mfu, price, None)
 
 
+def sharded(runs: list[RunSpec], devices: int) -> list[RunSpec]:
+    return [dataclasses.replace(run, hardware=HardwareSpec(mesh_data=devices)) for run in runs]
+
+
 def test_a_state_that_does_not_fit_names_the_devices_that_do() -> None:
     runs = cells("170", "2121")
-    small, fits = find_machine("v5e:2", None, None, None), find_machine("v5e:3", None, None, None)
-    (said,) = doubts(runs, small)
+    (said,) = doubts(sharded(runs, 2), find_machine("v5e:2", None, None, None))
     assert said.startswith("2121 does not fit")
     assert "--hardware v5e:3 or more" in said
-    assert not list(doubts(runs, fits))
+    assert not list(doubts(sharded(runs, 4), find_machine("v5e:4", None, None, None)))
     assert not list(doubts(runs, Machine()))
 
 
 def test_float32_runs_are_not_judged_by_the_peak_of_bfloat16_in_silence() -> None:
     model = dataclasses.replace(RUN.model, compute_dtype=ComputeDtype.FLOAT32)
     runs = cells("170", template=dataclasses.replace(RUN, model=model))
-    (said,) = doubts(runs, find_machine("h100:8", None, None, None))
+    (said,) = doubts(sharded(runs, 8), find_machine("h100:8", None, None, None))
     assert "float32" in said
+
+
+def test_devices_that_no_run_uses_are_named() -> None:
+    (said,) = doubts(cells("170"), find_machine("v5e:16", None, None, None))
+    assert "use 1 of the 16 devices" in said
+    assert "run.hardware.mesh_data=16" in said
 
 
 def test_plan_prints_hours_and_money_by_curve_family_and_in_all(tmp_path, capsys) -> None:

@@ -1,10 +1,12 @@
 """Numbers that no sweep can have are refused by the planner in one line, and so are files that it cannot write."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from limited import NO_BYTECODE
 
 from isoflop.plan.__main__ import main
 from isoflop.run.__main__ import main as run
@@ -48,7 +50,9 @@ def test_a_plan_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     """The disk's error itself names no file."""
     command = ["-m", "isoflop.plan", *SIZED.split(), "--out", str(tmp_path / "out")]
     limited = ["bash", "-c", 'ulimit -f 1; exec "$@"', "limited", sys.executable, *command]  # one block
-    done = subprocess.run(limited, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        limited, env=os.environ | NO_BYTECODE, capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 1
     assert done.stderr == f"mdm_jax: {tmp_path / 'out' / 'plan.jsonl'} not written: File too large\n"
 

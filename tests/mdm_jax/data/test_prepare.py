@@ -1,6 +1,7 @@
 """Preparing is idempotent, all or nothing, and splits by content; shards that differ from their manifest are named."""
 
 import hashlib
+import os
 import resource
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from limited import NO_BYTECODE
 from small_corpus import data_spec, flags, prepared, texts, write_jsonl
 
 from mdm_jax.data.holdout import in_validation as digest_in_validation
@@ -155,7 +157,7 @@ def test_a_full_disk_is_one_line_and_leaves_what_was_there(tmp_path):
     data = prepared(tmp_path)
     before = content(data.directory)
     write_jsonl(Path(data.corpus.path), texts(3000, seed=1))
-    process = start(data, "--force")
+    process = start(data, "--force", env=os.environ | NO_BYTECODE)
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (100_000, 100_000))  # long before it can write
     said = process.communicate()[1]
     assert process.returncode == 1

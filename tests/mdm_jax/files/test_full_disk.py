@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from limited import NO_BYTECODE
 from running import (
     Ended,
     Workshop,
@@ -62,7 +63,7 @@ def mount(at: Path, options: str, *what: str) -> None:
 
 def run_limited(shop: Workshop, spec: RunSpec, runs: Path, largest_file: int) -> Ended:
     """The run's end, where none of its files may become larger than so many bytes."""
-    process = shop.start(spec, runs)
+    process = shop.start(spec, runs, environment=NO_BYTECODE)
     if not hasattr(resource, "prlimit"):
         process.kill()
         pytest.skip("this system cannot limit another process")

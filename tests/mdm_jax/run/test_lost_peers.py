@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from limited import NO_BYTECODE
 from running import Ended, Workshop, checkpoints, ended, free_address, result, rows, start_two, wait_until, workshop
 
 from mdm_jax.files.lock import RUN_LOCK, is_held
@@ -112,7 +113,7 @@ def test_one_process_that_is_asked_to_stop_in_the_evaluation_takes_the_other_alo
 def test_a_disk_that_fails_one_process_ends_both(shop, tmp_path, full) -> None:
     """The limit on the size of its files fails one process's writes as a full disk does."""
     spec = shop.spec(Family.ARM, mesh_data=2)
-    processes = start_two(shop, spec, tmp_path)
+    processes = start_two(shop, spec, tmp_path, environment=NO_BYTECODE)
     resource.prlimit(processes[full].pid, resource.RLIMIT_FSIZE, (4096, 4096))  # before its child, which inherits it
     ends = [ended(process) for process in processes]
     assert [end.code for end in ends] == [42, 42], [end.said for end in ends]
