@@ -129,8 +129,8 @@ def test_bad_machines_are_refused(hardware: str, mfu: float | None, price: float
         find_machine(hardware, mfu, price, None)
 
 
-def sharded(runs: list[RunSpec], devices: int) -> list[RunSpec]:
-    return [dataclasses.replace(run, hardware=HardwareSpec(mesh_data=devices)) for run in runs]
+def sharded(runs: tuple[RunSpec, ...], devices: int) -> tuple[RunSpec, ...]:
+    return tuple(dataclasses.replace(run, hardware=HardwareSpec(mesh_data=devices)) for run in runs)
 
 
 def test_a_state_that_does_not_fit_names_the_devices_that_do() -> None:
