@@ -5,7 +5,6 @@ A last line that a crash cut off is left out. A run that started from a parent's
 curve is the parent's followed by its own, as if it had been trained alone.
 """
 
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -18,9 +17,8 @@ from analysis.runs.groups import check_one_group
 from analysis.runs.load import numbers, read_runs, records, select, usable_runs
 from mdm_jax.files.storage import Path, as_path
 from mdm_jax.layout import METRICS_FOLDER, RUNS_FOLDER
+from mdm_jax.train.metrics import metric_rows
 
-MAX_PART_BYTES = 1 << 28
-SUFFIX = ".jsonl"
 FACTS = ("family", "params_non_embedding", "params", "budget", "lr_final_fraction", "seed", "flops_with_head")
 
 
@@ -57,7 +55,7 @@ def read_curves(sweep: str | os.PathLike[str], where: str | Sequence[str] = ()) 
         if len(curve):
             tables.append(_with_facts(curve, row))
     if not tables:
-        raise ValueError(f"{sweep}: no usable run has a training curve in runs/<run_id>/metrics/*{SUFFIX}")
+        raise ValueError(f"{sweep}: no usable run has a training curve in runs/<run_id>/metrics/*.jsonl")
     return pd.concat(tables, ignore_index=True)
 
 
@@ -79,32 +77,19 @@ def _whole_curve(folder: Path, name: str, parents: Mapping[str, str]) -> pd.Data
 
 def _own_curve(folder: Path) -> pd.DataFrame:
     """step, loss and lr of one run, by rising step; empty without metrics."""
-    if not folder.is_dir():
-        return pd.DataFrame()
-    parts = [p for p in folder.iterdir() if p.name.endswith(SUFFIX) and p.name.removesuffix(SUFFIX).isdigit()]
-    rows = [row for part in sorted(parts, key=lambda part: part.name) for row in _part_rows(part)]
+    rows = [row for place, content in metric_rows(folder) if (row := _row(place, content))[0] > 0]
     table = pd.DataFrame(rows, columns=["step", "loss", "lr"], dtype=np.float64)
     return table.drop_duplicates("step", keep="last").sort_values("step")
 
 
-def _part_rows(part: Path) -> list[tuple[float, float, float]]:
-    if part.stat().length > MAX_PART_BYTES:
-        raise ValueError(f"{part}: larger than {MAX_PART_BYTES >> 20} MiB, which is no part of a training curve")
-    rows = []
-    for number, line in enumerate(part.read_bytes().decode(errors="replace").splitlines(keepends=True), 1):
-        if not line.endswith("\n"):
-            break
-        try:
-            row = json.loads(line)
-            step, loss = float(row["step"]), float(row["loss"])
-            rate = float(row.get("lr", math.nan))
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
-            raise ValueError(f"{part}: line {number} is not a row with step and loss") from None
-        if not (math.isfinite(loss) and loss > 0):
-            raise ValueError(f"{part}: line {number} has loss {loss:g}, which no usable run has; must be above 0")
-        if step > 0:
-            rows.append((step, loss, rate))
-    return rows
+def _row(place: str, content: Any) -> tuple[float, float, float]:
+    try:
+        step, loss, rate = (float(value) for value in (content["step"], content["loss"], content.get("lr", math.nan)))
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
+        raise ValueError(f"{place} is not a row with step and loss") from None
+    if not (math.isfinite(loss) and loss > 0):
+        raise ValueError(f"{place} has loss {loss:g}, which no usable run has; must be above 0")
+    return step, loss, rate
 
 
 def _with_facts(curve: pd.DataFrame, row: dict[str, Any]) -> pd.DataFrame:

@@ -7,8 +7,8 @@ its first step. A run that resumes from a step deletes the parts that start ther
 import json
 import os
 import re
-from collections.abc import Mapping
-from typing import IO
+from collections.abc import Iterator, Mapping
+from typing import IO, Any
 
 from mdm_jax.files.storage import (
     Kind,
@@ -23,6 +23,7 @@ from mdm_jax.files.storage import (
 )
 
 PART = re.compile(r"(\d{10}|[1-9]\d{10,})\.jsonl", re.ASCII)
+MOST_PART_BYTES = 1 << 28
 TAIL_BYTES = 4096
 """Bytes that are read for the newest row; a row has a few hundred."""
 
@@ -106,14 +107,31 @@ class MetricsWriter:
         return OSError(f"metrics {self._path} not written: {error.strerror or error}")
 
 
-def read_metrics(folder: Path) -> list[dict[str, float | int]]:
-    """All rows of a run in order, without lines that a crash cut off."""
-    rows = []
+def metric_rows(folder: Path) -> Iterator[tuple[str, Any]]:
+    """The file and line, for messages, and the content of each row of a run, in order.
+
+    A last line that a crash cut off is left out.
+
+    Raises:
+        ValueError: a part is larger than a training curve can be, or a line is not JSON; it is named.
+        OSError: a part cannot be read now.
+    """
     for _, part in _parts(folder):
-        for line in part.read_text().splitlines(keepends=True):
-            if line.endswith("\n"):
-                rows.append(json.loads(line))
-    return rows
+        if part.stat().length > MOST_PART_BYTES:
+            raise ValueError(f"{part}: larger than {MOST_PART_BYTES >> 20} MiB, which is no part of a training curve")
+        for number, line in enumerate(part.read_bytes().decode(errors="replace").splitlines(keepends=True), 1):
+            if not line.endswith("\n"):
+                break
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                raise ValueError(f"{part}: line {number} is not JSON") from None
+            yield f"{part}: line {number}", row
+
+
+def read_metrics(folder: Path) -> list[dict[str, float | int]]:
+    """All rows of a run in order; see `metric_rows`."""
+    return [row for _, row in metric_rows(folder)]
 
 
 def newest_row(folder: Path) -> tuple[dict[str, float | int], float] | None:
