@@ -25,7 +25,7 @@ help: ## List the targets
 	@echo "  Variables: PYTHON=$(PYTHON)  JOBS=$(JOBS) (runs at once in the demo)  RUN=$(RUN) (the demo's directory)"
 
 .PHONY: demo
-demo: setup ## Train the quickstart sweep on real text and report its compute gap (about ten minutes on two cores)
+demo: setup ## Train the quickstart sweep on real text and report its compute gap (5 to 15 minutes on two cores)
 	$(PY) -m mdm_jax.data.prepare --config $(CONFIG)
 	$(PY) -m isoflop.plan --config $(CONFIG) --out $(RUN)
 	$(PY) -m isoflop.run $(RUN) --jobs $(JOBS)
