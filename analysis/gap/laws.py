@@ -61,7 +61,7 @@ class GapLaw:
     fit: Callable[[Sequence[Minima], float | None], list[Law]]
     """Gets each family's minima, and the floor where one is given."""
     floor_groups: tuple[slice, ...] = ()
-    """For each fitted floor the families, as a slice of (ARM, MDM), whose minima determine it."""
+    """The families whose minima determine each fitted floor, as slices of (ARM, MDM)."""
     fewest: tuple[int, int] = (2, 4)
     """Minima of each family, and in all."""
     needs: str = ""

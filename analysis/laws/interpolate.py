@@ -16,12 +16,11 @@ from analysis.laws.law import Law
 
 LINEAR, CUBIC = "linear", "cubic"
 LEAST_END = 0.5
-"""Beyond a draw's last minimum the curve goes on at least this steeply, in units of the last segment's own slope: noise
+"""The curve goes on at least this steeply beyond a draw's last minimum, in units of the last segment's own slope. Noise
 may level its end, and a level line never reaches a loss."""
 STEPS, CLOSE = 40, 1e-9
-"""The inversion's most steps (each halves the bracket, or is Newton's), and the share of a segment that the last
-one moved; the next would have moved its square. scipy's batched `find_root` took three times as long (.94 s against
-.33 s for 4000 draws at 61 losses)."""
+"""The inversion takes at most so many steps, of bisection or Newton's, and ends when a step moves less than this share
+of a segment. scipy's batched `find_root` took three times as long (.94 s against .33 s for 4000 draws at 61 losses)."""
 
 
 @dataclass(frozen=True, eq=False)

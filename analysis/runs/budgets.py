@@ -1,4 +1,4 @@
-"""Which runs share a budget, and which runs stand on no budget's curve.
+"""Groups runs by budget, and finds runs that belong to no budget's curve.
 
 Budgets in a table are often the FLOPs that each run really spent, which whole steps move by a percent. Budgets closer
 together than a sweep would plan them count as one. A run whose compute is not its budget, such as one that stopped at

@@ -1,4 +1,4 @@
-"""Which runs of a table meet in one fit: those of one group, with budgets counted under one convention.
+"""Checks that the runs of one fit are of one group, with budgets counted under one convention.
 
 A sweep may hold an ablation: curves in groups, such as one for each FLOP convention. Their budgets and losses answer
 different questions, so a fit refuses a mixture and names the groups. A family that has no runs in the chosen group is

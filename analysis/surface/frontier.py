@@ -178,7 +178,7 @@ class SurfaceFrontier(Law):
 
 
 def _root(f: Callable[..., np.ndarray], low: np.ndarray, high: np.ndarray, *given: np.ndarray) -> np.ndarray:
-    """Where f(x, *given) is 0 between low and high, of their shape; nan where an end is nan."""
+    """The root of f(x, *given) between low and high, in their shape; nan where an end is nan."""
     from scipy.optimize.elementwise import find_root  # a third of a second that 6 N D does not cost
 
     return np.asarray(find_root(f, (low - SLACK, high + SLACK), args=given).x)

@@ -18,7 +18,7 @@ HEADER = ("group", "family", "budget", "runs", "sizes", "best about", "tokens a 
 DISPENSABLE = ("best about", "FLOPs")
 """Columns that are left out on a narrow terminal, the first one first."""
 OTHER_LINES = 15
-"""Of the `LINES` of a screen, those besides the table and the warnings."""
+"""Lines of the screen that are neither the table nor warnings."""
 
 
 def show_screen(

@@ -84,7 +84,7 @@ def vocab_loss(
 
 
 def _loss_and_grads(h_nD: Array, target_n: Array, weight_n: Array, head_dv: Array, vocab_size: int):
-    """On each device: the loss over all rows, the gradient of its rows, and the gradient of its shard of the head."""
+    """Each device gets the loss over all rows, the gradient of its rows, and the gradient of its shard of the head."""
     head_Dv = _whole_head(head_dv, h_nD.dtype)
 
     def one(carry: tuple[Array, Array], chunk: tuple[Array, Array, Array]):

@@ -46,7 +46,7 @@ class SealedPrograms:
         self._anew = False
 
     def compile_anew(self) -> None:
-        """From now on, reads no program; each newly compiled program replaces its entry."""
+        """Reads no program any more; each newly compiled program replaces its entry."""
         self._anew, self.read = True, 0
         jax.clear_caches()
 

@@ -55,7 +55,7 @@ def test_help_of_a_result_says_what_it_holds(name: str) -> None:
 
 
 def test_importing_is_light_and_quick() -> None:
-    """Under a second of CPU time, which a busy machine does not change; matplotlib comes with the first plot only."""
+    """It takes under a second of CPU time, which a busy machine does not change. Only a plot loads matplotlib."""
     code = "import resource, sys, analysis; r = resource.getrusage(resource.RUSAGE_SELF); "
     code += "print(r.ru_utime + r.ru_stime, *{'jax', 'scipy', 'matplotlib'} & set(sys.modules)); "
     code += "analysis.plot_gap; print('matplotlib' in sys.modules, 'jax' in sys.modules)"

@@ -53,7 +53,7 @@ def test_the_published_points_are_our_readings(reference_data: Path) -> None:
 
 
 def test_the_papers_own_lines_and_sixteen() -> None:
-    """By least squares from the points: 45.6 C^-.0642 and 50.24 C^-.0625; the gap 15.5 at 1e19, N 1.88 to 1.96."""
+    """Least squares give 45.6 C^-.0642 and 50.24 C^-.0625, a gap of 15.5 at 1e19, and N 1.88 to 1.96."""
     arm, mdm = (fit_power_law(side.flops, side.loss) for side in SMDM_SIDES)
     assert (arm.coefficient, arm.exponent) == pytest.approx((45.53, -0.06416), rel=2e-3)
     assert (mdm.coefficient, mdm.exponent) == pytest.approx((50.21, -0.06248), rel=2e-3)

@@ -295,7 +295,7 @@ def test_beaten_minima_wide_steps_and_lost_draws_are_findings() -> None:
 
 
 def coverage(step: float, law: str, sweeps_drawn: int = 40) -> np.ndarray:
-    """At 10, 50 and 90% of the overlap, [3]."""
+    """The coverage at 10, 50 and 90% of the overlap, [3]."""
     budgets = {"arm": 1e17 * step ** np.arange(5), "mdm": 1e18 * step ** np.arange(5)}
     hits = np.zeros(3)
     for seed in range(sweeps_drawn):

@@ -19,17 +19,23 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted((ROOT / "analysis" / "notebooks").glob("*.py"))
 RUN_ALL = """
-import ast, jupytext, sys
+import jupytext, sys, warnings
+from IPython.core.displayhook import DisplayHook
+from IPython.core.interactiveshell import InteractiveShell
+
+class Tables(DisplayHook):
+    def __call__(self, result=None):
+        if hasattr(result, "_repr_html_") and (table := result._repr_html_()):
+            print(table)
+
+shell = InteractiveShell.instance(displayhook_class=Tables)
+warnings.simplefilter("error")  # IPython lets warnings of deprecation pass
 for path in sys.argv[1:]:
     print("FILE", path)
-    names = {}
-    for cell in (cell for cell in jupytext.read(path)["cells"] if cell["cell_type"] == "code"):
-        code = ast.parse(cell["source"]).body
-        last = ast.Expression(code.pop().value) if isinstance(code[-1], ast.Expr) else None
-        exec(compile(ast.Module(code, []), path, "exec"), names)
-        shown = eval(compile(last, path, "eval"), names) if last else None
-        if hasattr(shown, "_repr_html_") and (table := shown._repr_html_()):
-            print(table)
+    shell.reset(new_session=False)
+    for cell in jupytext.read(path)["cells"]:
+        if cell["cell_type"] == "code":
+            shell.run_cell(cell["source"]).raise_error()
 """
 MOST_BYTES = 400_000
 HOW = "if the change is meant, run `make notebooks` and commit the .ipynb"
@@ -54,11 +60,11 @@ def shown_text(output: Any) -> str:
     return f"{table}\n" if table else ""
 
 
-def test_the_notebooks_show_what_their_code_prints() -> None:
+def test_the_notebooks_show_what_their_code_prints(tmp_path: Path) -> None:
     """All in one process, without the reference data, warnings as errors."""
     kept = {name: value for name, value in os.environ.items() if name != "MDM_REFERENCE_DATA"}
     command = [sys.executable, "-W", "error", "-c", RUN_ALL, *map(str, SCRIPTS)]
-    env = kept | {"MPLBACKEND": "Agg", "PYTHONPATH": str(ROOT)}
+    env = kept | {"MPLBACKEND": "Agg", "PYTHONPATH": str(ROOT), "IPYTHONDIR": str(tmp_path)}
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     printed = dict(part.split("\n", 1) for part in done.stdout.split("FILE ")[1:])

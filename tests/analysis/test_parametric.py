@@ -100,7 +100,7 @@ def test_the_open_subset_gives_its_published_fits(reference_data: Path) -> None:
 
 
 def test_absolute_errors_are_minimised_exactly(reference_data: Path) -> None:
-    """At a minimum of absolute errors with five parameters, the surface runs through five of the points."""
+    """A surface of five parameters with the least absolute errors runs through five of the points."""
     fit = fit_parametric(subset(reference_data), space="linear", loss="asymmetric_mae")
     nearest = np.sort(np.abs(fit.residuals))
     assert nearest[4] < 1e-7
@@ -220,7 +220,7 @@ def test_bootstrap_standard_errors_are_the_published_ones(reference_data: Path) 
 
 
 def test_resamples_end_at_the_optimum_that_scipy_finds(reference_data: Path) -> None:
-    """From the full fit and from Hoffmann's values, on a scaled objective and with tight tolerances."""
+    """The starts are the full fit and Hoffmann's values; the objective is scaled and the tolerances are tight."""
     fit = fit_parametric(chinchilla(reference_data))
     points, means, criterion = solved(fit)
     rng = np.random.default_rng(7)
@@ -271,7 +271,7 @@ def test_each_unit_of_the_bootstrap_sees_its_own_scatter() -> None:
 
 
 def test_monte_carlo_errors_enter_the_weights() -> None:
-    """With half of the runs ten times as noisy, and saying so, the fit comes closer to the truth."""
+    """Half of the runs are ten times as noisy. The fit comes closer to the truth if it is told."""
     closer, errors = 0, np.where(np.arange(35) % 2, 0.03, 0.0)
     for seed in range(6):
         rng = np.random.default_rng(seed)

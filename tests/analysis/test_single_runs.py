@@ -15,7 +15,7 @@ from analysis.checks.single_runs import single_run_findings
 
 CODES = ("outlier_run", "influential_run")
 FOUR = {"arm": 1e18 * 4.0 ** np.arange(4), "mdm": 1e19 * 4.0 ** np.arange(4)}
-"""With seven sizes, 56 runs."""
+"""Budgets of the sweeps here: with seven sizes, 56 runs."""
 
 
 def single(runs: Any) -> list[Finding]:
@@ -105,7 +105,7 @@ def half_width(fit: IsoFlopFit) -> float:
 
 
 def many(sd: float, off: float, seeds: range) -> list[bool]:
-    """By seed: whether the moved run is among the findings or, with nothing moved, whether there are any."""
+    """Whether the moved run is among the findings of each seed; with nothing moved, whether there are any."""
     exact, out = sweeps.table(sweeps.both(FOUR)), []
     for seed in seeds:
         rng = np.random.default_rng([seed, 7])

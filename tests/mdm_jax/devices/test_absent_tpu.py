@@ -1,4 +1,4 @@
-"""Where libtpu is installed and no TPU is there, jax looks for none, unless something speaks for an accelerator."""
+"""With libtpu and no TPU on a machine, jax looks for no TPU, unless something speaks for an accelerator."""
 
 import importlib.util
 import os

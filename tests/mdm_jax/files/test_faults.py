@@ -1,4 +1,4 @@
-"""Which errors may pass, and which are the program's or the user's."""
+"""Errors that may pass are told from those of the program or the user."""
 
 import http.client
 import socket

@@ -39,7 +39,7 @@ TRANSIENT = (errno.EIO, errno.ESTALE, errno.EACCES, errno.EMFILE)
 
 
 class HttpError(Exception):
-    """As gcsfs raises it for a 502: no OSError."""
+    """The error that gcsfs raises for a 502; it is no OSError."""
 
 
 def error_of(number: int) -> Callable[[str], Exception]:

@@ -94,7 +94,7 @@ def test_rematerialisation_keeps_less_for_the_backward_pass():
 
 
 def test_rope_turns_pairs_by_position():
-    """As a complex number per pair (first half real, second half imaginary), turned by position times frequency."""
+    """Each pair is a complex number (first half real, second half imaginary), turned by position times frequency."""
     x_BLHK = np.asarray(normal((2, 9, 3, 8)))
     frequency_k = ROPE_BASE ** -(np.arange(4) / 4)
     turn_Lk = np.exp(1j * np.arange(9)[:, None] * frequency_k)

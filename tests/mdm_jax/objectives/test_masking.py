@@ -1,4 +1,4 @@
-"""Which tokens are masked: exact counts, uniform sets, times that never leave (0, 1], positions of the masked half."""
+"""Masks have exact counts and uniform sets; times stay in (0, 1]; the positions of the masked half are right."""
 
 import itertools
 

@@ -86,7 +86,7 @@ class Scorer:
         return jax.lax.map(one, jax.tree.map(lambda x: reshard(x, MICRO_BATCH_L), draws))
 
     def losses(self, draws, objective: ObjectiveSpec) -> tuple[np.ndarray, np.ndarray]:
-        """Of K draws of B rows: `[K]` losses and `[K, B]` row losses, float64.
+        """The `[K]` losses and `[K, B]` row losses of K draws of B rows, float64.
 
         Scoring reads an objective's variant alone, so one compiled program serves all continuous forms.
         """
@@ -204,7 +204,7 @@ def test_count_form_varies_least(mdm):
 
 
 def test_row_losses_are_each_rows_own(mdm):
-    """With different rows in the batch, a row's loss is the weighted nats of its own masked tokens."""
+    """The loss of a row is the weighted nats of its own masked tokens, whatever the other rows are."""
     tokens_BL = jnp.asarray(tokens((B, L), V))
     for objective in (COUNT, CONTINUOUS[NoiseSchedule.COSINE, LevelSampler.STRATIFIED], WEIGHTED[0]):
         drawn = jax.jit(lambda o=objective: objectives.draw(jax.random.key(1), tokens_BL, o, V))()

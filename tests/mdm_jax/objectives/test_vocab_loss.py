@@ -55,7 +55,7 @@ def reference(*arrays):
 
 
 def fused(h_ND, target_N, weight_N, head_DV, mesh_model: int = 1):
-    """Of the arrays in the run's layout, the head's columns padded with garbage until `mesh_model` divides them."""
+    """The fused loss and its gradients in a run's layout. Garbage pads the head until `mesh_model` divides it."""
     vocab_size = head_DV.shape[1]
 
     @jax.jit

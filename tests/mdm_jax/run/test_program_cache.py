@@ -32,7 +32,7 @@ X_BD = np.random.default_rng(0).standard_normal((8, 8), dtype=np.float32)
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
-    """Where the programs of this test are kept."""
+    """The folder that keeps the programs of this test."""
     monkeypatch.setenv("MDM_JAX_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache" / "programs"
 

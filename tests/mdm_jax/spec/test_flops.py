@@ -55,7 +55,7 @@ def xla_flops(spec: RunSpec, chunk_rows: int = 1 << 20) -> float:
 
 
 def counted_flops(spec: RunSpec, full_attention: bool = True) -> int:
-    """By `exact`, forward and backward; XLA's attention forms all L^2 scores, also those that a causal mask hides."""
+    """The `exact` FLOPs, forward and backward. XLA's attention forms all L^2 scores, even those that a mask hides."""
     return 3 * forward_flops(spec.model, spec.objective, BATCH, spec.data.seq_len, full_attention)
 
 

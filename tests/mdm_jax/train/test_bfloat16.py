@@ -8,7 +8,7 @@ from running import Workshop, assert_same, killed_at, outcome, result, workshop
 from mdm_jax.spec import ComputeDtype, Family
 
 RELATIVE_ERROR = 2e-3
-"""Of the final loss, after 12 steps; measured 4e-4 for the MDM and 2e-4 for the ARM."""
+"""Tolerance of the final loss after 12 steps; measured 4e-4 for the MDM and 2e-4 for the ARM."""
 
 
 @pytest.fixture(scope="module")

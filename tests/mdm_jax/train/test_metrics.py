@@ -98,7 +98,7 @@ def test_an_object_store_has_no_empty_folders(monkeypatch) -> None:
 
 
 def test_object_stores_get_whole_parts() -> None:
-    """Where nothing can be appended, a part is written when it is closed."""
+    """A store that cannot append gets a part when the part is closed."""
     folder = as_path("s3://bucket/run/metrics")
     with in_memory() as bucket:
         writer = MetricsWriter(folder, 0)

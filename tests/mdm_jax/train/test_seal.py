@@ -35,7 +35,7 @@ def step(tmp_path) -> Path:
 
 
 def hash_of(content: dict[str, object]) -> str:
-    """As the seal's own hash is defined."""
+    """The seal's own hash, written out from its definition."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
