@@ -9,9 +9,10 @@ from isoflop.grid import make_cell
 from isoflop.ladder import SMDM, Size, find_size, ladder_between, tiny_sizes
 from isoflop.place.forecast import FARTHEST, Expected, Forecast
 from isoflop.place.prior import find_prior, flops_range
-from isoflop.place.sizes import FEWEST_ON_A_SIDE, choose_sizes, two_digits
+from isoflop.place.sizes import FEWEST_ON_A_SIDE, choose_sizes
 from isoflop.recipe import find_recipe
 from isoflop.sweep import FEWEST_SIZES, CurveSpec, SweepSpec
+from isoflop.wording import rounded
 from mdm_jax.spec import Family, RunSpec
 from mdm_jax.spec.counting import count_parameters
 from mdm_jax.spec.validation import require
@@ -94,7 +95,7 @@ def placed_budgets(sweep: SweepSpec, forecast: Forecast, family: Family, held_ou
     if rule.overlap in (None, family):
         return given
     losses = (_expected(forecast, rule.overlap, budget).loss for budget in given)
-    return tuple(two_digits(forecast.budget_for(family, loss)) for loss in losses)
+    return tuple(rounded(forecast.budget_for(family, loss), 2) for loss in losses)
 
 
 def _expected(forecast: Forecast, family: Family, budget: float) -> Expected:

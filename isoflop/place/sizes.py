@@ -54,11 +54,6 @@ def _most_even(positions: Sequence[float], half: float, count: int) -> tuple[int
     return best[-1][1]
 
 
-def two_digits(flops: float) -> float:
-    """A derived budget to two significant digits, so that it is short to type."""
-    return float(f"{flops:.2g}")
-
-
 def inside_count(losses: Sequence[float], others: Sequence[float]) -> int:
     """The number of a family's expected losses that lie strictly inside the range of the other's."""
     return sum(min(others) < loss < max(others) for loss in losses) if others else 0
