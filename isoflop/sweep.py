@@ -20,6 +20,8 @@ from mdm_jax.spec.validation import require, to_dict
 
 FEWEST_SIZES = 7
 """Sizes that a quadratic fit needs if its optimum is known beforehand only to a factor of about two."""
+BUDGET_FIELDS = ("budgets", "mdm_budgets", "arm_budgets", "holdout_budgets")
+"""Fields of `PlacementSpec` that hold FLOPs."""
 
 
 def _check_budgets(name: str, budgets: Sequence[float]) -> None:
@@ -90,7 +92,7 @@ class PlacementSpec:
     """The number of each family's curves that get further seeds, the cheapest first; 0 takes all."""
 
     def __post_init__(self) -> None:
-        for name in ("budgets", "mdm_budgets", "arm_budgets", "holdout_budgets"):
+        for name in BUDGET_FIELDS:
             _check_budgets(f"sweep.placement.{name}", getattr(self, name))
         names = [family.value for family in self.families]
         all_different = 0 < len(set(names)) == len(names)

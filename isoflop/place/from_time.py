@@ -11,11 +11,10 @@ from dataclasses import dataclass
 
 from isoflop.ladder import find_size, ladder_between
 from isoflop.place.expand import SMALLEST_BY_RULE, ladder, parameters
-from isoflop.sweep import SweepSpec
+from isoflop.sweep import BUDGET_FIELDS, SweepSpec
 from isoflop.wording import duration, rounded
 from mdm_jax.spec import RunSpec
 
-BUDGET_FIELDS = ("budgets", "mdm_budgets", "arm_budgets", "holdout_budgets")
 MOST_HOURS = 1e6
 STRIDE = 4.0
 """Ratio of the factors that are tried until two of them enclose the time."""
