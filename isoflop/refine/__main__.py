@@ -90,8 +90,7 @@ def _machine(options: argparse.Namespace, evidence: Evidence) -> tuple[Machine, 
 
 def _accept(directory: str | os.PathLike[str], runs: Sequence[RunSpec]) -> int:
     """Appends the runs to the plan. Returns the number of runs that the plan did not have."""
-    planned = read_plan(directory)
-    return len(write_plan(directory, (*planned, *runs)).runs) - len(planned)
+    return write_plan(directory, (*read_plan(directory), *runs)).added
 
 
 def _text(directory: str, found: Refinement, machine: Machine, stated: str, added: int | None) -> Iterator[str]:
