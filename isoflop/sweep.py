@@ -67,7 +67,7 @@ class PlacementSpec:
 
     families: tuple[Family, ...] = (Family.MDM, Family.ARM)
     budgets: tuple[float, ...] = ()
-    """FLOPs of every family's curves. With `overlap`, of that family's curves."""
+    """FLOPs of every family's curves, or only of the family `overlap` if that is given."""
     overlap: Family | None = None
     """The family of `budgets`. The other family's budgets are those expected to reach the same losses."""
     mdm_budgets: tuple[float, ...] = ()
@@ -75,7 +75,7 @@ class PlacementSpec:
     arm_budgets: tuple[float, ...] = ()
     """FLOPs of the ARM's curves, in place of `budgets`."""
     holdout_budgets: tuple[float, ...] = ()
-    """FLOPs of curves above the grid, on which the laws are tested. With `overlap`, of that family's curves."""
+    """FLOPs of curves above the grid, on which the laws are tested; if `overlap` is given, only of that family."""
     sizes: tuple[str, ...] = ()
     """Sizes to choose from. Empty takes `own_sizes`; without these, the tiny ladder and SMDM's, with gaps filled."""
     window: float = 4.0

@@ -20,7 +20,7 @@ FEWEST_INSIDE = 2
 
 
 def common_losses(evidence: Evidence, further: FurtherRuns) -> Iterator[Proposal]:
-    """If there are too few common losses, a new budget of the family that reaches more of them for fewer FLOPs."""
+    """A new budget of the family that reaches more common losses for fewer FLOPs, if there are too few of them."""
     if any(family not in evidence.laws for family in (Family.ARM, Family.MDM)):
         return
     losses = {family: _losses(evidence, further, family) for family in (Family.ARM, Family.MDM)}

@@ -86,7 +86,7 @@ def run_sweep(
     """Trains every run without a result. Returns the rows of `runs.csv`: of all runs that were ever started.
 
     Args:
-        directory: of the plan; runs are in `directory/runs`.
+        directory: the sweep's, with the plan; runs are in `directory/runs`.
         policy: jobs, retries and waiting times.
         command: gives the argument list of a run's process; the default trains the run. The process must write the
             run's `result.json` and end with 0 (done), 1 (a bug), 3 (diverged), or 42 or 143 (to be tried again).

@@ -45,7 +45,7 @@ def read_position(folder: Path, run: RunSpec) -> Position | None:
 
 @dataclass(frozen=True)
 class Cell:
-    """An unfinished run. `elapsed` are the seconds of its present attempt, `earlier` those of the attempts before."""
+    """An unfinished run. `elapsed` counts the seconds of its present attempt, `earlier` those of all before."""
 
     run: RunSpec
     position: Position | None = None
