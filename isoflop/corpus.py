@@ -24,7 +24,7 @@ def check_corpora(runs: Iterable[RunSpec], prepared: bool) -> None:
     """Checks that every run's corpus is the planned one and has enough text.
 
     Args:
-        runs: of a plan.
+        runs: the runs of a plan.
         prepared: True refuses a corpus that is not prepared. False checks only the spec of its runs.
 
     Raises:

@@ -51,7 +51,7 @@ class Machine:
     """Fixed seconds a step, in addition to its FLOPs."""
     memory_bytes: float | None = None
     assumed: frozenset[str] = frozenset({SPEED, OVERHEAD})
-    """Those of `SPEED`, `MFU` and `OVERHEAD` that are neither given nor measured."""
+    """The figures among `SPEED`, `MFU` and `OVERHEAD` that are neither given nor measured."""
 
     def __post_init__(self) -> None:
         require(1 <= self.devices <= 1 << 20, "--hardware: devices", self.devices, "from 1 to 2^20, such as v5e:16")
@@ -85,7 +85,7 @@ class Machine:
 
     @property
     def on_accelerators(self) -> bool:
-        """Whether the machine is of the table `DEVICES`. Its devices are counted and paid by the hour."""
+        """Whether the machine is in the table `DEVICES`. Its devices are counted and paid by the hour."""
         return self.kind != HERE
 
     @property

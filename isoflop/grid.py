@@ -35,7 +35,7 @@ def make_grid(template: RunSpec, sweep: SweepSpec, hardware: HardwareSpec) -> tu
         template: what all runs share. Its `hardware` is not used, because a mesh must divide the batch and the width
             of a cell, and the template has neither yet.
         sweep: the curves and how they are trained.
-        hardware: of all runs.
+        hardware: the hardware of all runs.
 
     Raises:
         ValueError: no curves, an unknown size or recipe, a budget that a cell cannot spend, a mesh that does not divide

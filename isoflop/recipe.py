@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from isoflop.wording import rounded
 from mdm_jax.spec import ModelSpec
 
 SMDM_LR, SMDM_BATCH_TOKENS = 2e-4, 256 * 2048
@@ -63,7 +64,7 @@ def smdm_width(given: RecipeInput) -> Choice:
     stay SMDM's.
     """
     rate = SMDM_LR * BASE_WIDTH / given.model.d_model
-    return Choice(lr_peak=_four_digits(rate), global_batch=256, warmup=long_warmup)
+    return Choice(lr_peak=rounded(rate, 4), global_batch=256, warmup=long_warmup)
 
 
 def gidd(given: RecipeInput) -> Choice:
@@ -78,7 +79,7 @@ def gidd(given: RecipeInput) -> Choice:
     sequences = 10**-2.4 * given.tokens**0.8225 / given.seq_len
     batch = min(max(_power_of_two(sequences), 2), MOST_SEQUENCES)
     rate = SMDM_LR * (batch * given.seq_len / SMDM_BATCH_TOKENS) ** 0.34 * BASE_WIDTH / given.model.d_model
-    return Choice(lr_peak=_four_digits(min(rate, 6e-3)), global_batch=batch, warmup=long_warmup)
+    return Choice(lr_peak=rounded(min(rate, 6e-3), 4), global_batch=batch, warmup=long_warmup)
 
 
 def tiny(given: RecipeInput) -> Choice:
@@ -116,11 +117,6 @@ def short_warmup(steps: int) -> int:
 def _power_of_two(value: float) -> int:
     """The nearest power of two in the logarithm, at least 1. Meshes divide it, and neighbouring budgets share it."""
     return 2 ** max(0, round(math.log2(value)))
-
-
-def _four_digits(rate: float) -> float:
-    """The rate to four significant digits, so that it is short to type."""
-    return float(f"{rate:.4g}")
 
 
 RECIPES: dict[str, Callable[[RecipeInput], Choice]] = {

@@ -20,6 +20,8 @@ from mdm_jax.spec.validation import require, to_dict
 
 FEWEST_SIZES = 7
 """Sizes that a quadratic fit needs if its optimum is known beforehand only to a factor of about two."""
+BUDGET_FIELDS = ("budgets", "mdm_budgets", "arm_budgets", "holdout_budgets")
+"""Fields of `PlacementSpec` that hold FLOPs."""
 
 
 def _check_budgets(name: str, budgets: Sequence[float]) -> None:
@@ -65,7 +67,7 @@ class PlacementSpec:
 
     families: tuple[Family, ...] = (Family.MDM, Family.ARM)
     budgets: tuple[float, ...] = ()
-    """FLOPs of every family's curves. With `overlap`, of that family's curves."""
+    """FLOPs of every family's curves, or only of the family `overlap` if that is given."""
     overlap: Family | None = None
     """The family of `budgets`. The other family's budgets are those expected to reach the same losses."""
     mdm_budgets: tuple[float, ...] = ()
@@ -73,7 +75,7 @@ class PlacementSpec:
     arm_budgets: tuple[float, ...] = ()
     """FLOPs of the ARM's curves, in place of `budgets`."""
     holdout_budgets: tuple[float, ...] = ()
-    """FLOPs of curves above the grid, on which the laws are tested. With `overlap`, of that family's curves."""
+    """FLOPs of curves above the grid, on which the laws are tested; if `overlap` is given, only of that family."""
     sizes: tuple[str, ...] = ()
     """Sizes to choose from. Empty takes `own_sizes`; without these, the tiny ladder and SMDM's, with gaps filled."""
     window: float = 4.0
@@ -90,7 +92,7 @@ class PlacementSpec:
     """The number of each family's curves that get further seeds, the cheapest first; 0 takes all."""
 
     def __post_init__(self) -> None:
-        for name in ("budgets", "mdm_budgets", "arm_budgets", "holdout_budgets"):
+        for name in BUDGET_FIELDS:
             _check_budgets(f"sweep.placement.{name}", getattr(self, name))
         names = [family.value for family in self.families]
         all_different = 0 < len(set(names)) == len(names)

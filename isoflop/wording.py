@@ -1,4 +1,4 @@
-"""Numbers, times, tables and lines as text."""
+"""Numbers, times, tables and lines as text, and numbers with few digits."""
 
 import shutil
 import sys
@@ -12,11 +12,16 @@ COLUMNS = 100
 Row = tuple[str, ...]
 
 
+def rounded(value: float, digits: int) -> float:
+    """The number to `digits` significant digits, so that it is short to type."""
+    return float(f"{value:.{digits}g}")
+
+
 def short_number(value: int | float, digits: int = 4) -> str:
     """`digits` digits and a magnitude: `169.9M`."""
     for factor, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"), (1, "")):
         if value >= factor:
-            return f"{float(f'{value / factor:.{digits}g}'):g}{unit}"
+            return f"{rounded(value / factor, digits):g}{unit}"
     return f"{value:.{digits}g}"
 
 

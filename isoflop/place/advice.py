@@ -14,7 +14,7 @@ from isoflop.ladder import find_size, ladder_between
 from isoflop.place.expand import SMALLEST_BY_RULE, forecast_of, ladder, parameters, placed_budgets
 from isoflop.place.forecast import FARTHEST, Expected, Forecast, rough_optimum
 from isoflop.place.prior import flops_range
-from isoflop.place.sizes import FEWEST_BUDGETS, FEWEST_ON_A_SIDE, choose_sizes, inside_count
+from isoflop.place.sizes import FEWEST_BUDGETS, FEWEST_ON_A_SIDE, are_few, choose_sizes, inside_count, sides
 from isoflop.sweep import FEWEST_SIZES, CurveSpec, SweepSpec
 from isoflop.wording import short_number
 from mdm_jax.spec import Family, FlopConvention, RunSpec
@@ -107,9 +107,7 @@ def _curve_forecasts(template: RunSpec, sweep: SweepSpec, forecast: Forecast) ->
         if expected and expected.beyond > FARTHEST:
             expected = None
         n_opt = expected.n_opt if expected else rough_optimum(here, family, budget)
-        reach = math.log(sweep.placement.window)
-        offsets = [math.log(n / n_opt) for n in params.values()]
-        below, above = sum(-reach <= x < 0 for x in offsets), sum(0 <= x <= reach for x in offsets)
+        below, above = sides(params.values(), n_opt, sweep.placement.window)
         held_out = bool(expected) and not group and budget in placed_budgets(sweep, forecast, family, held_out=True)
         sizes = tuple(sorted(set(params.values())))
         yield CurveForecast(group, family, budget, convention, held_out, n_opt, expected, sizes, below, above)
@@ -160,7 +158,7 @@ def _size_warnings(sweep: SweepSpec, template: RunSpec, curves: Sequence[CurveFo
 
 def _has_few(sweep: SweepSpec, curve: CurveForecast) -> bool:
     fewest = min(FEWEST_SIZES, sweep.placement.holdout_sizes) if curve.held_out else FEWEST_SIZES
-    return curve.below + curve.above < fewest or min(curve.below, curve.above) < FEWEST_ON_A_SIDE
+    return are_few(curve.below, curve.above, fewest)
 
 
 def _and_more(curves: Sequence[CurveForecast]) -> str:

@@ -9,9 +9,10 @@ from isoflop.grid import make_cell
 from isoflop.ladder import SMDM, Size, find_size, ladder_between, tiny_sizes
 from isoflop.place.forecast import FARTHEST, Expected, Forecast
 from isoflop.place.prior import find_prior, flops_range
-from isoflop.place.sizes import FEWEST_ON_A_SIDE, choose_sizes, two_digits
+from isoflop.place.sizes import are_few, choose_sizes, sides
 from isoflop.recipe import find_recipe
 from isoflop.sweep import FEWEST_SIZES, CurveSpec, SweepSpec
+from isoflop.wording import rounded
 from mdm_jax.spec import Family, RunSpec
 from mdm_jax.spec.counting import count_parameters
 from mdm_jax.spec.validation import require
@@ -94,7 +95,7 @@ def placed_budgets(sweep: SweepSpec, forecast: Forecast, family: Family, held_ou
     if rule.overlap in (None, family):
         return given
     losses = (_expected(forecast, rule.overlap, budget).loss for budget in given)
-    return tuple(two_digits(forecast.budget_for(family, loss)) for loss in losses)
+    return tuple(rounded(forecast.budget_for(family, loss), 2) for loss in losses)
 
 
 def _expected(forecast: Forecast, family: Family, budget: float) -> Expected:
@@ -115,23 +116,17 @@ def _gap_filling_sizes(
     """Sizes by rule for each optimum around which the ladders have gaps; none if the sizes are given."""
     if sweep.placement.sizes or sweep.own_sizes:
         return {}
-    reach = math.log(sweep.placement.window)
-    known = sorted(math.log(n) for n in parameters(ladder(sweep), template).values())
-    with_gaps = []
-    for n_opt in optima:
-        offsets = [x - math.log(n_opt) for x in known]
-        sides = sum(-reach <= x < 0 for x in offsets), sum(0 <= x <= reach for x in offsets)
-        if min(sides) < FEWEST_ON_A_SIDE or sum(sides) < FEWEST_SIZES:
-            with_gaps.append(n_opt)
+    window, known = sweep.placement.window, parameters(ladder(sweep), template).values()
+    with_gaps = [n_opt for n_opt in optima if are_few(*sides(known, n_opt, window))]
     if not with_gaps:
         return {}
-    low, high = max(min(with_gaps) / sweep.placement.window, SMALLEST_BY_RULE), max(with_gaps) * sweep.placement.window
+    low, high = max(min(with_gaps) / window, SMALLEST_BY_RULE), max(with_gaps) * window
     by_rule = ladder_between(low, max(low, high), FILLER_RATIO)
     least_distance = math.log(FILLER_RATIO) / 2
     new = tuple(
         size
         for size, n in zip(by_rule, parameters(by_rule, template).values(), strict=True)
-        if all(abs(math.log(n) - x) > least_distance for x in known)
+        if all(abs(math.log(n / other)) > least_distance for other in known)
     )
     return dict.fromkeys(with_gaps, new)
 

@@ -11,16 +11,17 @@ from dataclasses import dataclass
 
 from isoflop.ladder import find_size, ladder_between
 from isoflop.place.expand import SMALLEST_BY_RULE, ladder, parameters
-from isoflop.sweep import SweepSpec
-from isoflop.wording import duration
+from isoflop.sweep import BUDGET_FIELDS, SweepSpec
+from isoflop.wording import duration, rounded
 from mdm_jax.spec import RunSpec
 
-BUDGET_FIELDS = ("budgets", "mdm_budgets", "arm_budgets", "holdout_budgets")
 MOST_HOURS = 1e6
 STRIDE = 4.0
 """Ratio of the factors that are tried until two of them enclose the time."""
 PRECISION = 1.03
-"""The factor is found to this ratio, and printed with three digits."""
+"""The factor is found to this ratio."""
+DIGITS = 3
+"""Significant digits of the factor and of the budgets."""
 FILLER_RATIO = 1.3
 """Ratio of the sizes that are added to the ladders to choose from."""
 
@@ -50,7 +51,7 @@ def largest_scale(seconds_at: Callable[[float], float], limit: float) -> Scale:
     refusals: dict[float, str] = {}
 
     def seconds(factor: float) -> float | None:
-        factor = _three_digits(factor)
+        factor = rounded(factor, DIGITS)
         if factor not in found:
             try:
                 found[factor] = seconds_at(factor)
@@ -70,13 +71,13 @@ def largest_scale(seconds_at: Callable[[float], float], limit: float) -> Scale:
         taken = seconds(low)
     if taken is None or taken > limit:
         takes = f"takes {duration(taken)} ({taken / 3600:.3g} hours)" if taken else "cannot be found"
-        smallest = f"the smallest plan of this experiment, with budgets x{_three_digits(low):g}, {takes}"
+        smallest = f"the smallest plan of this experiment, with budgets x{rounded(low, DIGITS):g}, {takes}"
         raise ValueError(f"--hours {limit / 3600:g}: {smallest}: give more hours, or fewer curves or sizes")
     high = STRIDE * low
     while fits(high):
         low, high = high, STRIDE * high
     low, high = _boundary(fits, low, high)
-    return Scale(_three_digits(low), seconds(low) or 0.0, refusals.get(_three_digits(high), ""))
+    return Scale(rounded(low, DIGITS), seconds(low) or 0.0, refusals.get(rounded(high, DIGITS), ""))
 
 
 def scale_lines(scale: Scale, runs: Sequence[RunSpec], hours: float, jobs: int) -> Iterator[str]:
@@ -99,13 +100,13 @@ def scaled(template: RunSpec, sweep: SweepSpec, factor: float) -> SweepSpec:
     if factor == 1:
         return sweep
     moved = _moved_sizes(template, sweep, math.sqrt(factor))
-    curves = []
+    curves, rule = [], sweep.placement
     for curve in sweep.curves:
         sizes = tuple(dict.fromkeys(moved[name] for name in curve.sizes))
-        curves.append(dataclasses.replace(curve, budget=_three_digits(curve.budget * factor), sizes=sizes))
-    placed = {name: tuple(_three_digits(b * factor) for b in getattr(sweep.placement, name)) for name in BUDGET_FIELDS}
-    placement = dataclasses.replace(sweep.placement, **placed)
-    warmup = _three_digits(sweep.trunk_warmup_budget * factor)
+        curves.append(dataclasses.replace(curve, budget=rounded(curve.budget * factor, DIGITS), sizes=sizes))
+    placed = {name: tuple(rounded(b * factor, DIGITS) for b in getattr(rule, name)) for name in BUDGET_FIELDS}
+    placement = dataclasses.replace(rule, **placed)
+    warmup = rounded(sweep.trunk_warmup_budget * factor, DIGITS)
     return dataclasses.replace(sweep, curves=tuple(curves), placement=placement, trunk_warmup_budget=warmup)
 
 
@@ -134,7 +135,3 @@ def _boundary(holds: Callable[[float], bool], low: float, high: float) -> tuple[
         middle = math.sqrt(low * high)
         low, high = (middle, high) if holds(middle) else (low, middle)
     return low, high
-
-
-def _three_digits(value: float) -> float:
-    return float(f"{value:.3g}")

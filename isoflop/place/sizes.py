@@ -7,7 +7,7 @@ budgets whose expected loss lies inside the other's range.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from isoflop.sweep import FEWEST_SIZES
 
@@ -54,9 +54,15 @@ def _most_even(positions: Sequence[float], half: float, count: int) -> tuple[int
     return best[-1][1]
 
 
-def two_digits(flops: float) -> float:
-    """A derived budget to two significant digits, so that it is short to type."""
-    return float(f"{flops:.2g}")
+def sides(params: Iterable[int], n_opt: float, window: float) -> tuple[int, int]:
+    """The numbers of sizes within the factor `window` below the expected optimum, and at or above it."""
+    reach, offsets = math.log(window), [math.log(n / n_opt) for n in params]
+    return sum(-reach <= x < 0 for x in offsets), sum(0 <= x <= reach for x in offsets)
+
+
+def are_few(below: int, above: int, fewest: int = FEWEST_SIZES) -> bool:
+    """Whether there are fewer than `fewest` sizes within the window, or too few on one side of the optimum."""
+    return below + above < fewest or min(below, above) < FEWEST_ON_A_SIDE
 
 
 def inside_count(losses: Sequence[float], others: Sequence[float]) -> int:

@@ -38,7 +38,7 @@ from isoflop.plan.alarms import repeats_too_often, too_long
 from isoflop.plan.screen import show_screen, show_warnings
 from isoflop.plan.settings import FAMILIES, config_of
 from isoflop.plan.table import show_cells, show_forecasts, show_totals
-from isoflop.planfile import PLAN_FILE, Written, write_plan
+from isoflop.planfile import Written, write_plan
 from isoflop.recipe import RECIPES
 from isoflop.sweep import SweepSpec
 from isoflop.trunks import savings, with_trunks
@@ -47,6 +47,7 @@ from mdm_jax.command import DONE, comma_list, exit_code, new_parser, numbers
 from mdm_jax.data.manifest import check_matches
 from mdm_jax.devices.accelerators import DEVICES
 from mdm_jax.files.storage import as_path, is_local
+from mdm_jax.layout import PLAN_FILE
 from mdm_jax.spec import HardwareSpec, RunSpec, ScheduleKind
 from mdm_jax.spec.validation import build, require
 

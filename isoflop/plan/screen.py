@@ -18,7 +18,7 @@ HEADER = ("group", "family", "budget", "runs", "sizes", "best about", "tokens a 
 DISPENSABLE = ("best about", "FLOPs")
 """Columns that are left out on a narrow terminal, the first one first."""
 OTHER_LINES = 15
-"""Lines of the screen that are neither the table nor warnings."""
+"""Lines of a screen besides the table and the warnings."""
 
 
 def show_screen(
@@ -28,7 +28,7 @@ def show_screen(
 
     Args:
         runs: in the order of the plan.
-        machine: that times, device-hours and money are estimated for.
+        machine: the machine of the estimated times, device-hours and money.
         unique_tokens: tokens of one epoch over the corpus; None if it is not prepared yet.
         forecasts: the expected optimum of each curve.
 

@@ -17,7 +17,7 @@ def show_cells(runs: Sequence[RunSpec], machine: Machine, unique_tokens: int | N
 
     Args:
         runs: in the order of the plan.
-        machine: that times, device-hours and money are estimated for.
+        machine: the machine of the estimated times, device-hours and money.
         unique_tokens: tokens of one epoch over the corpus; None if it is not prepared yet.
     """
     names = ("group", "family", "budget", "size", "seed", "N", "D", "D/N", "steps", "batch", "lr", "warmup", "epochs")

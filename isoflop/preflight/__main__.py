@@ -17,7 +17,7 @@ import dataclasses
 import importlib.util
 from collections.abc import Iterator, Sequence
 
-from isoflop.planfile import PLAN_FILE, RUNS_FOLDER, read_plan
+from isoflop.planfile import read_plan
 from isoflop.preflight.compile import program_of
 from isoflop.preflight.examination import Examination, say
 from isoflop.preflight.report import Report
@@ -26,6 +26,7 @@ from isoflop.preflight.topology import Topology, find_mesh, find_topology
 from isoflop.preflight.verdict import Verdict
 from mdm_jax.command import BAD, DONE, comma_list, exit_code, new_parser
 from mdm_jax.files.storage import as_path, write_atomic
+from mdm_jax.layout import PLAN_FILE, RUNS_FOLDER
 from mdm_jax.spec import RunSpec, to_json
 from mdm_jax.spec.validation import require
 

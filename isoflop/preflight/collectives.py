@@ -78,7 +78,7 @@ def read_collectives(hlo: str, devices: int) -> list[Collective]:
 
 
 def by_kind(collectives: list[Collective]) -> dict[str, dict[str, float | int]]:
-    """The executions of each kind in one step, and the bytes that each device sends; absent kinds are left out."""
+    """Executions of each kind that occurs in one step, and the bytes that each device sends with it."""
     total: dict[str, dict[str, float | int]] = defaultdict(lambda: {"times": 0, "sent_bytes": 0.0})
     for one in collectives:
         total[one.kind]["times"] += one.times

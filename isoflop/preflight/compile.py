@@ -55,7 +55,7 @@ class Compiled:
     memory: dict[str, int] = dataclasses.field(default_factory=dict)
     """The parts of that figure, and `peak`, as `memory_analysis()` gives them."""
     collectives: dict[str, dict[str, float | int]] = dataclasses.field(default_factory=dict)
-    """The executions of each kind in one step (`times`), and the bytes that one device sends in it (`sent_bytes`)."""
+    """Maps each kind to `times`, its executions in one step, and `sent_bytes` of one device in one step."""
     refused: str = ""
     """The compiler's message if the program does not fit."""
     failed: str = ""

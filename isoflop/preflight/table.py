@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from isoflop.preflight.compile import Compiled
 from isoflop.preflight.topology import Topology
-from isoflop.preflight.verdict import GIB, Verdict, bound
+from isoflop.preflight.verdict import Verdict, bound
 from isoflop.wording import plain, short_number
+from mdm_jax.devices.accelerators import GIB
 from mdm_jax.spec import RunSpec
 from mdm_jax.spec.counting import count_parameters
 

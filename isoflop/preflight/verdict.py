@@ -7,9 +7,8 @@ from isoflop.preflight.compile import Compiled, Setting
 from isoflop.preflight.roofline import Roofline, roofline
 from isoflop.preflight.search import nearest, search
 from isoflop.preflight.topology import Topology
+from mdm_jax.devices.accelerators import GIB
 from mdm_jax.spec import RunSpec
-
-GIB = 2**30
 
 
 @dataclasses.dataclass(frozen=True)

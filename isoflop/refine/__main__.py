@@ -18,7 +18,7 @@ from typing import Any
 
 from isoflop.cost import Machine, machine_of
 from isoflop.measured import measured_machine
-from isoflop.planfile import PLAN_FILE, read_plan, write_plan
+from isoflop.planfile import read_plan, write_plan
 from isoflop.refine.evidence import CURVES, Evidence, read_evidence
 from isoflop.refine.proposal import TITLES, Kind, flops_of
 from isoflop.refine.propose import MOST_RUNS, Refinement, refine
@@ -26,6 +26,7 @@ from isoflop.wording import duration, money
 from mdm_jax.command import DONE, exit_code, new_parser, refuse_hidden
 from mdm_jax.devices.accelerators import DEVICES
 from mdm_jax.files.storage import as_path
+from mdm_jax.layout import PLAN_FILE
 from mdm_jax.spec import RunSpec
 from mdm_jax.spec.validation import require
 
@@ -89,8 +90,7 @@ def _machine(options: argparse.Namespace, evidence: Evidence) -> tuple[Machine, 
 
 def _accept(directory: str | os.PathLike[str], runs: Sequence[RunSpec]) -> int:
     """Appends the runs to the plan. Returns the number of runs that the plan did not have."""
-    planned = read_plan(directory)
-    return len(write_plan(directory, (*planned, *runs)).runs) - len(planned)
+    return write_plan(directory, (*read_plan(directory), *runs)).added
 
 
 def _text(directory: str, found: Refinement, machine: Machine, stated: str, added: int | None) -> Iterator[str]:

@@ -3,14 +3,14 @@
 import math
 from collections.abc import Iterator, Mapping
 
-from isoflop.place.sizes import choose_sizes, two_digits
+from isoflop.place.sizes import choose_sizes
 from isoflop.refine.evidence import Evidence
 from isoflop.refine.further_run import FurtherRuns
 from isoflop.refine.missing_minima import WINDOW
 from isoflop.refine.proposal import Kind, Proposal, flops_of
 from isoflop.refine.rungs import non_embedding, rungs
 from isoflop.sweep import FEWEST_SIZES
-from isoflop.wording import short_number
+from isoflop.wording import rounded, short_number
 from mdm_jax.spec import Family
 
 FARTHEST = 100.0
@@ -20,7 +20,7 @@ FEWEST_INSIDE = 2
 
 
 def common_losses(evidence: Evidence, further: FurtherRuns) -> Iterator[Proposal]:
-    """If there are too few common losses, a new budget of the family that reaches more of them for fewer FLOPs."""
+    """A new budget of the family that reaches more common losses for fewer FLOPs, if there are too few of them."""
     if any(family not in evidence.laws for family in (Family.ARM, Family.MDM)):
         return
     losses = {family: _losses(evidence, further, family) for family in (Family.ARM, Family.MDM)}
@@ -65,7 +65,7 @@ def _new_curve(
     if not law.loss.exponent < 0:
         return None
     low_budget, high_budget = law.flops[0] / FARTHEST, law.flops[1] * FARTHEST
-    budget = two_digits(min(max(law.loss.inverse(loss), low_budget), high_budget))
+    budget = rounded(min(max(law.loss.inverse(loss), low_budget), high_budget), 2)
     if further.planned(family, budget):
         return None
     ladder = rungs([run for run in evidence.plan if run.family is family])

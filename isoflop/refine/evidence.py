@@ -127,7 +127,7 @@ def evidence_of(plan: Sequence[RunSpec], table: Any, curve: str = "quadratic", l
     Raises:
         ValueError: see `read_evidence`.
     """
-    from analysis import fit_isoflop, middle_of_overlap
+    from analysis import fit_isoflop
     from analysis.minima.information import knowledge
     from analysis.runs.load import records, usable_runs
 
@@ -143,7 +143,7 @@ def evidence_of(plan: Sequence[RunSpec], table: Any, curve: str = "quadratic", l
 
     chosen = tuple(planned[name] for name in rows)
     convention = _convention(chosen)
-    known = knowledge(fit, _loss_of_gap(fit, convention, loss, middle_of_overlap), convention.value)
+    known = knowledge(fit, _loss_of_gap(fit, convention.value, loss), convention.value)
     return Evidence(
         plan=chosen,
         usable=tuple(planned[name] for name in rows if name in used),
@@ -183,13 +183,15 @@ def _convention(plan: Sequence[RunSpec]) -> FlopConvention:
     return found[0]
 
 
-def _loss_of_gap(fit: Any, convention: FlopConvention, loss: float | None, middle: Any) -> float | None:
+def _loss_of_gap(fit: Any, convention: str, loss: float | None) -> float | None:
     """The loss at which the gap is read; None unless each family has two usable minima and the losses overlap."""
-    sides = {family: fit.frontier(family, convention.value) for family in ("arm", "mdm") if family in fit.families}
+    from analysis import middle_of_overlap
+
+    sides = {family: fit.frontier(family, convention) for family in ("arm", "mdm") if family in fit.families}
     if len(sides) < 2 or min(len(side.loss) for side in sides.values()) < 2:
         require(loss is None, "--loss", loss, "left out: a gap needs two usable minima of each family")
         return None
-    return loss if loss is not None else middle(sides["arm"], sides["mdm"])
+    return loss if loss is not None else middle_of_overlap(sides["arm"], sides["mdm"])
 
 
 def _minima(fit: Any) -> tuple[Minimum, ...]:

@@ -18,6 +18,7 @@ from isoflop.ladder import Size
 from isoflop.recipe import RECIPES, Choice, RecipeInput
 from isoflop.refine.rungs import non_embedding
 from isoflop.sweep import CurveSpec, SweepSpec
+from isoflop.wording import rounded
 from mdm_jax.spec import Family, RunSpec, ScheduleKind
 from mdm_jax.spec.counting import count_parameters
 
@@ -120,7 +121,7 @@ def _by_recipe(like: RunSpec, budget: float, size: Size, batch: int) -> RunSpec:
     curve = CurveSpec(like.family, budget, (size.name,), group=cell.group)
     sweep = SweepSpec(own_sizes=(size,), convention=cell.convention, recipe=cell.recipe, global_batch=batch)
     plain = dataclasses.replace(like, schedule=dataclasses.replace(like.schedule, cooldown_steps=0))
-    multiplier = float(f"{like.optim.lr_peak / _choice(like).lr_peak:.6g}")  # without the quotient's rounding error
+    multiplier = rounded(like.optim.lr_peak / _choice(like).lr_peak, 6)  # without the quotient's rounding error
     return make_cell(plain, sweep, curve, size.name, multiplier)
 
 

@@ -119,7 +119,7 @@ def _seeds(
 
 
 def retries(evidence: Evidence) -> Iterator[Proposal]:
-    """A run at half of the lowest learning rate, for each cell whose runs all diverged."""
+    """A run at half of the lowest learning rate for each cell whose runs all diverged."""
     diverged = {(_cell(run), run.optim.lr_peak) for run in evidence.diverged}
     done = {_cell(run) for run in evidence.plan if (_cell(run), run.optim.lr_peak) not in diverged}
     for run in sorted(evidence.diverged, key=lambda run: run.optim.lr_peak):

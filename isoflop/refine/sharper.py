@@ -153,7 +153,7 @@ def _for_gap(
 
 
 def sharper_sizes(candidates: Candidates, known: Knowledge, limits: Limits) -> Iterator[Proposal]:
-    """A run at each family's budget whose optimal size is least certain, if its error exceeds `WIDE_SIZE`."""
+    """A run of each family at the budget with the least certain optimal size, if its error exceeds `WIDE_SIZE`."""
     for family in Family:
         keys = [key for key in known.curves if key[0] == family.value]
         widest = max(keys, key=lambda key: known.size_sd(*key), default=None)

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from isoflop.corpus import check_corpora
-from isoflop.planfile import PLAN_FILE, read_plan
+from isoflop.planfile import read_plan
 from isoflop.run.outcome import TABLE_FILE, is_blocked, is_done, read_row, run_folder, write_table
 from isoflop.run.parents import check_parents
 from isoflop.run.progress import cell_line, make_progress
@@ -29,6 +29,7 @@ from isoflop.run.runner import Command, Policy, Stop, Sweep, is_pending
 from mdm_jax.command import BAD, DONE, exit_code, new_parser
 from mdm_jax.files.lock import SWEEP_LOCK, hold
 from mdm_jax.files.storage import as_path, is_local, refuse_link
+from mdm_jax.layout import PLAN_FILE
 from mdm_jax.results import RunResult, Status, set_aside_unusable
 from mdm_jax.spec import RunSpec
 from mdm_jax.spec.validation import require
@@ -85,7 +86,7 @@ def run_sweep(
     """Trains every run without a result. Returns the rows of `runs.csv`: of all runs that were ever started.
 
     Args:
-        directory: of the plan; runs are in `directory/runs`.
+        directory: the sweep's, with the plan; runs are in `directory/runs`.
         policy: jobs, retries and waiting times.
         command: gives the argument list of a run's process; the default trains the run. The process must write the
             run's `result.json` and end with 0 (done), 1 (a bug), 3 (diverged), or 42 or 143 (to be tried again).

@@ -45,7 +45,7 @@ def read_position(folder: Path, run: RunSpec) -> Position | None:
 
 @dataclass(frozen=True)
 class Cell:
-    """An unfinished run. `elapsed` are the seconds of its present attempt, `earlier` those of the attempts before."""
+    """An unfinished run. `elapsed` counts the seconds of its present attempt, `earlier` those of all before."""
 
     run: RunSpec
     position: Position | None = None
@@ -69,10 +69,8 @@ class Cell:
         evaluating = evaluation_flops(self.run) / machine.flops_per_second
         steps, first = self.run.schedule.steps, self.run.cell.parent_steps
         step_seconds = (stepping + working - evaluating) / (steps - first)
-        if self.position is None:
-            return max(0.0, fixed + (steps - first) * step_seconds + evaluating - self.elapsed)
-        steps_left = steps - self.position.step
-        if not self.is_training:
+        steps_left = steps - (self.position.step if self.position else first)
+        if self.position is None or not self.is_training:
             return max(0.0, fixed + steps_left * step_seconds + evaluating - self.elapsed)
         return max(0.0, steps_left * (self.position.step_seconds or step_seconds) + evaluating - self.position.age)
 

@@ -137,7 +137,7 @@ def _parts_up_to(tasks: Sequence[Task], jobs: int, max_bytes: int, report: Repor
 
 
 def _first_documents(parts: Sequence[Part], folder: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The index of each part, and a mask of its documents that differ from all earlier ones."""
+    """Each part's index, and a mask of its documents that differ from all earlier ones."""
     total = sum(part.documents for part in parts)
     first = first_of_each((part.index(folder) for part in parts), total, as_path(folder))
     start = 0

@@ -53,7 +53,7 @@ class RemoteBlocks(Blocks):
             partial.unlink(missing_ok=True)
 
     def verify_all(self) -> None:
-        """See `Blocks`. A bad copy of a shard without block hashes is removed, so that it is copied again."""
+        """Verifies as `Blocks` does. A bad copy of a shard without block hashes is removed, and copied again later."""
         try:
             super().verify_all()
         except ValueError:

@@ -73,7 +73,7 @@ class SentencePieceTokenizer:
         return np.asarray(self._processor.encode(text), np.int32)
 
     def encode_batch(self, texts: Sequence[str]) -> tuple[Int32[np.ndarray, "tokens"], Int64[np.ndarray, "texts"]]:
-        """See `ByteTokenizer.encode_batch`."""
+        """The same as `ByteTokenizer.encode_batch`."""
         parts = [[*self._processor.encode(text), self.eos_id] for text in texts]
         ids = np.fromiter(itertools.chain.from_iterable(parts), np.int32)
         return ids, np.array([len(part) for part in parts], np.int64)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from imitated_runs import QUICK, ROOT, imitation, set_modes, started, sweep, write_sweep
 
-from isoflop.planfile import PLAN_FILE
 from isoflop.run.__main__ import main
 from isoflop.trunks import with_trunks
+from mdm_jax.layout import PLAN_FILE
 from mdm_jax.results import TRUNK_SEGMENT
 from mdm_jax.spec import CellSpec, RunSpec, ScheduleKind, ScheduleSpec, to_json
 

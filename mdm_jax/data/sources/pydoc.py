@@ -37,7 +37,7 @@ PACKAGES = (
     "sentencepiece",
     "zstandard",
 )
-"""Only required dependencies, so that an extra (cuda, tpu, dev) does not change the corpus. Absent ones are skipped."""
+"""Required dependencies, because an extra (cuda, tpu, dev) must not change the corpus. Absent ones are skipped."""
 
 TOPICS = "pydoc_data/topics.py"  # the language reference, as strings in a dict
 SKIPPED_PARTS = {"site-packages", "dist-packages", "test", "tests", "__pycache__", "lib-dynload", "licenses", ".."}
