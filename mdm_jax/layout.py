@@ -53,10 +53,10 @@ class PlanLine:
             Newer: a newer version of mdm-jax wrote the line.
             ValueError: the object is not the spec of a run.
         """
-        version = self.tree().get("schema_version")
         try:
             return from_json(self.text)
         except ValueError as error:
+            version = self.tree().get("schema_version")
             if not isinstance(version, int) or version <= SCHEMA_VERSION:
                 raise ValueError(f"{self.place}: {error}; {PLAN_AGAIN}") from None
         known = f"schema_version = {version}, and this mdm-jax knows {SCHEMA_VERSION}"
