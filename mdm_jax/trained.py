@@ -11,13 +11,13 @@ from typing import Any
 import jax
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Integer
 
 from mdm_jax.data.manifest import MANIFEST_FILE, TOKENIZER_FILE, read_manifest
 from mdm_jax.data.tokenizer import ByteTokenizer, Tokenizer, load_tokenizer, open_tokenizer
 from mdm_jax.devices.precision import product_precision, sum_in_float32
-from mdm_jax.devices.sharding import BATCH_LD, make_mesh, replicate, stored_specs
+from mdm_jax.devices.sharding import BATCH_LD, abstract_arrays, make_mesh, place, replicate
 from mdm_jax.evaluate.texts import DRAWS, TextNelbo, text_nelbo
 from mdm_jax.files.storage import Kind, Path, as_path, is_file, kind
 from mdm_jax.interop.smdm.weights import Weights, read_smdm, write_smdm
@@ -38,7 +38,7 @@ from mdm_jax.spec.counting import count_parameters
 from mdm_jax.spec.validation import require
 from mdm_jax.train.checkpoint import read_step
 from mdm_jax.train.seal import Identity
-from mdm_jax.train.state import TrainState, make_state
+from mdm_jax.train.state import make_state
 from mdm_jax.train.step_folders import NONE, newest_whole
 
 
@@ -57,7 +57,7 @@ class Model:
 
     def __init__(
         self,
-        place: Path,
+        path: Path,
         params: Transformer,
         spec: ModelSpec,
         seq_len: int,
@@ -68,14 +68,14 @@ class Model:
     ) -> None:
         self.spec, self.seq_len, self.run, self.step, self.has_start = spec, seq_len, run, step, has_start
         self.family = Family.ARM if spec.attention is Attention.CAUSAL else Family.MDM
-        self._place, self._params, self._mesh = place, params, mesh
+        self._path, self._params, self._mesh = path, params, mesh
 
     def __repr__(self) -> str:
         spec, millions = self.spec, count_parameters(self.spec).non_embedding / 1e6
         step = "" if self.run is None else f" at step {self.step} of {self.run.schedule.steps}"
         shape = f"{spec.n_layers} layers, d_model {spec.d_model}, {spec.n_heads} heads, ffn {spec.d_ffn}"
         size = f"{millions:.4g}M non-embedding parameters, vocabulary {spec.vocab_size}, rows of {self.seq_len} tokens"
-        return f"<{self.family.value.upper()}: {shape}, {size}, from {self._place}{step}>"
+        return f"<{self.family.value.upper()}: {shape}, {size}, from {self._path}{step}>"
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
@@ -85,8 +85,8 @@ class Model:
             ValueError: it is not there any more, corrupt, or another than the model was trained with.
         """
         if self.run is None:
-            return _tokenizer_beside(self._place, self.spec)
-        return tokenizer_of(self.run, self._place)
+            return _tokenizer_beside(self._path, self.spec)
+        return tokenizer_of(self.run, self._path)
 
     def logits(
         self,
@@ -139,7 +139,7 @@ class Model:
             ValueError: no text, no tokenizer, too few draws, or an ARM without a start token.
         """
         bound = "a model with a start token: without one it gives a row's first token no probability"
-        require(self.has_start, "nelbo of", str(self._place), bound)
+        require(self.has_start, "nelbo of", str(self._path), bound)
         with jax.set_mesh(self._mesh):
             return text_nelbo(self._params, self.spec, self.tokenizer, texts, self.seq_len, draws, self._mesh)
 
@@ -162,14 +162,13 @@ def load(path: str | os.PathLike[str]) -> Model:
         ValueError: neither is there, no checkpoint is whole, or the file holds no such model; what is wrong is named.
         OSError: something cannot be read now.
     """
-    place = as_path(path)
+    folder_or_file = as_path(path)
     mesh = make_mesh(1, 1, jax.devices()[:1])
-    if kind(place, follow=True) is Kind.FOLDER:
-        return _load_run(place, mesh)
-    file = read_smdm(place)
-    with jax.set_mesh(mesh):
-        params = _from_weights(file.weights, file.spec, mesh)
-    return Model(place, params, file.spec, file.seq_len, mesh, has_start=file.has_start)
+    if kind(folder_or_file, follow=True) is Kind.FOLDER:
+        return _load_run(folder_or_file, mesh)
+    file = read_smdm(folder_or_file)
+    params = _from_weights(file.weights, file.spec, mesh)
+    return Model(folder_or_file, params, file.spec, file.seq_len, mesh, has_start=file.has_start)
 
 
 def _load_run(folder: Path, mesh: Mesh) -> Model:
@@ -187,26 +186,15 @@ def _load_run(folder: Path, mesh: Mesh) -> Model:
         found = "; ".join(f"step {step}: {wrong}" for step, wrong in bad.items()) or "there is none"
         raise ValueError(f"{folder / CHECKPOINTS_FOLDER}: no whole checkpoint ({found}): train the run first")
     with jax.set_mesh(mesh):
-        state: TrainState = read_step(folder / CHECKPOINTS_FOLDER, step, _abstract_state(run, mesh), identity)
+        like = abstract_arrays(mesh, lambda: make_state(run))
+        state = read_step(folder / CHECKPOINTS_FOLDER, step, like, identity)
         params = state.evaluated
         params.head = nnx.Param(params.head[...][:, : run.model.vocab_size])
     return Model(folder, params, run.model, run.data.seq_len, mesh, run, step)
 
 
-def _abstract_state(run: RunSpec, mesh: Mesh) -> Any:
-    """The shapes of a run's state, and their layouts on this mesh; nothing is allocated."""
-    return _placed_shapes(jax.eval_shape(lambda: make_state(run)), mesh)
-
-
-def _placed_shapes(tree: Any, mesh: Mesh) -> Any:
-    def placed(x: Any, spec: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, spec))
-
-    return jax.tree.map(placed, tree, stored_specs(tree))
-
-
 def _from_weights(weights: Weights, spec: ModelSpec, mesh: Mesh) -> Transformer:
-    shapes = _placed_shapes(jax.eval_shape(lambda: Transformer(spec, jax.random.key(0))), mesh)
+    shapes = abstract_arrays(mesh, lambda: place(Transformer(spec, jax.random.key(0))))
 
     def put(entry: Any, shape: jax.ShapeDtypeStruct) -> Array:
         weight = weights[_weight_name(entry)]
