@@ -36,7 +36,7 @@ from mdm_jax.spec import (
 )
 from mdm_jax.spec.counting import count_parameters
 from mdm_jax.spec.validation import require
-from mdm_jax.train.checkpoint import read_step
+from mdm_jax.train.checkpoint import read_whole_step
 from mdm_jax.train.seal import Identity
 from mdm_jax.train.state import make_state
 from mdm_jax.train.step_folders import NONE, newest_whole
@@ -180,14 +180,13 @@ def _load_run(folder: Path, mesh: Mesh) -> Model:
         raise ValueError(f"{folder / SPEC_FILE}: {error}") from None
     recorded = is_file(folder / RESULT_FILE)
     data_hash = read_result(folder / RESULT_FILE).data_hash if recorded else run.data.data_hash
-    identity = Identity(run.spec_hash, data_hash)
-    step, bad = newest_whole(folder / CHECKPOINTS_FOLDER, identity)
+    step, bad = newest_whole(folder / CHECKPOINTS_FOLDER, Identity(run.spec_hash, data_hash))
     if step == NONE:
         found = "; ".join(f"step {step}: {wrong}" for step, wrong in bad.items()) or "there is none"
         raise ValueError(f"{folder / CHECKPOINTS_FOLDER}: no whole checkpoint ({found}): train the run first")
     with jax.set_mesh(mesh):
         like = abstract_arrays(mesh, lambda: make_state(run))
-        state = read_step(folder / CHECKPOINTS_FOLDER, step, like, identity)
+        state = read_whole_step(folder / CHECKPOINTS_FOLDER, step, like)
         params = state.evaluated
         params.head = nnx.Param(params.head[...][:, : run.model.vocab_size])
     return Model(folder, params, run.model, run.data.seq_len, mesh, run, step)
