@@ -73,6 +73,20 @@ def plan_lines(path: Path) -> list[PlanLine]:
     return [PlanLine(f"{path} line {number}", line) for number, line in lines]
 
 
+def read_spec(folder: Path) -> RunSpec:
+    """The spec of the run in a folder.
+
+    Raises:
+        ValueError: its file (named) is damaged, or is not the spec of a run.
+        OSError: the file is absent, or cannot be read now.
+    """
+    file = folder / SPEC_FILE
+    try:
+        return from_json(file.read_text())
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
+
+
 def steps_in(checkpoints: Path) -> list[int]:
     """Steps of the checkpoints in a folder, newest first; empty if there are none. A checkpoint may be damaged.
 

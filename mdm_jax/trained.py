@@ -21,7 +21,7 @@ from mdm_jax.devices.sharding import BATCH_LD, abstract_arrays, make_mesh, place
 from mdm_jax.evaluate.texts import DRAWS, TextNelbo, text_nelbo
 from mdm_jax.files.storage import Kind, Path, as_path, is_file, kind
 from mdm_jax.interop.smdm.weights import Weights, read_smdm, write_smdm
-from mdm_jax.layout import CHECKPOINTS_FOLDER, RESULT_FILE, SPEC_FILE
+from mdm_jax.layout import CHECKPOINTS_FOLDER, RESULT_FILE, SPEC_FILE, read_spec
 from mdm_jax.model.transformer import Transformer, hidden
 from mdm_jax.results import read_result
 from mdm_jax.spec import (
@@ -32,7 +32,6 @@ from mdm_jax.spec import (
     ModelSpec,
     RunSpec,
     TokenizerKind,
-    from_json,
 )
 from mdm_jax.spec.counting import count_parameters
 from mdm_jax.spec.validation import require
@@ -174,10 +173,7 @@ def load(path: str | os.PathLike[str]) -> Model:
 def _load_run(folder: Path, mesh: Mesh) -> Model:
     if not is_file(folder / SPEC_FILE):
         raise ValueError(f"{folder}: no run's folder: it has no {SPEC_FILE}")
-    try:
-        run = from_json((folder / SPEC_FILE).read_text())
-    except ValueError as error:
-        raise ValueError(f"{folder / SPEC_FILE}: {error}") from None
+    run = read_spec(folder)
     recorded = is_file(folder / RESULT_FILE)
     data_hash = read_result(folder / RESULT_FILE).data_hash if recorded else run.data.data_hash
     step, bad = newest_whole(folder / CHECKPOINTS_FOLDER, Identity(run.spec_hash, data_hash))
