@@ -111,14 +111,14 @@ def write_smdm(path: str | os.PathLike[str], weights: Weights, spec: ModelSpec, 
     write_atomic(path, save(tensors, {METADATA: json.dumps(config)}))
 
 
-def smdm_shapes(spec: ModelSpec, start: bool) -> Shapes:
-    """The shape of every tensor of a file, by SMDM's names."""
+def smdm_shapes(spec: ModelSpec, has_start: bool) -> Shapes:
+    """The shape of every tensor of a file, by SMDM's names. Only an ARM may have a start token."""
     d, ffn, causal = spec.d_model, spec.d_ffn, spec.attention is Attention.CAUSAL
     layer = {"norm_1": (d,), "attn.attn": (3 * d, d), "attn.proj": (d, d), "norm_2": (d,)}
     layer |= {"mlp.swiglu.w1": (ffn, d), "mlp.swiglu.w2": (ffn, d), "mlp.swiglu.w3": (d, ffn)}
     shapes = {EMBED: (spec.vocab_size + (not causal), d), HEAD: (spec.vocab_size, d), NORM: (d,)}
     shapes |= {f"transformer.h.{i}.{n}.weight": shape for i in range(spec.n_layers) for n, shape in layer.items()}
-    return shapes | ({START: (d,)} if start else {})
+    return shapes | ({START: (d,)} if causal and has_start else {})
 
 
 def model_of_shapes(path: str | os.PathLike[str], shapes: Shapes, metadata: dict[str, str]) -> tuple[ModelSpec, int]:
@@ -206,14 +206,13 @@ def _to_ours(tensors: Weights, spec: ModelSpec) -> Weights:
 
 
 def _to_smdm(ours: Weights, spec: ModelSpec, has_start: bool) -> Weights:
-    d, causal = spec.d_model, spec.attention is Attention.CAUSAL
-    embed_VD = ours["embed"][: spec.vocab_size] if causal else ours["embed"]
-    tensors = {EMBED: embed_VD, HEAD: ours["head"].T, NORM: ours["norm_final"]}
-    if causal and has_start:
+    shapes = smdm_shapes(spec, has_start)
+    tensors = {EMBED: ours["embed"][: shapes[EMBED][0]], HEAD: ours["head"].T, NORM: ours["norm_final"]}
+    if START in shapes:
         tensors[START] = ours["embed"][spec.vocab_size]
-    columns = {"qkv": 3 * d, "out": d, "gate": spec.d_ffn, "up": spec.d_ffn, "down": d}
     for name, theirs in LAYER.items():
         stacked = ours[name].swapaxes(2, 3) if name == "qkv" else ours[name]
         for i, w in enumerate(stacked):
-            tensors[f"transformer.h.{i}.{theirs}.weight"] = w.reshape(-1, columns[name]).T if name in columns else w
+            full_name = f"transformer.h.{i}.{theirs}.weight"
+            tensors[full_name] = w.reshape(shapes[full_name][::-1]).T
     return {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
