@@ -99,7 +99,8 @@ def _nats(
     copies = 1 + batch % 2
     taken_SL = np.concatenate([rows_SL] * copies).astype(np.int32)
     objective = ObjectiveSpec(Variant.NLL if model.attention is Attention.CAUSAL else Variant.COUNT)
-    data = DataSpec(tokenizer=TokenizerSpec(TokenizerKind.SENTENCEPIECE, model.vocab_size))
+    tokenizer = TokenizerSpec(TokenizerKind.SENTENCEPIECE, model.vocab_size)
+    data = DataSpec(tokenizer=tokenizer, seq_len=max(2, rows_SL.shape[1]))
     evaluation = EvaluationSpec(taken_SL.size, draws, copies * batch)
     so_far: list[np.ndarray] = []
     run = RunSpec(model, objective, data, evaluation=evaluation)
