@@ -1,6 +1,6 @@
-"""A trained model to hold: `load(PATH)` opens a run's folder, or one of SMDM's safetensors files.
+"""Trained models: `load(PATH)` opens a run's folder, or one of SMDM's safetensors files.
 
-The model lies on one device. It gives logits, with unsupervised classifier-free guidance for the MDM (SMDM, Nie et al.
+The model is on one device. It gives logits, with unsupervised classifier-free guidance for the MDM (SMDM, Nie et al.
 2024), and the NELBO of texts with its Monte Carlo error, by the evaluation that every run ends with.
 """
 
@@ -78,10 +78,10 @@ class Model:
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer: of the run's prepared data, or `tokenizer.model` beside a file. A vocabulary of 257 is bytes.
+        """The tokenizer of the run's prepared data. A file has `tokenizer.model` beside it, or bytes if V is 257.
 
         Raises:
-            ValueError: it is not there any more, corrupt, or another than the model was trained with.
+            ValueError: the tokenizer is absent or corrupt, or is not the one that the model was trained with.
         """
         if self.run is None:
             return _tokenizer_beside(self._path, self.spec)
@@ -101,11 +101,11 @@ class Model:
         Args:
             tokens_BL: ids in 0..V; V is MASK (MDM) or the start token (ARM).
             guidance: w; 0 is the model itself.
-            prompt_mask_BL: True where a token belongs to the prompt; needed for guidance alone.
+            prompt_mask_BL: True for tokens of the prompt; only guidance needs it.
 
         Raises:
-            ValueError: no matrix of integers, or an id out of range; or guidance without a prompt mask of the same
-                shape, or of an ARM.
+            ValueError: the tokens are not a matrix of integers, or an id is out of range; or guidance is given for an
+                ARM, or without a prompt mask of the tokens' shape.
         """
         given_BL, most = np.asarray(tokens_BL), self.spec.vocab_size - (not self.has_start)
         ids = np.issubdtype(given_BL.dtype, np.integer) and given_BL.ndim == 2 and given_BL.size > 0
@@ -131,11 +131,12 @@ class Model:
         """The NELBO of the texts together, in nats; see `mdm_jax.evaluate.texts`.
 
         Args:
-            texts: at least one that is not empty.
+            texts: texts, of which at least one is not empty.
             draws: Monte Carlo draws of an MDM's bound over all rows, at least 2. An ARM needs one pass.
 
         Raises:
-            ValueError: no text, no tokenizer, too few draws, or an ARM without a start token.
+            ValueError: all texts are empty, `draws` is out of range, the tokenizer is unusable (see `tokenizer`), or
+                the model is an ARM without a start token.
         """
         bound = "a model with a start token: without one it gives a row's first token no probability"
         require(self.has_start, "nelbo of", str(self._path), bound)
@@ -158,8 +159,9 @@ def load(path: str | os.PathLike[str]) -> Model:
     """The trained model at a path: a run's folder at its newest whole checkpoint, or a safetensors file of SMDM's.
 
     Raises:
-        ValueError: neither is there, no checkpoint is whole, or the file holds no such model; what is wrong is named.
-        OSError: something cannot be read now.
+        ValueError: the path is neither of the two, no checkpoint is whole, or the file has no such model; the message
+            names the fault.
+        OSError: a file cannot be read now.
     """
     folder_or_file = as_path(path)
     mesh = make_mesh(1, 1, jax.devices()[:1])

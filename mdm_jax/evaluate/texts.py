@@ -1,7 +1,7 @@
 """The NELBO of texts under a trained model, by the evaluation that every run ends with.
 
-As in training, an EOS follows each text and the tokens are cut into rows; the last row is as long as what is left. A
-row is read without the rows before it.
+An EOS follows each text, and the tokens are cut into rows, as in training. The last row may be shorter. The model reads
+each row without the rows before it.
 """
 
 import math
@@ -68,10 +68,10 @@ def text_nelbo(
     """The NELBO of the texts together.
 
     Args:
-        params: of an MDM, or of an ARM whose last embedding row is the start token.
-        model: its shape; the attention says which of the two it is.
-        tokenizer: of the model.
-        texts: at least one that is not empty.
+        params: weights of an MDM, or of an ARM whose last embedding row is the start token.
+        model: shape of the model; its attention is causal for an ARM.
+        tokenizer: the model's tokenizer.
+        texts: texts, of which at least one is not empty.
         seq_len: tokens of a row.
         draws: Monte Carlo draws of an MDM's bound over all rows, at least 2. An ARM needs one pass.
         mesh: the ambient mesh.

@@ -148,7 +148,7 @@ def read_step(folder: Path, step: int, like: T, identity: Identity) -> T:
 
 
 def read_whole_step(folder: Path, step: int, like: T) -> T:
-    """As `read_step`, for a step that `newest_whole` has just verified.
+    """Like `read_step`, for a step that `newest_whole` has just verified.
 
     Raises:
         ValueError: the step has other arrays.
