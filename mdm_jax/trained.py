@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, Integer
 
 from mdm_jax.data.manifest import MANIFEST_FILE, TOKENIZER_FILE, read_manifest
 from mdm_jax.data.tokenizer import ByteTokenizer, Tokenizer, load_tokenizer, open_tokenizer
+from mdm_jax.devices.absent_tpu import skip_absent_tpu
 from mdm_jax.devices.precision import product_precision, sum_in_float32
 from mdm_jax.devices.sharding import BATCH_LD, abstract_arrays, make_mesh, place, replicate
 from mdm_jax.evaluate.texts import DRAWS, TextNelbo, text_nelbo
@@ -164,6 +165,7 @@ def load(path: str | os.PathLike[str]) -> Model:
         OSError: a file cannot be read now.
     """
     folder_or_file = as_path(path)
+    skip_absent_tpu()
     mesh = make_mesh(1, 1, jax.devices()[:1])
     if kind(folder_or_file, follow=True) is Kind.FOLDER:
         return _load_run(folder_or_file, mesh)
