@@ -4,7 +4,6 @@ The section `run` has the fields of `RunSpec` and is the template of every run. 
 `isoflop.sweep` reads it. The locked ConfigDict and the specs both refuse unknown keys.
 """
 
-import difflib
 import json
 import runpy
 import traceback
@@ -13,10 +12,10 @@ from typing import Any, TypeVar
 
 import ml_collections
 
-from mdm_jax.command import refuse_hidden
+from mdm_jax.command import one_line, refuse_hidden
 from mdm_jax.files.storage import as_path
 from mdm_jax.spec import RunSpec
-from mdm_jax.spec.validation import build, require, to_dict
+from mdm_jax.spec.validation import build, require, to_dict, unknown_key
 
 T = TypeVar("T")
 
@@ -45,7 +44,7 @@ def load_config(path: str) -> ml_collections.ConfigDict:
         if isinstance(error, ImportError):
             for package in ("isoflop", "analysis", "experiments"):
                 refuse_hidden(package)
-        message = " ".join(full.partition("Other fields present")[0].split())
+        message = one_line(full.partition("Other fields present")[0])
         raise ValueError(f"{path}{_line_in_file(error, str(file))}: {message}{_suggestion(full)}") from error
     require(isinstance(config, ml_collections.ConfigDict), "get_config()", type(config).__name__, "a ConfigDict")
     return config
@@ -104,9 +103,7 @@ def _assign(config: ml_collections.ConfigDict, key: str, value: Any) -> None:
     for part in parts:
         known = list(section.keys()) if isinstance(section, ml_collections.ConfigDict) else []
         if part not in known:
-            near = difflib.get_close_matches(part, known, 1, 0.5)
-            hint = f": did you mean {done}{near[0]}?" if near else f"; known are {', '.join(known) or 'none'}"
-            raise ValueError(f"unknown key {done}{part}{hint}")
+            raise unknown_key(done, part, known)
         if part is not parts[-1]:
             section, done = section[part], f"{done}{part}."
     old: Any = section[parts[-1]]

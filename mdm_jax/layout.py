@@ -53,10 +53,10 @@ class PlanLine:
             Newer: a newer version of mdm-jax wrote the line.
             ValueError: the object is not the spec of a run.
         """
-        version = self.tree().get("schema_version")
         try:
             return from_json(self.text)
         except ValueError as error:
+            version = self.tree().get("schema_version")
             if not isinstance(version, int) or version <= SCHEMA_VERSION:
                 raise ValueError(f"{self.place}: {error}; {PLAN_AGAIN}") from None
         known = f"schema_version = {version}, and this mdm-jax knows {SCHEMA_VERSION}"
@@ -71,6 +71,20 @@ def plan_lines(path: Path) -> list[PlanLine]:
     """
     lines = numbered_lines(path.read_bytes()) if is_file(path) else []
     return [PlanLine(f"{path} line {number}", line) for number, line in lines]
+
+
+def read_spec(folder: Path) -> RunSpec:
+    """The spec of the run in a folder.
+
+    Raises:
+        ValueError: its file (named) is damaged, or is not the spec of a run.
+        OSError: the file is absent, or cannot be read now.
+    """
+    file = folder / SPEC_FILE
+    try:
+        return from_json(file.read_text())
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
 
 
 def steps_in(checkpoints: Path) -> list[int]:

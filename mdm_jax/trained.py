@@ -1,6 +1,6 @@
-"""A trained model to hold: `load(PATH)` opens a run's folder, or one of SMDM's safetensors files.
+"""Trained models: `load(PATH)` opens a run's folder, or one of SMDM's safetensors files.
 
-The model lies on one device. It gives logits, with unsupervised classifier-free guidance for the MDM (SMDM, Nie et al.
+The model is on one device. It gives logits, with unsupervised classifier-free guidance for the MDM (SMDM, Nie et al.
 2024), and the NELBO of texts with its Monte Carlo error, by the evaluation that every run ends with.
 """
 
@@ -11,17 +11,18 @@ from typing import Any
 import jax
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Integer
 
 from mdm_jax.data.manifest import MANIFEST_FILE, TOKENIZER_FILE, read_manifest
 from mdm_jax.data.tokenizer import ByteTokenizer, Tokenizer, load_tokenizer, open_tokenizer
+from mdm_jax.devices.absent_tpu import skip_absent_tpu
 from mdm_jax.devices.precision import product_precision, sum_in_float32
-from mdm_jax.devices.sharding import BATCH_LD, make_mesh, replicate, stored_specs
+from mdm_jax.devices.sharding import BATCH_LD, abstract_arrays, make_mesh, place, replicate
 from mdm_jax.evaluate.texts import DRAWS, TextNelbo, text_nelbo
 from mdm_jax.files.storage import Kind, Path, as_path, is_file, kind
 from mdm_jax.interop.smdm.weights import Weights, read_smdm, write_smdm
-from mdm_jax.layout import CHECKPOINTS_FOLDER, RESULT_FILE, SPEC_FILE
+from mdm_jax.layout import CHECKPOINTS_FOLDER, RESULT_FILE, SPEC_FILE, read_spec
 from mdm_jax.model.transformer import Transformer, hidden
 from mdm_jax.results import read_result
 from mdm_jax.spec import (
@@ -32,13 +33,12 @@ from mdm_jax.spec import (
     ModelSpec,
     RunSpec,
     TokenizerKind,
-    from_json,
 )
 from mdm_jax.spec.counting import count_parameters
 from mdm_jax.spec.validation import require
-from mdm_jax.train.checkpoint import read_step
+from mdm_jax.train.checkpoint import read_whole_step
 from mdm_jax.train.seal import Identity
-from mdm_jax.train.state import TrainState, make_state
+from mdm_jax.train.state import make_state
 from mdm_jax.train.step_folders import NONE, newest_whole
 
 
@@ -57,7 +57,7 @@ class Model:
 
     def __init__(
         self,
-        place: Path,
+        path: Path,
         params: Transformer,
         spec: ModelSpec,
         seq_len: int,
@@ -68,25 +68,25 @@ class Model:
     ) -> None:
         self.spec, self.seq_len, self.run, self.step, self.has_start = spec, seq_len, run, step, has_start
         self.family = Family.ARM if spec.attention is Attention.CAUSAL else Family.MDM
-        self._place, self._params, self._mesh = place, params, mesh
+        self._path, self._params, self._mesh = path, params, mesh
 
     def __repr__(self) -> str:
         spec, millions = self.spec, count_parameters(self.spec).non_embedding / 1e6
         step = "" if self.run is None else f" at step {self.step} of {self.run.schedule.steps}"
         shape = f"{spec.n_layers} layers, d_model {spec.d_model}, {spec.n_heads} heads, ffn {spec.d_ffn}"
         size = f"{millions:.4g}M non-embedding parameters, vocabulary {spec.vocab_size}, rows of {self.seq_len} tokens"
-        return f"<{self.family.value.upper()}: {shape}, {size}, from {self._place}{step}>"
+        return f"<{self.family.value.upper()}: {shape}, {size}, from {self._path}{step}>"
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer: of the run's prepared data, or `tokenizer.model` beside a file. A vocabulary of 257 is bytes.
+        """The tokenizer of the run's prepared data. A file has `tokenizer.model` beside it, or bytes if V is 257.
 
         Raises:
-            ValueError: it is not there any more, corrupt, or another than the model was trained with.
+            ValueError: the tokenizer is absent or corrupt, or is not the one that the model was trained with.
         """
         if self.run is None:
-            return _tokenizer_beside(self._place, self.spec)
-        return tokenizer_of(self.run, self._place)
+            return _tokenizer_beside(self._path, self.spec)
+        return tokenizer_of(self.run, self._path)
 
     def logits(
         self,
@@ -102,11 +102,11 @@ class Model:
         Args:
             tokens_BL: ids in 0..V; V is MASK (MDM) or the start token (ARM).
             guidance: w; 0 is the model itself.
-            prompt_mask_BL: True where a token belongs to the prompt; needed for guidance alone.
+            prompt_mask_BL: True for tokens of the prompt; only guidance needs it.
 
         Raises:
-            ValueError: no matrix of integers, or an id out of range; or guidance without a prompt mask of the same
-                shape, or of an ARM.
+            ValueError: the tokens are not a matrix of integers, or an id is out of range; or guidance is given for an
+                ARM, or without a prompt mask of the tokens' shape.
         """
         given_BL, most = np.asarray(tokens_BL), self.spec.vocab_size - (not self.has_start)
         ids = np.issubdtype(given_BL.dtype, np.integer) and given_BL.ndim == 2 and given_BL.size > 0
@@ -132,14 +132,15 @@ class Model:
         """The NELBO of the texts together, in nats; see `mdm_jax.evaluate.texts`.
 
         Args:
-            texts: at least one that is not empty.
+            texts: texts, of which at least one is not empty.
             draws: Monte Carlo draws of an MDM's bound over all rows, at least 2. An ARM needs one pass.
 
         Raises:
-            ValueError: no text, no tokenizer, too few draws, or an ARM without a start token.
+            ValueError: all texts are empty, `draws` is out of range, the tokenizer is unusable (see `tokenizer`), or
+                the model is an ARM without a start token.
         """
         bound = "a model with a start token: without one it gives a row's first token no probability"
-        require(self.has_start, "nelbo of", str(self._place), bound)
+        require(self.has_start, "nelbo of", str(self._path), bound)
         with jax.set_mesh(self._mesh):
             return text_nelbo(self._params, self.spec, self.tokenizer, texts, self.seq_len, draws, self._mesh)
 
@@ -159,54 +160,40 @@ def load(path: str | os.PathLike[str]) -> Model:
     """The trained model at a path: a run's folder at its newest whole checkpoint, or a safetensors file of SMDM's.
 
     Raises:
-        ValueError: neither is there, no checkpoint is whole, or the file holds no such model; what is wrong is named.
-        OSError: something cannot be read now.
+        ValueError: the path is neither of the two, no checkpoint is whole, or the file has no such model; the message
+            names the fault.
+        OSError: a file cannot be read now.
     """
-    place = as_path(path)
+    folder_or_file = as_path(path)
+    skip_absent_tpu()
     mesh = make_mesh(1, 1, jax.devices()[:1])
-    if kind(place, follow=True) is Kind.FOLDER:
-        return _load_run(place, mesh)
-    file = read_smdm(place)
-    with jax.set_mesh(mesh):
-        params = _from_weights(file.weights, file.spec, mesh)
-    return Model(place, params, file.spec, file.seq_len, mesh, has_start=file.has_start)
+    if kind(folder_or_file, follow=True) is Kind.FOLDER:
+        return _load_run(folder_or_file, mesh)
+    file = read_smdm(folder_or_file)
+    params = _from_weights(file.weights, file.spec, mesh)
+    return Model(folder_or_file, params, file.spec, file.seq_len, mesh, has_start=file.has_start)
 
 
 def _load_run(folder: Path, mesh: Mesh) -> Model:
     if not is_file(folder / SPEC_FILE):
         raise ValueError(f"{folder}: no run's folder: it has no {SPEC_FILE}")
-    try:
-        run = from_json((folder / SPEC_FILE).read_text())
-    except ValueError as error:
-        raise ValueError(f"{folder / SPEC_FILE}: {error}") from None
+    run = read_spec(folder)
     recorded = is_file(folder / RESULT_FILE)
     data_hash = read_result(folder / RESULT_FILE).data_hash if recorded else run.data.data_hash
-    identity = Identity(run.spec_hash, data_hash)
-    step, bad = newest_whole(folder / CHECKPOINTS_FOLDER, identity)
+    step, bad = newest_whole(folder / CHECKPOINTS_FOLDER, Identity(run.spec_hash, data_hash))
     if step == NONE:
         found = "; ".join(f"step {step}: {wrong}" for step, wrong in bad.items()) or "there is none"
         raise ValueError(f"{folder / CHECKPOINTS_FOLDER}: no whole checkpoint ({found}): train the run first")
     with jax.set_mesh(mesh):
-        state: TrainState = read_step(folder / CHECKPOINTS_FOLDER, step, _abstract_state(run, mesh), identity)
+        like = abstract_arrays(mesh, lambda: make_state(run))
+        state = read_whole_step(folder / CHECKPOINTS_FOLDER, step, like)
         params = state.evaluated
         params.head = nnx.Param(params.head[...][:, : run.model.vocab_size])
     return Model(folder, params, run.model, run.data.seq_len, mesh, run, step)
 
 
-def _abstract_state(run: RunSpec, mesh: Mesh) -> Any:
-    """The shapes of a run's state, and their layouts on this mesh; nothing is allocated."""
-    return _placed_shapes(jax.eval_shape(lambda: make_state(run)), mesh)
-
-
-def _placed_shapes(tree: Any, mesh: Mesh) -> Any:
-    def placed(x: Any, spec: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, spec))
-
-    return jax.tree.map(placed, tree, stored_specs(tree))
-
-
 def _from_weights(weights: Weights, spec: ModelSpec, mesh: Mesh) -> Transformer:
-    shapes = _placed_shapes(jax.eval_shape(lambda: Transformer(spec, jax.random.key(0))), mesh)
+    shapes = abstract_arrays(mesh, lambda: place(Transformer(spec, jax.random.key(0))))
 
     def put(entry: Any, shape: jax.ShapeDtypeStruct) -> Array:
         weight = weights[_weight_name(entry)]

@@ -7,13 +7,14 @@ shape suffixes of the code: B batch, L length, D model, H heads, K head dim, F f
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, reshard
 
+T = TypeVar("T")
 DATA, MODEL = "data", "model"
 
 REPLICATED = PartitionSpec()
@@ -66,6 +67,17 @@ def stored_specs(tree: Any) -> Any:
 def place(tree: Any) -> Any:
     """The tree with every leaf in its stored layout. Call it under `jit`, with an ambient mesh."""
     return jax.tree.map(reshard, tree, stored_specs(tree))
+
+
+def abstract_arrays(mesh: Mesh, make: Callable[[], T]) -> T:
+    """The result of `make` as shapes, each with its layout on the mesh. Nothing is allocated."""
+
+    def leaf(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        spec = REPLICATED if x.sharding is None else x.sharding.spec
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, spec))
+
+    with jax.set_mesh(mesh):
+        return jax.tree.map(leaf, jax.eval_shape(make))
 
 
 def layout(x: jax.Array) -> PartitionSpec:

@@ -1,7 +1,7 @@
 """The NELBO of texts under a trained model, by the evaluation that every run ends with.
 
-As in training, an EOS follows each text and the tokens are cut into rows; the last row is as long as what is left. A
-row is read without the rows before it.
+An EOS follows each text, and the tokens are cut into rows, as in training. The last row may be shorter. The model reads
+each row without the rows before it.
 """
 
 import math
@@ -68,10 +68,10 @@ def text_nelbo(
     """The NELBO of the texts together.
 
     Args:
-        params: of an MDM, or of an ARM whose last embedding row is the start token.
-        model: its shape; the attention says which of the two it is.
-        tokenizer: of the model.
-        texts: at least one that is not empty.
+        params: weights of an MDM, or of an ARM whose last embedding row is the start token.
+        model: shape of the model; its attention is causal for an ARM.
+        tokenizer: the model's tokenizer.
+        texts: texts, of which at least one is not empty.
         seq_len: tokens of a row.
         draws: Monte Carlo draws of an MDM's bound over all rows, at least 2. An ARM needs one pass.
         mesh: the ambient mesh.
@@ -99,7 +99,8 @@ def _nats(
     copies = 1 + batch % 2
     taken_SL = np.concatenate([rows_SL] * copies).astype(np.int32)
     objective = ObjectiveSpec(Variant.NLL if model.attention is Attention.CAUSAL else Variant.COUNT)
-    data = DataSpec(tokenizer=TokenizerSpec(TokenizerKind.SENTENCEPIECE, model.vocab_size))
+    tokenizer = TokenizerSpec(TokenizerKind.SENTENCEPIECE, model.vocab_size)
+    data = DataSpec(tokenizer=tokenizer, seq_len=max(2, rows_SL.shape[1]))
     evaluation = EvaluationSpec(taken_SL.size, draws, copies * batch)
     so_far: list[np.ndarray] = []
     run = RunSpec(model, objective, data, evaluation=evaluation)

@@ -135,7 +135,7 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
 
 
 def open_no_link(path: str | os.PathLike[str], mode: str) -> IO:
-    """The opened local file, as `open(path, mode)` gives it.
+    """Like `open(path, mode)`, for a local file.
 
     Raises:
         ValueError: the path is a link.

@@ -12,9 +12,9 @@ import threading
 import time
 import traceback
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from mdm_jax.command import BAD, DIVERGED, DONE, RETRY, one_line, say
+from mdm_jax.command import BAD, DIVERGED, DONE, RETRY, flush_output, one_line, say
 from mdm_jax.files.faults import may_pass
 from mdm_jax.files.lock import Held, hold_run
 from mdm_jax.files.storage import Path
@@ -175,8 +175,5 @@ class Attempt:
             self._watch.restore_terminal()
         if self._peers is not None and self._peers.any and self._peers.is_first:
             time.sleep(LINGER_SECONDS)
-        streams: tuple[Any, ...] = (sys.stdout, sys.stderr)
-        for stream in streams:
-            with suppress(OSError, ValueError):
-                stream.flush()
+        flush_output()
         os._exit(code)

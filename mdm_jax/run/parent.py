@@ -7,9 +7,9 @@ checkpoint takes exactly the steps that it would have taken alone, and ends with
 import dataclasses
 
 from mdm_jax.files.storage import Path, inside, is_file
-from mdm_jax.layout import RESULT_FILE, SPEC_FILE
+from mdm_jax.layout import RESULT_FILE, SPEC_FILE, read_spec
 from mdm_jax.results import Status, read_result
-from mdm_jax.spec import RunSpec, ScheduleKind, from_json
+from mdm_jax.spec import RunSpec, ScheduleKind
 from mdm_jax.spec.validation import require
 
 
@@ -67,10 +67,7 @@ def read_parent(child: RunSpec, folder: Path, data_hash: str) -> RunSpec:
     require(fine, f"parent {name}", row.status.value, "ok: correct its cause, remove its folder and train it again")
     same = row.data_hash == data_hash
     require(same, f"parent {name}: data_hash", row.data_hash, f"{data_hash}, that of this run's data")
-    try:
-        parent = from_json((home / SPEC_FILE).read_text())
-    except ValueError as error:
-        raise ValueError(f"{home / SPEC_FILE}: {error}") from None
+    parent = read_spec(home)
     require(parent.run_id == name, f"{home / SPEC_FILE}: run_id", parent.run_id, name)
     check_parent(child, parent)
     return parent

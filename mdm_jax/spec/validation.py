@@ -21,6 +21,13 @@ def require(ok: bool, name: str, value: object, bound: str) -> None:
         raise ValueError(f"{name} = {value!r}: must be {bound}")
 
 
+def unknown_key(section: str, key: str, known: list[str]) -> ValueError:
+    """The error for an unknown key. It suggests the nearest known key, or lists all; `section` ends in a dot."""
+    near = difflib.get_close_matches(key, known, 1, 0.5)
+    hint = f": did you mean {section}{near[0]}?" if near else f"; known are {', '.join(known) or 'none'}"
+    return ValueError(f"unknown key {section}{key}{hint}")
+
+
 def to_dict(value: Any, hashed_only: bool = False) -> Any:
     """Plain JSON types for a spec (nested dataclasses and enums).
 
@@ -52,9 +59,7 @@ def build(cls: type[T], tree: Mapping[str, Any], where: str = "") -> T:
     names = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
     for key in tree:
         if key not in names:
-            near = difflib.get_close_matches(str(key), names, 1, 0.5)
-            hint = f": did you mean {where}{near[0]}?" if near else f"; known are {', '.join(names)}"
-            raise ValueError(f"unknown key {where}{key}{hint}")
+            raise unknown_key(where, str(key), names)
     return cls(**{key: _converted(hints[key], value, where + key) for key, value in tree.items()})
 
 

@@ -20,13 +20,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.experimental import topologies
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding
 
-from mdm_jax.devices.sharding import BATCH_L, REPLICATED, make_mesh
+from mdm_jax.devices.sharding import BATCH_L, abstract_arrays, make_mesh
 from mdm_jax.spec import RunSpec, from_json
 from mdm_jax.spec.validation import build, to_dict
 from mdm_jax.train.optim import learning_rate
-from mdm_jax.train.state import TrainState, make_state
+from mdm_jax.train.state import make_state
 from mdm_jax.train.step import compile_step
 
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -71,16 +71,6 @@ class Answer:
     """Bytes on each device that a refused program needs; 0 if unknown."""
 
 
-def abstract_state(spec: RunSpec, mesh: Mesh) -> TrainState:
-    """The state before step 0 as shapes, each with its sharding on the mesh."""
-
-    def leaf(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-        return _abstract_array(mesh, x.shape, x.dtype, REPLICATED if x.sharding is None else x.sharding.spec)
-
-    with jax.set_mesh(mesh):
-        return jax.tree.map(leaf, jax.eval_shape(lambda: make_state(spec)))
-
-
 def lower_step(spec: RunSpec, devices: Sequence[Any]) -> jax.stages.Lowered:
     """The run's train step, lowered for these devices.
 
@@ -88,10 +78,11 @@ def lower_step(spec: RunSpec, devices: Sequence[Any]) -> jax.stages.Lowered:
         ValueError: the mesh of `spec.hardware` has another number of devices.
     """
     mesh = make_mesh(spec.hardware.mesh_data, spec.hardware.mesh_model, devices)
-    tokens_BL = _abstract_array(mesh, (spec.optim.global_batch, spec.data.seq_len), jnp.int32, BATCH_L)
+    batch_BL = spec.optim.global_batch, spec.data.seq_len
+    tokens_BL = jax.ShapeDtypeStruct(batch_BL, jnp.int32, sharding=NamedSharding(mesh, BATCH_L))
     rate = learning_rate(spec.optim, spec.schedule)
     with jax.set_mesh(mesh):
-        return compile_step(spec).lower(abstract_state(spec, mesh), tokens_BL, rate)
+        return compile_step(spec).lower(abstract_arrays(mesh, lambda: make_state(spec)), tokens_BL, rate)
 
 
 def compile_job(job: Job) -> Answer:
@@ -130,10 +121,6 @@ def _memory(compiled: jax.stages.Compiled) -> dict[str, int]:
     names = {"arguments": "argument", "outputs": "output", "temporaries": "temp", "aliased": "alias"}
     memory = {name: int(getattr(stats, f"{xla}_size_in_bytes")) for name, xla in names.items()}
     return memory | {"peak": int(getattr(stats, "peak_memory_in_bytes", 0))}
-
-
-def _abstract_array(mesh: Mesh, shape: tuple[int, ...], dtype: Any, spec: PartitionSpec) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec))
 
 
 if __name__ == "__main__":

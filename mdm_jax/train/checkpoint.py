@@ -56,7 +56,7 @@ class Checkpoints:
             ValueError: the folder is a link, or its path has `*`, `?` or `[`. Orbax takes these for a pattern, and
                 silently writes a checkpoint that cannot be restored.
         """
-        self._folder = Path(os.path.abspath(folder)) if is_local(folder) else folder
+        self._folder = _absolute(folder)
         self._identity, self._opened = identity, None
         fine = not PATTERN_SIGNS & set(str(self._folder))
         require(fine, "checkpoints' folder", str(self._folder), f"free of {' '.join(sorted(PATTERN_SIGNS))}")
@@ -142,14 +142,30 @@ def read_step(folder: Path, step: int, like: T, identity: Identity) -> T:
         ValueError: the step is absent or damaged, its seal does not match `identity`, or it has other arrays.
         OSError: the step cannot be read now.
     """
-    folder = Path(os.path.abspath(folder)) if is_local(folder) else folder
+    folder = _absolute(folder)
     _decided_by_first_process(lambda: _check_whole(folder, step, identity))
+    return read_whole_step(folder, step, like)
+
+
+def read_whole_step(folder: Path, step: int, like: T) -> T:
+    """Like `read_step`, for a step that `newest_whole` has just verified.
+
+    Raises:
+        ValueError: the step has other arrays.
+        OSError: the step cannot be read now.
+    """
+    folder = _absolute(folder)
     with _quiet_logs():  # orbax warns of what `read_only` means
         manager = _manager(folder, ocp.CheckpointManagerOptions(read_only=True))
     try:
         return _read(manager, folder, step, like)
     finally:
         manager.close()
+
+
+def _absolute(folder: Path) -> Path:
+    """The absolute path of a local folder, which orbax needs."""
+    return Path(os.path.abspath(folder)) if is_local(folder) else folder
 
 
 def _check_whole(folder: Path, step: int, identity: Identity) -> int:

@@ -3,8 +3,8 @@
 A file of an MDM has V+1 embedding rows, the last is MASK. A file of an ARM has V: SMDM's ARM predicts x_1 .. x_{L-1}
 and has no start token. Ours has one, which is exported as the extra tensor `start.weight`.
 
-The number of heads is in no shape. Our own files carry the model's shape as metadata; for SMDM's files the ladder of
-published sizes knows it, and otherwise a `config.json` beside the file.
+The shapes of the tensors do not give the number of heads. Our own files have the model's shape as metadata. For SMDM's
+files it comes from the ladder of published sizes, or else from a `config.json` beside the file.
 """
 
 import json
@@ -25,7 +25,7 @@ from mdm_jax.spec.validation import require
 SEQ_LEN = 2048
 """Tokens of a row that SMDM trained on."""
 FIXED = {"norm_eps": 1e-5, "rope_base": 10000}
-"""What a `config.json` may say of our trunk, and never otherwise."""
+"""Constants of our trunk. A `config.json` that gives another value is refused."""
 CONFIG_KEYS = {"n_layer": "n_layers", "d_model": "d_model", "n_head": "n_heads", "ffn": "d_ffn", "vocab": "vocab_size"}
 """Keys of a `config.json`, and the fields of ModelSpec that they give."""
 METADATA = "mdm_jax"
@@ -53,7 +53,7 @@ Weights = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class SmdmFile:
-    """What a file holds: float32 weights by our names and in our layouts, `embed` with V+1 rows."""
+    """The content of a file: float32 weights by our names and in our layouts, `embed` with V+1 rows."""
 
     spec: ModelSpec
     seq_len: int
@@ -66,8 +66,8 @@ def read_smdm(path: str | os.PathLike[str]) -> SmdmFile:
     """The model of a file. The header is checked, every shape with it, before a weight is read.
 
     Raises:
-        ValueError: no such file on a local disk, no safetensors file, cut short, heads that nothing tells, or a tensor
-            that is absent, unknown, of another shape or type, or not finite; it is named.
+        ValueError: the file is absent, not on a local disk, cut short or no safetensors file; or its number of heads is
+            unknown; or a tensor (named) is absent, unknown, of another shape or type, or not finite.
         OSError: the file cannot be read now.
     """
     require(is_local(path), "file of weights", str(path), "on a local disk: copy it there")
@@ -96,9 +96,9 @@ def write_smdm(path: str | os.PathLike[str], weights: Weights, spec: ModelSpec, 
     """Writes the file, with the model's shape as metadata. Reading it gives the same bits.
 
     Args:
-        path: of the file, which is replaced as a whole.
+        path: path of the file, which is replaced as a whole.
         weights: float32, by our names and in our layouts; `head` has V columns.
-        spec: of the model.
+        spec: shape of the model.
         seq_len: tokens of a row that the model was trained on.
         has_start: False for an ARM without a start token.
 
@@ -111,14 +111,14 @@ def write_smdm(path: str | os.PathLike[str], weights: Weights, spec: ModelSpec, 
     write_atomic(path, save(tensors, {METADATA: json.dumps(config)}))
 
 
-def smdm_shapes(spec: ModelSpec, start: bool) -> Shapes:
-    """The shape of every tensor of a file, by SMDM's names."""
+def smdm_shapes(spec: ModelSpec, has_start: bool) -> Shapes:
+    """The shape of every tensor of a file, by SMDM's names. Only an ARM may have a start token."""
     d, ffn, causal = spec.d_model, spec.d_ffn, spec.attention is Attention.CAUSAL
     layer = {"norm_1": (d,), "attn.attn": (3 * d, d), "attn.proj": (d, d), "norm_2": (d,)}
     layer |= {"mlp.swiglu.w1": (ffn, d), "mlp.swiglu.w2": (ffn, d), "mlp.swiglu.w3": (d, ffn)}
     shapes = {EMBED: (spec.vocab_size + (not causal), d), HEAD: (spec.vocab_size, d), NORM: (d,)}
     shapes |= {f"transformer.h.{i}.{n}.weight": shape for i in range(spec.n_layers) for n, shape in layer.items()}
-    return shapes | ({START: (d,)} if start else {})
+    return shapes | ({START: (d,)} if causal and has_start else {})
 
 
 def model_of_shapes(path: str | os.PathLike[str], shapes: Shapes, metadata: dict[str, str]) -> tuple[ModelSpec, int]:
@@ -127,12 +127,12 @@ def model_of_shapes(path: str | os.PathLike[str], shapes: Shapes, metadata: dict
     It is an ARM if the embedding has a row for each column of the head and no more.
 
     Args:
-        path: of the file, for messages, and for the `config.json` beside it.
-        shapes: of every tensor, by SMDM's names.
-        metadata: of the file.
+        path: path of the file, for messages, and for the `config.json` beside it.
+        shapes: shape of every tensor, by SMDM's names.
+        metadata: metadata of the file.
 
     Raises:
-        ValueError: nothing tells the number of heads, or a tensor is absent, unknown or of another shape.
+        ValueError: the number of heads is unknown, or a tensor is absent, unknown or of another shape.
     """
     config = _config(path, shapes, metadata)
     given = {field: config[key] for key, field in CONFIG_KEYS.items()}
@@ -149,7 +149,7 @@ def model_of_shapes(path: str | os.PathLike[str], shapes: Shapes, metadata: dict
 
 
 def _config(path: str | os.PathLike[str], shapes: Shapes, metadata: dict[str, str]) -> dict[str, Any]:
-    """The model's shape under the keys of `config.json`: of the file's metadata, of the ladder, or of that file."""
+    """The model's shape under the keys of `config.json`, from the metadata, the published sizes, or that file."""
     if METADATA in metadata:
         return _read_config(f"{path}: metadata {METADATA}", metadata[METADATA])
     by_shape = _known_size(path, shapes)
@@ -164,7 +164,7 @@ def _config(path: str | os.PathLike[str], shapes: Shapes, metadata: dict[str, st
 
 
 def _known_size(path: str | os.PathLike[str], shapes: Shapes) -> dict[str, int]:
-    """What the shapes tell, and `n_head` where it is a published size."""
+    """The model's shape as far as the tensors give it; with `n_head` if it is a published size."""
     refuse_hidden("isoflop")
     from isoflop.ladder import SMDM
 
@@ -172,9 +172,9 @@ def _known_size(path: str | os.PathLike[str], shapes: Shapes) -> dict[str, int]:
         require(len(shapes.get(name, ())) == 2, f"{path}: {name}", shapes.get(name, "absent"), "a matrix")
     (vocab, d), ffn = shapes[HEAD], shapes[FIRST_GATE][0]
     layers = sum(NORM_OF_LAYER.fullmatch(name) is not None for name in shapes)
-    told = {"n_layer": layers, "d_model": d, "ffn": ffn, "vocab": vocab}
+    known = {"n_layer": layers, "d_model": d, "ffn": ffn, "vocab": vocab}
     heads = [size.n_heads for size in SMDM.values() if (size.n_layers, size.d_model, size.d_ffn) == (layers, d, ffn)]
-    return told | ({"n_head": heads[0]} if heads else {})
+    return known | ({"n_head": heads[0]} if heads else {})
 
 
 def _read_config(where: str, text: str) -> dict[str, Any]:
@@ -206,14 +206,13 @@ def _to_ours(tensors: Weights, spec: ModelSpec) -> Weights:
 
 
 def _to_smdm(ours: Weights, spec: ModelSpec, has_start: bool) -> Weights:
-    d, causal = spec.d_model, spec.attention is Attention.CAUSAL
-    embed_VD = ours["embed"][: spec.vocab_size] if causal else ours["embed"]
-    tensors = {EMBED: embed_VD, HEAD: ours["head"].T, NORM: ours["norm_final"]}
-    if causal and has_start:
+    shapes = smdm_shapes(spec, has_start)
+    tensors = {EMBED: ours["embed"][: shapes[EMBED][0]], HEAD: ours["head"].T, NORM: ours["norm_final"]}
+    if START in shapes:
         tensors[START] = ours["embed"][spec.vocab_size]
-    columns = {"qkv": 3 * d, "out": d, "gate": spec.d_ffn, "up": spec.d_ffn, "down": d}
     for name, theirs in LAYER.items():
         stacked = ours[name].swapaxes(2, 3) if name == "qkv" else ours[name]
         for i, w in enumerate(stacked):
-            tensors[f"transformer.h.{i}.{theirs}.weight"] = w.reshape(-1, columns[name]).T if name in columns else w
+            full_name = f"transformer.h.{i}.{theirs}.weight"
+            tensors[full_name] = w.reshape(shapes[full_name][::-1]).T
     return {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}

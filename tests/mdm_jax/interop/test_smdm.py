@@ -46,7 +46,7 @@ def test_the_trunk_has_the_constants_that_a_config_may_name():
 @pytest.mark.parametrize("name", SMDM)
 def test_every_published_size_is_known_by_its_shapes(name, attention):
     spec = SMDM[name].model(ModelSpec(vocab_size=32000, attention=attention))
-    assert model_of_shapes(f"{name}.safetensors", smdm_shapes(spec, start=False), {}) == (spec, 2048)
+    assert model_of_shapes(f"{name}.safetensors", smdm_shapes(spec, has_start=False), {}) == (spec, 2048)
 
 
 @BOTH
@@ -110,6 +110,7 @@ DAMAGE = [
     (lambda held: without(held, HEAD), "lm_head.weight = 'absent': must be a matrix"),
     (lambda held: without(held, GATE), "h.1.mlp.swiglu.w1.weight: shape = 'absent'"),
     (lambda held: held | {"bias": np.ones(2, np.float32)}, r"bias: shape = \[2\]: must be absent"),
+    (lambda held: held | {START: np.ones(16, np.float32)}, r"start.weight: shape = \[16\]: must be absent"),
     (lambda held: held | {EMBED: held[EMBED][:9]}, r"wte.weight: shape = \[9, 16\]: must be \[258, 16\]"),
     (lambda held: held | {GATE: held[GATE].T.copy()}, r"w1.weight: shape = \[16, 24\]: must be \[24, 16\]"),
     (lambda held: held | {GATE: held[GATE].astype(np.float64)}, "w1.weight: dtype = 'F64': must be one of BF16, F16"),
