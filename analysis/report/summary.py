@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.checks.finding import Finding
 from analysis.checks.holdout import largest_held_out
-from analysis.checks.sweep import Finding, check
+from analysis.checks.sweep import check
 from analysis.gap.curve import GapCurve, gap_between, middle_of_overlap
 from analysis.gap.laws import pair_of, usable_laws
 from analysis.gap.sensitivity import DEFAULT_LAWS, gap_sensitivity
