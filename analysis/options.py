@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from analysis.minima.choices import ABSCISSAE, CURVES, SCATTER, WEIGHTS
 from analysis.sampling import DRAWS, LEVEL, SEED, UNIT, UNITS
 from mdm_jax.command import DONE, Parser, exit_code
 
@@ -55,15 +56,15 @@ def runs_of(given: argparse.Namespace) -> "pd.DataFrame":
 def add_recipe(made: argparse.ArgumentParser) -> None:
     """Options that choose an IsoFLOP recipe."""
     add = made.add_argument
-    add("--curve", choices=("quadratic", "cubic", "akima"), help="of loss in log x (default: quadratic)")
-    add("--x", choices=("params_non_embedding", "params", "tokens", "flops_per_token"), help="abscissa")
+    add("--curve", choices=CURVES, help="of loss in log x (default: quadratic)")
+    add("--x", choices=ABSCISSAE, help="abscissa")
     add("--log-loss", action="store_true", help="fit log loss in place of loss")
     add("--window", type=float, metavar="FACTOR", help="only runs within this factor of the minimum")
     noise = "run-to-run sd of a loss, where it is known: 0.004, or arm=0.003,mdm=0.006"
     add("--noise-sd", type=_noise, metavar="NATS", help=noise)
-    add("--weights", choices=("errors", "equal"), help="of the runs (default: by their errors)")
+    add("--weights", choices=WEIGHTS, help="of the runs (default: by their errors)")
     beyond = "scatter of the minima around smooth laws beyond their errors: whether intervals include it (default: add)"
-    add("--scatter", choices=("add", "ignore"), help=beyond)
+    add("--scatter", choices=SCATTER, help=beyond)
     add("--preset", choices=("smdm",), help="a paper's own recipe, exactly")
 
 

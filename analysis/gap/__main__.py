@@ -57,7 +57,7 @@ def tree_of(given: argparse.Namespace) -> dict[str, Any]:
     from analysis.gap.sensitivity import DEFAULT_LAWS, check_place, gap_sensitivity
     from analysis.laws.names import LawName
     from analysis.minima.bootstrap import bootstrap, check_draws
-    from analysis.minima.curves import CURVES
+    from analysis.minima.choices import CURVES
     from analysis.minima.fit import fit_recipe
     from analysis.minima.presets import PRESETS
     from analysis.minima.scatter import scatter_said

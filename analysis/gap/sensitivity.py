@@ -19,7 +19,7 @@ from analysis.gap.surfaces import Surfaces, fit_surfaces
 from analysis.laws.names import LawName
 from analysis.minima.bootstrap import Bootstrap, bootstrap, check_draws
 from analysis.minima.cells import Recipe, without_window
-from analysis.minima.curves import CURVES
+from analysis.minima.choices import CURVES
 from analysis.minima.fit import IsoFlopFit, fit_recipe
 from analysis.runs.load import numbers, select
 from analysis.sampling import DRAWS, LEVEL, SEED

@@ -7,13 +7,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from analysis.minima.curves import CURVES, Curve, distinct, make_curve, merged, powers, within_window
+from analysis.minima.choices import ABSCISSAE, CURVES, SCATTER, WEIGHTS
+from analysis.minima.curves import Curve, distinct, make_curve, merged, powers, within_window
 from analysis.runs.load import numbers, select, usable_runs
 from mdm_jax.results import FLOP_COLUMNS
 
-ABSCISSAE = ("params_non_embedding", "params", "tokens", "flops_per_token")
-WEIGHTS = ("errors", "equal")
-SCATTER = ("add", "ignore")
 QUANTITIES = ("loss_opt", "n_opt", "d_opt")
 """The quantities of a minimum that laws describe: loss (nats per token), parameters and tokens."""
 AT_VERTEX = {"n_opt": "params_non_embedding", "d_opt": "tokens", **{name: name for name in FLOP_COLUMNS.values()}}
