@@ -240,8 +240,7 @@ def _at_moved_size(cells: list[Cell], column: str, shift: np.ndarray) -> np.ndar
     """FLOPs [n, B] where the log abscissa is `shift` away from each vertex, held within the swept sizes."""
     out = []
     for index, cell in enumerate(cells):
-        u = float(cell.curve.vertex(cell.coefficients)[0])
-        out.append(cell.read(column, np.clip(u + shift[:, index], *cell.swept)))
+        out.append(cell.read(column, np.clip(cell.vertex[0] + shift[:, index], *cell.swept)))
     return np.stack(out, axis=1)
 
 

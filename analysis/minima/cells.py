@@ -95,6 +95,17 @@ class Cell:
         """Whether the cell has its curve."""
         return len(self.coefficients) > 0
 
+    @property
+    def vertex(self) -> tuple[float, float]:
+        """Abscissa u and y of the curve's minimum; nan where it has none."""
+        u, y = self.curve.vertex(self.coefficients)
+        return float(u), float(y)
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """Covariance of the coefficients, [k, k]."""
+        return (self.smoother * self.variance) @ self.smoother.T
+
     def least_supported(self, y: np.ndarray) -> np.ndarray:
         """The least y [...] of a minimum that these runs support.
 
