@@ -8,7 +8,6 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from analysis.figures.isoflop import LOSS_LABEL
 from analysis.figures.series import FamilyMinima, family_minima
 from analysis.figures.style import (
     DASHED,
@@ -16,6 +15,7 @@ from analysis.figures.style import (
     ERROR_BAR,
     HALO,
     INK,
+    LOSS_LABEL,
     MUTED,
     SHADE,
     Picture,

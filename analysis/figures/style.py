@@ -24,6 +24,7 @@ FAMILY_COLOURS = {"arm": "#0072B2", "mdm": "#D55E00"}
 """Okabe and Ito's blue and vermillion."""
 OTHER_COLOUR = "#009E73"
 INK, MUTED, FAINT = "#1f2328", "#59636e", "#d8dee4"
+LOSS_LABEL = "validation loss (nats per token)"
 DASHED, DOTTED = (0, (4, 3)), (0, (1, 1.6))
 SHADE: dict[str, Any] = {"color": FAINT, "alpha": 0.45, "lw": 0, "zorder": 0}
 """The strip of losses that both families reach."""
