@@ -1,7 +1,7 @@
 """What the command lines share: their options, how these choose runs and a recipe, how an answer or an error is shown.
 
 `analysis.fit`, `analysis.gap` and `analysis.report` read the same tables by the same options; a new way to choose runs
-belongs into `new_parser` and `runs_of`.
+belongs in `new_parser` and `runs_of`.
 """
 
 import argparse
@@ -69,7 +69,7 @@ def add_recipe(made: argparse.ArgumentParser) -> None:
 
 
 def _noise(text: str) -> float | dict[str, float]:
-    """0.004, or by family."""
+    """The noise of all families from "0.004", or by family from "arm=0.003,mdm=0.006"."""
     pairs = [part.partition("=") for part in text.split(",")] if "=" in text else [("", "", text)]
     try:
         by_family = {family.strip().lower(): float(sd) for family, _, sd in pairs}
@@ -119,12 +119,12 @@ def add_bootstrap(made: argparse.ArgumentParser) -> None:
 
 
 def add_level(made: argparse.ArgumentParser) -> None:
-    """The level of all intervals."""
+    """The option for the level of all intervals."""
     made.add_argument("--level", type=float, default=LEVEL, help="of the intervals (default: %(default)s)")
 
 
 def add_json(made: argparse.ArgumentParser) -> None:
-    """Numbers for a program in place of tables for a reader."""
+    """The option that prints JSON in place of tables."""
     made.add_argument("--json", action="store_true", help="all numbers as JSON in place of tables")
 
 

@@ -30,7 +30,7 @@ RESULTS = Path(__file__).parent / "results" / "parametric_coverage.json"
 
 
 def covered(cell: Cell, noiseless: pd.DataFrame, seed: int, draws: int) -> dict[str, list[tuple[bool, float]]]:
-    """For each unit and place: whether the interval includes the truth, and the log of its upper over its lower end."""
+    """Whether the interval includes the truth, and the log of its upper over its lower end, by unit and place."""
     runs = sweep(cell, noiseless, seed)
     isoflop = fit_isoflop(runs, curve="cubic")
     arm = isoflop.frontier("arm")

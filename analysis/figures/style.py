@@ -30,7 +30,7 @@ SHADE: dict[str, Any] = {"color": FAINT, "alpha": 0.45, "lw": 0, "zorder": 0}
 """The strip of losses that both families reach."""
 HALO = [withStroke(linewidth=3, foreground="white")]
 ENTRY_INCHES = 1.32
-"""Width of a legend's entry: one figure's seven make a row, and one panel's four."""
+"""Width of a legend's entry: seven fit into a row below two panels, and four below one."""
 ERROR_BAR: dict[str, Any] = {"elinewidth": 1.2, "capsize": 2.5, "zorder": 4}
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",

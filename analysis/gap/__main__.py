@@ -96,7 +96,7 @@ def tree_of(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def text(tree: dict[str, Any]) -> str:
-    """The rows as a table, why some hold nothing, and what the sweep is to be doubted for; notes are left out."""
+    """The rows as a table, the reasons of rows without a gap, and the findings but for notes."""
     from analysis.tables import aligned, gap_row, grave_lines
     from analysis.wording import LAWS
 

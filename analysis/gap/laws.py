@@ -49,7 +49,7 @@ class LawPair:
 
     @property
     def support(self) -> tuple[float, float]:
-        """The log losses from and to which both laws may be read."""
+        """The lowest and the highest log loss at which both laws may be read."""
         return max(law.support[0] for law in self.laws), min(law.support[1] for law in self.laws)
 
 
@@ -61,7 +61,7 @@ class GapLaw:
     fit: Callable[[Sequence[Minima], float | None], list[Law]]
     """Gets each family's minima, and the floor where one is given."""
     floor_groups: tuple[slice, ...] = ()
-    """For each fitted floor the families, as a slice of (ARM, MDM), whose minima determine it."""
+    """The families whose minima determine each fitted floor, as slices of (ARM, MDM)."""
     fewest: tuple[int, int] = (2, 4)
     """Minima of each family, and in all."""
     needs: str = ""

@@ -245,7 +245,7 @@ def _at_moved_size(cells: list[Cell], column: str, shift: np.ndarray) -> np.ndar
 
 
 def check_draws(n: int, level: float) -> None:
-    """Whether n draws tell an interval of this level.
+    """Refuses draws that are too few for an interval of this level.
 
     Raises:
         ValueError: they are too few.

@@ -37,7 +37,7 @@ class Recipe:
     weights: str = "errors"
     """errors: by the inverse variance of each run; equal: ordinary least squares."""
     scatter: str = "add"
-    """add: intervals include what the minima scatter around smooth laws beyond their errors; ignore: they do not."""
+    """add: intervals include the scatter of the minima around smooth laws beyond their errors; ignore: they do not."""
 
     def __post_init__(self) -> None:
         choices = {"x": ABSCISSAE, "curve": CURVES, "weights": WEIGHTS, "scatter": SCATTER}

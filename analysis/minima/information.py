@@ -2,9 +2,9 @@
 
 A budget's curve is linear in its coefficients. A run at abscissa u therefore changes their covariance V, whatever its
 loss turns out to be, to V - V x x' V / (s^2 + x' V x), with x the curve's row at u and s^2 the run's variance
-(Fedorov 1972, Theory of Optimal Experiments). What follows from the coefficients is linearised (delta method): a
-minimum's loss and place in closed form, the log of the gap by differences through the interpolation of the minima, as
-wide as a standard error, so that they see what the interval sees.
+(Fedorov 1972, Theory of Optimal Experiments). What follows from the coefficients is linearised (delta method). The
+slopes of the log gap are differences through the interpolation of the minima. They are as wide as a standard error, so
+that they span what the interval spans.
 
 The same run-to-run noise is assumed as in the fit, and the reference loss is held.
 """
@@ -55,7 +55,6 @@ class KnownCurve:
     """Derivative of log abscissa of the minimum by the coefficients, [k]."""
     d_gap: np.ndarray
     """Derivative of the log gap by the coefficients, [k]; zeros where no gap is read."""
-
     scatter: float = 0.0
     """The part of the log gap's variance that scatter between budgets adds; further runs do not reduce it."""
 
