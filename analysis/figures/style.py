@@ -18,6 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from analysis.figures.series import FamilyMinima
 from analysis.wording import count, scientific
 
 FAMILY_COLOURS = {"arm": "#0072B2", "mdm": "#D55E00"}
@@ -83,6 +84,21 @@ class Picture(Figure):
 def family_colour(family: str) -> str:
     """The family's colour in every figure."""
     return FAMILY_COLOURS.get(family, OTHER_COLOUR)
+
+
+def draw_minima(axes: Axes, side: FamilyMinima) -> None:
+    """A family's minima as points."""
+    axes.plot(side.flops, side.values, "o", ms=6, color=family_colour(side.family), mec="white", mew=0.8, zorder=5)
+
+
+def draw_law(axes: Axes, side: FamilyMinima, width: float) -> None:
+    """The error bars of a family's minima, and their law with its band."""
+    colour, line = family_colour(side.family), side.line
+    axes.errorbar(side.flops, side.values, yerr=side.errors, fmt="none", color=colour, **ERROR_BAR)
+    if line is not None:
+        axes.plot(line.flops, line.values, color=colour, lw=width, ls=DASHED, zorder=2)
+        if line.band is not None:
+            axes.fill_between(line.flops, *line.band, color=colour, alpha=0.13, lw=0, zorder=1)
 
 
 def budget_colours(budgets: np.ndarray) -> dict[float, str]:
