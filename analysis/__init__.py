@@ -22,8 +22,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from analysis.checks.finding import Finding, Severity
     from analysis.checks.holdout import holdout
-    from analysis.checks.sweep import Finding, Severity, check
+    from analysis.checks.sweep import check
     from analysis.figures.allocation import plot_allocation
     from analysis.figures.clouds import plot_clouds
     from analysis.figures.gap import plot_gap
@@ -45,10 +46,10 @@ if TYPE_CHECKING:
     from analysis.surface.bootstrap import ParametricDraws, bootstrap_parametric
     from analysis.surface.fit import ParametricFit, fit_parametric
 
-LATER = {
+MODULES = {
     "Bootstrap": "minima.bootstrap",
     "Envelope": "laws.envelope",
-    "Finding": "checks.sweep",
+    "Finding": "checks.finding",
     "Frontier": "laws.frontier",
     "GapCurve": "gap.curve",
     "IsoFlopFit": "minima.fit",
@@ -56,7 +57,7 @@ LATER = {
     "ParametricFit": "surface.fit",
     "PowerLaw": "laws.power_law",
     "SaturatingPowerLaw": "laws.saturating",
-    "Severity": "checks.sweep",
+    "Severity": "checks.finding",
     "SlopeTest": "laws.power_law",
     "bootstrap": "minima.bootstrap",
     "bootstrap_parametric": "surface.bootstrap",
@@ -84,14 +85,14 @@ LATER = {
     "read_runs": "runs.load",
     "write_report": "report.write",
 }
-"""The module of each name. It is imported when the name is first used, so that commands answer --help at once."""
-__all__ = list(LATER)  # pyright: ignore[reportUnsupportedDunderAll]
+"""The module of each public name, imported when the name is first used, so that commands answer --help at once."""
+__all__ = list(MODULES)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in LATER:
+    if name not in MODULES:
         raise AttributeError(f"module 'analysis' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"analysis.{LATER[name]}"), name)
+    return getattr(importlib.import_module(f"analysis.{MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -1,7 +1,7 @@
 """What the command lines share: their options, how these choose runs and a recipe, how an answer or an error is shown.
 
 `analysis.fit`, `analysis.gap` and `analysis.report` read the same tables by the same options; a new way to choose runs
-belongs into `new_parser` and `runs_of`.
+belongs in `new_parser` and `runs_of`.
 """
 
 import argparse
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from analysis.minima.choices import ABSCISSAE, CURVES, SCATTER, WEIGHTS
 from analysis.sampling import DRAWS, LEVEL, SEED, UNIT, UNITS
 from mdm_jax.command import DONE, Parser, exit_code
 
@@ -55,20 +56,20 @@ def runs_of(given: argparse.Namespace) -> "pd.DataFrame":
 def add_recipe(made: argparse.ArgumentParser) -> None:
     """Options that choose an IsoFLOP recipe."""
     add = made.add_argument
-    add("--curve", choices=("quadratic", "cubic", "akima"), help="of loss in log x (default: quadratic)")
-    add("--x", choices=("params_non_embedding", "params", "tokens", "flops_per_token"), help="abscissa")
+    add("--curve", choices=CURVES, help="of loss in log x (default: quadratic)")
+    add("--x", choices=ABSCISSAE, help="abscissa")
     add("--log-loss", action="store_true", help="fit log loss in place of loss")
     add("--window", type=float, metavar="FACTOR", help="only runs within this factor of the minimum")
     noise = "run-to-run sd of a loss, where it is known: 0.004, or arm=0.003,mdm=0.006"
     add("--noise-sd", type=_noise, metavar="NATS", help=noise)
-    add("--weights", choices=("errors", "equal"), help="of the runs (default: by their errors)")
+    add("--weights", choices=WEIGHTS, help="of the runs (default: by their errors)")
     beyond = "scatter of the minima around smooth laws beyond their errors: whether intervals include it (default: add)"
-    add("--scatter", choices=("add", "ignore"), help=beyond)
+    add("--scatter", choices=SCATTER, help=beyond)
     add("--preset", choices=("smdm",), help="a paper's own recipe, exactly")
 
 
 def _noise(text: str) -> float | dict[str, float]:
-    """0.004, or by family."""
+    """The noise of all families from "0.004", or by family from "arm=0.003,mdm=0.006"."""
     pairs = [part.partition("=") for part in text.split(",")] if "=" in text else [("", "", text)]
     try:
         by_family = {family.strip().lower(): float(sd) for family, _, sd in pairs}
@@ -118,12 +119,12 @@ def add_bootstrap(made: argparse.ArgumentParser) -> None:
 
 
 def add_level(made: argparse.ArgumentParser) -> None:
-    """The level of all intervals."""
+    """The option for the level of all intervals."""
     made.add_argument("--level", type=float, default=LEVEL, help="of the intervals (default: %(default)s)")
 
 
 def add_json(made: argparse.ArgumentParser) -> None:
-    """Numbers for a program in place of tables for a reader."""
+    """The option that prints JSON in place of tables."""
     made.add_argument("--json", action="store_true", help="all numbers as JSON in place of tables")
 
 

@@ -11,6 +11,7 @@ from analysis.wording import (
     family_name,
     floors_text,
     scientific,
+    signed,
     significant,
     with_error,
     with_interval,
@@ -86,9 +87,9 @@ def prediction_row(row: Row) -> dict[str, str]:
 
 def heldout_row(row: Row) -> dict[str, str]:
     """The held-out runs of a budget and what the surface said of them."""
-    mean, runs = f"{row['bias_nats']:+.4f}".replace("-", "−"), str(row["runs"])
-    errors = {"mean error, nats": mean, "rms error, nats": f"{row['rms_nats']:.4f}"}
-    return _cell(row) | {"runs": runs} | errors | {"in interval": f"{row['inside']} of {runs}"}
+    errors = {"mean error, nats": signed(row["bias_nats"]), "rms error, nats": f"{row['rms_nats']:.4f}"}
+    inside = f"{row['inside']} of {row['runs']}"
+    return _cell(row) | {"runs": str(row["runs"])} | errors | {"in interval": inside}
 
 
 def gap_row(row: Row) -> dict[str, str]:

@@ -1,6 +1,7 @@
-"""Numbers as people read them: 3×10⁹, 1.03M, 15.2 [13.9, 16.8]."""
+"""Numbers and lists as people read them: 3×10⁹, 1.03M, 15.2 [13.9, 16.8], a, b and 3 more."""
 
 import math
+from collections.abc import Iterable
 
 from analysis.laws.names import LawName
 
@@ -18,6 +19,22 @@ MODEL_ERRORS = {name.value: name.model_error for name in LawName}
 def family_name(family: str) -> str:
     """The family's usual abbreviation; a stranger's name loses the signs that start mathematics in figures."""
     return FAMILIES.get(family, family.replace("$", "").replace("\\", ""))
+
+
+def some(names: Iterable[str], most: int = 4) -> str:
+    """The first names, and how many there are besides."""
+    names = list(names)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def plural(number: int, noun: str) -> str:
+    """1 run, 2 runs."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def signed(nats: float) -> str:
+    """A difference of losses: +0.0021, −0.0130."""
+    return f"{nats:+.4f}".replace("-", "−")
 
 
 def mantissa_exponent(value: float) -> tuple[str, int]:

@@ -38,7 +38,7 @@ FAMILIES = ("arm", "mdm")
 FIRST_BUDGET = {"arm": 1e18, "mdm": 1e19}
 SIZES = 7
 POSITIONS = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
-"""The gap is read at these shares of the overlap of log losses, counted from the lowest loss."""
+"""The places where the gap is read, as shares of the overlap of log losses from the lowest loss."""
 MIDDLE = 2
 """Index of the middle in `POSITIONS`."""
 LAWS = ("shared_floor", "power_law")
@@ -160,7 +160,7 @@ def sweep(cell: Cell, runs: pd.DataFrame, seed: int) -> pd.DataFrame:
 
 
 def covered(cell: Cell, runs: pd.DataFrame, curve: str, seed: int, draws: int) -> dict[str, tuple[bool, float]]:
-    """Whether the interval includes the truth, and the log of its upper over its lower end, at each place."""
+    """Whether the interval includes the truth, and the log of its upper over its lower end, by place."""
     noise_sd = cell.noise_sd if cell.curve else None
     fit = fit_isoflop(sweep(cell, runs, seed), curve=cell.curve or curve, noise_sd=noise_sd)
     sampled = bootstrap(fit, n=draws, seed=seed)

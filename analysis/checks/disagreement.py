@@ -9,7 +9,7 @@ import numpy as np
 
 from analysis.checks.finding import Finding, Severity
 from analysis.gap.curve import INTERPOLATED, GapCurve
-from analysis.minima.curves import CURVES
+from analysis.minima.choices import CURVES
 from analysis.wording import CONVENTIONS, LAWS, with_interval
 
 

@@ -27,14 +27,3 @@ class Finding:
 def in_order(findings: Iterable[Finding]) -> list[Finding]:
     """Each finding once, the gravest first."""
     return sorted(dict.fromkeys(findings), key=lambda finding: list(Severity).index(finding.severity))
-
-
-def some(names: Iterable[str], most: int = 4) -> str:
-    """The first names, and how many there are besides."""
-    names = list(names)
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def plural(number: int, noun: str) -> str:
-    """1 run, 2 runs."""
-    return f"{number} {noun}{'s' * (number != 1)}"

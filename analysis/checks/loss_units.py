@@ -11,9 +11,9 @@ import re
 import numpy as np
 import pandas as pd
 
-from analysis.checks.finding import Finding, Severity, some
+from analysis.checks.finding import Finding, Severity
 from analysis.runs.load import LOSS_HEADER, numbers, usable_runs
-from analysis.wording import family_name, significant
+from analysis.wording import family_name, significant, some
 
 LARGEST_VOCABULARY = 2**18
 """No vocabulary in use has more tokens; it stands for one that the table does not name."""

@@ -150,7 +150,7 @@ def _best_sizes(cells: Sequence[Cell], x: np.ndarray) -> np.ndarray:
 
 def _minimum_within_sizes(cell: Cell) -> float:
     """Log abscissa of the cell's minimum, held within its sizes."""
-    u = float(cell.curve.vertex(cell.coefficients)[0])
+    u = cell.vertex[0]
     return cell.center + (float(np.clip(u, *cell.swept)) if np.isfinite(u) else 0.0)
 
 

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 
-from analysis.checks.finding import Finding, Severity, plural, some
+from analysis.checks.finding import Finding, Severity
 from analysis.checks.loss_units import loss_unit_findings
 from analysis.minima.cells import OUTSIDE, REPLICATES
 from analysis.runs.budgets import OFF_BUDGET, spending
@@ -15,7 +15,7 @@ from analysis.runs.consistency import SELF_CONTRADICTION
 from analysis.runs.learning_rates import DROPPED, lr_sweep_of
 from analysis.runs.load import EVALUATED_AGAIN, OVERFLOWED, numbers, usable_runs
 from analysis.runs.sweep_folder import REMEDIES
-from analysis.wording import CONVENTIONS, family_name, significant
+from analysis.wording import CONVENTIONS, family_name, plural, significant, some
 from mdm_jax.results import TRUNK_SEGMENT
 
 UNDECAYED = 0.2

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.checks.disagreement import disagreements, law_rows
-from analysis.checks.finding import Finding, Severity, in_order, plural
+from analysis.checks.finding import Finding, Severity, in_order
 from analysis.checks.floors import floor_findings
 from analysis.checks.runs import check_runs
 from analysis.checks.single_runs import single_run_findings
@@ -19,7 +19,7 @@ from analysis.minima.fit import IsoFlopFit
 from analysis.minima.scatter import scatter_lines, scatter_of
 from analysis.runs.columns import ROLES
 from analysis.runs.load import as_runs, numbers, records, select, usable_runs
-from analysis.wording import CONVENTIONS, family_name, scientific, significant
+from analysis.wording import CONVENTIONS, family_name, plural, scientific, significant
 from mdm_jax.results import FLOP_COLUMNS
 
 FEWEST_BUDGETS = 4
@@ -110,7 +110,7 @@ def _partial_flops(fit: IsoFlopFit) -> list[Finding]:
 
 
 def _noise(fit: IsoFlopFit, family: str) -> list[Finding]:
-    """A noise that nothing tells, and replicates that disagree with the residuals."""
+    """A noise that nothing tells."""
     noise, name = fit.noise[family], family_name(family)
     if math.isfinite(noise.sd) or not any(cell.fitted for cell in fit.cells_of(family)):
         return []
@@ -160,7 +160,7 @@ def _budgets(fit: IsoFlopFit, family: str) -> list[Finding]:
     """Too few budgets for a law, and losses that rise with compute."""
     rows, out = fit.minima_of(family), []
     if len(rows) < FEWEST_BUDGETS:
-        few = f"{len(rows)} usable budget{'s' * (len(rows) != 1)}"
+        few = plural(len(rows), "usable budget")
         message = f"{family_name(family)}: {few}, which hardly test a law of two parameters"
         remedy = f"have at least {FEWEST_BUDGETS}; until then trust the interpolated gap only"
         out.append(Finding(Severity.WARNING, "few_budgets", message, float(len(rows)), remedy))
@@ -193,7 +193,7 @@ def _sizes(fit: IsoFlopFit, family: str) -> list[Finding]:
         close = steps[steps < np.log1p(NEAR_SIZES)]
         if len(close):
             where = f"{family_name(family)} at {scientific(cell.budget)} FLOPs"
-            pairs = f"{len(close)} pair{'s' * (len(close) != 1)} of sizes differ{'s' * (len(close) == 1)}"
+            pairs = f"{plural(len(close), 'pair')} of sizes differ{'s' * (len(close) == 1)}"
             message = f"{where}: {pairs} by less than {NEAR_SIZES:.0%}, the closest by {np.expm1(close.min()):.1%}"
             if cell.sizes < len(own):
                 message += f"; sizes within {ONE_SIZE - 1:.0%} are read as one, {len(own)} as {cell.sizes}"

@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from analysis.figures.series import FamilyMinima, family_minima
-from analysis.figures.style import DASHED, ERROR_BAR, Picture, empty, family_colour, log_axis, styled
+from analysis.figures.style import DASHED, Picture, draw_law, draw_minima, empty, family_colour, log_axis, styled
 from analysis.minima.bootstrap import Bootstrap
 from analysis.minima.fit import IsoFlopFit
 from analysis.wording import CONVENTIONS, significant
@@ -43,20 +43,14 @@ def plot_allocation(
 def _panel(axes: Axes, sides: list[FamilyMinima]) -> None:
     """All families' minima and laws."""
     for side in sides:
-        colour = family_colour(side.family)
-        axes.plot(side.flops, side.values, "o", ms=6, color=colour, mec="white", mew=0.8, zorder=5)
+        draw_minima(axes, side)
         ends = [side.values - side.errors[0], side.values + side.errors[1]]
         shown = np.clip(ends, side.values / SHOWN_ERROR, side.values * SHOWN_ERROR)
         axes.update_datalim(np.column_stack([np.tile(side.flops, 2), shown.ravel()]))
     log_axis(axes, "x", "flops", margin=0.08)
     log_axis(axes, "y", "count", margin=0.08, headroom=0.2)
     for side in sides:
-        colour = family_colour(side.family)
-        axes.errorbar(side.flops, side.values, yerr=side.errors, fmt="none", color=colour, **ERROR_BAR)
-        if side.line is not None:
-            axes.plot(side.line.flops, side.line.values, color=colour, lw=1.2, ls=DASHED, zorder=2)
-            if side.line.band is not None:
-                axes.fill_between(side.line.flops, *side.line.band, color=colour, alpha=0.13, lw=0, zorder=1)
+        draw_law(axes, side, width=1.2)
     axes.legend(handles=[_handle(side) for side in sides], loc="upper left", handlelength=1.4, borderaxespad=0.2)
 
 

@@ -5,10 +5,8 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from analysis.figures.isoflop import LOSS_LABEL
-from analysis.figures.style import INK, MUTED, SHADE, Picture, empty, log_axis, styled
-from analysis.gap.curve import GapCurve
-from analysis.laws.names import LawName
+from analysis.figures.style import INK, LOSS_LABEL, MUTED, SHADE, Picture, empty, log_axis, styled
+from analysis.gap.curve import INTERPOLATED, GapCurve
 from analysis.wording import CONVENTIONS, LAWS
 
 LAW_LINES: dict[str, tuple[str, Any]] = {
@@ -35,7 +33,7 @@ def plot_gap(curves: list[GapCurve]) -> Picture:
             return empty(figure, "no law gives a gap")
         axes = figure.subplots()
         for curve in curves:
-            measured = LawName(curve.law).interpolates
+            measured = curve.pair.name.interpolates
             (colour, dashes), width = LAW_LINES[curve.law], 2.0 if measured else 1.4
             label, above = LAWS[curve.law], 4 if measured else 3
             axes.plot(curve.loss, curve.ratio, color=colour, ls=dashes, lw=width, label=label, zorder=above)
@@ -67,9 +65,9 @@ def _band(axes: Axes, curve: GapCurve) -> None:
     if curve.law in NO_BAND or np.isnan(curve.lower).all():
         return
     colour, _ = LAW_LINES[curve.law]
-    ends, inside = (curve.loss, curve.lower, curve.upper), curve.support == "interpolated"
+    ends, inside = (curve.loss, curve.lower, curve.upper), curve.support == INTERPOLATED
     axes.fill_between(*ends, where=inside, color=colour, alpha=0.16, lw=0, zorder=2)
-    if not LawName(curve.law).interpolates:
+    if not curve.pair.name.interpolates:
         outside = ~inside | np.roll(~inside, 1) | np.roll(~inside, -1)  # reach over to the measured part
         axes.fill_between(*ends, where=outside, color=colour, alpha=0.10, lw=0, zorder=2)
         hatched = dict[str, Any](facecolor="none", edgecolor=colour, alpha=0.45, hatch="////", lw=0)

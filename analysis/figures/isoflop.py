@@ -11,6 +11,7 @@ from analysis.figures.style import (
     ERROR_BAR,
     HALO,
     INK,
+    LOSS_LABEL,
     MUTED,
     Picture,
     budget_colours,
@@ -27,7 +28,6 @@ X_LABELS = {
     "tokens": "D, training tokens",
     "flops_per_token": "exact training FLOPs per token",
 }
-LOSS_LABEL = "validation loss (nats per token)"
 
 
 def plot_isoflop(fit: IsoFlopFit, level: float = 0.95) -> Picture:

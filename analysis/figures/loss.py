@@ -8,17 +8,18 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from analysis.figures.isoflop import LOSS_LABEL
 from analysis.figures.series import FamilyMinima, family_minima
 from analysis.figures.style import (
     DASHED,
     DOTTED,
-    ERROR_BAR,
     HALO,
     INK,
+    LOSS_LABEL,
     MUTED,
     SHADE,
     Picture,
+    draw_law,
+    draw_minima,
     empty,
     family_colour,
     log_axis,
@@ -79,8 +80,7 @@ def plot_loss(
 def _minima(axes: Axes, sides: list[FamilyMinima]) -> None:
     """All families' minima, and what goes through them, on log axes around the minima."""
     for side in sides:
-        colour = family_colour(side.family)
-        axes.plot(side.flops, side.values, "o", ms=6, color=colour, mec="white", mew=0.8, zorder=5)
+        draw_minima(axes, side)
     log_axis(axes, "x", "flops", margin=0.08)
     log_axis(axes, "y", "plain", margin=0.15)
     for side in sides:
@@ -90,14 +90,11 @@ def _minima(axes: Axes, sides: list[FamilyMinima]) -> None:
 def _family(axes: Axes, side: FamilyMinima) -> None:
     """A family's error bars, the curve through its minima, its law and its name."""
     colour, name = family_colour(side.family), side.name
-    axes.errorbar(side.flops, side.values, yerr=side.errors, fmt="none", color=colour, **ERROR_BAR)
+    draw_law(axes, side, width=1.0)
     if side.line is not None:
         log_l = np.linspace(np.log(side.values.max()), np.log(side.values.min()), 200)
         log_c = Interpolation(np.log(side.flops)[None], np.log(side.values)[None]).log_flops(log_l)[0]
         axes.plot(np.exp(log_c), np.exp(log_l), color=colour, lw=1.8, zorder=3)
-        axes.plot(side.line.flops, side.line.values, color=colour, lw=1.0, ls=DASHED, zorder=2)
-        if side.line.band is not None:
-            axes.fill_between(side.line.flops, *side.line.band, color=colour, alpha=0.13, lw=0, zorder=1)
         name += f"\n$L \\propto C^{{\\,{side.line.law.exponent:.3f}}}$"
     if side.family == "arm":  # names stand outside the overlap: at the ARM's lowest loss, at the others' highest
         end, place = -1, dict[str, Any](xytext=(-9, -7), ha="right", va="top")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.laws.power_law import PowerLaw, fit_power_law, t_quantile
-from analysis.minima.bootstrap import Bootstrap, check_draws
+from analysis.minima.bootstrap import Bootstrap, check_draws, law_interval
 from analysis.minima.fit import IsoFlopFit
 from analysis.runs.load import numbers, select, usable_runs
 from analysis.wording import family_name
@@ -125,16 +125,11 @@ def _line(
     beyond = reach * np.ptp(log_c)
     grid = np.linspace(log_c.min() - beyond, log_c.max() + beyond, 200)
     flops, values = np.exp(grid), law.predict(np.exp(grid))
-    if drawn is None:
-        return LawLine(law, flops, values, None, np.empty(0), None)
-    known = np.isfinite(drawn[1])
-    log_k, exponents = (draw[known, None] for draw in drawn)
-    tails = [(1 - level) / 2, (1 + level) / 2]
-    if not known.any():
-        return LawLine(law, flops, values, None, drawn[1], None)
-    low, high = np.quantile(exponents, tails)
-    band = np.exp(np.quantile(log_k + exponents * grid, tails, axis=0))
-    return LawLine(law, flops, values, band, drawn[1], (float(low), float(high)))
+    if drawn is None or not np.isfinite(drawn[1]).any():
+        return LawLine(law, flops, values, None, np.empty(0) if drawn is None else drawn[1], None)
+    log_k, exponents = (draw[np.isfinite(drawn[1]), None] for draw in drawn)
+    band = np.exp(np.quantile(log_k + exponents * grid, [(1 - level) / 2, (1 + level) / 2], axis=0))
+    return LawLine(law, flops, values, band, drawn[1], law_interval(drawn, level)["exponent"])
 
 
 def name_with_bound(fit: IsoFlopFit, family: str) -> str:

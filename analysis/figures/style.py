@@ -18,18 +18,20 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from analysis.figures.series import FamilyMinima
 from analysis.wording import count, scientific
 
 FAMILY_COLOURS = {"arm": "#0072B2", "mdm": "#D55E00"}
 """Okabe and Ito's blue and vermillion."""
 OTHER_COLOUR = "#009E73"
 INK, MUTED, FAINT = "#1f2328", "#59636e", "#d8dee4"
+LOSS_LABEL = "validation loss (nats per token)"
 DASHED, DOTTED = (0, (4, 3)), (0, (1, 1.6))
 SHADE: dict[str, Any] = {"color": FAINT, "alpha": 0.45, "lw": 0, "zorder": 0}
 """The strip of losses that both families reach."""
 HALO = [withStroke(linewidth=3, foreground="white")]
 ENTRY_INCHES = 1.32
-"""Width of a legend's entry: one figure's seven make a row, and one panel's four."""
+"""Width of a legend's entry: seven fit into a row below two panels, and four below one."""
 ERROR_BAR: dict[str, Any] = {"elinewidth": 1.2, "capsize": 2.5, "zorder": 4}
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -82,6 +84,21 @@ class Picture(Figure):
 def family_colour(family: str) -> str:
     """The family's colour in every figure."""
     return FAMILY_COLOURS.get(family, OTHER_COLOUR)
+
+
+def draw_minima(axes: Axes, side: FamilyMinima) -> None:
+    """A family's minima as points."""
+    axes.plot(side.flops, side.values, "o", ms=6, color=family_colour(side.family), mec="white", mew=0.8, zorder=5)
+
+
+def draw_law(axes: Axes, side: FamilyMinima, width: float) -> None:
+    """The error bars of a family's minima, and their law with its band."""
+    colour, line = family_colour(side.family), side.line
+    axes.errorbar(side.flops, side.values, yerr=side.errors, fmt="none", color=colour, **ERROR_BAR)
+    if line is not None:
+        axes.plot(line.flops, line.values, color=colour, lw=width, ls=DASHED, zorder=2)
+        if line.band is not None:
+            axes.fill_between(line.flops, *line.band, color=colour, alpha=0.13, lw=0, zorder=1)
 
 
 def budget_colours(budgets: np.ndarray) -> dict[float, str]:

@@ -57,7 +57,7 @@ def tree_of(given: argparse.Namespace) -> dict[str, Any]:
     from analysis.gap.sensitivity import DEFAULT_LAWS, check_place, gap_sensitivity
     from analysis.laws.names import LawName
     from analysis.minima.bootstrap import bootstrap, check_draws
-    from analysis.minima.curves import CURVES
+    from analysis.minima.choices import CURVES
     from analysis.minima.fit import fit_recipe
     from analysis.minima.presets import PRESETS
     from analysis.minima.scatter import scatter_said
@@ -96,7 +96,7 @@ def tree_of(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def text(tree: dict[str, Any]) -> str:
-    """The rows as a table, why some hold nothing, and what the sweep is to be doubted for; notes are left out."""
+    """The rows as a table, the reasons of rows without a gap, and the findings but for notes."""
     from analysis.tables import aligned, gap_row, grave_lines
     from analysis.wording import LAWS
 

@@ -49,7 +49,7 @@ class LawPair:
 
     @property
     def support(self) -> tuple[float, float]:
-        """The log losses from and to which both laws may be read."""
+        """The lowest and the highest log loss at which both laws may be read."""
         return max(law.support[0] for law in self.laws), min(law.support[1] for law in self.laws)
 
 

@@ -1,8 +1,8 @@
 """How far the gap moves with what an analyst chooses: the law, the floor, the FLOP convention and the curve.
 
 All rows are read at one place, so that they answer one question: at one loss, or at="flops" at one compute of the ARM,
-which each law turns into a loss of its own. What they differ by is model error, or rather the part of it that these
-laws show, and none of their intervals, which are statistical, holds it.
+which each law turns into a loss of its own. The rows differ by model error, or rather by the part of it that these laws
+show. Their intervals are statistical and do not include it.
 """
 
 import math
@@ -19,7 +19,7 @@ from analysis.gap.surfaces import Surfaces, fit_surfaces
 from analysis.laws.names import LawName
 from analysis.minima.bootstrap import Bootstrap, bootstrap, check_draws
 from analysis.minima.cells import Recipe, without_window
-from analysis.minima.curves import CURVES
+from analysis.minima.choices import CURVES
 from analysis.minima.fit import IsoFlopFit, fit_recipe
 from analysis.runs.load import numbers, select
 from analysis.sampling import DRAWS, LEVEL, SEED

@@ -6,8 +6,8 @@ not compute, and the point is marked `edge`.
 
 Two cautions, both by construction. A training loss is not an evaluation loss, and for the MDM it is one noisy draw of
 the bound a step. And a run in the middle of its schedule has not decayed its learning rate: its loss lies above what a
-run that ended there would reach, so that the envelope is too high by an unknown amount. Its N* favours
-sizes whose runs end near the given compute.
+run that ended there would reach, so that the envelope is too high by an unknown amount. Its N* favours sizes whose runs
+end near the given compute.
 """
 
 import math

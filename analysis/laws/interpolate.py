@@ -2,9 +2,9 @@
 
 The interpolant is the monotone cubic of Fritsch and Carlson (1980) with scipy's PCHIP slopes, over log FLOPs, and it is
 inverted for the FLOPs that reach a loss. The axis matters: with a floor, log loss is a gentle function of log FLOPs,
-while log FLOPs of log loss has a pole at the floor. A frontier is the least compute that reached a
-loss, so minima that a cheaper budget equals or beats are left out, among the measured points and in every draw.
-docs/analysis.md has the measurements by which this interpolant was chosen.
+while log FLOPs of log loss has a pole at the floor. A frontier is the least compute that reached a loss, so minima that
+a cheaper budget equals or beats are left out, among the measured points and in every draw. docs/analysis.md has the
+measurements by which this interpolant was chosen.
 """
 
 from collections.abc import Callable

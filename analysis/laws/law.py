@@ -22,7 +22,7 @@ class Law(ABC):
 
     @property
     def support(self) -> tuple[float, float]:
-        """The log losses from and to which the law may be read: everywhere, unless it has no formula."""
+        """The lowest and the highest log loss at which the law may be read; a law with a formula has no limits."""
         return -math.inf, math.inf
 
     def predict(self, c: np.ndarray | float) -> np.ndarray:

@@ -94,7 +94,7 @@ class Bootstrap:
         values = draws.log_loss if y == "loss_opt" else draws.log_at[y]
         return lines(draws.log_at[flop_column(convention)], values)
 
-    def minimum_rows(self, level: float = LEVEL) -> list[dict[str, Any]]:
+    def minimum_rows(self) -> list[dict[str, Any]]:
         """A row a minimum: family, budget, share of lost draws, and (value, lower, upper) of loss_opt, n_opt, d_opt."""
         rows = []
         for family, draws in self.families.items():
@@ -102,7 +102,7 @@ class Bootstrap:
             for i, budget in enumerate(draws.budgets):
                 row: dict[str, Any] = {"family": family, "budget": float(budget), "lost": float(draws.lost[i])}
                 for name, values in drawn.items():
-                    ends = np.nanquantile(values[:, i], [(1 - level) / 2, (1 + level) / 2])
+                    ends = np.nanquantile(values[:, i], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
                     row[name] = tuple(np.exp([draws.log_minimum[name][i], *ends]).tolist())
                 rows.append(row)
         return rows
@@ -240,13 +240,12 @@ def _at_moved_size(cells: list[Cell], column: str, shift: np.ndarray) -> np.ndar
     """FLOPs [n, B] where the log abscissa is `shift` away from each vertex, held within the swept sizes."""
     out = []
     for index, cell in enumerate(cells):
-        u = float(cell.curve.vertex(cell.coefficients)[0])
-        out.append(cell.read(column, np.clip(u + shift[:, index], *cell.swept)))
+        out.append(cell.read(column, np.clip(cell.vertex[0] + shift[:, index], *cell.swept)))
     return np.stack(out, axis=1)
 
 
 def check_draws(n: int, level: float) -> None:
-    """Whether n draws tell an interval of this level.
+    """Refuses draws that are too few for an interval of this level.
 
     Raises:
         ValueError: they are too few.

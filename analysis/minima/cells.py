@@ -7,13 +7,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from analysis.minima.curves import CURVES, Curve, distinct, make_curve, merged, powers, within_window
+from analysis.minima.choices import ABSCISSAE, CURVES, SCATTER, WEIGHTS
+from analysis.minima.curves import Curve, distinct, make_curve, merged, powers, within_window
 from analysis.runs.load import numbers, select, usable_runs
 from mdm_jax.results import FLOP_COLUMNS
 
-ABSCISSAE = ("params_non_embedding", "params", "tokens", "flops_per_token")
-WEIGHTS = ("errors", "equal")
-SCATTER = ("add", "ignore")
 QUANTITIES = ("loss_opt", "n_opt", "d_opt")
 """The quantities of a minimum that laws describe: loss (nats per token), parameters and tokens."""
 AT_VERTEX = {"n_opt": "params_non_embedding", "d_opt": "tokens", **{name: name for name in FLOP_COLUMNS.values()}}
@@ -39,7 +37,7 @@ class Recipe:
     weights: str = "errors"
     """errors: by the inverse variance of each run; equal: ordinary least squares."""
     scatter: str = "add"
-    """add: intervals include what the minima scatter around smooth laws beyond their errors; ignore: they do not."""
+    """add: intervals include the scatter of the minima around smooth laws beyond their errors; ignore: they do not."""
 
     def __post_init__(self) -> None:
         choices = {"x": ABSCISSAE, "curve": CURVES, "weights": WEIGHTS, "scatter": SCATTER}
@@ -96,6 +94,17 @@ class Cell:
     def fitted(self) -> bool:
         """Whether the cell has its curve."""
         return len(self.coefficients) > 0
+
+    @property
+    def vertex(self) -> tuple[float, float]:
+        """Abscissa u and y of the curve's minimum; nan where it has none."""
+        u, y = self.curve.vertex(self.coefficients)
+        return float(u), float(y)
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """Covariance of the coefficients, [k, k]."""
+        return (self.smoother * self.variance) @ self.smoother.T
 
     def least_supported(self, y: np.ndarray) -> np.ndarray:
         """The least y [...] of a minimum that these runs support.

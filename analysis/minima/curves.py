@@ -17,15 +17,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-CURVES = ("quadratic", "cubic", "akima")
 AKIMA_DRAWS = 400
 RECENTRINGS = 20
 """The most often that a window moves before it is taken as it stands."""
 UNKNOWN = (float("nan"), float("nan"), float("nan"))
 AKIMA_RESOLUTION = 1 / 3
 """The least standard error of an Akima minimum, in units of the sizes' mean log spacing (as Porian et al. take it)."""
-
-
 ONE_SIZE = 1.03
 """Sizes within this factor of the smallest of them count as one size.
 

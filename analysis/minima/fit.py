@@ -1,8 +1,8 @@
 """IsoFLOP fits: the best size of each budget, with a standard error and a status that says whether it may be used.
 
 Loss is fitted as a curve in log N (or log D, or the log of FLOPs per token), budget by budget (Hoffmann et al. 2022,
-approach 2; SMDM uses the same with a parabola). `minima/curves.py` has the curves, and
-`minima/noise.py` how far runs scatter around them.
+approach 2; SMDM uses the same with a parabola). `minima/curves.py` has the curves, `minima/noise.py` the scatter of the
+runs around them.
 
 Weights are 1 / (noise_sd^2 + loss_se_mc^2), so a loss that claims no Monte Carlo error (the ARM's) never gets infinite
 weight.

@@ -2,9 +2,9 @@
 
 A budget's curve is linear in its coefficients. A run at abscissa u therefore changes their covariance V, whatever its
 loss turns out to be, to V - V x x' V / (s^2 + x' V x), with x the curve's row at u and s^2 the run's variance
-(Fedorov 1972, Theory of Optimal Experiments). What follows from the coefficients is linearised (delta method): a
-minimum's loss and place in closed form, the log of the gap by differences through the interpolation of the minima, as
-wide as a standard error, so that they see what the interval sees.
+(Fedorov 1972, Theory of Optimal Experiments). What follows from the coefficients is linearised (delta method). The
+slopes of the log gap are differences through the interpolation of the minima. They are as wide as a standard error, so
+that they span what the interval spans.
 
 The same run-to-run noise is assumed as in the fit, and the reference loss is held.
 """
@@ -16,7 +16,7 @@ import numpy as np
 
 from analysis.laws.interpolate import Interpolation
 from analysis.laws.power_law import t_quantile
-from analysis.minima.cells import AT_VERTEX, Cell
+from analysis.minima.cells import Cell
 from analysis.minima.curves import Akima
 from analysis.minima.fit import IsoFlopFit
 from analysis.minima.scatter import UNKNOWN_SCATTER, scatter_added, scatter_dof
@@ -55,7 +55,6 @@ class KnownCurve:
     """Derivative of log abscissa of the minimum by the coefficients, [k]."""
     d_gap: np.ndarray
     """Derivative of the log gap by the coefficients, [k]; zeros where no gap is read."""
-
     scatter: float = 0.0
     """The part of the log gap's variance that scatter between budgets adds; further runs do not reduce it."""
 
@@ -163,12 +162,11 @@ def knowledge(fit: IsoFlopFit, loss: float | None = None, convention: str = "smd
     if any(isinstance(cell.curve, Akima) for cell in fit.cells):
         raise ValueError("curve = 'akima': must be quadratic or cubic, which keep their form when a size is added")
     cells = [cell for family in fit.families for cell in fit.cells_of(family, "ok")]
-    covariances = [(cell.smoother * cell.variance) @ cell.smoother.T for cell in cells]
-    slopes = [_vertex_slopes(cell, v, fit.log_loss, convention) for cell, v in zip(cells, covariances, strict=True)]
     gap = _LogGap(fit, convention, loss) if loss is not None else None
     curves, scatter = {}, scatter_added(fit)
-    for cell, covariance, (d_size, d_loss, d_flops) in zip(cells, covariances, slopes, strict=True):
-        y = float(cell.curve.vertex(cell.coefficients)[1])
+    for cell in cells:
+        covariance, y = cell.covariance, cell.vertex[1]
+        d_size, d_loss, d_flops = _vertex_slopes(cell, fit.log_loss, convention)
         share = scatter.get(cell.family, UNKNOWN_SCATTER).sd / (float(np.exp(y)) if fit.log_loss else y)
         sd = float(np.sqrt(max(d_loss @ covariance @ d_loss, 0.0)))
         by_loss, by_flops = (0.0, 0.0) if gap is None else gap.slopes(cell, np.hypot(sd, share))
@@ -180,18 +178,15 @@ def knowledge(fit: IsoFlopFit, loss: float | None = None, convention: str = "smd
     return Knowledge(curves, float("nan") if loss is None else loss, ratio, dof, float(scatter_dof(scatter)))
 
 
-def _vertex_slopes(
-    cell: Cell, covariance: np.ndarray, log_loss: bool, convention: str
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _vertex_slopes(cell: Cell, log_loss: bool, convention: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Derivatives of the minimum's log abscissa, log loss and log FLOPs by the curve's coefficients, [k] each."""
-    scale = np.sqrt(np.diag(covariance))
+    scale = np.sqrt(np.diag(cell.covariance))
     steps = np.diag(STEP * np.where(scale > 0, scale, np.abs(cell.coefficients) + 1e-9))
     u, y = (np.asarray(v) for v in cell.curve.vertex(cell.coefficients + np.concatenate([steps, -steps])))
-    name = next(key for key, column in AT_VERTEX.items() if column == flop_column(convention))
-    log_flops = np.log(cell.read(name, u))
+    log_flops = np.log(cell.read(flop_column(convention), u))
     k, width = len(steps), 2 * np.diag(steps)
     d_u, d_y, d_flops = ((v[:k] - v[k:]) / width for v in (u, y, log_flops))
-    return d_u, d_y if log_loss else d_y / float(cell.curve.vertex(cell.coefficients)[1]), d_flops
+    return d_u, d_y if log_loss else d_y / cell.vertex[1], d_flops
 
 
 class _LogGap:

@@ -27,9 +27,8 @@ def minimum_of(cell: Cell, noise: Noise, recipe: Recipe) -> dict[str, object]:
         return row | blank
     if status == "no_minimum":
         return row | blank | {"curvature": cell.curve.curvature(cell.coefficients)}
-    u, y = (float(v) for v in cell.curve.vertex(cell.coefficients))
-    covariance = (cell.smoother * cell.variance) @ cell.smoother.T
-    u_se, y_se, bend_se = cell.curve.vertex_errors(cell.coefficients, covariance)
+    u, y = cell.vertex
+    u_se, y_se, bend_se = cell.curve.vertex_errors(cell.coefficients, cell.covariance)
     loss = float(np.exp(y)) if recipe.log_loss else y
     at = {name: float(cell.read(name, np.asarray(u))) for name in AT_VERTEX}
     slope = {name: abs(float(cell.along[name][1] + 2 * cell.along[name][2] * u)) for name in ("n_opt", "d_opt")}
@@ -48,7 +47,7 @@ def _status(cell: Cell, noun: str, log_loss: bool) -> tuple[str, str]:
     if cell.curve.extrapolates and not cell.curve.curvature(cell.coefficients) > 0:
         return "no_minimum", "the fitted curve has no minimum"
     low, high = cell.swept
-    u, y = (float(v) for v in cell.curve.vertex(cell.coefficients))
+    u, y = cell.vertex
     least = float(cell.least_supported(cell.y))
     ends = cell.curve.value(np.array([low, high]), cell.coefficients)
     margin = (EDGE_MARGIN if cell.curve.extrapolates else 1e-9) * (high - low)

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from analysis.laws.names import LawName
 from analysis.minima.cells import Recipe
-from mdm_jax.spec import FlopConvention
 
 
 @dataclass(frozen=True)
@@ -13,15 +12,12 @@ class Preset:
 
     recipe: Recipe
     law: LawName
-    convention: str
-    source: str
 
 
 SMDM = Preset(
     Recipe(x="params_non_embedding", curve="quadratic", log_loss=False, window=None, weights="equal"),
     law=LawName.POWER_LAW,
-    convention=FlopConvention.SMDM_6ND.value,
-    source="Nie et al., Scaling up Masked Diffusion Models on Text, arXiv 2410.18514: quadratics in log N by least "
-    "squares, straight lines through the minima's log loss against log C = log 6ND by least squares",
 )
+"""Nie et al., Scaling up Masked Diffusion Models on Text, arXiv 2410.18514: quadratics in log N by least squares,
+straight lines through the minima's log loss against log C = log 6ND by least squares."""
 PRESETS = {"smdm": SMDM}

@@ -37,7 +37,7 @@ import numpy as np
 from analysis.minima.fit import IsoFlopFit
 from analysis.minima.noise import paule_mandel
 from analysis.runs.load import numbers
-from analysis.wording import family_name, significant
+from analysis.wording import family_name, plural, significant
 
 PARAMETERS = 3
 """Number of parameters of the smooth law."""
@@ -166,8 +166,8 @@ def _sentence(scatter: Scatter, added: bool) -> str:
     if not scatter.dof:
         return f"scatter between budgets is unknown, which takes {FEWEST} usable minima with errors; no interval has it"
     said = (
-        f"the minima lie off a smooth law by chi-squared {significant(scatter.chi2)} with {scatter.dof} "
-        f"degree{'s' * (scatter.dof != 1)} of freedom"
+        f"the minima lie off a smooth law by chi-squared {significant(scatter.chi2)} with "
+        f"{plural(scatter.dof, 'degree')} of freedom"
     )
     if scatter.sd == 0:
         return f"{said}, which the runs' errors explain; intervals include none"

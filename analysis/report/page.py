@@ -9,7 +9,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from analysis import wording
-from analysis.checks.finding import Severity, plural
+from analysis.checks.finding import Severity
 from analysis.checks.holdout import summarise_runs
 from analysis.gap.curve import GapCurve
 from analysis.report.fits_json import versions
@@ -43,7 +43,7 @@ def render(summary: Summary, figures: dict[str, bytes], command: str) -> str:
         headline=headline(summary),
         level=f"{100 * summary.level:g}%",
         width="wide" if len(summary.fit.families) > 1 else "narrow",
-        severities=[plural(severities.count(kind), kind.value) for kind in Severity if kind in severities],
+        severities=[wording.plural(severities.count(kind), kind.value) for kind in Severity if kind in severities],
         heldout=sorted(heldout, key=lambda row: wording.family_name(row["family"])),
         versions=versions(),
         sources={name: values[:6] for name, values in sources.items() if values},
@@ -75,7 +75,7 @@ def _environment() -> jinja2.Environment:
         "ratio": ratio_text,
         "records": records,
         "scientific": wording.scientific,
-        "signed": lambda nats: f"{nats:+.4f}".replace("-", "−"),
+        "signed": wording.signed,
         "significant": wording.significant,
         "span": lambda ends: "–" if math.isnan(ends[0]) else " to ".join(map(wording.significant, ends)),
         "whole": lambda value: "–" if math.isnan(value) else f"{value:,.0f}",

@@ -2,17 +2,17 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from analysis.checks.finding import Finding
 from analysis.checks.holdout import largest_held_out
-from analysis.checks.sweep import Finding, check
+from analysis.checks.sweep import check
 from analysis.gap.curve import GapCurve, gap_between, middle_of_overlap
 from analysis.gap.laws import pair_of, usable_laws
 from analysis.gap.sensitivity import DEFAULT_LAWS, gap_sensitivity
-from analysis.gap.surfaces import fit_surfaces
+from analysis.gap.surfaces import Surfaces, fit_surfaces
 from analysis.laws.frontier import Frontier, overlap
 from analysis.laws.names import LawName
 from analysis.minima.bootstrap import Bootstrap, bootstrap, fit_law, law_interval
@@ -146,12 +146,12 @@ def summarise(
     shared = overlap(*first) if first else None
     target = _target(*first) if first else None
     gaps: dict[tuple[str, str], GapCurve] = {}
-    curves, at_arm = dict(gaps), dict(gaps)
+    curves: dict[tuple[str, str], GapCurve] = {}
+    at_arm: dict[tuple[str, str], GapCurve] = {}
     refusals: dict[str, str] = {}
-    surfaces = fit_surfaces(without_window(fit.runs), n, seed) if usable else None
+    surfaces = fit_surfaces(without_window(fit.runs), n, seed) if usable else Surfaces(None)
     for convention, pair in usable.items():
         assert target is not None
-        assert surfaces is not None
         laws = [pair_of(pair, law, None, draws, level) for law in usable_laws(pair, DEFAULT_LAWS)]
         try:
             laws.append(surfaces.pair(pair, level))
@@ -164,9 +164,9 @@ def summarise(
             at_arm[key] = gap_between(law, "flops", pair[0].flops.max() * np.array([1.0, 10.0]), level)
     table = pd.DataFrame()
     if target is not None:
-        given: dict[str, Any] = {"draws": draws, "level": level, "surfaces": surfaces}
-        table = gap_sensitivity(fit, "loss", target, conventions=tuple(usable), **given)
-    known = {surface.family: surface for surface in surfaces.fits or ()} if surfaces is not None else {}
+        table = gap_sensitivity(
+            fit, "loss", target, conventions=tuple(usable), draws=draws, level=level, surfaces=surfaces
+        )
     return Summary(
         source=source,
         fit=fit,
@@ -182,7 +182,7 @@ def summarise(
         findings=tuple(check(fit.runs, fit, draws, list(gaps.values()))),
         sensitivity=table,
         no_parametric=refusals,
-        heldout=largest_held_out(fit, level, known),
+        heldout=largest_held_out(fit, level, {surface.family: surface for surface in surfaces.fits or ()}),
         scatter=scatter_of(fit),
         losses=describe_losses(fit.runs),
     )

@@ -11,6 +11,8 @@ from typing import cast
 import numpy as np
 import pandas as pd
 
+from analysis.wording import some
+
 
 def choose(runs: pd.DataFrame, where: str | Sequence[str]) -> pd.DataFrame:
     """The rows that all conditions `column=value` hold for, such as `group=exact`.
@@ -90,7 +92,6 @@ def _equals(cell: object, value: str) -> bool:
         return False
 
 
-def _values_text(values: Iterable[object], most: int = 30) -> str:
+def _values_text(values: Iterable[object]) -> str:
     """The different values, for people."""
-    names = [str(value) or "(none)" for value in dict.fromkeys(values)]
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return some((str(value) or "(none)" for value in dict.fromkeys(values)), most=30)

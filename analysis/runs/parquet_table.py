@@ -32,7 +32,7 @@ def read_parquet(raw: bytes) -> pd.DataFrame:
 
 
 def check_sizes(metadata: pyarrow.parquet.FileMetaData) -> None:
-    """Returns if what the metadata promise fits into memory.
+    """Refuses a file whose metadata promise more than a run table holds.
 
     Raises:
         ValueError: it does not; the number and the bound are named.

@@ -264,7 +264,7 @@ def _not_at_a_minimum(left: float, agreeing: int, tried: int) -> str:
 
 
 def _along_a_line(hessian: np.ndarray) -> str:
-    """Whether the runs leave a direction of the parameters free, or nothing."""
+    """Why the terms cannot be told apart, if the runs leave a direction of the parameters free, or nothing."""
     scale = 1 / np.sqrt(np.diag(hessian))
     if float(np.linalg.eigvalsh(hessian * scale[:, None] * scale)[0]) < 1e-12:
         return "the runs lie along a line on which the terms cannot be told apart: vary N and D independently"

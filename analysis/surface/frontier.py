@@ -13,7 +13,7 @@ belongs to a loss.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -84,7 +84,7 @@ class TokenCost:
         return np.asarray(math.log(6) + log_n + np.logaddexp(0.0, self.log_k - self.q * log_n))
 
     def slope(self, log_n: np.ndarray) -> np.ndarray:
-        """G = dlog F / dlog N, of the shape of log N."""
+        """The exponent g = dlog F / dlog N, of the shape of log N."""
         with np.errstate(over="ignore"):
             share = 1 / (1 + np.exp(self.q * log_n - self.log_k))
         return np.asarray(np.maximum(1 - self.q * share, LEAST_SLOPE))
@@ -115,11 +115,11 @@ def fit_token_cost(n: np.ndarray, flops_per_token: np.ndarray) -> TokenCost:
     if len(np.unique(n)) < FEWEST_SIZES:
         raise ValueError(f"{len(np.unique(n))} sizes do not tell FLOPs per token as a function of N")
     slope, level = np.polyfit(np.log(n), np.log(beyond_6n), 1)
-    cost = TokenCost(float(level), -float(slope), 0.0)
+    cost = TokenCost(float(level), -float(slope), misfit=0.0)
     misfit = float(np.abs(np.exp(cost.log_flops(np.log(n))) / flops_per_token - 1).max())
     if misfit > MOST_MISFIT:
         raise ValueError(f"FLOPs per token are no smooth function of N: 6 N (1 + k N^-q) is {misfit:.0%} off")
-    return TokenCost(cost.log_k, cost.q, misfit)
+    return replace(cost, misfit=misfit)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,23 +132,18 @@ class SurfaceFrontier(Law):
 
     def log_flops(self, log_loss: np.ndarray) -> np.ndarray:
         """Log FLOPs [n, G] at which the best size reaches log losses [G] or [n, G]; nan at or below a surface's E."""
-        floor, log_a, _, alpha, beta = self.terms
+        floor, log_a, log_b, alpha, beta = self.terms
         with np.errstate(all="ignore"):  # surfaces that ran away have no frontier
             above = np.exp(np.atleast_2d(log_loss)) - floor
             base = log_a - np.log(np.where(above > 0, above, np.nan))
             least, most = self.cost.slopes
             low, high = ((base + np.log1p(alpha / (beta * slope))) / alpha for slope in (most, least))
             log_n = low if least == most else _root(self._too_small, low, high, base, alpha, beta)
-            return self.log_flops_of_size(log_n)
+            return self._flops_beyond(log_n, log_a, log_b, alpha, beta, np.zeros(1))
 
     def _too_small(self, log_n: np.ndarray, base: np.ndarray, alpha: np.ndarray, beta: np.ndarray) -> np.ndarray:
         """Above 0 where a log size is below the best one of a loss, below 0 where it is above."""
         return base + np.log1p(alpha / (beta * self.cost.slope(log_n))) - alpha * log_n
-
-    def log_flops_of_size(self, log_n: np.ndarray) -> np.ndarray:
-        """Log FLOPs [n, G] at which these log sizes [n, G] are the best."""
-        _, log_a, log_b, alpha, beta = self.terms
-        return self._flops_beyond(log_n, log_a, log_b, alpha, beta, np.zeros(1))
 
     def _flops_beyond(
         self,
@@ -164,17 +159,14 @@ class SurfaceFrontier(Law):
         return self.cost.log_flops(log_n) + (ratio + alpha * log_n) / beta - log_c
 
     def log_loss(self, log_flops: np.ndarray) -> np.ndarray:
-        """Log of the best loss [n, G] at log FLOPs [G]."""
-        return np.log(self.loss(log_flops))
-
-    def loss(self, log_c: np.ndarray) -> np.ndarray:
-        """The best loss [n, G], nats per token, at log FLOPs [G]."""
+        """Log of the best loss [n, G] at log FLOPs [G] or [n, G]."""
         floor, log_a, log_b, alpha, beta = self.terms
+        log_c = np.atleast_2d(log_flops)
         _, _, log_g, a = optimum_terms(log_a, log_b, alpha, beta)
-        high = log_g + a * (log_c[None, :] - math.log(6)) + 5.0
+        high = log_g + a * (log_c - math.log(6)) + 5.0
         with np.errstate(all="ignore"):  # surfaces that ran away have no frontier
-            log_n = _root(self._flops_beyond, high - 60.0, high, log_a, log_b, alpha, beta, log_c[None, :])
-            return floor + np.exp(log_a - alpha * log_n) * (1 + alpha / (beta * self.cost.slope(log_n)))
+            log_n = _root(self._flops_beyond, high - 60.0, high, log_a, log_b, alpha, beta, log_c)
+            return np.log(floor + np.exp(log_a - alpha * log_n) * (1 + alpha / (beta * self.cost.slope(log_n))))
 
 
 def _root(f: Callable[..., np.ndarray], low: np.ndarray, high: np.ndarray, *given: np.ndarray) -> np.ndarray:

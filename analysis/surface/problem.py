@@ -105,7 +105,7 @@ class Criterion:
 
     @property
     def huber(self) -> Huber:
-        """The same as the solver takes it."""
+        """The criterion in the form that the solver takes."""
         log = self.space == "log"
         if self.loss == "asymmetric_mae":
             return Huber(log, 0.0, self.over)

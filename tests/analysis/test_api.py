@@ -24,9 +24,9 @@ def test_every_name_is_there_and_listed() -> None:
     assert set(NAMES) >= PROMISED
     assert analysis.__all__ == NAMES
     assert dir(analysis) == sorted(NAMES)
-    assert set(analysis.LATER) <= set(NAMES)
+    assert set(analysis.MODULES) <= set(NAMES)
     modules = {module.name for module in pkgutil.walk_packages(analysis.__path__, "analysis.")}
-    assert {f"analysis.{module}" for module in analysis.LATER.values()} <= modules
+    assert {f"analysis.{module}" for module in analysis.MODULES.values()} <= modules
     with pytest.raises(AttributeError, match="no attribute 'plot_everything'"):
         _ = analysis.plot_everything  # pyright: ignore[reportAttributeAccessIssue]
 

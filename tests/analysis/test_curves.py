@@ -12,11 +12,10 @@ from synthetic_sweeps import EQUAL, UNEQUAL, vertex_bias
 
 from analysis import bootstrap, fit_isoflop
 from analysis.minima.bootstrap import fit_law
+from analysis.minima.choices import CURVES
 from analysis.minima.curves import make_curve
 from analysis.minima.fit import IsoFlopFit
 from analysis.runs.load import numbers, read_runs
-
-CURVES = ("quadratic", "cubic", "akima")
 
 
 def worst_bias(fit: IsoFlopFit, surface: sweeps.Surface) -> float:

@@ -9,7 +9,8 @@ import synthetic_sweeps as sweeps
 
 from analysis import bootstrap, check, compute_gap, fit_isoflop, overlap, read_runs
 from analysis.minima.cells import Recipe
-from analysis.minima.curves import CURVES, Akima
+from analysis.minima.choices import CURVES
+from analysis.minima.curves import Akima
 from analysis.minima.fit import IsoFlopFit
 from analysis.report.summary import summarise
 from analysis.runs.load import numbers, records

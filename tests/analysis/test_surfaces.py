@@ -37,7 +37,7 @@ def test_the_frontier_is_the_lowest_loss_at_each_compute(
     frontier = pair[1].frontier(convention)
     c = np.array([1e17, 1e20, 1e23])
     best = [lowest(sweeps.MDM, value, head) for value in c]
-    assert frontier.loss(np.log(c))[0] == pytest.approx(best, rel=1e-6)
+    assert frontier.predict(c)[0] == pytest.approx(best, rel=1e-6)
     assert np.exp(frontier.log_flops(np.log(best))[0]) == pytest.approx(c, rel=1e-4)
     assert np.isnan(frontier.log_flops(np.log([sweeps.MDM.E - 0.01]))).all()
 
@@ -45,7 +45,7 @@ def test_the_frontier_is_the_lowest_loss_at_each_compute(
 def test_six_nd_is_the_closed_form(pair: tuple[ParametricFit, ParametricFit]) -> None:
     arm, c = pair[0], np.geomspace(1e15, 1e25, 11)
     law = arm.optimum.loss_law
-    assert arm.frontier("smdm_6nd").loss(np.log(c))[0] == pytest.approx(law.predict(c), rel=1e-12)
+    assert arm.frontier("smdm_6nd").predict(c)[0] == pytest.approx(law.predict(c), rel=1e-12)
     draws = bootstrap_parametric(fit_surface(SurfaceRuns(*sweeps.scattered())), n=50)
     rising = TokenCost(3.0, 0.4, 0.0)
     dearer, plain = (draws.frontier(cost).log_flops(np.log([2.5])) for cost in (rising, SIX_ND))
