@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import pytest
 from bucket import Bucket, in_memory
 from failing_disk import failing_bucket, failing_disk
-from running import ON_FAILING_DISK, ROOT, Workshop, assert_same, killed_at, outcome, result, workshop
+from running import ON_FAILING_DISK, ROOT, assert_same, killed_at, outcome, result
 from saved_states import ME, State, restored, same, state
 from small_corpus import prepared
 
@@ -222,11 +222,6 @@ def test_prepared_data_that_cannot_be_read_now_are_not_taken_for_absent(tmp_path
         if not fault.fired:
             break
     assert number > 5, "the calls were not counted"
-
-
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory) -> Workshop:
-    return workshop(tmp_path_factory)
 
 
 def test_a_run_whose_disk_fails_for_a_moment_goes_on_from_its_newest_checkpoint(shop, tmp_path) -> None:

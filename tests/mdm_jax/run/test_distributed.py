@@ -20,18 +20,12 @@ from running import (
     rows,
     start_two,
     wait_until,
-    workshop,
 )
 
 from mdm_jax.results import Status
 from mdm_jax.spec import Family, RunSpec
 
 TOLERANCE = 1e-5
-
-
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory) -> Workshop:
-    return workshop(tmp_path_factory)
 
 
 def spec_of(shop: Workshop, family: Family, steps: int = 12, **hardware: int) -> RunSpec:

@@ -5,12 +5,11 @@ import json
 import os
 import pty
 import shutil
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from running import Workshop, assert_same, ended, killed_at, outcome, result, rows, wait_until, workshop
+from running import Workshop, assert_same, ended, killed_at, outcome, result, rows, wait_until
 
 from mdm_jax.data.manifest import MANIFEST_FILE
 from mdm_jax.data.prepare import prepare
@@ -29,26 +28,8 @@ def get_config():
 """
 
 
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory) -> Workshop:
-    return workshop(tmp_path_factory)
-
-
-@pytest.fixture(scope="module")
-def whole(shop) -> Path:
-    """The runs' folder of an ARM that nothing disturbed."""
-    return shop.undisturbed(shop.spec(Family.ARM))
-
-
 @pytest.fixture
-def _handlers() -> Iterator[None]:
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
-
-
-@pytest.fixture
-def refused(capfd, tmp_path, _handlers) -> Callable[..., str]:
+def refused(capfd, tmp_path, sigterm_handler) -> Callable[..., str]:
     """What the command line says of a run that it does not begin: exactly one line, exit code 1 and no metrics."""
 
     def say(plan: RunSpec | str, *flags: str, run_id: str = "") -> str:
