@@ -1,9 +1,11 @@
 """A corpus that is absent, another one, or too small is found at planning, and again before a sweep's first run."""
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import pytest
+from command_line import one_line
 from imitated_runs import imitation, make_sweep, started
 
 from isoflop.plan.__main__ import main
@@ -23,18 +25,11 @@ def corpus(train: int = 10**6, validation: int = 10**5, text: str = "ab") -> Man
     return Manifest(CorpusSpec(), TokenizerSpec(), 0.02, 257, 256, "uint16", "cd" * 32, digest, trained, held_out)
 
 
-def refused(capsys: pytest.CaptureFixture[str], code: int) -> str:
-    """The one line in which a command says what is wrong."""
-    error = capsys.readouterr().err
-    assert (code, error.count("\n")) == (1, 1), error
-    return error
-
-
 @pytest.mark.parametrize("experiment", [[], ["--config", str(ROOT / "experiments/quickstart.py")]])
 @pytest.mark.parametrize("data", ["no/such/folder", ""])
 def test_a_folder_without_a_corpus_is_refused(tmp_path, capsys, monkeypatch, experiment, data: str) -> None:
     monkeypatch.chdir(tmp_path)
-    said = refused(capsys, main([*experiment, *SMALL, "--data", data, "--out", "out"]))
+    said = one_line(main, [*experiment, *SMALL, "--data", data, "--out", "out"], capsys)
     assert f"{Path(data) / 'manifest.json'}: no such file: prepare the corpus" in said
     assert not (tmp_path / "out").exists()
 
@@ -53,14 +48,14 @@ TOO_SMALL = [
 def test_a_corpus_that_is_too_small_is_refused_at_planning(tmp_path, capsys, manifest, settings, said: str) -> None:
     write_manifest(tmp_path / "data", manifest)
     chosen = ["--set", *settings] if settings else []
-    code = main([*SMALL, "--data", str(tmp_path / "data"), *chosen, "--out", str(tmp_path / "out")])
-    assert said in refused(capsys, code)
+    arguments = [*SMALL, "--data", str(tmp_path / "data"), *chosen, "--out", str(tmp_path / "out")]
+    assert said in one_line(main, arguments, capsys)
     assert not (tmp_path / "out").exists()
 
 
 def test_what_needs_no_corpus_is_checked_without_one(tmp_path, capsys) -> None:
     few = ["--set", "run.evaluation.eval_tokens=4000", f"run.data.directory={tmp_path / 'later'}"]
-    assert "must be at least 4096, one batch" in refused(capsys, main([*SMALL, *few, "--out", str(tmp_path / "out")]))
+    assert "must be at least 4096, one batch" in one_line(main, [*SMALL, *few, "--out", str(tmp_path / "out")], capsys)
 
 
 def test_a_corpus_that_is_large_enough_is_planned_and_so_is_the_default(tmp_path) -> None:
@@ -84,5 +79,6 @@ def test_a_corpus_that_changed_is_refused_before_the_first_run(tmp_path, capsys,
     pinned = dataclasses.replace(planned.data, data_hash=corpus().data_hash if "changed" in said else "")
     write_plan(tmp_path, [dataclasses.replace(planned, data=pinned)])
     write_manifest(tmp_path / "data", manifest)
-    assert said in refused(capsys, run.main([str(tmp_path)], command=imitation(tmp_path)))
+    imitated = functools.partial(run.main, command=imitation(tmp_path))
+    assert said in one_line(imitated, [str(tmp_path)], capsys)
     assert not started(tmp_path)

@@ -1,13 +1,14 @@
 import dataclasses
+import functools
 import json
 import os
-import pty
 import resource
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from command_line import on_terminal, one_line
 
 from isoflop.grid import make_grid
 from isoflop.plan.__main__ import main
@@ -109,9 +110,7 @@ def test_plan_of_a_newer_version_is_never_replaced(tmp_path, capsys, started: bo
     (tmp_path / "plan.jsonl").write_text(newer)
     if started:
         give_result(tmp_path, RunSpec())
-    assert main(["--config", QUICKSTART, "--out", str(tmp_path)]) == 1
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
+    error = one_line(main, ["--config", QUICKSTART, "--out", str(tmp_path)], capsys)
     assert "line 1: schema_version = 3, and this mdm-jax knows 2" in error
     assert (tmp_path / "plan.jsonl").read_text() == newer
     with pytest.raises(ValueError, match="a newer one wrote the plan; update it"):
@@ -180,23 +179,11 @@ def test_piped_grid_shows_every_number(tmp_path) -> None:
 
 @pytest.mark.parametrize("columns", ["60", "160"])
 def test_terminal_grid_shows_every_number(tmp_path, columns: str) -> None:
-    outer, inner = pty.openpty()
     arguments = ["--cells", "--budgets", "1e19", "--sizes", "170", "--out", str(tmp_path)]
     command = [sys.executable, "-m", "isoflop.plan", *arguments]
     env = {**os.environ, "COLUMNS": columns, "TERM": "xterm"}
-    process = subprocess.Popen(command, cwd=ROOT, stdout=inner, stderr=inner, env=env)
-    os.close(inner)
-    text = b""
-    while True:
-        try:
-            part = os.read(outer, 65536)
-        except OSError:  # Linux's end of file of a terminal
-            break
-        if not part:
-            break
-        text += part
-    os.close(outer)
-    assert process.wait(timeout=30) == 0
+    code, text = on_terminal(functools.partial(subprocess.Popen, command, cwd=ROOT, env=env))
+    assert code == 0
     assert b"18710" in text
     assert b"unknown" in text
     assert b"1.145e+19" in text
@@ -242,14 +229,7 @@ def test_terminal_grid_shows_every_number(tmp_path, columns: str) -> None:
     ],
 )
 def test_bad_input_is_one_line(tmp_path, capsys, arguments: str, said: str) -> None:
-    try:
-        code = main([*arguments.split(), "--out", str(tmp_path)])
-    except SystemExit as stop:
-        code = stop.code
-    error = capsys.readouterr().err
-    assert code == 1
-    assert said in error
-    assert error.count("\n") == 1
+    assert said in one_line(main, [*arguments.split(), "--out", str(tmp_path)], capsys)
     assert not (tmp_path / "plan.jsonl").exists()
 
 
@@ -349,9 +329,7 @@ def test_corpus_too_small_is_said_with_its_epochs(tmp_path, capsys) -> None:
     assert "1 of 1 runs read the text more than once" in capsys.readouterr().out
     assert main([*arguments, "--budgets", "1e13"]) == 0
     assert "WARNING: 1 of 1 runs read the text more than once" in capsys.readouterr().err
-    assert main([*arguments, "--set", "sweep.max_epochs=1"]) == 1
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
+    error = one_line(main, [*arguments, "--set", "sweep.max_epochs=1"], capsys)
     assert "up to 1.27 times (mdm 2x64 at 1e+12 FLOPs" in error
 
 
