@@ -38,8 +38,6 @@ from mdm_jax.train.metrics import read_metrics
 from mdm_jax.train.seal import SEAL_FILE
 
 ROOT = Path(__file__).resolve().parents[2]
-ON_FAILING_DISK = ("-c", "import sys; from failing_disk import run; sys.exit(run(sys.argv[1:]))")
-"""The program `mdm_jax.main` on a disk that fails once; the tests' folder must be on PYTHONPATH, see `failing_disk`."""
 TIMING = ("seconds", "tokens_per_second")
 SECONDS = 240
 """After so long a process is taken to hang; on one idle core it needs four."""
@@ -131,6 +129,12 @@ class Workshop:
                 end = self.run(spec, runs)
                 assert end.code == 0, end.said
         return runs
+
+
+def on_failing_disk(path: Path) -> dict[str, str]:
+    """The environment of processes in which the first call about something below the path fails."""
+    support = ROOT / "tests/support"
+    return {"PYTHONPATH": f"{ROOT}:{support}:{support / 'on_failing_disk'}", "FAILING": str(path)}
 
 
 def free_address() -> str:
