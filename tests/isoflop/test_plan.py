@@ -9,24 +9,23 @@ from pathlib import Path
 
 import pytest
 from command_line import on_terminal, one_line
+from imitated_runs import manifest_of
 
 from isoflop.grid import make_grid
 from isoflop.plan.__main__ import main
 from isoflop.planfile import read_plan, write_plan
 from isoflop.sweep import CurveSpec, SweepSpec
 from mdm_jax.config import default_run
-from mdm_jax.data.manifest import Manifest, Shard, Split, data_hash, write_manifest
+from mdm_jax.data.manifest import write_manifest
 from mdm_jax.files.sealed_json import seal, unseal
 from mdm_jax.results import Status, result_of, write_result
 from mdm_jax.spec import (
     ComputeDtype,
-    CorpusSpec,
     Family,
     FlopConvention,
     HardwareSpec,
     RunSpec,
     TokenizerKind,
-    TokenizerSpec,
     to_json,
 )
 from mdm_jax.spec.counting import count_parameters, train_flops
@@ -233,38 +232,18 @@ def test_bad_input_is_one_line(tmp_path, capsys, arguments: str, said: str) -> N
     assert not (tmp_path / "plan.jsonl").exists()
 
 
-def manifest(vocab_size: int = 257, tokens: int = 1_000_000, validation: int = 100_000) -> Manifest:
-    kind = TokenizerKind.BYTES if vocab_size == 257 else TokenizerKind.SENTENCEPIECE
-    train, held_out = (
-        Split(n, 10, n, (Shard(f"{name}.bin", n, 2 * n, "ab" * 32),))
-        for name, n in (("train", tokens), ("validation", validation))
-    )
-    return Manifest(
-        corpus=CorpusSpec(),
-        tokenizer=TokenizerSpec(kind, vocab_size),
-        validation_fraction=0.02,
-        vocab_size=vocab_size,
-        eos_id=vocab_size - 1,
-        dtype="uint16",
-        tokenizer_hash="cd" * 32,
-        data_hash=data_hash("cd" * 32, train, held_out),
-        train=train,
-        validation=held_out,
-    )
-
-
 def test_manifest_gives_epochs_and_data_hash(tmp_path, capsys) -> None:
-    write_manifest(tmp_path / "data", manifest(512))
+    write_manifest(tmp_path / "data", manifest_of(vocab_size=512))
     arguments = ["--budgets", "1e12", "--sizes", "2x64", "--families", "mdm", "--recipe", "tiny", "--seq-len", "64"]
     assert main([*arguments, "--cells", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]) == 0
     (run,) = read_plan(tmp_path / "out")
-    assert run.data.data_hash == manifest(512).data_hash
+    assert run.data.data_hash == manifest_of(vocab_size=512).data_hash
     assert run.model.vocab_size == run.data.tokenizer.vocab_size == 512
     assert f" {run.train_tokens / 1_000_000:.3g} " in capsys.readouterr().out
 
 
 def test_manifest_of_another_corpus_is_refused(tmp_path, capsys) -> None:
-    write_manifest(tmp_path / "data", manifest(512))
+    write_manifest(tmp_path / "data", manifest_of(vocab_size=512))
     setting = f"run.data.directory={tmp_path / 'data'}"
     assert main(["--config", QUICKSTART, "--set", setting, "--out", str(tmp_path / "out")]) == 1
     assert "prepared with another data.tokenizer" in capsys.readouterr().err
@@ -322,7 +301,7 @@ def test_placed_plan_only_grows(tmp_path, capsys) -> None:
 
 
 def test_corpus_too_small_is_said_with_its_epochs(tmp_path, capsys) -> None:
-    write_manifest(tmp_path / "data", manifest(512))
+    write_manifest(tmp_path / "data", manifest_of(vocab_size=512))
     arguments = ["--budgets", "1e12", "--sizes", "2x64", "--families", "mdm", "--recipe", "tiny", "--seq-len", "64"]
     arguments += ["--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]
     assert main(arguments) == 0
