@@ -33,7 +33,7 @@ def test_experiments_fit_one_screen(
 ) -> None:
     config = ["--config", str(ROOT / f"experiments/{experiment}.py"), *flags.split()]
     assert main([*config, "--out", str(tmp_path), "--set", "run.data.directory=nothing"]) == 0
-    lines = capsys.readouterr().out.replace(f"{tmp_path}", "OUT").replace(f"{ROOT}", "ROOT").splitlines()
+    lines = capsys.readouterr().out.replace(str(tmp_path), "OUT").replace(str(ROOT), "ROOT").splitlines()
     assert len(lines) <= 40
     assert max(map(len, lines[:-2])) <= 100
     assert lines[-1] == "then: python -m isoflop.run OUT"

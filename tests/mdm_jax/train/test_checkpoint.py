@@ -244,11 +244,9 @@ def test_orbaxs_own_files_may_be_damaged_in_any_way(folder) -> None:
 
 def test_a_seal_that_names_files_elsewhere_is_refused(folder) -> None:
     (folder / "secret").write_text("x")
-    recorded = json.loads((folder / "5" / SEAL_FILE).read_text())["files"]  # alone, as format 1 has them
+    recorded = json.loads((folder / "5" / SEAL_FILE).read_text())["files"]  # format 1: no hash of its own
     for name in ("../secret", str(folder / "secret"), "default/../../secret", "C:\\secret"):
-        (folder / "5" / SEAL_FILE).write_text(
-            json.dumps({**recorded, name: "0" * 64})
-        )  # format 1 has no hash of its own
+        (folder / "5" / SEAL_FILE).write_text(json.dumps({**recorded, name: "0" * 64}))
         assert wrong(folder / "5") == "files are missing or unexpected"
 
 
