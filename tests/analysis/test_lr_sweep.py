@@ -23,12 +23,12 @@ from mdm_jax.spec import CellSpec, FlopConvention, RunSpec
 RATES = (1e-4, 2e-4, 4e-4)
 
 
-def swept(rates: tuple[float, ...] = RATES, best: float = 2e-4, **options: Any) -> list[dict[str, Any]]:
+def swept(best: float = 2e-4, **options: Any) -> list[dict[str, Any]]:
     """The ARM's sweep, each cell at every rate; another rate than the best costs .1 nats for each factor of 2."""
     return [
         row | {"run_id": f"{row['run_id']}-{rate:g}", "lr": rate, "loss": row["loss"] + 0.1 * abs(np.log2(rate / best))}
         for row in sweeps.rows(**options)
-        for rate in rates
+        for rate in RATES
     ]
 
 

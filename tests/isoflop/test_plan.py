@@ -41,8 +41,8 @@ def two_runs() -> tuple[RunSpec, ...]:
     return make_grid(RunSpec(), SweepSpec(curves=curves), HardwareSpec())
 
 
-def give_result(directory: Path, run: RunSpec, status: Status = Status.OK) -> None:
-    write_result(directory / "runs" / run.run_id / "result.json", result_of(run, status))
+def give_result(directory: Path, run: RunSpec) -> None:
+    write_result(directory / "runs" / run.run_id / "result.json", result_of(run, Status.OK))
 
 
 def edited(run: RunSpec, **changes: object) -> str:

@@ -46,8 +46,8 @@ def sweep(budgets: Sequence[float], sizes: Sequence[str] = ("1x16", "2x20"), **s
     return SweepSpec(**{"curves": curves, "recipe": "tiny_trunk"} | settings)
 
 
-def plan(budgets: Sequence[float], fraction: float = 0.2, anchor: float = 0.0, **settings) -> tuple[RunSpec, ...]:
-    return with_trunks(make_grid(RunSpec(schedule=WSD), sweep(budgets, **settings), HardwareSpec()), fraction, anchor)
+def plan(budgets: Sequence[float], anchor: float = 0.0, **settings) -> tuple[RunSpec, ...]:
+    return with_trunks(make_grid(RunSpec(schedule=WSD), sweep(budgets, **settings), HardwareSpec()), 0.2, anchor)
 
 
 def cells(runs: Sequence[RunSpec]) -> list[RunSpec]:

@@ -93,8 +93,8 @@ def driver(directory: Path, *flags: str, **options) -> subprocess.Popen:
     return subprocess.Popen(command, env=env, start_new_session=True, **pipes | options)
 
 
-def wait_for(path: Path, seconds: float = 30) -> Path:
-    deadline = time.monotonic() + seconds
+def wait_for(path: Path) -> Path:
+    deadline = time.monotonic() + 30
     while not path.exists() or not path.read_text():
         assert time.monotonic() < deadline, f"{path} did not appear"
         time.sleep(0.02)

@@ -211,9 +211,9 @@ def killed_at(whole: Path, runs: Path, spec: RunSpec, step: int) -> Path:
     return folder / "checkpoints"
 
 
-def leaves(runs: Path, spec: RunSpec, step: int | None = None) -> dict[str, np.ndarray]:
-    """Every array of a step's checkpoint (the last step's by default), by name."""
-    folder = runs / spec.run_id / "checkpoints" / str(step or spec.schedule.steps) / "default"
+def leaves(runs: Path, spec: RunSpec) -> dict[str, np.ndarray]:
+    """Every array of the last step's checkpoint, by name."""
+    folder = runs / spec.run_id / "checkpoints" / str(spec.schedule.steps) / "default"
     reader = ocp.PyTreeCheckpointer()
     metadata = reader.metadata(folder).item_metadata
     assert metadata is not None

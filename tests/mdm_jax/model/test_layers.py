@@ -13,8 +13,8 @@ pytestmark = pytest.mark.usefixtures("compiled_quickly")
 MESHES = pytest.mark.parametrize("mesh", [(1, 1), (8, 1), (2, 4)], ids=lambda mesh: f"{mesh[0]}x{mesh[1]}")
 
 
-def normal(seed, shape, spec=None, dtype=jnp.float32):
-    x = jax.random.normal(jax.random.key(seed), shape).astype(dtype)
+def normal(seed, shape, spec=None):
+    x = jax.random.normal(jax.random.key(seed), shape)
     return x if spec is None else reshard(x, spec)
 
 
