@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import synthetic_sweeps as sweeps
+from command_line import one_line
 from published_points import points, published
 
 from analysis import compute_gap, fit_isoflop, fit_power_law
@@ -295,10 +296,7 @@ def test_errors_are_one_line(
 ) -> None:
     monkeypatch.chdir(theirs.parent)
     for main in (fit_main, gap_main):
-        assert main(arguments) == 1
-        error = capsys.readouterr().err
-        assert message in error
-        assert error.count("\n") == 1
+        assert message in one_line(main, arguments, capsys)
 
 
 def test_commands_start_without_warnings_and_answer_help() -> None:

@@ -15,9 +15,9 @@ def on_surface(family: str, budget: float, n: float) -> float:
     return float({"arm": ARM, "mdm": MDM}[family].loss(n, budget / 6 / n))
 
 
-def synthetic(sizes: int = 7) -> tuple[Knowledge, list[tuple[str, float, float]]]:
+def synthetic() -> tuple[Knowledge, list[tuple[str, float, float]]]:
     """A noisy sweep of the planted surfaces: what its fit knows, and its runs."""
-    rows = both(sd=SD, sizes=sizes)
+    rows = both(sd=SD, sizes=7)
     fit = fit_isoflop(table(rows), noise_sd=SD)
     middle = middle_of_overlap(fit.frontier("arm"), fit.frontier("mdm"))
     return knowledge(fit, middle), [(r["family"], r["budget"], r["params_non_embedding"]) for r in rows]

@@ -39,11 +39,8 @@ def test_the_gap_at_a_loss_is_the_curves_whatever_its_grid(noisy: IsoFlopFit, na
     assert point.support == alone.support[0] == "interpolated"
     assert np.isnan(nowhere.ratio) == LawName(name).interpolates
     assert str(point).startswith(f"gap {point.ratio:.0f} [")
-    assert str(point).endswith(
-        "at a loss of 2.900 nats per token " + f"({LawName(name).wording}, both families measured)"
-    )
-    ending = "says nothing there" if LawName(name).interpolates else "extrapolated)"
-    assert str(nowhere).endswith(ending)
+    assert str(point).endswith(f"at a loss of 2.900 nats per token ({LawName(name).wording}, both families measured)")
+    assert str(nowhere).endswith("says nothing there" if LawName(name).interpolates else "extrapolated)")
     with pytest.raises(ValueError, match=r"loss = -1.0: must be"):
         gap.at(-1.0)
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import synthetic_sweeps as sweeps
+from command_line import one_line
 
 from analysis import Frontier, Severity, bootstrap, check, compute_gap, fit_isoflop, read_runs
 from analysis.report.__main__ import main
@@ -205,10 +206,7 @@ def test_errors_are_one_line_and_exit_1(
     Path("empty").mkdir()
     Path("bad.csv").write_text("N,loss,tokens\n1e6,2,1e8\n")
     pd.DataFrame(sweeps.rows(sizes=4)).to_csv("good.csv", index=False)
-    assert main(arguments) == 1
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
+    assert message in one_line(main, arguments, capsys)
 
 
 @pytest.mark.parametrize("module", ["analysis.fit", "analysis.gap.__main__", "analysis.report.__main__"])

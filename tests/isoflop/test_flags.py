@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_line import one_line
 from limited import NO_BYTECODE
 
 from isoflop.plan.__main__ import main
@@ -38,10 +39,8 @@ SIZED = "--budgets 1e18 --sizes 6"
     ],
 )
 def test_numbers_that_cannot_be_are_one_line(tmp_path: Path, capsys, arguments: str, said: str) -> None:
-    assert main([*arguments.split(), "--out", str(tmp_path)]) == 1
-    error = capsys.readouterr().err
+    error = one_line(main, [*arguments.split(), "--out", str(tmp_path)], capsys)
     assert said in error
-    assert error.count("\n") == 1
     assert len(error) < 400
     assert not (tmp_path / "plan.jsonl").exists()
 

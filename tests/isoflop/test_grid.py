@@ -26,7 +26,6 @@ from mdm_jax.spec.counting import count_parameters, train_flops
 from mdm_jax.spec.validation import build
 
 ROOT = Path(__file__).parents[2]
-QUICKSTART = str(ROOT / "experiments/quickstart.py")
 SMDM_RUN = RunSpec(
     model=ModelSpec(vocab_size=32000),
     data=DataSpec(tokenizer=TokenizerSpec(TokenizerKind.SENTENCEPIECE, 32000), seq_len=2048),

@@ -2,10 +2,12 @@
 
 import csv
 import dataclasses
+import functools
 import shutil
 from pathlib import Path
 
 import pytest
+from command_line import one_line
 from imitated_runs import QUICK, ROOT, imitation, set_modes, started, sweep, write_sweep
 
 from isoflop.run.__main__ import main
@@ -129,8 +131,6 @@ def test_a_plan_with_wrong_parents_starts_nothing(tmp_path, capsys, which: str) 
     (tmp_path / PLAN_FILE).write_text("".join(to_json(run) + "\n" for run in lines))
     said = "is not in the plan" if which == "absent" else "schedule.cooldown_steps = 200: must be 0"
     for flags in ([], ["--dry-run"]):
-        assert main([str(tmp_path), *flags], command=imitation(tmp_path)) == 1
-        error = capsys.readouterr().err
-        assert (error.count("\n"), said in error) == (1, True), error
+        assert said in one_line(functools.partial(main, command=imitation(tmp_path)), [str(tmp_path), *flags], capsys)
     assert not started(tmp_path)
     assert not (tmp_path / "runs").exists()

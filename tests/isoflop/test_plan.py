@@ -1,31 +1,31 @@
 import dataclasses
+import functools
 import json
 import os
-import pty
 import resource
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from command_line import on_terminal, one_line
+from imitated_runs import manifest_of
 
 from isoflop.grid import make_grid
 from isoflop.plan.__main__ import main
 from isoflop.planfile import read_plan, write_plan
 from isoflop.sweep import CurveSpec, SweepSpec
 from mdm_jax.config import default_run
-from mdm_jax.data.manifest import Manifest, Shard, Split, data_hash, write_manifest
+from mdm_jax.data.manifest import write_manifest
 from mdm_jax.files.sealed_json import seal, unseal
 from mdm_jax.results import Status, result_of, write_result
 from mdm_jax.spec import (
     ComputeDtype,
-    CorpusSpec,
     Family,
     FlopConvention,
     HardwareSpec,
     RunSpec,
     TokenizerKind,
-    TokenizerSpec,
     to_json,
 )
 from mdm_jax.spec.counting import count_parameters, train_flops
@@ -41,8 +41,8 @@ def two_runs() -> tuple[RunSpec, ...]:
     return make_grid(RunSpec(), SweepSpec(curves=curves), HardwareSpec())
 
 
-def give_result(directory: Path, run: RunSpec, status: Status = Status.OK) -> None:
-    write_result(directory / "runs" / run.run_id / "result.json", result_of(run, status))
+def give_result(directory: Path, run: RunSpec) -> None:
+    write_result(directory / "runs" / run.run_id / "result.json", result_of(run, Status.OK))
 
 
 def edited(run: RunSpec, **changes: object) -> str:
@@ -109,9 +109,7 @@ def test_plan_of_a_newer_version_is_never_replaced(tmp_path, capsys, started: bo
     (tmp_path / "plan.jsonl").write_text(newer)
     if started:
         give_result(tmp_path, RunSpec())
-    assert main(["--config", QUICKSTART, "--out", str(tmp_path)]) == 1
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
+    error = one_line(main, ["--config", QUICKSTART, "--out", str(tmp_path)], capsys)
     assert "line 1: schema_version = 3, and this mdm-jax knows 2" in error
     assert (tmp_path / "plan.jsonl").read_text() == newer
     with pytest.raises(ValueError, match="a newer one wrote the plan; update it"):
@@ -180,23 +178,11 @@ def test_piped_grid_shows_every_number(tmp_path) -> None:
 
 @pytest.mark.parametrize("columns", ["60", "160"])
 def test_terminal_grid_shows_every_number(tmp_path, columns: str) -> None:
-    outer, inner = pty.openpty()
     arguments = ["--cells", "--budgets", "1e19", "--sizes", "170", "--out", str(tmp_path)]
     command = [sys.executable, "-m", "isoflop.plan", *arguments]
     env = {**os.environ, "COLUMNS": columns, "TERM": "xterm"}
-    process = subprocess.Popen(command, cwd=ROOT, stdout=inner, stderr=inner, env=env)
-    os.close(inner)
-    text = b""
-    while True:
-        try:
-            part = os.read(outer, 65536)
-        except OSError:  # Linux's end of file of a terminal
-            break
-        if not part:
-            break
-        text += part
-    os.close(outer)
-    assert process.wait(timeout=30) == 0
+    code, text = on_terminal(functools.partial(subprocess.Popen, command, cwd=ROOT, env=env))
+    assert code == 0
     assert b"18710" in text
     assert b"unknown" in text
     assert b"1.145e+19" in text
@@ -242,49 +228,22 @@ def test_terminal_grid_shows_every_number(tmp_path, columns: str) -> None:
     ],
 )
 def test_bad_input_is_one_line(tmp_path, capsys, arguments: str, said: str) -> None:
-    try:
-        code = main([*arguments.split(), "--out", str(tmp_path)])
-    except SystemExit as stop:
-        code = stop.code
-    error = capsys.readouterr().err
-    assert code == 1
-    assert said in error
-    assert error.count("\n") == 1
+    assert said in one_line(main, [*arguments.split(), "--out", str(tmp_path)], capsys)
     assert not (tmp_path / "plan.jsonl").exists()
 
 
-def manifest(vocab_size: int = 257, tokens: int = 1_000_000, validation: int = 100_000) -> Manifest:
-    kind = TokenizerKind.BYTES if vocab_size == 257 else TokenizerKind.SENTENCEPIECE
-    train, held_out = (
-        Split(n, 10, n, (Shard(f"{name}.bin", n, 2 * n, "ab" * 32),))
-        for name, n in (("train", tokens), ("validation", validation))
-    )
-    return Manifest(
-        corpus=CorpusSpec(),
-        tokenizer=TokenizerSpec(kind, vocab_size),
-        validation_fraction=0.02,
-        vocab_size=vocab_size,
-        eos_id=vocab_size - 1,
-        dtype="uint16",
-        tokenizer_hash="cd" * 32,
-        data_hash=data_hash("cd" * 32, train, held_out),
-        train=train,
-        validation=held_out,
-    )
-
-
 def test_manifest_gives_epochs_and_data_hash(tmp_path, capsys) -> None:
-    write_manifest(tmp_path / "data", manifest(512))
+    write_manifest(tmp_path / "data", manifest_of(vocab_size=512))
     arguments = ["--budgets", "1e12", "--sizes", "2x64", "--families", "mdm", "--recipe", "tiny", "--seq-len", "64"]
     assert main([*arguments, "--cells", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]) == 0
     (run,) = read_plan(tmp_path / "out")
-    assert run.data.data_hash == manifest(512).data_hash
+    assert run.data.data_hash == manifest_of(vocab_size=512).data_hash
     assert run.model.vocab_size == run.data.tokenizer.vocab_size == 512
     assert f" {run.train_tokens / 1_000_000:.3g} " in capsys.readouterr().out
 
 
 def test_manifest_of_another_corpus_is_refused(tmp_path, capsys) -> None:
-    write_manifest(tmp_path / "data", manifest(512))
+    write_manifest(tmp_path / "data", manifest_of(vocab_size=512))
     setting = f"run.data.directory={tmp_path / 'data'}"
     assert main(["--config", QUICKSTART, "--set", setting, "--out", str(tmp_path / "out")]) == 1
     assert "prepared with another data.tokenizer" in capsys.readouterr().err
@@ -342,16 +301,14 @@ def test_placed_plan_only_grows(tmp_path, capsys) -> None:
 
 
 def test_corpus_too_small_is_said_with_its_epochs(tmp_path, capsys) -> None:
-    write_manifest(tmp_path / "data", manifest(512))
+    write_manifest(tmp_path / "data", manifest_of(vocab_size=512))
     arguments = ["--budgets", "1e12", "--sizes", "2x64", "--families", "mdm", "--recipe", "tiny", "--seq-len", "64"]
     arguments += ["--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]
     assert main(arguments) == 0
     assert "1 of 1 runs read the text more than once" in capsys.readouterr().out
     assert main([*arguments, "--budgets", "1e13"]) == 0
     assert "WARNING: 1 of 1 runs read the text more than once" in capsys.readouterr().err
-    assert main([*arguments, "--set", "sweep.max_epochs=1"]) == 1
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
+    error = one_line(main, [*arguments, "--set", "sweep.max_epochs=1"], capsys)
     assert "up to 1.27 times (mdm 2x64 at 1e+12 FLOPs" in error
 
 

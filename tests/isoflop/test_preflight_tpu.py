@@ -27,9 +27,9 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def run_of(size, family=Family.MDM, batch=256, mesh=(16, 1), remat=Remat.FULL, microbatches=1):
+def run_of(size, family=Family.MDM, batch=256, mesh=(16, 1), remat=Remat.FULL):
     model = find_size(size).model(ModelSpec(vocab_size=32000, compute_dtype=ComputeDtype.BFLOAT16))
-    hardware = HardwareSpec(mesh_data=mesh[0], mesh_model=mesh[1], remat=remat, microbatches=microbatches)
+    hardware = HardwareSpec(mesh_data=mesh[0], mesh_model=mesh[1], remat=remat)
     optim, cell = OptimSpec(global_batch=batch), CellSpec(budget=1e20, size=size)
     return run_spec(family, model, 2048, optim=optim, hardware=hardware, cell=cell)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import one_line
 from imitated_sweep import ARM, GRID, SD, SURFACES, Sweep, gap_variance, grid, result, status
 
 from isoflop.grid import make_grid
@@ -281,14 +282,7 @@ def test_one_family_is_said_and_still_refined() -> None:
 )
 def test_bad_input_is_one_line(tmp_path, capsys, arguments: str, said: str) -> None:
     write_plan(tmp_path, [RunSpec(cell=CellSpec(budget=1e11))])
-    try:
-        code = main([str(tmp_path), *arguments.split()])
-    except SystemExit as stop:
-        code = stop.code
-    error = capsys.readouterr().err
-    assert code == 1
-    assert said in error
-    assert error.count("\n") == 1
+    assert said in one_line(main, [str(tmp_path), *arguments.split()], capsys)
 
 
 def test_bad_directories_are_one_line(finished, tmp_path, capsys) -> None:
@@ -297,10 +291,7 @@ def test_bad_directories_are_one_line(finished, tmp_path, capsys) -> None:
     directory = Path(shutil.copytree(finished, tmp_path / "sweep"))
     path = next((directory / "runs").glob("*/result.json"))
     path.write_text(json.dumps(seal(unseal(path.read_text(), since=3) | {"schema_version": 99})))
-    assert main([str(directory)]) == 1
-    error = capsys.readouterr().err
-    assert "schema_version = 99" in error
-    assert error.count("\n") == 1
+    assert "schema_version = 99" in one_line(main, [str(directory)], capsys)
     path.unlink()
     assert main([str(directory), "--loss", "99"]) == 1
     assert "no two minima of the arm enclose it" in capsys.readouterr().err

@@ -2,9 +2,9 @@
 
 import csv
 import dataclasses
+import functools
 import json
 import os
-import pty
 import re
 import signal
 import subprocess
@@ -14,6 +14,7 @@ import time
 from contextlib import ExitStack
 
 import pytest
+from command_line import on_terminal, one_line
 from imitated_runs import QUICK, ROOT, driver, imitation, make_sweep, started, sweep, wait_for
 
 from isoflop.planfile import write_plan
@@ -268,20 +269,8 @@ def test_a_run_that_another_process_trains_is_waited_for_and_not_recorded_as_fai
 
 def test_terminal_shows_lines_and_a_bar_for_the_sweep_and_each_running_cell(tmp_path) -> None:
     trained, _ = make_sweep(tmp_path, ["training", "crash"])
-    outer, inner = pty.openpty()
-    process = driver(tmp_path, stdout=inner, stderr=inner)
-    os.close(inner)
-    text = b""
-    while True:
-        try:
-            part = os.read(outer, 65536)
-        except OSError:  # Linux's end of file of a terminal
-            break
-        if not part:
-            break
-        text += part
-    os.close(outer)
-    assert process.wait(timeout=30) == 1
+    code, text = on_terminal(functools.partial(driver, tmp_path))
+    assert code == 1
     bar = re.compile(rf"{trained.run_id} 1e\+11 .*step \d+/2000, loss 3.250, about \d+ s left".encode())
     assert bar.search(text)
     assert re.search(rb"sweep .*0/2 runs, about \d+ s left", text)
@@ -309,10 +298,8 @@ def test_half_written_plan_runs_nothing(tmp_path, capsys) -> None:
     make_sweep(tmp_path, ["ok", "ok"])
     plan = tmp_path / "plan.jsonl"
     plan.write_text(plan.read_text()[:-40])
-    assert main([str(tmp_path)], command=imitation(tmp_path)) == 1
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert f"{plan} line 2: half-written or damaged" in error
+    imitated = functools.partial(main, command=imitation(tmp_path))
+    assert f"{plan} line 2: half-written or damaged" in one_line(imitated, [str(tmp_path)], capsys)
     assert not started(tmp_path)
     assert not (tmp_path / "runs").exists()
 
@@ -320,9 +307,7 @@ def test_half_written_plan_runs_nothing(tmp_path, capsys) -> None:
 def test_corpus_is_checked_before_any_run(tmp_path, capsys) -> None:
     make_sweep(tmp_path, ["ok"])
     (tmp_path / "data/manifest.json").unlink()
-    assert main([str(tmp_path)], command=imitation(tmp_path)) == 1
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
+    error = one_line(functools.partial(main, command=imitation(tmp_path)), [str(tmp_path)], capsys)
     assert "prepare the corpus with python -m mdm_jax.data.prepare" in error
     assert not started(tmp_path)
 
@@ -333,13 +318,7 @@ def test_corpus_is_checked_before_any_run(tmp_path, capsys) -> None:
 )
 def test_bad_flags_are_one_line(tmp_path, capsys, flags: list[str], said: str) -> None:
     make_sweep(tmp_path, ["ok"])
-    try:
-        code = main([str(tmp_path), *flags])
-    except SystemExit as stop:
-        code = stop.code
-    error = capsys.readouterr().err
-    assert (code, error.count("\n")) == (1, 1)
-    assert said in error
+    assert said in one_line(main, [str(tmp_path), *flags], capsys)
 
 
 def test_a_command_that_does_not_exist_is_one_line(tmp_path, capsys) -> None:

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_line import one_line
 
 from isoflop.plan.__main__ import main
 from isoflop.planfile import read_plan
@@ -13,8 +14,6 @@ from mdm_jax.spec.counting import trained_flops
 
 ROOT = Path(__file__).parents[2]
 TOO_LARGE = ["--budgets", "1e15,3e15,1e16", "--sizes", "6,19,34,48", "--seq-len", "512", "--batch", "16"]
-
-
 SMALL = "--vocab-size 257 --seq-len 64 --batch 8 --budgets 1e10,2e10 --sizes 1x8,1x12"
 SMALL += " --set run.hardware.mesh_data=1 run.hardware.microbatches=1"
 
@@ -34,7 +33,7 @@ def test_experiments_fit_one_screen(
 ) -> None:
     config = ["--config", str(ROOT / f"experiments/{experiment}.py"), *flags.split()]
     assert main([*config, "--out", str(tmp_path), "--set", "run.data.directory=nothing"]) == 0
-    lines = capsys.readouterr().out.replace(f"{tmp_path}", "OUT").replace(f"{ROOT}", "ROOT").splitlines()
+    lines = capsys.readouterr().out.replace(str(tmp_path), "OUT").replace(str(ROOT), "ROOT").splitlines()
     assert len(lines) <= 40
     assert max(map(len, lines[:-2])) <= 100
     assert lines[-1] == "then: python -m isoflop.run OUT"
@@ -92,9 +91,8 @@ def test_a_broken_experiment_is_named_with_its_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], source: str
 ) -> None:
     (tmp_path / "config.py").write_text(source)
-    assert main(["--config", str(tmp_path / "config.py"), "--out", str(tmp_path)]) == 1
-    error = capsys.readouterr().err
-    assert (error.count("\n"), BROKEN[source] in error) == (1, True), error
+    error = one_line(main, ["--config", str(tmp_path / "config.py"), "--out", str(tmp_path)], capsys)
+    assert BROKEN[source] in error
 
 
 @pytest.mark.parametrize(
@@ -111,6 +109,4 @@ def test_what_a_stranger_mistypes_is_one_line(
 ) -> None:
     (tmp_path / "file").touch()
     config = ["--config", str(ROOT / "experiments/quickstart.py"), "--set", setting]
-    assert main([*config, "--out", str(tmp_path / out)]) == 1
-    error = capsys.readouterr().err
-    assert (error.count("\n"), said in error) == (1, True), error
+    assert said in one_line(main, [*config, "--out", str(tmp_path / out)], capsys)

@@ -7,10 +7,10 @@ import shutil
 
 import numpy as np
 import pytest
-from running import Workshop, checkpoints, leaves, result, workshop
+from running import checkpoints, leaves, result
 from small_corpus import prepared
 from smdm_files import TRUNK, write_random
-from tiny_runs import on_mesh, quick_compilation
+from tiny_runs import on_mesh
 
 from mdm_jax import load
 from mdm_jax.data.corpus import open_corpus
@@ -24,18 +24,8 @@ from mdm_jax.train.seal import Identity
 from mdm_jax.train.state import init_state
 from mdm_jax.trained import Model, tokenizer_of
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 V = TRUNK.vocab_size
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick_compilation():
-    with quick_compilation():
-        yield
-
-
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory) -> Workshop:
-    return workshop(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

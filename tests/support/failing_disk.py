@@ -114,11 +114,3 @@ def failing_bucket(number: int, error: Callable[[str], Exception]) -> Iterator[F
 def fail_once() -> AbstractContextManager[Fault]:
     """The first call about something below `$FAILING` fails."""
     return failing_disk(Path(os.environ["FAILING"]), 1, lambda what: OSError(errno.EIO, os.strerror(errno.EIO), what))
-
-
-def run(arguments: list[str]) -> int:
-    """The exit code of `mdm_jax.main` on a disk that fails once."""
-    from mdm_jax.main import main
-
-    with fail_once():
-        return main(arguments)

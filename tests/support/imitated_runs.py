@@ -14,7 +14,7 @@ from isoflop.run.__main__ import run_sweep
 from isoflop.run.runner import Policy, Stop
 from mdm_jax.data.manifest import Manifest, Shard, Split, data_hash, write_manifest
 from mdm_jax.results import RunResult
-from mdm_jax.spec import CellSpec, CorpusSpec, RunSpec, ScheduleSpec, TokenizerSpec
+from mdm_jax.spec import CellSpec, CorpusSpec, RunSpec, ScheduleSpec, TokenizerKind, TokenizerSpec
 
 ROOT = Path(__file__).parents[2]
 IMITATION = str(ROOT / "tests/support/imitated_run.py")
@@ -45,7 +45,7 @@ def write_sweep(directory: Path, runs: Sequence[RunSpec], modes: Sequence[str]) 
     write_plan(directory, runs)
     set_modes(directory, runs, modes)
     (directory / "driver.py").write_text(DRIVER)
-    write_manifest(directory / "data", manifest())
+    write_manifest(directory / "data", manifest_of())
     return runs
 
 
@@ -55,10 +55,22 @@ def set_modes(directory: Path, runs: Sequence[RunSpec], modes: Sequence[str]) ->
     (directory / "modes.json").write_text(json.dumps(modes_of))
 
 
-def manifest() -> Manifest:
-    train, validation = (Split(10**5, 10, 500, (Shard(f"{n}.bin", 10**5, 2 * 10**5, "ab" * 32),)) for n in "tv")
-    digest = data_hash("cd" * 32, train, validation)
-    return Manifest(CorpusSpec(), TokenizerSpec(), 0.02, 257, 256, "uint16", "cd" * 32, digest, train, validation)
+def manifest_of(train: int = 10**6, validation: int = 10**5, vocab_size: int = 257, text: str = "ab") -> Manifest:
+    """The manifest of a corpus with so many tokens, whose shards are not there; `text` stands for what they hold."""
+    kind = TokenizerKind.BYTES if vocab_size == 257 else TokenizerKind.SENTENCEPIECE
+    trained, held_out = (Split(n, 10, n, (Shard(f"{n}.bin", n, 2 * n, text * 32),)) for n in (train, validation))
+    return Manifest(
+        corpus=CorpusSpec(),
+        tokenizer=TokenizerSpec(kind, vocab_size),
+        validation_fraction=0.02,
+        vocab_size=vocab_size,
+        eos_id=vocab_size - 1,
+        dtype="uint16",
+        tokenizer_hash="cd" * 32,
+        data_hash=data_hash("cd" * 32, trained, held_out),
+        train=trained,
+        validation=held_out,
+    )
 
 
 def imitation(directory: Path) -> Callable[[RunSpec], list[str]]:
@@ -81,8 +93,8 @@ def driver(directory: Path, *flags: str, **options) -> subprocess.Popen:
     return subprocess.Popen(command, env=env, start_new_session=True, **pipes | options)
 
 
-def wait_for(path: Path, seconds: float = 30) -> Path:
-    deadline = time.monotonic() + seconds
+def wait_for(path: Path) -> Path:
+    deadline = time.monotonic() + 30
     while not path.exists() or not path.read_text():
         assert time.monotonic() < deadline, f"{path} did not appear"
         time.sleep(0.02)

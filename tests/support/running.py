@@ -38,8 +38,6 @@ from mdm_jax.train.metrics import read_metrics
 from mdm_jax.train.seal import SEAL_FILE
 
 ROOT = Path(__file__).resolve().parents[2]
-ON_FAILING_DISK = ("-c", "import sys; from failing_disk import run; sys.exit(run(sys.argv[1:]))")
-"""The program `mdm_jax.main` on a disk that fails once; the tests' folder must be on PYTHONPATH, see `failing_disk`."""
 TIMING = ("seconds", "tokens_per_second")
 SECONDS = 240
 """After so long a process is taken to hang; on one idle core it needs four."""
@@ -133,6 +131,12 @@ class Workshop:
         return runs
 
 
+def on_failing_disk(path: Path) -> dict[str, str]:
+    """The environment of processes in which the first call about something below the path fails."""
+    support = ROOT / "tests/support"
+    return {"PYTHONPATH": f"{ROOT}:{support}:{support / 'on_failing_disk'}", "FAILING": str(path)}
+
+
 def free_address() -> str:
     """Where a coordinator can listen: a port that was free a moment ago."""
     with socket.socket() as free:
@@ -207,9 +211,9 @@ def killed_at(whole: Path, runs: Path, spec: RunSpec, step: int) -> Path:
     return folder / "checkpoints"
 
 
-def leaves(runs: Path, spec: RunSpec, step: int | None = None) -> dict[str, np.ndarray]:
-    """Every array of a step's checkpoint (the last step's by default), by name."""
-    folder = runs / spec.run_id / "checkpoints" / str(step or spec.schedule.steps) / "default"
+def leaves(runs: Path, spec: RunSpec) -> dict[str, np.ndarray]:
+    """Every array of the last step's checkpoint, by name."""
+    folder = runs / spec.run_id / "checkpoints" / str(spec.schedule.steps) / "default"
     reader = ocp.PyTreeCheckpointer()
     metadata = reader.metadata(folder).item_metadata
     assert metadata is not None

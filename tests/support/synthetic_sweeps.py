@@ -89,20 +89,20 @@ def table(of: list[dict[str, Any]]) -> pd.DataFrame:
     return read_runs(pd.DataFrame(of))
 
 
-def scattered(seed: int = 0, runs: int = 40, sd: float = 0.003) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """N, D and loss of runs anywhere on the ARM's surface, with a multiplicative error."""
-    rng = np.random.default_rng(seed)
-    n, d = np.exp(rng.uniform(17, 22, runs)), np.exp(rng.uniform(20, 25, runs))
-    return n, d, ARM.loss(n, d) * np.exp(sd * rng.standard_normal(runs))
+def scattered(sd: float = 0.003) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """N, D and loss of 40 runs anywhere on the ARM's surface, with a multiplicative error."""
+    rng = np.random.default_rng(0)
+    n, d = np.exp(rng.uniform(17, 22, 40)), np.exp(rng.uniform(20, 25, 40))
+    return n, d, ARM.loss(n, d) * np.exp(sd * rng.standard_normal(40))
 
 
 UNEQUAL = replace(ARM, alpha=0.30, beta=0.42)
 EQUAL = replace(ARM, alpha=0.35, beta=0.35)
 
 
-def vertex_bias(surface: Surface, span: float, sizes: int = 7) -> float:
+def vertex_bias(surface: Surface, span: float) -> float:
     """log of the parabola's N over the true N*, noise-free: the curve's shape around N* is the same at every budget."""
-    v = np.log(span) * np.linspace(-1, 1, sizes)
+    v = np.log(span) * np.linspace(-1, 1, 7)
     shape = np.exp(-surface.alpha * v) / surface.alpha + np.exp(surface.beta * v) / surface.beta
     c2, c1, _ = np.polyfit(v, shape, 2)
     return float(-c1 / (2 * c2))

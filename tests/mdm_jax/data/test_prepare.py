@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import one_line
 from limited import NO_BYTECODE
 from small_corpus import data_spec, flags, prepared, texts, write_jsonl
 
@@ -101,15 +102,7 @@ def test_an_experiment_file_says_what_to_prepare(tmp_path, capsys):
 )
 def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
-    try:
-        code = main(arguments)
-    except SystemExit as stop:
-        code = stop.code
-    said = capsys.readouterr().err
-    assert code == 1
-    assert message in said
-    assert said.startswith("mdm_jax: ")
-    assert said.count("\n") == 1
+    assert message in one_line(main, arguments, capsys)
     assert not [path for path in tmp_path.iterdir() if path.name != ".x.lock"]
 
 

@@ -33,6 +33,7 @@ from mdm_jax.train.optim import learning_rate
 from mdm_jax.train.state import TrainState, init_state
 from mdm_jax.train.step import compile_step
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 STEPS, BATCH, LENGTH, DECAY = 5, 16, 16, 0.9
 TRUNK = ModelSpec(n_layers=2, d_model=32, n_heads=8, d_ffn=64)  # 257 words: the head is padded on 2, 4 and 8 devices
 GOLDEN = Path(__file__).parents[2] / "golden" / "train_step.json"
@@ -44,12 +45,6 @@ MESHES = [(2, 1), (4, 1), (8, 1), (1, 2), (1, 4), (1, 8), (4, 2)]
 CASES = [(Family.MDM, (8, 1)), (Family.MDM, (4, 2)), (Family.ARM, (1, 8))]
 CASES_LEFT = [(family, mesh) for family in Family for mesh in MESHES if (family, mesh) not in CASES]
 BOTH = pytest.mark.parametrize("family", list(Family))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_quickly():
-    with quick_compilation():
-        yield
 
 
 def spec_of(

@@ -22,7 +22,6 @@ from running import (
     result,
     rows,
     wait_until,
-    workshop,
 )
 
 from mdm_jax.files.lock import RUN_LOCK
@@ -32,17 +31,6 @@ from mdm_jax.spec import Family, RunSpec
 from mdm_jax.train.seal import Identity, step_fault
 
 ARM = Family.ARM
-
-
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory) -> Workshop:
-    return workshop(tmp_path_factory)
-
-
-@pytest.fixture(scope="module")
-def whole(shop) -> Path:
-    """The runs' folder of an ARM that nothing disturbed."""
-    return shop.undisturbed(shop.spec(Family.ARM))
 
 
 @pytest.fixture

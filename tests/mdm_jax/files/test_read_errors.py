@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import pytest
 from bucket import Bucket, in_memory
 from failing_disk import failing_bucket, failing_disk
-from running import ON_FAILING_DISK, ROOT, Workshop, assert_same, killed_at, outcome, result, workshop
+from running import assert_same, killed_at, on_failing_disk, outcome, result
 from saved_states import ME, State, restored, same, state
 from small_corpus import prepared
 
@@ -224,18 +224,12 @@ def test_prepared_data_that_cannot_be_read_now_are_not_taken_for_absent(tmp_path
     assert number > 5, "the calls were not counted"
 
 
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory) -> Workshop:
-    return workshop(tmp_path_factory)
-
-
 def test_a_run_whose_disk_fails_for_a_moment_goes_on_from_its_newest_checkpoint(shop, tmp_path) -> None:
     spec = shop.spec(Family.ARM)
     whole = shop.undisturbed(spec)
     folder = killed_at(whole, tmp_path, spec, 10)
     before = contents(tmp_path / spec.run_id)
-    path = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests/support'}", "FAILING": f"{folder}/10/default/d"}
-    failed = shop.run(spec, tmp_path, program=ON_FAILING_DISK, environment=path)
+    failed = shop.run(spec, tmp_path, environment=on_failing_disk(folder / "10/default/d"))
     assert failed.code == 42, failed.said
     assert "Traceback" not in failed.said
     assert "Input/output error" in failed.errors[0]

@@ -22,10 +22,10 @@ RUN = RunSpec(cell=CELL, seed=7)
 ROW = result_of(RUN, Status.OK, loss=2.5, loss_se_mc=0.01, data_hash="ab" * 32, device="cpu", wall_seconds=12.5)
 
 
-def flipped(raw: bytes, count: int = FLIPS) -> Iterator[bytes]:
+def flipped(raw: bytes) -> Iterator[bytes]:
     """The bytes with one bit changed, at random places."""
     rng = random.Random(8)
-    for bit in rng.sample(range(8 * len(raw)), count):
+    for bit in rng.sample(range(8 * len(raw)), FLIPS):
         changed = bytearray(raw)
         changed[bit // 8] ^= 1 << bit % 8
         yield bytes(changed)

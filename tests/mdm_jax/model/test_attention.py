@@ -5,20 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType
-from tiny_runs import on_mesh, quick_compilation
+from tiny_runs import on_mesh
 
 from mdm_jax.devices.sharding import BATCH_LHK, DATA, MODEL, reshard
 from mdm_jax.model.attention import Kernel, attend, attend_by_head, attend_reference, attend_splash, pick_kernel
 from mdm_jax.spec import Attention
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 BOTH = pytest.mark.parametrize("kind", list(Attention))
 TOLERANCE = {jnp.float32: 1e-5, jnp.bfloat16: 2**-6}  # relative to the output where that is above 1
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_quickly():
-    with quick_compilation():
-        yield
 
 
 def heads(seed, shape, dtype):

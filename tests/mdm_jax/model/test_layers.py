@@ -4,22 +4,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_runs import on_mesh, quick_compilation
+from tiny_runs import on_mesh
 
 from mdm_jax.devices.sharding import BATCH_L, BATCH_LCHK, BATCH_LD, BATCH_LF, STORED, PartitionSpec, layout, reshard
 from mdm_jax.model.layers import look_up, project
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 MESHES = pytest.mark.parametrize("mesh", [(1, 1), (8, 1), (2, 4)], ids=lambda mesh: f"{mesh[0]}x{mesh[1]}")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_quickly():
-    with quick_compilation():
-        yield
-
-
-def normal(seed, shape, spec=None, dtype=jnp.float32):
-    x = jax.random.normal(jax.random.key(seed), shape).astype(dtype)
+def normal(seed, shape, spec=None):
+    x = jax.random.normal(jax.random.key(seed), shape)
     return x if spec is None else reshard(x, spec)
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from tiny_runs import on_mesh, quick_compilation, sharp_model, tokens
+from tiny_runs import sharp_model, tokens
 
 from isoflop.ladder import SMDM
 from mdm_jax.model.layers import NORM_EPS, ROPE_BASE, rms_norm, rope
@@ -15,15 +15,10 @@ from mdm_jax.model.transformer import Transformer, hidden
 from mdm_jax.spec import Attention, ComputeDtype, HardwareSpec, LayerLoop, ModelSpec, Remat
 from mdm_jax.spec.counting import count_parameters
 
+pytestmark = pytest.mark.usefixtures("one_device")
 SPEC = ModelSpec(n_layers=2, d_model=16, n_heads=2, d_ffn=24, vocab_size=11)
 LENGTH = 6
 BOTH = pytest.mark.parametrize("attention", list(Attention))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_device():
-    with quick_compilation(), on_mesh():
-        yield
 
 
 def normal(shape, seed=0, dtype=jnp.float32):

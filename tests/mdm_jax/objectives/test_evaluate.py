@@ -8,23 +8,18 @@ import jax
 import numpy as np
 import pytest
 from scipy import stats
-from tiny_runs import on_mesh, quick_compilation, run_spec, sharp_model, tokens
+from tiny_runs import on_mesh, run_spec, sharp_model, tokens
 
 from mdm_jax.devices.sharding import make_mesh, place
 from mdm_jax.evaluate import nelbo
 from mdm_jax.model.transformer import hidden
 from mdm_jax.spec import EvaluationSpec, Family, HardwareSpec, ModelSpec, ObjectiveSpec, OptimSpec, RunSpec, Weighting
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 V, L, BATCH, ROWS = 3, 4, 8, 24
 TRUNK = ModelSpec(n_layers=1, d_model=8, n_heads=2, d_ffn=16, vocab_size=V)
 UNUSED = 5  # rows past the last whole batch
 MASKS_ML = np.array(list(itertools.product([False, True], repeat=L)))[1:]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_quickly():
-    with quick_compilation():
-        yield
 
 
 def spec_of(family: Family, mc_samples: int = 128, data: int = 1, model: int = 1) -> RunSpec:

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from jax.sharding import reshard
 from scipy import stats
-from tiny_runs import on_mesh, quick_compilation
 
 from mdm_jax.devices.sharding import BATCH_L, rows_spec
 from mdm_jax.objectives.masking import (
@@ -22,18 +21,13 @@ from mdm_jax.objectives.masking import (
 from mdm_jax.objectives.noise import mask_probability, nelbo_weight
 from mdm_jax.spec import LevelSampler, NoiseSchedule
 
+pytestmark = pytest.mark.usefixtures("one_device")
 TIMES = [LevelSampler.IID, LevelSampler.SHIFTED, LevelSampler.STRATIFIED]
 LEAST_P = 1e-3  # of every test of a distribution here: keys are fixed, so that what passes once passes always
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_device():
-    with quick_compilation(), on_mesh():
-        yield
-
-
-def for_keys(function, count: int, seed: int = 0) -> np.ndarray:
-    keys = jax.random.split(jax.random.key(seed), count)
+def for_keys(function, count: int) -> np.ndarray:
+    keys = jax.random.split(jax.random.key(0), count)
     return np.asarray(jax.jit(lambda: jax.lax.map(function, keys))())
 
 

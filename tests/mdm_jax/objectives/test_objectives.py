@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import reshard
-from tiny_runs import on_mesh, quick_compilation, sharp_model, tokens
+from tiny_runs import sharp_model, tokens
 
 from mdm_jax.devices.sharding import MICRO_BATCH_L, place
 from mdm_jax.model.transformer import hidden
@@ -27,6 +27,7 @@ from mdm_jax.spec import (
     Weighting,
 )
 
+pytestmark = pytest.mark.usefixtures("one_device")
 V, L, B = 3, 4, 16
 DRAWS = 2048
 COUNT = ObjectiveSpec()
@@ -52,12 +53,6 @@ def name(objective: ObjectiveSpec) -> str:
 
 def trunk(attention: Attention) -> ModelSpec:
     return ModelSpec(n_layers=1, d_model=8, n_heads=2, d_ffn=16, vocab_size=V, attention=attention)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_device():
-    with quick_compilation(), on_mesh():
-        yield
 
 
 class Scorer:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import reshard
-from tiny_runs import on_mesh, put, quick_compilation, run_spec, tokens
+from tiny_runs import on_mesh, put, run_spec, tokens
 
 from mdm_jax.devices.sharding import BATCH, BATCH_L, HEAD_DV, make_mesh
 from mdm_jax.model.transformer import hidden
@@ -18,13 +18,8 @@ from mdm_jax.train.optim import learning_rate
 from mdm_jax.train.state import init_state
 from mdm_jax.train.step import compile_step
 
+pytestmark = pytest.mark.usefixtures("one_device")
 D = 8
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_device():
-    with quick_compilation(), on_mesh():
-        yield
 
 
 def arguments(rows: int, vocab_size: int, dtype=jnp.float32):

@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import integrate, stats
-from tiny_runs import on_mesh, quick_compilation, tokens
+from tiny_runs import tokens
 
 from mdm_jax.objectives import loss as objectives
 from mdm_jax.objectives.weighting import count_weights, level_weight
 from mdm_jax.results import Status, result_of
 from mdm_jax.spec import Family, LevelSampler, ObjectiveSpec, RunSpec, Variant, Weighting, pair
 
+pytestmark = pytest.mark.usefixtures("one_device")
 V, L, B = 5, 12, 8
 OTHERS = [w for w in Weighting if w is not Weighting.ELBO]
 EXACT = {
@@ -23,12 +24,6 @@ EXACT = {
     Weighting.CLIPPED: lambda m: 12 / 11 * min(1, 6 * m),
     Weighting.BELL: lambda m: 6 * m * (1 - m),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_device():
-    with quick_compilation(), on_mesh():
-        yield
 
 
 def draw(weighting: Weighting, variant: Variant = Variant.COUNT) -> objectives.Draw:

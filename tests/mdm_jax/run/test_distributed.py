@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from running import (
-    ROOT,
     Ended,
     Workshop,
     assert_same,
@@ -15,23 +14,18 @@ from running import (
     ended,
     killed_at,
     leaves,
+    on_failing_disk,
     outcome,
     result,
     rows,
     start_two,
     wait_until,
-    workshop,
 )
 
 from mdm_jax.results import Status
 from mdm_jax.spec import Family, RunSpec
 
 TOLERANCE = 1e-5
-
-
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory) -> Workshop:
-    return workshop(tmp_path_factory)
 
 
 def spec_of(shop: Workshop, family: Family, steps: int = 12, **hardware: int) -> RunSpec:
@@ -106,9 +100,7 @@ def test_a_run_goes_on_with_another_mesh_or_says_that_it_cannot(shop, tmp_path) 
 def test_a_disk_that_fails_for_the_first_process_ends_both_and_both_go_on(shop, tmp_path) -> None:
     spec = spec_of(shop, Family.ARM)
     folder = killed_at(shop.undisturbed(spec), tmp_path, spec, 10)
-    support = ROOT / "tests/support"
-    path = f"{ROOT}:{support}:{support / 'on_failing_disk'}"
-    ends = run_two(shop, spec, tmp_path, environment={"PYTHONPATH": path, "FAILING": str(folder / "10" / "default")})
+    ends = run_two(shop, spec, tmp_path, environment=on_failing_disk(folder / "10" / "default"))
     assert [end.code for end in ends] == [42, 42], [end.said for end in ends]
     assert "Input/output error" in ends[0].errors[0]
     assert "the first process could not use the checkpoints" in ends[1].errors[0]

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from running import ROOT, Workshop, ended, free_address, workshop
+from running import ROOT, Workshop, ended, free_address
 
 from isoflop.preflight.compile import NO_TPU_QUERIES
 from mdm_jax.data.corpus import open_corpus
@@ -38,11 +38,6 @@ HOSTS = {
     (1, 16): [0, 0, 1, 1, 1, 1, 0, 2, 3, 3, 3, 3, 2, 2, 2, 0],
 }
 """The host of each device of a v5e:4x4 in the order of the mesh, row by row."""
-
-
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory) -> Workshop:
-    return workshop(tmp_path_factory)
 
 
 def spec_of(shop: Workshop) -> RunSpec:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from limited import NO_BYTECODE
-from running import Ended, Workshop, checkpoints, ended, free_address, result, rows, start_two, wait_until, workshop
+from running import Ended, Workshop, checkpoints, ended, free_address, result, rows, start_two, wait_until
 
 from mdm_jax.files.lock import RUN_LOCK, is_held
 from mdm_jax.results import Status
@@ -20,11 +20,6 @@ from mdm_jax.spec import Family, RunSpec
 
 SECONDS = 30
 """What is promised of the one that is left; 1 to 6 s are measured, of 20 s until a heartbeat is missed."""
-
-
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory) -> Workshop:
-    return workshop(tmp_path_factory)
 
 
 def long_run(shop: Workshop) -> RunSpec:

@@ -5,12 +5,12 @@ import json
 import os
 import pty
 import shutil
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from running import Workshop, assert_same, ended, killed_at, outcome, result, rows, wait_until, workshop
+from command_line import one_line
+from running import Workshop, assert_same, ended, killed_at, outcome, result, rows, wait_until
 
 from mdm_jax.data.manifest import MANIFEST_FILE
 from mdm_jax.data.prepare import prepare
@@ -29,46 +29,17 @@ def get_config():
 """
 
 
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory) -> Workshop:
-    return workshop(tmp_path_factory)
-
-
-@pytest.fixture(scope="module")
-def whole(shop) -> Path:
-    """The runs' folder of an ARM that nothing disturbed."""
-    return shop.undisturbed(shop.spec(Family.ARM))
-
-
 @pytest.fixture
-def _handlers() -> Iterator[None]:
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
-
-
-@pytest.fixture
-def refused(capfd, tmp_path, _handlers) -> Callable[..., str]:
+def refused(capfd, tmp_path, sigterm_handler) -> Callable[..., str]:
     """What the command line says of a run that it does not begin: exactly one line, exit code 1 and no metrics."""
 
     def say(plan: RunSpec | str, *flags: str, run_id: str = "") -> str:
         path = tmp_path / "plan.jsonl"
         path.write_text(plan if isinstance(plan, str) else to_json(plan) + "\n")
         run_id = run_id or (plan.run_id if isinstance(plan, RunSpec) else "")
-        return one_line(["--plan", str(path), "--run-id", run_id, *flags], capfd)
+        return one_line(main, ["--plan", str(path), "--run-id", run_id, *flags], capfd)
 
     return say
-
-
-def one_line(flags: list[str], capfd) -> str:
-    with pytest.raises(SystemExit) as stopped:
-        raise SystemExit(main(flags))
-    out, said = capfd.readouterr()
-    assert stopped.value.code == 1
-    assert out == ""
-    assert said.startswith("mdm_jax: ")
-    assert said.count("\n") == 1, said
-    return said
 
 
 def copied_data(shop: Workshop, folder: Path) -> DataSpec:
@@ -81,12 +52,12 @@ def with_data(spec: RunSpec, data: DataSpec) -> RunSpec:
 
 
 def test_flags_that_do_not_fit_are_refused(tmp_path, capfd) -> None:
-    assert "one of the arguments --plan --config is required" in one_line([], capfd)
-    assert "unrecognized arguments: --rnu" in one_line(["--plan", "p", "--rnu"], capfd)
-    assert "--set" in one_line(["--plan", "p", "--run-id", "r", "--set", "run.seed=1"], capfd)
-    assert "--run-id" in one_line(["--plan", "p"], capfd)
-    assert "--run-id" in one_line(["--config", "p", "--run-id", "r"], capfd)
-    assert "no such file" in one_line(["--plan", str(tmp_path / "none.jsonl"), "--run-id", "r"], capfd)
+    assert "one of the arguments --plan --config is required" in one_line(main, [], capfd)
+    assert "unrecognized arguments: --rnu" in one_line(main, ["--plan", "p", "--rnu"], capfd)
+    assert "--set" in one_line(main, ["--plan", "p", "--run-id", "r", "--set", "run.seed=1"], capfd)
+    assert "--run-id" in one_line(main, ["--plan", "p"], capfd)
+    assert "--run-id" in one_line(main, ["--config", "p", "--run-id", "r"], capfd)
+    assert "no such file" in one_line(main, ["--plan", str(tmp_path / "none.jsonl"), "--run-id", "r"], capfd)
 
 
 def test_a_run_that_the_plan_does_not_hold_whole_is_refused(shop, refused) -> None:
@@ -114,11 +85,11 @@ def test_a_plan_is_named_by_its_folder_and_a_run_by_the_beginning_of_its_id(tmp_
             for run_id in (run.run_id, run.run_id[:-6]):
                 assert asked(plan, run_id) == (run, tmp_path / "runs" / run.run_id)
     prefix = runs[0].run_id[:-12]
-    said = one_line(["--plan", str(tmp_path), "--run-id", prefix], capfd)
+    said = one_line(main, ["--plan", str(tmp_path), "--run-id", prefix], capfd)
     own = sorted(run.run_id for run in runs if run.run_id.startswith(prefix))
     assert len(own) == 4
     assert f"--run-id {prefix}: 4 runs of {tmp_path / 'plan.jsonl'} begin with it: {', '.join(own)}; give more" in said
-    assert "no such file" in one_line(["--plan", str(tmp_path / "runs"), "--run-id", prefix], capfd)
+    assert "no such file" in one_line(main, ["--plan", str(tmp_path / "runs"), "--run-id", prefix], capfd)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +105,7 @@ def test_settings_that_cannot_be_are_refused(tmp_path, capfd, setting, said) -> 
     experiment = tmp_path / "experiment.py"
     experiment.write_text(EXPERIMENT)
     flags = ["--config", str(experiment), "--runs", str(tmp_path)]
-    assert said in one_line([*flags, "--set", setting], capfd)
+    assert said in one_line(main, [*flags, "--set", setting], capfd)
 
 
 def test_data_that_is_not_the_runs_is_refused(shop, refused, tmp_path) -> None:

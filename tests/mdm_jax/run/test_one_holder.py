@@ -7,16 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from running import ROOT, Workshop, assert_same, ended, outcome, result, rows, start_two, wait_until, workshop
+from running import ROOT, assert_same, ended, outcome, result, rows, start_two, wait_until
 
 from mdm_jax.files.lock import RUN_LOCK, Held, hold, hold_run, is_held
 from mdm_jax.files.storage import as_path
 from mdm_jax.spec import Family
-
-
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory) -> Workshop:
-    return workshop(tmp_path_factory)
 
 
 def test_a_second_process_on_a_run_is_turned_away_and_the_lock_dies_with_the_first(shop, tmp_path) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from jax._src import compilation_cache
 from jax._src import compilation_cache_interface as interface
-from running import Workshop, assert_same, ended, outcome, result, wait_until, workshop
+from running import Workshop, assert_same, ended, outcome, result, wait_until
 
 from mdm_jax.files.user_cache import cache_folder, private_folder
 from mdm_jax.results import Status
@@ -201,11 +201,6 @@ def test_the_cache_folder_is_where_the_user_says(monkeypatch, tmp_path) -> None:
     assert cache_folder() == tmp_path / "xdg/mdm-jax"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_folder() == Path.home() / ".cache/mdm-jax"
-
-
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory) -> Workshop:
-    return workshop(tmp_path_factory)
 
 
 @dataclasses.dataclass(frozen=True)

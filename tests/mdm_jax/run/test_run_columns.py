@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 
 import pytest
-from running import Workshop, result, workshop
+from running import result
 
 from mdm_jax.data.corpus import open_corpus
 from mdm_jax.data.manifest import read_manifest
@@ -18,11 +18,6 @@ from mdm_jax.spec.counting import step_flops
 from mdm_jax.train.loop import Watch
 
 H100 = "NVIDIA H100 80GB HBM3"
-
-
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory) -> Workshop:
-    return workshop(tmp_path_factory)
 
 
 def test_the_row_says_which_tokens_were_evaluated_and_their_bits_a_byte(shop) -> None:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from jax.sharding import reshard
-from tiny_runs import on_mesh, quick_compilation, run_spec
+from tiny_runs import run_spec
 
 from mdm_jax.devices.sharding import BATCH_L, place
 from mdm_jax.model.transformer import Transformer
@@ -20,13 +20,8 @@ from mdm_jax.spec import Family, HardwareSpec, LayerLoop, ModelSpec, OptimSpec, 
 from mdm_jax.spec.counting import forward_flops
 from mdm_jax.train.step import loss_and_grads
 
+pytestmark = pytest.mark.usefixtures("one_device")  # XLA counts the same FLOPs with and without its optimisations
 BATCH, VOCABULARY = 2, 1024
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_device():
-    with quick_compilation(), on_mesh():  # XLA counts the same FLOPs with and without its optimisations
-        yield
 
 
 def spec_of(family: Family, d_model: int, seq_len: int) -> RunSpec:

@@ -3,17 +3,12 @@
 import dataclasses
 
 import pytest
-from running import Workshop, assert_same, killed_at, outcome, result, workshop
+from running import assert_same, killed_at, outcome, result
 
 from mdm_jax.spec import ComputeDtype, Family
 
 RELATIVE_ERROR = 2e-3
 """Tolerance of the final loss after 12 steps; measured 4e-4 for the MDM and 2e-4 for the ARM."""
-
-
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory) -> Workshop:
-    return workshop(tmp_path_factory)
 
 
 @pytest.mark.slow

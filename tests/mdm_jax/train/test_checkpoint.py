@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
-from running import Workshop, assert_same, killed_at, outcome, result, workshop
+from running import assert_same, killed_at, outcome, result
 from saved_states import ME, restored, same, state
 
 from mdm_jax.files.storage import as_path
@@ -244,11 +244,9 @@ def test_orbaxs_own_files_may_be_damaged_in_any_way(folder) -> None:
 
 def test_a_seal_that_names_files_elsewhere_is_refused(folder) -> None:
     (folder / "secret").write_text("x")
-    recorded = json.loads((folder / "5" / SEAL_FILE).read_text())["files"]  # alone, as format 1 has them
+    recorded = json.loads((folder / "5" / SEAL_FILE).read_text())["files"]  # format 1: no hash of its own
     for name in ("../secret", str(folder / "secret"), "default/../../secret", "C:\\secret"):
-        (folder / "5" / SEAL_FILE).write_text(
-            json.dumps({**recorded, name: "0" * 64})
-        )  # format 1 has no hash of its own
+        (folder / "5" / SEAL_FILE).write_text(json.dumps({**recorded, name: "0" * 64}))
         assert wrong(folder / "5") == "files are missing or unexpected"
 
 
@@ -272,17 +270,6 @@ def test_a_folder_that_orbax_takes_for_a_pattern_is_refused(tmp_path) -> None:
         with pytest.raises(ValueError, match="must be free of"):
             Checkpoints(as_path(tmp_path / f"a{sign}b"), ME)
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory) -> Workshop:
-    return workshop(tmp_path_factory)
-
-
-@pytest.fixture(scope="module")
-def whole(shop) -> Path:
-    """The runs' folder of an ARM that nothing disturbed."""
-    return shop.undisturbed(shop.spec(Family.ARM))
 
 
 def test_a_run_falls_back_to_an_older_step_and_then_to_none_with_the_same_result(shop, whole, tmp_path) -> None:

@@ -13,7 +13,6 @@ from mdm_jax.spec import Family, RunSpec
 from mdm_jax.train.seal import SEAL_FILE
 
 FEW, MANY = 2, 20
-UNFINISHED = ".orbax-checkpoint-tmp"
 
 
 @pytest.fixture(scope="module")

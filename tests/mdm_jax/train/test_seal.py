@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from running import Workshop, killed_at, workshop
+from running import killed_at
 from saved_states import ME
 from small_corpus import prepared
 from tiny_runs import on_mesh, quick_compilation
@@ -136,11 +136,6 @@ def test_everything_is_on_the_disk_before_the_seal_and_its_name_after_it(step, m
     assert {"meta", "default", "default/d", "default/deep", "default/deep/e", "."} <= set(order[: sealed - 1])
     assert order[sealed - 1].startswith(f".{SEAL_FILE}.")
     assert order[sealed + 1 :] == [".", ".."]
-
-
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory) -> Workshop:
-    return workshop(tmp_path_factory)
 
 
 @pytest.fixture

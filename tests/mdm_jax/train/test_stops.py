@@ -8,18 +8,12 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pytest
-from running import ROOT, Workshop, checkpoints, ended, killed_at, result, wait_until, workshop
+from running import ROOT, Workshop, checkpoints, ended, killed_at, result, wait_until
 
 from mdm_jax.evaluate.partial_losses import PARTIAL_FILE, PartialLosses
 from mdm_jax.files.storage import as_path
 from mdm_jax.results import Status
 from mdm_jax.spec import Family, RunSpec
-
-
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory) -> Workshop:
-    return workshop(tmp_path_factory)
 
 
 def drawing_long(spec: RunSpec) -> RunSpec:

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,18 +40,6 @@ from mdm_jax.spec import CellSpec, Family, RunSpec, ScheduleKind, ScheduleSpec, 
 
 RETRY, BAD = 42, 1
 STEPS = {Family.ARM: (20,), Family.MDM: (8, 20)}
-
-
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory) -> Workshop:
-    return workshop(tmp_path_factory)
-
-
-@pytest.fixture
-def _handlers() -> Iterator[None]:
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
 
 
 def cells(shop: Workshop, family: Family, *steps: int, width: int = 16) -> list[RunSpec]:
@@ -159,7 +147,7 @@ def test_a_branch_whose_checkpoints_are_damaged_begins_again_from_its_parent(sho
 
 
 @pytest.fixture
-def say(capfd, tmp_path, trained, _handlers) -> Callable[..., str]:
+def say(capfd, tmp_path, trained, sigterm_handler) -> Callable[..., str]:
     """What the command line says of a branch whose parent was changed: one line, and that exit code."""
 
     def start(change: Callable[[Path, RunSpec], object], code: int) -> str:
