@@ -19,10 +19,10 @@ import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as splash_mask
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from mdm_jax.devices.precision import sum_in_float32
-from mdm_jax.devices.sharding import BATCH_LHK, over_shards
+from mdm_jax.devices.sharding import BATCH, BATCH_LHK, over_shards, reshard
 from mdm_jax.spec import Attention
 
 LANES = 128
@@ -55,19 +55,36 @@ def pick_kernel(platform: str, device_kind: str, length: int, width: int, dtype:
 
 
 def attend(
-    q_BLHK: Float[Array, "B L H K"], k_BLHK: Float[Array, "B L H K"], v_BLHK: Float[Array, "B L H K"], kind: Attention
+    q_BLHK: Float[Array, "B L H K"],
+    k_BLHK: Float[Array, "B L H K"],
+    v_BLHK: Float[Array, "B L H K"],
+    kind: Attention,
+    length_B: Int[Array, "B"] | None = None,
 ) -> Float[Array, "B L H K"]:
-    """`softmax(q k^T / sqrt(K)) v` over all positions, or over the positions up to the query (causal)."""
+    """`softmax(q k^T / sqrt(K)) v` over all positions, or over the positions up to the query (causal).
+
+    Args:
+        q_BLHK: queries.
+        k_BLHK: keys.
+        v_BLHK: values.
+        kind: the positions that a query sees.
+        length_B: tokens of each row, from 1 to L; the positions after them are padding, which no token sees, and whose
+            results mean nothing. All rows are whole by default.
+    """
     device = jax.sharding.get_abstract_mesh().abstract_device
     if device is None:
-        return attend_by_head(q_BLHK, k_BLHK, v_BLHK, kind)
+        return attend_by_head(q_BLHK, k_BLHK, v_BLHK, kind, length_B)
     length, width = q_BLHK.shape[1], q_BLHK.shape[3]
     kernel = pick_kernel(device.platform, device.device_kind, length, width, q_BLHK.dtype)
-    return ATTEND[kernel](q_BLHK, k_BLHK, v_BLHK, kind)
+    return ATTEND[kernel](q_BLHK, k_BLHK, v_BLHK, kind, length_B)
 
 
 def attend_by_head(
-    q_BLHK: Float[Array, "B L H K"], k_BLHK: Float[Array, "B L H K"], v_BLHK: Float[Array, "B L H K"], kind: Attention
+    q_BLHK: Float[Array, "B L H K"],
+    k_BLHK: Float[Array, "B L H K"],
+    v_BLHK: Float[Array, "B L H K"],
+    kind: Attention,
+    length_B: Int[Array, "B"] | None = None,
 ) -> Float[Array, "B L H K"]:
     """`attend` by einsum, with heads moved before positions, so that every product is a plain batch of matrices.
 
@@ -78,6 +95,9 @@ def attend_by_head(
     score_BHLM = sum_in_float32("bhlk,bhmk->bhlm", _scaled(q_BHLK), k_BHLK)
     if kind is Attention.CAUSAL:
         score_BHLM = jnp.where(jnp.tri(q_BLHK.shape[1], dtype=bool), score_BHLM, -jnp.inf)
+    if length_B is not None:
+        seen_BM = jnp.arange(q_BLHK.shape[1]) < reshard(length_B, BATCH)[:, None]
+        score_BHLM = jnp.where(seen_BM[:, None, None], score_BHLM, -jnp.inf)
     share_BHLM = jax.nn.softmax(score_BHLM, -1).astype(v_BHLK.dtype)
     return jnp.einsum("bhlm,bhmk->bhlk", share_BHLM, v_BHLK).swapaxes(1, 2)
 
@@ -87,20 +107,31 @@ def attend_splash(
     k_BLHK: Float[Array, "B L H K"],
     v_BLHK: Float[Array, "B L H K"],
     kind: Attention,
+    length_B: Int[Array, "B"] | None = None,
     interpret: bool = False,
 ) -> Float[Array, "B L H K"]:
     """`attend` by the TPU's splash kernel; each device computes its own rows and heads.
 
     Args:
+        q_BLHK: queries.
+        k_BLHK: keys.
+        v_BLHK: values.
+        kind: the positions that a query sees.
+        length_B: see `attend`. Tokens and padding are two segments, which do not see each other.
         interpret: interpret the kernel, on any backend, for tests.
     """
 
-    def local(q_blhk: Array, k_blhk: Array, v_blhk: Array) -> Array:
-        kernel = splash_kernel(q_blhk.shape[1], q_blhk.shape[2], kind, interpret)
+    def local(q_blhk: Array, k_blhk: Array, v_blhk: Array, *length: Array) -> Array:
+        positions = q_blhk.shape[1]
+        kernel = splash_kernel(positions, q_blhk.shape[2], kind, interpret)
         q_bhlk, k_bhlk, v_bhlk = (x_blhk.swapaxes(1, 2) for x_blhk in (_scaled(q_blhk), k_blhk, v_blhk))
-        return jax.vmap(kernel)(q_bhlk, k_bhlk, v_bhlk).swapaxes(1, 2)
+        if not length:
+            return jax.vmap(kernel)(q_bhlk, k_bhlk, v_bhlk).swapaxes(1, 2)
+        segment_bl = (jnp.arange(positions) >= length[0][:, None]).astype(jnp.int32)
+        segments = splash.SegmentIds(q=segment_bl, kv=segment_bl)
+        return jax.vmap(kernel)(q_bhlk, k_bhlk, v_bhlk, segments).swapaxes(1, 2)
 
-    return over_shards(local, (BATCH_LHK,) * 3, BATCH_LHK)(q_BLHK, k_BLHK, v_BLHK)
+    return _over_rows(local, q_BLHK, k_BLHK, v_BLHK, length_B)
 
 
 def splash_kernel(length: int, heads: int, kind: Attention, interpret: bool) -> Callable[..., Any]:
@@ -114,18 +145,30 @@ def splash_kernel(length: int, heads: int, kind: Attention, interpret: bool) -> 
 
 
 def attend_cudnn(
-    q_BLHK: Float[Array, "B L H K"], k_BLHK: Float[Array, "B L H K"], v_BLHK: Float[Array, "B L H K"], kind: Attention
+    q_BLHK: Float[Array, "B L H K"],
+    k_BLHK: Float[Array, "B L H K"],
+    v_BLHK: Float[Array, "B L H K"],
+    kind: Attention,
+    length_B: Int[Array, "B"] | None = None,
 ) -> Float[Array, "B L H K"]:
     """`attend` by cuDNN's fused kernel; each device computes its own rows and heads."""
 
-    def local(q_blhk: Array, k_blhk: Array, v_blhk: Array) -> Array:
+    def local(q_blhk: Array, k_blhk: Array, v_blhk: Array, *length: Array) -> Array:
+        names = ("query_seq_lengths", "key_value_seq_lengths") if length else ()
+        lengths = dict.fromkeys(names, *length)
         causal = kind is Attention.CAUSAL
-        return jax.nn.dot_product_attention(q_blhk, k_blhk, v_blhk, is_causal=causal, implementation="cudnn")
+        return jax.nn.dot_product_attention(q_blhk, k_blhk, v_blhk, is_causal=causal, implementation="cudnn", **lengths)
 
-    return over_shards(local, (BATCH_LHK,) * 3, BATCH_LHK)(q_BLHK, k_BLHK, v_BLHK)
+    return _over_rows(local, q_BLHK, k_BLHK, v_BLHK, length_B)
 
 
 ATTEND = {Kernel.SPLASH: attend_splash, Kernel.CUDNN: attend_cudnn, Kernel.EINSUM: attend_by_head}
+
+
+def _over_rows(local: Callable[..., Array], q: Array, k: Array, v: Array, length_B: Array | None) -> Array:
+    """`local` on each device's rows and heads, with the rows' lengths if they are given."""
+    given = () if length_B is None else (reshard(length_B, BATCH),)
+    return over_shards(local, (BATCH_LHK,) * 3 + (BATCH,) * len(given), BATCH_LHK)(q, k, v, *given)
 
 
 def _scaled(q: Array) -> Array:
@@ -133,12 +176,18 @@ def _scaled(q: Array) -> Array:
 
 
 def attend_reference(
-    q_BLHK: Float[Array, "B L H K"], k_BLHK: Float[Array, "B L H K"], v_BLHK: Float[Array, "B L H K"], kind: Attention
+    q_BLHK: Float[Array, "B L H K"],
+    k_BLHK: Float[Array, "B L H K"],
+    v_BLHK: Float[Array, "B L H K"],
+    kind: Attention,
+    length_B: Int[Array, "B"] | None = None,
 ) -> Float[Array, "B L H K"]:
     """`attend` written out in float32. The tests compare every kernel with it."""
     q, k, v = (x.astype(jnp.float32) for x in (q_BLHK, k_BLHK, v_BLHK))
     score_BHLM = jnp.einsum("blhk,bmhk->bhlm", q, k) * q.shape[-1] ** -0.5
+    length = q.shape[1]
     if kind is Attention.CAUSAL:
-        length = q.shape[1]
         score_BHLM = jnp.where(jnp.tri(length, dtype=bool), score_BHLM, -jnp.inf)
+    if length_B is not None:
+        score_BHLM = jnp.where((jnp.arange(length) < length_B[:, None])[:, None, None], score_BHLM, -jnp.inf)
     return jnp.einsum("bhlm,bmhk->blhk", jax.nn.softmax(score_BHLM, -1), v).astype(q_BLHK.dtype)

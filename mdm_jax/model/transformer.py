@@ -53,22 +53,31 @@ class Transformer(nnx.Module):
 
 
 def hidden(
-    model: Transformer, tokens_BL: Int[Array, "B L"], spec: ModelSpec, hardware: HardwareSpec
+    model: Transformer,
+    tokens_BL: Int[Array, "B L"],
+    spec: ModelSpec,
+    hardware: HardwareSpec,
+    length_B: Int[Array, "B"] | None = None,
 ) -> Float[Array, "B L D"]:
     """Normalised output of the trunk for tokens in 0..V, in the compute dtype.
 
     Args:
+        model: the weights.
         tokens_BL: V stands for MASK (MDM) or start (ARM).
+        spec: shape of the model.
         hardware: its `layers` and `remat` change the program, but not the result.
+        length_B: tokens of each row, from 1 to L; no token sees the padding after them. All rows are whole by default.
     """
     dtype = jnp.dtype(spec.compute_dtype.value)
     x_BLD = look_up(model.embed[...], tokens_BL, dtype)
-    x_BLD = _through_layers(model.blocks, x_BLD, spec, hardware)
+    x_BLD = _through_layers(model.blocks, x_BLD, spec, hardware, length_B)
     return rms_norm(x_BLD, model.norm_final[...])
 
 
-def _through_layers(blocks: Block, x_BLD: Float[Array, "B L D"], spec: ModelSpec, hardware: HardwareSpec) -> Array:
-    layer = _rematerialised(lambda x, block: (_layer(block, x, spec), None), hardware)
+def _through_layers(
+    blocks: Block, x_BLD: Float[Array, "B L D"], spec: ModelSpec, hardware: HardwareSpec, length_B: Array | None
+) -> Array:
+    layer = _rematerialised(lambda x, block: (_layer(block, x, spec, length_B), None), hardware)
     if hardware.layers is LayerLoop.SCAN:
         return jax.lax.scan(layer, x_BLD, blocks)[0]
     for i in range(spec.n_layers):
@@ -85,13 +94,15 @@ def _rematerialised(layer: Callable, hardware: HardwareSpec) -> Callable:
     return jax.checkpoint(layer, policy=policy, prevent_cse=hardware.layers is not LayerLoop.SCAN)
 
 
-def _layer(block: Block, x_BLD: Float[Array, "B L D"], spec: ModelSpec) -> Float[Array, "B L D"]:
+def _layer(
+    block: Block, x_BLD: Float[Array, "B L D"], spec: ModelSpec, length_B: Array | None
+) -> Float[Array, "B L D"]:
     """`x + attention(norm(x))`, then `x + swiglu(norm(x))`."""
     batch, length, d = x_BLD.shape
     h_BLD = rms_norm(x_BLD, block.norm_attention[...])
     qkv_BLCHK = project(h_BLD, block.qkv[...], "td,dchk->tchk", BATCH_LCHK)
     q_BLHK, k_BLHK, v_BLHK = (qkv_BLCHK[:, :, i] for i in range(3))
-    o_BLHK = attend(rope(q_BLHK), rope(k_BLHK), v_BLHK, spec.attention)
+    o_BLHK = attend(rope(q_BLHK), rope(k_BLHK), v_BLHK, spec.attention, length_B)
     o_BLD = o_BLHK.reshape(batch, length, d)
     x_BLD = x_BLD + project(o_BLD, block.out[...].reshape(d, d), "tf,fd->td", BATCH_LD)
     h_BLD = rms_norm(x_BLD, block.norm_mlp[...])

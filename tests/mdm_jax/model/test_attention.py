@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 from tiny_runs import on_mesh
 
-from mdm_jax.devices.sharding import BATCH_LHK, DATA, MODEL, reshard
+from mdm_jax.devices.sharding import BATCH_L, BATCH_LHK, DATA, MODEL, reshard
 from mdm_jax.model.attention import Kernel, attend, attend_by_head, attend_reference, attend_splash, pick_kernel
 from mdm_jax.spec import Attention
 
@@ -20,12 +20,16 @@ def heads(seed, shape, dtype):
     return reshard(jax.random.normal(jax.random.key(seed), shape).astype(dtype), BATCH_LHK)
 
 
-def assert_is_reference(function, kind, shape, dtype):
+def assert_is_reference(function, kind, shape, dtype, length_B=None):
     q, k, v, direction = (heads(seed, shape, dtype) for seed in range(4))
+    if length_B is not None:
+        length_B = jnp.array(length_B)
+        token_BL11 = reshard(jnp.arange(shape[1]) < length_B[:, None], BATCH_L)[:, :, None, None]
+        direction = jnp.where(token_BL11, direction, 0)  # nothing reads what padding gives
 
     def output_and_gradients(attention, q, k, v):
-        out, pull = jax.vjp(lambda *x: attention(*x, kind), q, k, v)
-        return [out, *pull(direction)]
+        out, pull = jax.vjp(lambda *x: attention(*x, kind, length_B), q, k, v)
+        return [out if length_B is None else jnp.where(token_BL11, out, 0), *pull(direction)]
 
     run = jax.jit(output_and_gradients, static_argnums=0)
     for actual, expected in zip(run(function, q, k, v), run(attend_reference, q, k, v), strict=True):
@@ -44,8 +48,20 @@ def test_the_form_of_this_backend_is_the_reference(kind, dtype, function):
         assert_is_reference(function, kind, (2, 7, 4, 6), dtype)
 
 
-def splash_step_by_step(q, k, v, kind):
-    return attend_splash(q, k, v, kind, interpret=True)
+@BOTH
+def test_no_token_sees_the_padding_of_its_row(kind):
+    with on_mesh(2, 2):
+        assert_is_reference(attend, kind, (4, 7, 4, 6), jnp.float32, [7, 3, 1, 6])
+
+
+def splash_step_by_step(q, k, v, kind, length_B=None):
+    return attend_splash(q, k, v, kind, length_B, interpret=True)
+
+
+@BOTH
+def test_splash_does_not_see_padding(kind):
+    with on_mesh(2, 1):
+        assert_is_reference(splash_step_by_step, kind, (2, 128, 1, 16), jnp.float32, [128, 50])
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,16 @@ def test_which_positions_a_position_reads(attention):
         assert reads_LL[~past_LL].min() > 1e-4
 
 
+@BOTH
+def test_a_padded_row_is_the_row_alone(attention):
+    spec = dataclasses.replace(SPEC, attention=attention)
+    model, rows_BL = sharp_model(spec), jnp.asarray(tokens((2, LENGTH), spec.vocab_size))
+    padded_BLD = hidden(model, rows_BL, spec, HardwareSpec(), jnp.array([2, 5]))
+    for row_L, h_LD, length in zip(rows_BL, np.asarray(padded_BLD), (2, 5), strict=True):
+        alone_1LD = hidden(model, row_L[None, :length], spec, HardwareSpec())
+        np.testing.assert_allclose(h_LD[:length], alone_1LD[0], rtol=1e-5, atol=1e-6)
+
+
 @pytest.fixture(scope="module")
 def by_loop_and_remat():
     """`hidden` and the gradient of a function of it, by the way to execute the layers; each is compiled once."""
