@@ -22,14 +22,16 @@ def heads(seed, shape, dtype):
 
 def assert_is_reference(function, kind, shape, dtype, length_B=None):
     q, k, v, direction = (heads(seed, shape, dtype) for seed in range(4))
-    if length_B is not None:
-        length_B = jnp.array(length_B)
-        token_BL11 = reshard(jnp.arange(shape[1]) < length_B[:, None], BATCH_L)[:, :, None, None]
-        direction = jnp.where(token_BL11, direction, 0)  # nothing reads what padding gives
+    length_B = None if length_B is None else jnp.array(length_B)
+
+    def tokens_of(x_BLHK):  # nothing reads what padding gives
+        if length_B is None:
+            return x_BLHK
+        return jnp.where(reshard(jnp.arange(shape[1]) < length_B[:, None], BATCH_L)[:, :, None, None], x_BLHK, 0)
 
     def output_and_gradients(attention, q, k, v):
         out, pull = jax.vjp(lambda *x: attention(*x, kind, length_B), q, k, v)
-        return [out if length_B is None else jnp.where(token_BL11, out, 0), *pull(direction)]
+        return [tokens_of(out), *pull(tokens_of(direction))]
 
     run = jax.jit(output_and_gradients, static_argnums=0)
     for actual, expected in zip(run(function, q, k, v), run(attend_reference, q, k, v), strict=True):
