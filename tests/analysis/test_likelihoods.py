@@ -195,8 +195,8 @@ def test_the_columns_survive_a_csv() -> None:
     rows = [result_of(spec, Status.OK, loss=2.5, loss_se_mc=0.01, **more) for spec in specs]
     back = read_runs(pd.read_csv(io.StringIO(to_csv([*rows, result_of(RunSpec(seed=1), Status.FAILED)]))))
     assert {name: back[name].iloc[0] for name in more} == more
-    assert back[list(more)].iloc[2].isna().all()
-    assert back["loss_confidence_se_data"].isna().all()
+    assert np.isnan(back[list(more)].to_numpy()[2]).all()
+    assert np.isnan(numbers(back, "loss_confidence_se_data")).all()
 
 
 def test_the_report_shows_the_gap_under_each_likelihood() -> None:
@@ -226,7 +226,7 @@ def test_a_reports_files_hold_the_figures_and_the_columns(tmp_path: Path) -> Non
         assert (tmp_path / f"figures/likelihoods_{convention}.png").stat().st_size > 20_000
         assert f'alt="likelihoods_{convention}"' in page.read_text()
     assert json.loads((tmp_path / "fits.json").read_text())["likelihoods"]["no_gap_because"] == {}
-    assert read_runs(tmp_path / "run_table.csv")[COLUMN].notna().sum() == len(rows)
+    assert np.isfinite(numbers(read_runs(tmp_path / "run_table.csv"), COLUMN)).all()
 
 
 def test_the_figure_has_a_line_for_the_arm_and_each_likelihood() -> None:
