@@ -9,6 +9,7 @@ from mdm_jax.spec.kinds import (
     FlopConvention,
     LayerLoop,
     LevelSampler,
+    Likelihood,
     NoiseSchedule,
     Remat,
     ScheduleKind,
@@ -18,6 +19,7 @@ from mdm_jax.spec.kinds import (
 )
 from mdm_jax.spec.run_spec import (
     BYTES_VOCAB_SIZE,
+    EXACT_LIKELIHOODS,
     MOST_BUDGET,
     SCHEMA_VERSION,
     SEALED_SINCE,
@@ -39,6 +41,7 @@ from mdm_jax.spec.run_spec import (
 
 __all__ = [
     "BYTES_VOCAB_SIZE",
+    "EXACT_LIKELIHOODS",
     "MOST_BUDGET",
     "SCHEMA_VERSION",
     "SEALED_SINCE",
@@ -55,6 +58,7 @@ __all__ = [
     "HardwareSpec",
     "LayerLoop",
     "LevelSampler",
+    "Likelihood",
     "ModelSpec",
     "NoiseSchedule",
     "ObjectiveSpec",
