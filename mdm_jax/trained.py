@@ -21,7 +21,8 @@ from mdm_jax.devices.precision import product_precision, sum_in_float32
 from mdm_jax.devices.sharding import BATCH_LD, abstract_arrays, make_mesh, place, replicate
 from mdm_jax.evaluate.texts import DRAWS, TextNelbo, text_nelbo
 from mdm_jax.files.storage import Kind, Path, as_path, is_file, kind
-from mdm_jax.interop.smdm.weights import Weights, read_smdm, write_smdm
+from mdm_jax.interop.model_file import Weights
+from mdm_jax.interop.smdm.weights import read_smdm, write_smdm
 from mdm_jax.layout import CHECKPOINTS_FOLDER, RESULT_FILE, SPEC_FILE, read_spec
 from mdm_jax.model.transformer import Transformer, hidden
 from mdm_jax.results import read_result
