@@ -19,8 +19,10 @@ from mdm_jax.results import (
     RunResult,
     Status,
     contradictions,
+    implied_by,
     missing_likelihoods,
     read_result,
+    result_tree,
     write_result,
 )
 from mdm_jax.run.final_evaluation import FinalEvaluation, arm_columns, evaluated_rows
@@ -61,12 +63,12 @@ def add_likelihoods(folder: Path, likelihoods: Sequence[Likelihood], watch: Watc
     with hold_run(folder, watch.say):
         row = read_result(folder / RESULT_FILE)  # another process may have held the run and added some
         spec, missing = read_spec(folder), missing_likelihoods(row, likelihoods)
-        wrong = contradictions(dataclasses.asdict(row), spec)
+        wrong = contradictions(result_tree(folder / RESULT_FILE), spec)
         require(not wrong, f"{folder}: {RESULT_FILE} against its spec", ", ".join(wrong), "equal in both")
-        for columns in _columns(spec, folder, row, missing, watch):
+        row = dataclasses.replace(row, **implied_by(spec))  # columns that a row of an earlier version does not have
+        for one, columns in zip(missing, _columns(spec, folder, row, missing, watch), strict=True):
             row = dataclasses.replace(row, **columns)
             write_result(folder / RESULT_FILE, row)
-        for one in missing:
             (folder / partial_file(one)).unlink(missing_ok=True)
     return _losses_text(row, likelihoods)
 
@@ -78,6 +80,7 @@ def _columns(
     if spec.family is Family.ARM:
         assert row.loss is not None
         yield from (arm_columns(row.loss, row.loss_se_data, one) for one in missing)
+    if spec.family is Family.ARM or not missing:
         return
     corpus = open_corpus(spec.data)
     found, bound = corpus.manifest.data_hash, f"{row.data_hash}, with which the run was evaluated: restore that data"

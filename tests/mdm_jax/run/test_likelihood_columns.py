@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 import shutil
 import signal
 import subprocess
@@ -21,7 +22,7 @@ from mdm_jax.evaluate.likelihood.__main__ import main
 from mdm_jax.evaluate.likelihood.rows import row_losses
 from mdm_jax.evaluate.partial_losses import PARTIAL_FILES
 from mdm_jax.files.storage import as_path
-from mdm_jax.results import LIKELIHOOD_COLUMNS, RunResult, Status, read_result, result_of, write_result
+from mdm_jax.results import LIKELIHOOD_COLUMNS, RunResult, Status, contradictions, read_result, result_of, write_result
 from mdm_jax.run.final_evaluation import FinalEvaluation, evaluated_rows
 from mdm_jax.spec import EXACT_LIKELIHOODS, CellSpec, EvaluationSpec, Family, Likelihood, ModelSpec, RunSpec, to_json
 from mdm_jax.train.checkpoint import read_step
@@ -120,12 +121,20 @@ def test_one_likelihood_alone_is_added_and_the_other_stays_unknown(tmp_path, cap
     folder.mkdir()
     (folder / "spec.json").write_text(to_json(spec) + "\n")
     write_result(folder / "result.json", result_of(spec, Status.OK, loss=2.5, loss_se_data=0.1))
+    before = json.loads((folder / "result.json").read_text())  # as version 1 wrote it
+    for name in ("sha256", "flops_chinchilla", "group", "budget_convention", *COLUMNS):
+        del before[name]
+    (folder / "result.json").write_text(json.dumps(before | {"schema_version": 1}))
     assert main([str(tmp_path), "--likelihoods", "confidence"]) == 0
     row = read_result(folder / "result.json")
     assert columns_of(row) == dict(zip(COLUMNS, [None, None, 2.5, 0.1], strict=True))
+    assert contradictions(dataclasses.asdict(row), spec) == ()
     assert capsys.readouterr().out == f"{spec.run_id}: nll 2.5000, confidence 2.5000 nats/token\n"
     assert main([str(folder), "--likelihoods", "confidence"]) == 0
     assert capsys.readouterr().out.endswith("nats/token (it had them)\n")
+    write_result(folder / "result.json", dataclasses.replace(row, seed=7))
+    assert main([str(folder)]) == 1
+    assert "result.json against its spec = 'seed': must be equal in both" in capsys.readouterr().err
 
 
 def test_runs_that_cannot_be_evaluated_are_said_and_the_others_go_on(shop, whole, tmp_path, capsys) -> None:
