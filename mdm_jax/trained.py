@@ -14,7 +14,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Integer
 
-from mdm_jax.data.manifest import MANIFEST_FILE, TOKENIZER_FILE, read_manifest
+from mdm_jax.data.manifest import MANIFEST_FILE, TOKENIZER_FILE, TOKENIZER_JSON_FILE, read_manifest
 from mdm_jax.data.tokenizer import ByteTokenizer, Tokenizer, load_tokenizer, open_tokenizer
 from mdm_jax.devices.absent_tpu import skip_absent_tpu
 from mdm_jax.devices.precision import product_precision, sum_in_float32
@@ -79,7 +79,9 @@ class Model:
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer of the run's prepared data. A file has `tokenizer.model` beside it, or bytes if V is 257.
+        """The tokenizer of the run's prepared data. A file has `tokenizer.model` or `tokenizer.json` beside it.
+
+        A file without either has the tokenizer of bytes if V is 257.
 
         Raises:
             ValueError: the tokenizer is absent or corrupt, or is not the one that the model was trained with.
@@ -235,12 +237,15 @@ def tokenizer_of(run: RunSpec, folder: Path) -> Tokenizer:
 
 
 def _tokenizer_beside(file: Path, spec: ModelSpec) -> Tokenizer:
-    beside = file.parent / TOKENIZER_FILE
-    if not is_file(beside):
+    beside = [path for path in (file.parent / TOKENIZER_FILE, file.parent / TOKENIZER_JSON_FILE) if is_file(path)]
+    if not beside:
         if spec.vocab_size == BYTES_VOCAB_SIZE:
             return ByteTokenizer()
-        raise ValueError(f"{file}: needs its tokenizer: put the sentencepiece model beside it, as {TOKENIZER_FILE}")
-    tokenizer = open_tokenizer(str(beside))
-    bound = f"{spec.vocab_size}, the vocabulary of {file.name}"
-    require(tokenizer.vocab_size == spec.vocab_size, f"{beside}: vocab_size", tokenizer.vocab_size, bound)
+        ways = f"the sentencepiece model beside it, as {TOKENIZER_FILE}, or its {TOKENIZER_JSON_FILE}"
+        raise ValueError(f"{file}: needs its tokenizer: put {ways}")
+    tokenizer = open_tokenizer(str(beside[0]))
+    padded = beside[0].name == TOKENIZER_JSON_FILE  # many published vocabularies are padded with ids of no token
+    fits = tokenizer.vocab_size == spec.vocab_size or (padded and tokenizer.vocab_size < spec.vocab_size)
+    bound = f"{'at most ' * padded}{spec.vocab_size}, the vocabulary of {file.name}"
+    require(fits, f"{beside[0]}: vocab_size", tokenizer.vocab_size, bound)
     return tokenizer
