@@ -29,7 +29,7 @@ MOST_JSON_BYTES = 128 << 20
 """The largest published files have 33 MB."""
 MOST_IDS = 1 << 24
 EOS_NAMES = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "[SEP]")
-"""Names of the token that ends a document (GPT-2, Llama 3, Llama 2, Gemma, BERT), in the order in which they are tried."""
+"""Names of the token that ends a document, in order of preference: GPT-2, Llama 3, Llama 2, Gemma, BERT."""
 BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 
