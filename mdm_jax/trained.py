@@ -19,6 +19,7 @@ from mdm_jax.data.tokenizer import ByteTokenizer, Tokenizer, load_tokenizer, ope
 from mdm_jax.devices.absent_tpu import skip_absent_tpu
 from mdm_jax.devices.precision import product_precision, sum_in_float32
 from mdm_jax.devices.sharding import BATCH_LD, abstract_arrays, make_mesh, place, replicate
+from mdm_jax.evaluate.stream import Progress, RowNats, stream_nats
 from mdm_jax.evaluate.texts import DRAWS, TextNelbo, text_nelbo
 from mdm_jax.files.storage import Kind, Path, as_path, is_file, kind
 from mdm_jax.interop.smdm.weights import Weights, read_smdm, write_smdm
@@ -30,6 +31,7 @@ from mdm_jax.spec import (
     Attention,
     Family,
     HardwareSpec,
+    Likelihood,
     ModelSpec,
     RunSpec,
     TokenizerKind,
@@ -145,6 +147,29 @@ class Model:
         require(self.has_start, "nelbo of", str(self._path), bound)
         with jax.set_mesh(self._mesh):
             return text_nelbo(self._params, self.spec, self.tokenizer, texts, self.seq_len, draws, self._mesh)
+
+    def row_nats(
+        self,
+        ids: Integer[np.ndarray, "tokens"],
+        method: Likelihood = Likelihood.NELBO,
+        draws: int = DRAWS,
+        progress: Progress = lambda share: None,
+    ) -> RowNats:
+        """The nats of each row of a stream of tokens, in each draw; see `mdm_jax.evaluate.stream`.
+
+        Args:
+            ids: tokens in 0..V-1, at least one. They are cut into rows of `seq_len`.
+            method: `nelbo`, or an exact likelihood that the family has.
+            draws: Monte Carlo draws of an MDM's NELBO over all rows, at least 2.
+            progress: called after each part of the work with the share that is done.
+
+        Raises:
+            ValueError: no token, too few draws, a method that the family does not have, or an ARM without start token.
+        """
+        bound = "a model with a start token: without one it gives a row's first token no probability"
+        require(self.has_start, "nats of", str(self._path), bound)
+        with jax.set_mesh(self._mesh):
+            return stream_nats(self._params, self.spec, ids, self.seq_len, self._mesh, method, draws, progress)
 
     def export(self, path: str | os.PathLike[str]) -> None:
         """Writes the model as a safetensors file under SMDM's names, which `load` reads to the same bits.
