@@ -42,7 +42,7 @@ def next_token_nats(
         guidance: w, or None for the model itself.
     """
     with product_precision(model):
-        return replicate(_nats_at(params, on_devices(rows), reshard(jnp.asarray(seen_B), BATCH), model, guidance))
+        return replicate(_nats_at(params, on_devices(rows), reshard(seen_B, BATCH), model, guidance))
 
 
 @functools.partial(jax.jit, static_argnames="model")

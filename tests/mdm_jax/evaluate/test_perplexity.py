@@ -104,26 +104,27 @@ def test_the_table_has_the_numbers_of_nelbo_and_a_model_does_not_differ_from_its
 
 
 def test_an_exact_likelihood_of_an_mdm_has_no_monte_carlo_error(files, tmp_path):
-    path = write_jsonl(tmp_path / "a.jsonl", documents := texts(3))
+    path = write_jsonl(tmp_path / "a.jsonl", ROWS)
     words = [files["mdm"], "--corpus", f"a={path}", "--likelihood"]
     found = {name: table([*words, name], tmp_path / "t.csv")[0] for name in ("left_to_right", "confidence")}
-    nelbo = load(files["mdm"]).nelbo(documents, draws=64)
+    nelbo = load(files["mdm"]).nelbo(ROWS, draws=64)
     for name, row in found.items():
         assert (row["kind"], float(row["nats_per_token_se_mc"])) == (name, 0)
-        assert float(row["nats_per_token"]) == pytest.approx(nelbo.nats_per_token, rel=0.1)
+        assert float(row["nats_per_token"]) == pytest.approx(nelbo.nats_per_token, rel=0.15)
     assert found["left_to_right"]["nats_per_token"] != found["confidence"]["nats_per_token"]
 
 
 def test_published_weights_are_scored_with_a_tokenizer_beside_them(reference_data, tmp_path):
-    """Random weights under SMDM's names: their perplexity is near that of a uniform model, 96."""
-    for name in ("mdm.safetensors", "config.json"):
+    """Random weights under SMDM's names, close to uniform over 96 tokens. SMDM's ARM reads EOS as its start."""
+    for name in ("mdm.safetensors", "ar.safetensors", "config.json"):
         shutil.copy(reference_data / "smdm_golden" / name, tmp_path)
     (tmp_path / "tokenizer.json").write_text(word_piece(texts(300), 90))
     path = write_jsonl(tmp_path / "a.jsonl", texts(20))
-    words = [str(tmp_path / "mdm.safetensors"), "--corpus", f"a={path}", "--draws", "2", "--max-tokens", "200"]
-    (row,) = table(words, tmp_path / "t.csv")
-    assert int(row["tokens"]) <= 200
-    assert 48 < float(row["perplexity"]) < 2000
+    models = [str(tmp_path / "mdm.safetensors"), str(tmp_path / "ar.safetensors")]
+    rows = table([*models, "--corpus", f"a={path}", "--draws", "2", "--max-tokens", "200"], tmp_path / "t.csv")
+    for row, family in zip(rows, ("mdm", "arm"), strict=True):
+        assert (row["family"], int(row["tokens"]) <= 200) == (family, True)
+        assert 48 < float(row["perplexity"]) < 400
 
 
 REFUSED = [
@@ -151,7 +152,7 @@ def test_a_model_that_is_not_there_and_an_empty_text_are_named(files, tmp_path, 
 
 def test_progress_reaches_the_end_and_may_stop_the_work(files):
     model, shares = load(files["mdm"]), []
-    ids = model.tokenizer.encode_batch(texts(5))[0]
+    ids = model.tokenizer.encode_batch(ROWS)[0]
     model.row_nats(ids, draws=3, progress=shares.append)
     assert shares == sorted(shares)
     assert shares[-1] == pytest.approx(1)
