@@ -17,7 +17,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Integer
 
-from mdm_jax.data.manifest import MANIFEST_FILE, TOKENIZER_FILE, read_manifest
+from mdm_jax.data.manifest import MANIFEST_FILE, TOKENIZER_FILE, TOKENIZER_JSON_FILE, read_manifest
 from mdm_jax.data.tokenizer import ByteTokenizer, Tokenizer, load_tokenizer, open_tokenizer
 from mdm_jax.devices.absent_tpu import skip_absent_tpu
 from mdm_jax.devices.sharding import abstract_arrays, make_mesh, place
@@ -27,6 +27,7 @@ from mdm_jax.evaluate.likelihood.requests import Requests
 from mdm_jax.evaluate.likelihood.start_token import with_start
 from mdm_jax.evaluate.likelihood.texts import text_likelihood
 from mdm_jax.evaluate.logits import padded_logits
+from mdm_jax.evaluate.stream import Progress, RowNats, stream_nats
 from mdm_jax.evaluate.texts import DRAWS, TextNelbo, text_nelbo
 from mdm_jax.files.storage import Kind, Path, as_path, is_file, kind
 from mdm_jax.interop.hf.folder import is_hf_folder, read_hf, write_hf
@@ -90,7 +91,9 @@ class Model:
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer of the run's prepared data. A file has `tokenizer.model` beside it, or bytes if V is 257.
+        """The tokenizer of the run's prepared data. A file has `tokenizer.model` or `tokenizer.json` beside it.
+
+        A file without either has the tokenizer of bytes if V is 257.
 
         Raises:
             ValueError: the tokenizer is absent or corrupt, or is not the one that the model was trained with.
@@ -224,6 +227,27 @@ class Model:
             return self._params
         return with_start(self._params, self.spec.vocab_size, self.tokenizer.eos_id)
 
+    def row_nats(
+        self,
+        ids: Integer[np.ndarray, "tokens"],
+        method: Likelihood = Likelihood.NELBO,
+        draws: int = DRAWS,
+        progress: Progress = lambda share: None,
+    ) -> RowNats:
+        """The nats of each row of a stream of tokens, in each draw; see `mdm_jax.evaluate.stream`.
+
+        Args:
+            ids: tokens in 0..V-1, at least one. They are cut into rows of `seq_len`.
+            method: `nelbo`, or an exact likelihood that the family has.
+            draws: Monte Carlo draws of an MDM's NELBO over all rows, at least 2.
+            progress: called after each part of the work with the share that is done.
+
+        Raises:
+            ValueError: no token, too few draws, or a method that the family does not have.
+        """
+        with jax.set_mesh(self._mesh):
+            return stream_nats(self._scoring, self.spec, ids, self.seq_len, self._mesh, method, draws, progress)
+
     def export(self, path: str | os.PathLike[str]) -> None:
         """Writes the model as a safetensors file under SMDM's names, which `load` reads to the same bits.
 
@@ -337,10 +361,13 @@ def _tokenizer_beside(file: Path, spec: ModelSpec) -> Tokenizer:
     folder = file if kind(file, follow=True) is Kind.FOLDER else file.parent
     if spec.vocab_size == BYTES_VOCAB_SIZE and holds_bytes(folder):
         return ByteTokenizer()
-    beside = folder / TOKENIZER_FILE
-    if not is_file(beside):
-        raise ValueError(f"{file}: needs its tokenizer: put the sentencepiece model beside it, as {TOKENIZER_FILE}")
-    tokenizer = open_tokenizer(str(beside))
-    bound = f"{spec.vocab_size}, the vocabulary of {file.name}"
-    require(tokenizer.vocab_size == spec.vocab_size, f"{beside}: vocab_size", tokenizer.vocab_size, bound)
+    beside = [path for path in (folder / TOKENIZER_FILE, folder / TOKENIZER_JSON_FILE) if is_file(path)]
+    if not beside:
+        ways = f"the sentencepiece model beside it, as {TOKENIZER_FILE}, or its {TOKENIZER_JSON_FILE}"
+        raise ValueError(f"{file}: needs its tokenizer: put {ways}")
+    tokenizer = open_tokenizer(str(beside[0]))
+    padded = beside[0].name == TOKENIZER_JSON_FILE  # many published vocabularies are padded with ids of no token
+    fits = tokenizer.vocab_size == spec.vocab_size or (padded and tokenizer.vocab_size < spec.vocab_size)
+    bound = f"{'at most ' * padded}{spec.vocab_size}, the vocabulary of {file.name}"
+    require(fits, f"{beside[0]}: vocab_size", tokenizer.vocab_size, bound)
     return tokenizer

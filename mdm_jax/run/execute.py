@@ -51,7 +51,7 @@ def execute(spec: RunSpec, folder: Path, record: Record, watch: Watch) -> RunRes
     bound = f"{before}, with which this run was begun: restore that data or remove the run's folder"
     require(before in ("", data_hash), "data_hash", data_hash, bound)
     eval_SL = evaluated_rows(spec, corpus)
-    text_bytes = corpus.tokenizer.text_bytes(eval_SL.reshape(-1))
+    text_bytes = corpus.text_bytes(eval_SL)
     rows = corpus.training_rows(spec.optim.global_batch, spec.seed)
     if spec.cell.parent_run_id and not steps_in(folder / CHECKPOINTS_FOLDER):
         read_parent(spec, folder, data_hash)

@@ -120,11 +120,12 @@ class CorpusSource(enum.StrEnum):
 
 
 class TokenizerKind(enum.StrEnum):
-    """Bytes, sentencepiece trained on the corpus, or a sentencepiece model file."""
+    """Bytes, sentencepiece trained on the corpus, a sentencepiece model file, or a `tokenizer.json`."""
 
     BYTES = "bytes"
     SENTENCEPIECE = "sentencepiece"
     SENTENCEPIECE_FILE = "sentencepiece_file"
+    TOKENIZER_JSON = "tokenizer_json"
 
 
 class FlopConvention(enum.StrEnum):

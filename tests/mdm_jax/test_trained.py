@@ -138,7 +138,7 @@ def test_the_nelbo_of_an_arm_is_its_likelihood(arm, texts):
 def test_many_rows_are_scored_in_batches(arm, monkeypatch):
     texts = ["ab", "ba", "bb", "aa", "cc"]
     expected = arm.nelbo(texts).nats
-    monkeypatch.setattr("mdm_jax.evaluate.texts.BATCH_TOKENS", 6)
+    monkeypatch.setattr("mdm_jax.evaluate.stream.BATCH_TOKENS", 6)
     assert arm.nelbo(texts).nats == pytest.approx(expected, rel=1e-6)
 
 
