@@ -121,6 +121,8 @@ def test_the_logits_of_a_run_give_the_loss_that_it_reported(shop, tmp_path, caps
     assert "arm.safetensors: <ARM: " in capsys.readouterr().out
     exported = load(tmp_path / "arm.safetensors")
     np.testing.assert_array_equal(exported.logits(rows_SL), load(runs / spec.run_id).logits(rows_SL))
+    load(runs / spec.run_id).export_hf(tmp_path / "folder")
+    np.testing.assert_array_equal(load(tmp_path / "folder").logits(rows_SL), load(runs / spec.run_id).logits(rows_SL))
     texts = ["größe λ\n", "a token of noise"]
     assert exported.nelbo(texts) == load(runs / spec.run_id).nelbo(texts)
 

@@ -252,6 +252,27 @@ def test_a_llama_of_other_origin_has_no_start_token(tmp_path):
     assert not model.weights["embed"][V + 1].any()
 
 
+HOSTILE_CONFIGS = [
+    (b"", "config.json: no JSON"),
+    (b"[" * 100_000, "config.json: no JSON"),
+    (b'{"architectures": "\xff"}', "config.json: no JSON"),
+    (b'{"vocab_size": ' + b"9" * 5000 + b"}", "config.json: no JSON"),
+    (b"[]", "config.json = 'list': must be a JSON object"),
+    (b" " * ((1 << 20) + 1), "config.json: size = 1048577: must be at most 1 MiB"),
+    (
+        b'{"architectures": ["LlamaForCausalLM"], "num_hidden_layers": NaN}',
+        "num_hidden_layers = nan: must be an integer",
+    ),
+]
+
+
+@pytest.mark.parametrize(("content", "said"), HOSTILE_CONFIGS, ids=range(len(HOSTILE_CONFIGS)))
+def test_a_hostile_config_is_refused(tmp_path, content, said):
+    (llama(tmp_path / "a") / "config.json").write_bytes(content)
+    with pytest.raises(ValueError, match=said):
+        read_hf(tmp_path / "a")
+
+
 LLADA_CONFIGS = [
     ({"mask_token_id": 126336}, "mask_token_id = 126336: must be 257, the last row of the table"),
     ({"mask_token_id": ...}, "mask_token_id = None: must be 257"),
