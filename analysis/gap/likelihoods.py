@@ -4,13 +4,14 @@ The gap under the NELBO compares a bound with the ARM's likelihood. Under a chai
 likelihoods. Each gap is read at its own quoted loss, as the report's headline is, and at one loss that all reach.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from analysis.gap.curve import GapCurve, compute_gap, quoted_loss
+from analysis.gap.curve import GapCurve, compute_gap, percentile_interval, quoted_loss
 from analysis.laws.frontier import Frontier, overlap
 from analysis.laws.names import LawName
 from analysis.minima.bootstrap import Bootstrap, bootstrap
@@ -41,6 +42,10 @@ class LikelihoodFit:
         """The number of MDM runs in the fit."""
         return sum(len(cell.rows) for cell in self.fit.cells_of("mdm"))
 
+    def runs_used(self) -> list[list[str]]:
+        """The run_ids of each of the MDM's usable minima."""
+        return [list(self.fit.runs["run_id"].iloc[cell.rows]) for cell in self.fit.cells_of("mdm", "ok")]
+
     def sides(self, convention: str) -> tuple[Frontier, Frontier]:
         """The minima of the ARM and of the MDM."""
         return self.fit.frontier("arm", convention), self.fit.frontier("mdm", convention)
@@ -64,6 +69,12 @@ class LikelihoodGaps:
     """The losses, nats per token, that the ARM and the MDM under each likelihood reach; None if there are none."""
     common: dict[tuple[str, str], GapCurve]
     """At the common loss; empty if there is none."""
+    shares: dict[tuple[str, str], tuple[float, float, float]]
+    """(Share, lower, upper) of the NELBO's gap that remains under another likelihood, at the common loss.
+
+    At equal loss the ARM's compute cancels, so a share compares the MDM with itself. Both fits redraw the errors of the
+    same runs, so a draw moves both. The interval is nan if the two fits are of different runs.
+    """
     differences: pd.DataFrame
     """See `differences_by_budget`."""
     refused: dict[str, str]
@@ -97,13 +108,15 @@ def gap_by_likelihood(
             refused[name] = str(error)
     own, common = dict[tuple[str, str], GapCurve](), dict[tuple[str, str], GapCurve]()
     shared = _common_range([one.sides(conventions[0]) for one in fits])
-    gaps = LikelihoodGaps(tuple(fits), own, shared, common, differences_by_budget(fit), refused)
+    shares = dict[tuple[str, str], tuple[float, float, float]]()
+    gaps = LikelihoodGaps(tuple(fits), own, shared, common, shares, differences_by_budget(fit), refused)
     for convention in conventions:
         for one in fits:
             key = convention, one.likelihood
             own[key] = one.gap(convention, quoted_loss(*one.sides(conventions[0])), level)
             if gaps.common_loss is not None:
                 common[key] = one.gap(convention, gaps.common_loss, level)
+                shares[key] = _share(common[key], common[convention, "nelbo"], one.runs_used() == fits[0].runs_used())
     return gaps
 
 
@@ -142,6 +155,16 @@ def _fitted(fit: IsoFlopFit, draws: Bootstrap, likelihood: str, convention: str)
             few = f"{family_name(family)}: {found} usable minima, a gap needs {FEWEST}"
             raise ValueError(f"{few}; {left_out}" if left_out else few)
     return LikelihoodFit(likelihood, other, bootstrap(other, draws.unit, draws.n, draws.seed), left_out_said(runs))
+
+
+def _share(gap: GapCurve, of: GapCurve, same_runs: bool) -> tuple[float, float, float]:
+    """How much of the gap `of` another gap at the same loss is, with the interval of paired draws."""
+    share = float(gap.ratio[0] / of.ratio[0])
+    if gap.pair.drawn is None or of.pair.drawn is None or not same_runs:
+        return share, math.nan, math.nan
+    drawn = [pair.drawn[1].log_flops(np.log(gap.loss)) for pair in (gap.pair, of.pair) if pair.drawn is not None]
+    lower, upper, _ = percentile_interval(drawn[0] - drawn[1], gap.level)
+    return share, float(lower[0]), float(upper[0])
 
 
 def _common_range(pairs: Sequence[tuple[Frontier, Frontier]]) -> tuple[float, float] | None:

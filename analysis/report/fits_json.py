@@ -66,6 +66,10 @@ def _likelihoods(gaps: LikelihoodGaps | None) -> dict[str, Any] | None:
         "gap_at_own_loss": [{"likelihood": name} | _point(gap) for (_, name), gap in gaps.own.items()],
         "common_loss": gaps.common_loss,
         "gap_at_common_loss": [{"likelihood": name} | _point(gap) for (_, name), gap in gaps.common.items()],
+        "share_of_nelbo_gap": [
+            {"convention": c, "likelihood": name} | dict(zip(("share", "lower", "upper"), share, strict=True))
+            for (c, name), share in gaps.shares.items()
+        ],
         "difference_to_nelbo": gaps.differences.to_dict("records"),
         "minima": {one.likelihood: one.fit.minima.to_dict("records") for one in gaps.fits},
         "no_gap_because": gaps.refused,

@@ -17,7 +17,7 @@ from running import Ended, Workshop, checkpoints, ended, killed_at, result
 from tiny_runs import run_spec, sharp_model, tokens
 
 from mdm_jax.data.corpus import open_corpus
-from mdm_jax.devices.sharding import make_mesh, place
+from mdm_jax.devices.sharding import abstract_arrays, make_mesh, place
 from mdm_jax.evaluate.likelihood.__main__ import main
 from mdm_jax.evaluate.likelihood.rows import row_losses
 from mdm_jax.evaluate.partial_losses import PARTIAL_FILES
@@ -28,14 +28,16 @@ from mdm_jax.spec import EXACT_LIKELIHOODS, CellSpec, EvaluationSpec, Family, Li
 from mdm_jax.train.checkpoint import read_step
 from mdm_jax.train.loop import Preempted, Watch
 from mdm_jax.train.seal import SEAL_FILE, Identity
-from mdm_jax.train.state import init_state
+from mdm_jax.train.state import make_state
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 COLUMNS = [name for names in LIKELIHOOD_COLUMNS.values() for name in names]
 TINY = ModelSpec(n_layers=1, d_model=8, n_heads=2, d_ffn=16, vocab_size=5)
 
 
-def asking(spec: RunSpec) -> RunSpec:
-    """The run with both likelihoods. It has other draws than other tests' runs, and so a folder of its own."""
+def asking(shop: Workshop, family: Family) -> RunSpec:
+    """A short run with both likelihoods. It has other draws than other tests' runs, and so a folder of its own."""
+    spec = shop.spec(family, steps=4, checkpoint_every=4)
     evaluation = dataclasses.replace(spec.evaluation, mc_samples=3, likelihoods=EXACT_LIKELIHOODS)
     return dataclasses.replace(spec, evaluation=evaluation)
 
@@ -60,7 +62,7 @@ def command(shop: Workshop, spec: RunSpec, *arguments: str) -> Ended:
 
 
 def test_a_run_ends_with_the_likelihoods_that_it_was_asked_for(shop) -> None:
-    spec = asking(shop.spec(Family.MDM))
+    spec = asking(shop, Family.MDM)
     assert spec.run_id == dataclasses.replace(spec, evaluation=EvaluationSpec(500, 3, 16)).run_id
     runs = shop.undisturbed(spec)
     row, corpus = result(runs, spec), open_corpus(spec.data)
@@ -68,8 +70,8 @@ def test_a_run_ends_with_the_likelihoods_that_it_was_asked_for(shop) -> None:
     assert rows_SL.shape == (16, 16)
     mesh = make_mesh(1, 1, jax.devices()[:1])
     with jax.set_mesh(mesh):
-        identity = Identity(spec.spec_hash, row.data_hash)
-        state = read_step(as_path(runs / spec.run_id / "checkpoints"), 12, init_state(spec), identity)
+        like, identity = abstract_arrays(mesh, lambda: make_state(spec)), Identity(spec.spec_hash, row.data_hash)
+        state = read_step(as_path(runs / spec.run_id / "checkpoints"), spec.schedule.steps, like, identity)
         for one in EXACT_LIKELIHOODS:
             direct_S = row_losses(state.evaluated, spec.model, rows_SL, one, mesh).astype(np.float64)
             loss, se_data = (getattr(row, name) for name in LIKELIHOOD_COLUMNS[one])
@@ -80,7 +82,7 @@ def test_a_run_ends_with_the_likelihoods_that_it_was_asked_for(shop) -> None:
 
 
 def test_the_command_adds_to_a_finished_run_what_it_would_have_had(shop, tmp_path, capsys) -> None:
-    spec = asking(shop.spec(Family.MDM))
+    spec = asking(shop, Family.MDM)
     runs = shop.undisturbed(spec)
     folder = copied(runs, spec, tmp_path / "runs")
     assert main([str(tmp_path)]) == 0
@@ -102,7 +104,7 @@ def test_the_command_adds_to_a_finished_run_what_it_would_have_had(shop, tmp_pat
 
 @pytest.mark.slow
 def test_processes_that_share_a_sweep_give_the_bits_of_its_runs(shop, tmp_path) -> None:
-    mdm, arm = asking(shop.spec(Family.MDM)), asking(shop.spec(Family.ARM))
+    mdm, arm = asking(shop, Family.MDM), asking(shop, Family.ARM)
     for spec in (mdm, arm):
         copied(shop.undisturbed(spec), spec, tmp_path / "runs")
     end = command(shop, mdm, str(tmp_path), "--jobs", "2")
@@ -241,7 +243,7 @@ def test_the_loss_is_kept_for_an_attempt_that_is_stopped_in_a_likelihood(tiny_ru
 
 @pytest.mark.slow
 def test_a_run_stopped_in_a_likelihood_goes_on_to_the_same_bits(shop, tmp_path) -> None:
-    spec = asking(shop.spec(Family.MDM))
+    spec = asking(shop, Family.MDM)
     killed_at(shop.undisturbed(spec), tmp_path, spec, spec.schedule.steps)
     process = shop.start(spec, tmp_path, stdout=subprocess.DEVNULL)
     assert process.stderr is not None
@@ -259,7 +261,7 @@ def test_a_run_stopped_in_a_likelihood_goes_on_to_the_same_bits(shop, tmp_path) 
 
 @pytest.mark.slow
 def test_a_stopped_command_passes_the_signal_on_and_goes_on_later(shop, tmp_path) -> None:
-    specs = [dataclasses.replace(asking(shop.spec(Family.MDM)), seed=seed) for seed in (0, 1)]
+    specs = [dataclasses.replace(asking(shop, Family.MDM), seed=seed) for seed in (0, 1)]
     for spec in specs:
         copied(shop.undisturbed(spec), spec, tmp_path)
     words = [sys.executable, "-m", "mdm_jax.evaluate.likelihood", str(tmp_path), "--jobs", "2"]
