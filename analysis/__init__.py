@@ -11,6 +11,7 @@
 | laws | `fit_power_law`, `fit_saturating_power_law`, `compare_slopes`, `compare_saturating_slopes` |
 | how sure | `bootstrap`, `bootstrap_parametric`, `holdout`, `check` |
 | the gap | `overlap`, `compute_gap`, `parametric_gap`, `gap_sensitivity` |
+| another likelihood | `with_likelihood` (the MDM's loss by an exact one), `gap_by_likelihood`, `plot_likelihoods` |
 | show | `plot_isoflop`, `plot_loss`, `plot_allocation`, `plot_gap`, `plot_residuals`, `plot_clouds`, `write_report` |
 
 Compute is in FLOPs, losses in nats per token, N and D are parameters and training tokens. What a caller can do wrong is
@@ -29,9 +30,11 @@ if TYPE_CHECKING:
     from analysis.figures.clouds import plot_clouds
     from analysis.figures.gap import plot_gap
     from analysis.figures.isoflop import plot_isoflop
+    from analysis.figures.likelihoods import plot_likelihoods
     from analysis.figures.loss import plot_loss
     from analysis.figures.residuals import plot_residuals
     from analysis.gap.curve import GapCurve, compute_gap, middle_of_overlap
+    from analysis.gap.likelihoods import LikelihoodGaps, gap_by_likelihood
     from analysis.gap.sensitivity import gap_sensitivity
     from analysis.gap.surfaces import parametric_gap
     from analysis.laws.envelope import Envelope, fit_envelope
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     from analysis.minima.bootstrap import Bootstrap, bootstrap
     from analysis.minima.fit import IsoFlopFit, fit_isoflop
     from analysis.report.write import write_report
+    from analysis.runs.likelihoods import with_likelihood
     from analysis.runs.load import read_runs
     from analysis.runs.training_curves import read_curves
     from analysis.surface.bootstrap import ParametricDraws, bootstrap_parametric
@@ -53,6 +57,7 @@ MODULES = {
     "Frontier": "laws.frontier",
     "GapCurve": "gap.curve",
     "IsoFlopFit": "minima.fit",
+    "LikelihoodGaps": "gap.likelihoods",
     "ParametricDraws": "surface.bootstrap",
     "ParametricFit": "surface.fit",
     "PowerLaw": "laws.power_law",
@@ -70,6 +75,7 @@ MODULES = {
     "fit_parametric": "surface.fit",
     "fit_power_law": "laws.power_law",
     "fit_saturating_power_law": "laws.saturating",
+    "gap_by_likelihood": "gap.likelihoods",
     "gap_sensitivity": "gap.sensitivity",
     "holdout": "checks.holdout",
     "middle_of_overlap": "gap.curve",
@@ -79,10 +85,12 @@ MODULES = {
     "plot_clouds": "figures.clouds",
     "plot_gap": "figures.gap",
     "plot_isoflop": "figures.isoflop",
+    "plot_likelihoods": "figures.likelihoods",
     "plot_loss": "figures.loss",
     "plot_residuals": "figures.residuals",
     "read_curves": "runs.training_curves",
     "read_runs": "runs.load",
+    "with_likelihood": "runs.likelihoods",
     "write_report": "report.write",
 }
 """The module of each public name, imported when the name is first used, so that commands answer --help at once."""

@@ -202,10 +202,10 @@ def work_flops(run: RunSpec) -> int:
 
 
 def evaluation_flops(run: RunSpec) -> int:
-    """`exact` FLOPs of the final evaluation."""
-    length = run.data.seq_len
+    """`exact` FLOPs of the final evaluation. An MDM takes a pass a token of a row for each exact likelihood."""
+    length, evaluation = run.data.seq_len, run.evaluation
     sequences = evaluated_tokens(run) // length
-    passes = 1 if run.family is Family.ARM else run.evaluation.mc_samples
+    passes = 1 if run.family is Family.ARM else evaluation.mc_samples + length * len(evaluation.likelihoods)
     once = forward_flops(run.model, run.objective, sequences, length)
     return passes * once
 

@@ -13,12 +13,15 @@ from typing import Any
 from mdm_jax.files.sealed_json import Newer, seal, unseal
 from mdm_jax.files.storage import as_path, free_name, is_file, write_atomic
 from mdm_jax.layout import RESULT_FILE
-from mdm_jax.spec import Family, FlopConvention, RunSpec, ScheduleKind
+from mdm_jax.spec import EXACT_LIKELIHOODS, Family, FlopConvention, Likelihood, RunSpec, ScheduleKind
 from mdm_jax.spec.counting import count_parameters, evaluated_tokens, train_flops
 from mdm_jax.spec.validation import build, require
 
-TABLE_VERSION = 3
-"""Version 2 added `group`, `budget_convention` and `flops_chinchilla`; a row of version 1 does not have them."""
+TABLE_VERSION = 4
+"""Version 2 added `group`, `budget_convention` and `flops_chinchilla`, version 4 the columns of exact likelihoods.
+
+A row of an earlier version does not have them.
+"""
 SEALED_SINCE = 3
 """The first version with a `sha256`. A `result.json` of an earlier version has none and is still read."""
 
@@ -38,6 +41,15 @@ FLOP_COLUMNS = {
     FlopConvention.CHINCHILLA.value: "flops_chinchilla",
 }
 """The run table's column of FLOPs under each convention."""
+
+
+LIKELIHOOD_COLUMNS = {one.value: (f"loss_{one.value}", f"loss_{one.value}_se_data") for one in EXACT_LIKELIHOODS}
+"""The run table's columns of each exact likelihood: the loss, and its error from the choice of the tokens."""
+
+
+def missing_likelihoods(row: "RunResult", likelihoods: Iterable[Likelihood]) -> tuple[Likelihood, ...]:
+    """Those of the exact likelihoods whose columns the row does not have."""
+    return tuple(one for one in likelihoods if getattr(row, LIKELIHOOD_COLUMNS[one][0]) is None)
 
 
 def flop_column(convention: str) -> str:
@@ -78,6 +90,9 @@ class RunResult:
     Measured columns:
 
     - `eval_tokens`: tokens that the final evaluation reads, in whole batches; at most `evaluation.eval_tokens`.
+    - `loss_left_to_right`, `loss_confidence`: the negative log-likelihood of the same tokens by the chain rule, in this
+      order of the positions; an ARM's equals its `loss`. Both are exact, so their Monte Carlo error is 0. `_se_data` is
+      as `loss_se_data`. None where not evaluated.
     - `bits_per_byte`: bits of all these tokens, divided by the UTF-8 bytes of their text. An EOS costs bits and has no
       bytes. None if the tokens have no text.
     - `wall_seconds`: seconds of all attempts together, each from the moment when jax is loaded. `isoflop.run` counts a
@@ -113,6 +128,10 @@ class RunResult:
     loss_se_mc: float | None = None
     loss_se_data: float | None = None
     loss_kind: LossKind
+    loss_left_to_right: float | None = None
+    loss_left_to_right_se_data: float | None = None
+    loss_confidence: float | None = None
+    loss_confidence_se_data: float | None = None
     bits_per_byte: float | None = None
     mc_samples: int
     eval_tokens: int

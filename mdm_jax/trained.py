@@ -1,4 +1,4 @@
-"""Trained models: `load(PATH)` opens a run's folder, or one of SMDM's safetensors files.
+"""Trained models: `load(PATH)` opens a run's folder, one of SMDM's safetensors files, or a Hugging Face folder.
 
 The model is on one device. It gives logits, with unsupervised classifier-free guidance for the MDM (SMDM, Nie et al.
 2024), the NELBO of texts with its Monte Carlo error, by the evaluation that every run ends with, and log-likelihoods of
@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, Integer
 
 from mdm_jax.data.manifest import MANIFEST_FILE, TOKENIZER_FILE, TOKENIZER_JSON_FILE, read_manifest
 from mdm_jax.data.tokenizer import ByteTokenizer, Tokenizer, load_tokenizer, open_tokenizer
+from mdm_jax.data.tokenizer_json import JsonTokenizer
 from mdm_jax.devices.absent_tpu import skip_absent_tpu
 from mdm_jax.devices.sharding import abstract_arrays, make_mesh, place
 from mdm_jax.evaluate.likelihood.encoding import Part, encode_pairs
@@ -30,7 +31,10 @@ from mdm_jax.evaluate.logits import padded_logits
 from mdm_jax.evaluate.stream import Progress, RowNats, stream_nats
 from mdm_jax.evaluate.texts import DRAWS, TextNelbo, text_nelbo
 from mdm_jax.files.storage import Kind, Path, as_path, is_file, kind
-from mdm_jax.interop.smdm.weights import Weights, read_smdm, write_smdm
+from mdm_jax.interop.hf.folder import is_hf_folder, read_hf, write_hf
+from mdm_jax.interop.hf.tokenizer import holds_bytes, tokenizer_files
+from mdm_jax.interop.model_file import ModelFile, Weights
+from mdm_jax.interop.smdm.weights import read_smdm, write_smdm
 from mdm_jax.layout import CHECKPOINTS_FOLDER, RESULT_FILE, SPEC_FILE, read_spec
 from mdm_jax.model.transformer import Transformer
 from mdm_jax.results import read_result
@@ -252,32 +256,59 @@ class Model:
             ValueError: the path is a link.
             OSError: no room or no access.
         """
+        write_smdm(path, self._weights(), self.spec, self.seq_len, self.has_start)
+
+    def export_hf(self, folder: str | os.PathLike[str], tokenizer: bool = True) -> None:
+        """Writes the model as a Hugging Face folder, which `load` reads to the same bits.
+
+        An ARM becomes a `LlamaForCausalLM`, and an MDM has LLaDA's layout; see `mdm_jax.interop.hf`.
+
+        Args:
+            folder: path of the folder, which must be absent or empty.
+            tokenizer: whether to write the tokenizer too, and the id of EOS with it.
+
+        Raises:
+            ValueError: there is something at the path already, or the tokenizer is unusable (see `tokenizer`).
+            OSError: no room or no access.
+        """
+        files, eos_id, causal = {}, None, self.family is Family.ARM
+        if tokenizer:
+            model, eos_id = self.tokenizer.model, self.tokenizer.eos_id
+            files = tokenizer_files(model, eos_id, self.spec.vocab_size, causal, self.has_start, self.seq_len)
+        write_hf(folder, ModelFile(self.spec, self.seq_len, self.has_start, self._weights()), eos_id, files)
+
+    def _weights(self) -> Weights:
         named = jax.tree_util.tree_flatten_with_path(self._params)[0]
-        weights = {_weight_name(entry): np.asarray(leaf) for entry, leaf in named}
-        write_smdm(path, weights, self.spec, self.seq_len, self.has_start)
+        return {_weight_name(entry): np.asarray(leaf) for entry, leaf in named}
 
 
 def load(path: str | os.PathLike[str]) -> Model:
-    """The trained model at a path: a run's folder at its newest whole checkpoint, or a safetensors file of SMDM's.
+    """The trained model at a path.
+
+    The path is that of a run's folder, which is opened at its newest whole checkpoint; of a safetensors file of SMDM's;
+    or of a Hugging Face folder (see `mdm_jax.interop.hf`).
 
     Raises:
-        ValueError: the path is neither of the two, no checkpoint is whole, or the file has no such model; the message
+        ValueError: the path is none of the three, no checkpoint is whole, or the file has no such model; the message
             names the fault.
         OSError: a file cannot be read now.
     """
     folder_or_file = as_path(path)
     skip_absent_tpu()
     mesh = make_mesh(1, 1, jax.devices()[:1])
-    if kind(folder_or_file, follow=True) is Kind.FOLDER:
+    is_folder = kind(folder_or_file, follow=True) is Kind.FOLDER
+    if is_folder and (is_file(folder_or_file / SPEC_FILE) or not is_hf_folder(folder_or_file)):
         return _load_run(folder_or_file, mesh)
-    file = read_smdm(folder_or_file)
+    file = read_hf(folder_or_file) if is_folder else read_smdm(folder_or_file)
     params = _from_weights(file.weights, file.spec, mesh)
     return Model(folder_or_file, params, file.spec, file.seq_len, mesh, has_start=file.has_start)
 
 
 def _load_run(folder: Path, mesh: Mesh) -> Model:
     if not is_file(folder / SPEC_FILE):
-        raise ValueError(f"{folder}: no run's folder: it has no {SPEC_FILE}")
+        raise ValueError(
+            f"{folder}: no run's folder: it has no {SPEC_FILE} (and a Hugging Face folder has config.json)"
+        )
     run = read_spec(folder)
     recorded = is_file(folder / RESULT_FILE)
     data_hash = read_result(folder / RESULT_FILE).data_hash if recorded else run.data.data_hash
@@ -328,15 +359,18 @@ def tokenizer_of(run: RunSpec, folder: Path) -> Tokenizer:
 
 
 def _tokenizer_beside(file: Path, spec: ModelSpec) -> Tokenizer:
-    beside = [path for path in (file.parent / TOKENIZER_FILE, file.parent / TOKENIZER_JSON_FILE) if is_file(path)]
+    folder = file if kind(file, follow=True) is Kind.FOLDER else file.parent
+    if spec.vocab_size == BYTES_VOCAB_SIZE and holds_bytes(folder):
+        return ByteTokenizer()
+    beside = [path for path in (folder / TOKENIZER_FILE, folder / TOKENIZER_JSON_FILE) if is_file(path)]
     if not beside:
-        if spec.vocab_size == BYTES_VOCAB_SIZE:
-            return ByteTokenizer()
         ways = f"the sentencepiece model beside it, as {TOKENIZER_FILE}, or its {TOKENIZER_JSON_FILE}"
         raise ValueError(f"{file}: needs its tokenizer: put {ways}")
     tokenizer = open_tokenizer(str(beside[0]))
-    padded = beside[0].name == TOKENIZER_JSON_FILE  # many published vocabularies are padded with ids of no token
-    fits = tokenizer.vocab_size == spec.vocab_size or (padded and tokenizer.vocab_size < spec.vocab_size)
-    bound = f"{'at most ' * padded}{spec.vocab_size}, the vocabulary of {file.name}"
-    require(fits, f"{beside[0]}: vocab_size", tokenizer.vocab_size, bound)
+    if isinstance(tokenizer, JsonTokenizer):  # a published model may have more ids than tokens, or tokens above V
+        bound, largest = f"below {spec.vocab_size}, the vocabulary of {file.name}", tokenizer.largest_text_id
+        require(largest < spec.vocab_size, f"{beside[0]}: largest id of text", largest, bound)
+        return tokenizer
+    bound = f"{spec.vocab_size}, the vocabulary of {file.name}"
+    require(tokenizer.vocab_size == spec.vocab_size, f"{beside[0]}: vocab_size", tokenizer.vocab_size, bound)
     return tokenizer

@@ -13,6 +13,7 @@ from analysis.runs.columns import DECISIVE, ROLES, UNREAD, not_a_number
 from analysis.runs.consistency import REMEDY as CORRECT_ROW
 from analysis.runs.consistency import SELF_CONTRADICTION
 from analysis.runs.learning_rates import DROPPED, lr_sweep_of
+from analysis.runs.likelihoods import NOT_EVALUATED
 from analysis.runs.load import EVALUATED_AGAIN, OVERFLOWED, numbers, usable_runs
 from analysis.runs.sweep_folder import REMEDIES
 from analysis.wording import CONVENTIONS, family_name, plural, significant, some
@@ -38,6 +39,7 @@ def _statuses(runs: pd.DataFrame) -> list[Finding]:
         "status missing": "run them: python -m isoflop.run DIR",
         "duplicate of another run": "keep one of each; a repeated row would count twice",
         OUTSIDE: "nothing, the window was asked for",
+        NOT_EVALUATED: "evaluate them: python -m mdm_jax.evaluate.likelihood DIR --likelihoods NAME",
         TRUNK_SEGMENT: "nothing, the branches that start from them are in the fits",
         EVALUATED_AGAIN: "keep one evaluation of each run, or give repetitions their own seed",
         **{not_a_number(name): f"write {name} as a plain number" for name in DECISIVE},

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from analysis.options import add_bootstrap, add_json, add_recipe, answer, new_parser, recipe_of, runs_of
+from analysis.wording import LIKELIHOODS
 
 
 def parser() -> argparse.ArgumentParser:
@@ -25,6 +26,12 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--floor", type=float, action="append", default=[], help="also with this floor; may be repeated")
     made.add_argument("--convention", action="append", help="smdm_6nd, with_head, …; may be repeated")
+    made.add_argument(
+        "--likelihood",
+        choices=LIKELIHOODS,
+        default="nelbo",
+        help="what the MDM's loss is, if the runs were evaluated by it (default: %(default)s, a bound)",
+    )
     made.add_argument("--sensitivity", action="store_true", help="every curve and convention, not only the chosen ones")
     add_recipe(made)
     add_bootstrap(made)
@@ -61,6 +68,7 @@ def tree_of(given: argparse.Namespace) -> dict[str, Any]:
     from analysis.minima.fit import fit_recipe
     from analysis.minima.presets import PRESETS
     from analysis.minima.scatter import scatter_said
+    from analysis.runs.likelihoods import with_likelihood
     from analysis.runs.load import records
     from mdm_jax.results import flop_column
 
@@ -70,7 +78,8 @@ def tree_of(given: argparse.Namespace) -> dict[str, Any]:
         flop_column(convention)
     if given.bootstrap:
         check_draws(given.bootstrap, given.level)
-    fit = fit_recipe(runs_of(given), recipe_of(given))
+    runs = with_likelihood(runs_of(given), given.likelihood)
+    fit = fit_recipe(runs, recipe_of(given))
     absent = [family for family in ("arm", "mdm") if not len(fit.minima_of(family))]
     if absent:
         there = ", ".join(fit.families)

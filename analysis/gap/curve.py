@@ -188,6 +188,16 @@ def middle_of_overlap(arm: Frontier, mdm: Frontier) -> float | None:
     return None if shared is None else float(np.sqrt(shared[0] * shared[1]))
 
 
+def quoted_loss(arm: Frontier, mdm: Frontier) -> float:
+    """The loss at which a gap is quoted: the middle, in log loss, of the overlap or of the space between the ranges."""
+    middle = middle_of_overlap(arm, mdm)
+    if middle is not None:
+        return middle
+    low = min(arm.loss_range[1], mdm.loss_range[1])
+    high = max(arm.loss_range[0], mdm.loss_range[0])
+    return float(np.sqrt(low * high))
+
+
 def check_arguments(at: str, level: float) -> None:
     """Raises a ValueError for an unknown `at`, or a level out of range."""
     if at not in ("loss", "flops"):

@@ -4,6 +4,7 @@ from analysis.figures.allocation import plot_allocation
 from analysis.figures.clouds import plot_clouds
 from analysis.figures.gap import plot_gap
 from analysis.figures.isoflop import plot_isoflop
+from analysis.figures.likelihoods import plot_likelihoods
 from analysis.figures.loss import plot_loss
 from analysis.figures.residuals import plot_residuals
 from analysis.figures.style import Picture, rendered
@@ -18,6 +19,8 @@ def draw(summary: Summary) -> dict[str, dict[str, bytes]]:
         point = summary.gaps.get((convention, "interpolated"))
         drawn[f"loss_{convention}"] = plot_loss(fit, convention, draws, point, level)
         drawn[f"gap_{convention}"] = plot_gap([gap for (c, _), gap in summary.curves.items() if c == convention])
+        if summary.likelihoods:
+            drawn[f"likelihoods_{convention}"] = plot_likelihoods(summary.likelihoods, convention, level)
     if summary.laws:
         drawn["allocation"] = plot_allocation(fit, "smdm_6nd", draws, level)
     drawn |= {"residuals": plot_residuals(fit), "clouds": plot_clouds(fit, draws)}

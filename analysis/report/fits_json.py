@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from analysis.gap.curve import GapCurve
+from analysis.gap.likelihoods import LikelihoodGaps
 from analysis.options import plain
 from analysis.report.summary import Summary
 
@@ -47,6 +48,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
         "minima": summary.fit.minima.to_dict("records"),
         "coefficients": summary.fit.coefficients.to_dict("records"),
         "scatter": {family: vars(side) | {"p": side.p} for family, side in summary.scatter.items()},
+        "likelihoods": _likelihoods(summary.likelihoods),
         "noise": {family: vars(noise) for family, noise in summary.fit.noise.items()},
         "laws": [vars(row) for row in summary.laws],
         "lost_draws": {f: {"lost": d.lost, "outside": d.outside} for f, d in draws.families.items()},
@@ -54,6 +56,20 @@ def as_json(summary: Summary) -> dict[str, Any]:
         "runs": {"all": len(summary.runs), "used": summary.used_runs},
     }
     return plain(tree)
+
+
+def _likelihoods(gaps: LikelihoodGaps | None) -> dict[str, Any] | None:
+    """The gap under each likelihood; None if the runs have only their loss."""
+    if gaps is None:
+        return None
+    return {
+        "gap_at_own_loss": [{"likelihood": name} | _point(gap) for (_, name), gap in gaps.own.items()],
+        "common_loss": gaps.common_loss,
+        "gap_at_common_loss": [{"likelihood": name} | _point(gap) for (_, name), gap in gaps.common.items()],
+        "difference_to_nelbo": gaps.differences.to_dict("records"),
+        "minima": {one.likelihood: one.fit.minima.to_dict("records") for one in gaps.fits},
+        "no_gap_because": gaps.refused,
+    }
 
 
 def _point(gap: GapCurve) -> dict[str, Any]:

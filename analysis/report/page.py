@@ -61,7 +61,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     made.globals |= {"CONVENTIONS": wording.CONVENTIONS, "LAWS": wording.LAWS, "MODEL_ERRORS": wording.MODEL_ERRORS}
-    made.globals |= {"QUANTITIES": QUANTITIES}
+    made.globals |= {"QUANTITIES": QUANTITIES, "LIKELIHOODS": wording.LIKELIHOODS}
     made.filters |= {
         "base64": lambda raw: base64.b64encode(raw).decode(),
         "code": with_code,

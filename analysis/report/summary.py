@@ -9,11 +9,12 @@ import pandas as pd
 from analysis.checks.finding import Finding
 from analysis.checks.holdout import largest_held_out
 from analysis.checks.sweep import check
-from analysis.gap.curve import GapCurve, gap_between, middle_of_overlap
+from analysis.gap.curve import GapCurve, gap_between, quoted_loss
 from analysis.gap.laws import pair_of, usable_laws
+from analysis.gap.likelihoods import LikelihoodGaps, gap_by_likelihood
 from analysis.gap.sensitivity import DEFAULT_LAWS, gap_sensitivity
 from analysis.gap.surfaces import Surfaces, fit_surfaces
-from analysis.laws.frontier import Frontier, overlap
+from analysis.laws.frontier import overlap
 from analysis.laws.names import LawName
 from analysis.minima.bootstrap import Bootstrap, bootstrap, fit_law, law_interval
 from analysis.minima.cells import QUANTITIES, Recipe, without_window
@@ -75,6 +76,8 @@ class Summary:
     """Each family's largest budget as the smaller ones predict it, see `largest_held_out`."""
     scatter: dict[str, Scatter]
     """How far each family's minima lie off a smooth law."""
+    likelihoods: LikelihoodGaps | None
+    """The gap under each likelihood of the MDM; None with no gap at all, or if no run was evaluated by another one."""
     losses: Losses
 
     @property
@@ -144,7 +147,7 @@ def summarise(
     usable = {c: pair for c, pair in sides.items() if min(len(side.loss) for side in pair) >= 2}
     first = next(iter(usable.values()), None)
     shared = overlap(*first) if first else None
-    target = _target(*first) if first else None
+    target = quoted_loss(*first) if first else None
     gaps: dict[tuple[str, str], GapCurve] = {}
     curves: dict[tuple[str, str], GapCurve] = {}
     at_arm: dict[tuple[str, str], GapCurve] = {}
@@ -184,17 +187,9 @@ def summarise(
         no_parametric=refusals,
         heldout=largest_held_out(fit, level, {surface.family: surface for surface in surfaces.fits or ()}),
         scatter=scatter_of(fit),
+        likelihoods=gap_by_likelihood(fit, draws, tuple(usable), level) if usable else None,
         losses=describe_losses(fit.runs),
     )
-
-
-def _target(arm: Frontier, mdm: Frontier) -> float:
-    middle = middle_of_overlap(arm, mdm)
-    if middle is not None:
-        return middle
-    low = min(arm.loss_range[1], mdm.loss_range[1])
-    high = max(arm.loss_range[0], mdm.loss_range[0])
-    return float(np.sqrt(low * high))
 
 
 def _laws(fit: IsoFlopFit, draws: Bootstrap, level: float) -> list[LawRow]:

@@ -11,14 +11,24 @@ import time
 import numpy as np
 
 from mdm_jax.files.storage import Path, write_atomic
+from mdm_jax.spec import EXACT_LIKELIHOODS, Likelihood
 
 PARTIAL_FILE = "evaluation.part"
+"""The file of the run's loss; an exact likelihood has its own."""
 SAVE_SECONDS = 10.0
 DTYPE = np.dtype("<f4")
 
 
+def partial_file(likelihood: Likelihood) -> str:
+    """The name of an exact likelihood's file."""
+    return f"evaluation-{likelihood.value}.part"
+
+
+PARTIAL_FILES = (PARTIAL_FILE, *map(partial_file, EXACT_LIKELIHOODS))
+
+
 class PartialLosses:
-    """The saved losses of one run's final evaluation.
+    """The saved losses of one evaluation of a run.
 
     Args:
         path: path of the file.

@@ -1,37 +1,35 @@
 """One run from its spec to its result: checks before anything compiles, training, the final evaluation, `result.json`.
 
 A run's folder has `spec.json`, `metrics/`, `checkpoints/` and `result.json`. During a long evaluation it also has
-`evaluation.part` with the losses so far. The result is written at the start, with status `running`, and again at the
-end with the outcome.
+`evaluation.part` with the losses so far, and a further file for each exact likelihood. The result is written at the
+start, with status `running`, and again at the end with the outcome.
 
 A run with a parent starts from the parent's last checkpoint, and its metrics start there too. The parent's folder is
 next to the run's own. When the run has its own checkpoint, it does not need the parent.
 """
 
-import hashlib
 import math
 from dataclasses import dataclass
 from typing import Any
 
 import jax
-import numpy as np
 
 from mdm_jax.data.corpus import Corpus, TrainingRows, open_corpus
-from mdm_jax.devices.sharding import as_first_process, make_mesh
-from mdm_jax.evaluate.nelbo import Evaluation, evaluate, usable_rows
-from mdm_jax.evaluate.partial_losses import PARTIAL_FILE, PartialLosses
+from mdm_jax.devices.sharding import make_mesh
+from mdm_jax.evaluate.nelbo import Evaluation
 from mdm_jax.files.storage import Path, write_atomic
 from mdm_jax.layout import CHECKPOINTS_FOLDER, METRICS_FOLDER, SPEC_FILE, steps_in
 from mdm_jax.results import RunResult, Status
+from mdm_jax.run.final_evaluation import FinalEvaluation, arm_columns, evaluated_rows
 from mdm_jax.run.parent import read_parent
 from mdm_jax.run.record import Record
 from mdm_jax.run.second_try import retried_without_cache
-from mdm_jax.spec import RunSpec, to_json
+from mdm_jax.spec import Family, RunSpec, to_json
 from mdm_jax.spec.validation import require
 from mdm_jax.train.checkpoint import Checkpoints, read_step
-from mdm_jax.train.loop import Diverged, Preempted, Watch, train
+from mdm_jax.train.loop import Diverged, Watch, train
 from mdm_jax.train.metrics import MetricsWriter
-from mdm_jax.train.seal import SEAL_FILE, Identity
+from mdm_jax.train.seal import Identity
 from mdm_jax.train.state import TrainState, init_state
 from mdm_jax.train.stop import Phase
 
@@ -52,8 +50,7 @@ def execute(spec: RunSpec, folder: Path, record: Record, watch: Watch) -> RunRes
     before = record.data_hash_before
     bound = f"{before}, with which this run was begun: restore that data or remove the run's folder"
     require(before in ("", data_hash), "data_hash", data_hash, bound)
-    eval_SL = corpus.evaluation_rows(spec.evaluation.eval_tokens)
-    eval_SL = eval_SL[: usable_rows(spec, len(eval_SL))]
+    eval_SL = evaluated_rows(spec, corpus)
     text_bytes = corpus.text_bytes(eval_SL)
     rows = corpus.training_rows(spec.optim.global_batch, spec.seed)
     if spec.cell.parent_run_id and not steps_in(folder / CHECKPOINTS_FOLDER):
@@ -64,17 +61,17 @@ def execute(spec: RunSpec, folder: Path, record: Record, watch: Watch) -> RunRes
         write_atomic(folder / SPEC_FILE, to_json(spec) + "\n")
     record.write(Status.RUNNING)
     watch.saved = lambda: _note_cost(record, watch)
-    work = _Work(spec, folder, data_hash, mesh, rows, eval_SL, watch)
+    work = _Work(spec, folder, data_hash, mesh, rows, FinalEvaluation(spec, folder, data_hash, mesh, eval_SL, watch))
     try:
         with jax.set_mesh(mesh):
-            measured = retried_without_cache(work.train_and_evaluate, folder, record.attempts, watch.say)
+            measured, more = retried_without_cache(work.train_and_evaluate, folder, record.attempts, watch.say)
     except Diverged as error:
         record.write(Status.DIVERGED, str(error))
         raise
-    record.add_columns(**_loss_columns(measured, text_bytes))
+    record.add_columns(**_loss_columns(measured, text_bytes), **more)
     record.add_cost(watch)
     row = record.write(Status.OK)
-    work.forget_losses()
+    work.evaluation.forget()
     return row
 
 
@@ -93,64 +90,36 @@ class _Work:
     data_hash: str
     mesh: jax.sharding.Mesh
     rows: TrainingRows
-    eval_SL: np.ndarray
-    watch: Watch
+    evaluation: FinalEvaluation
 
-    def train_and_evaluate(self) -> Evaluation:
-        """The final loss.
+    def train_and_evaluate(self) -> tuple[Evaluation, dict[str, float | None]]:
+        """The final loss, and the columns of the exact likelihoods that the spec names; a trunk's segment has none.
 
         Raises:
-            Diverged: the final loss is not finite, or see `train`.
-            Preempted: see `train`; or the evaluation was asked to stop, and its losses so far are saved.
+            Diverged: a final loss is not finite, or see `train`.
+            Preempted: see `train`; or an evaluation was asked to stop, and its losses so far are saved.
         """
-        state = self._train()
-        measured = self._evaluate(state)
-        if not math.isfinite(measured.loss):
-            self.forget_losses()
-            raise Diverged(self.spec.schedule.steps, "final loss")
-        return measured
-
-    def forget_losses(self) -> None:
-        """Removes the file of partial losses."""
-        if jax.process_index() == 0:
-            (self.folder / PARTIAL_FILE).unlink(missing_ok=True)
+        params = self._train().evaluated
+        measured, more = self.evaluation.loss(params), dict[str, float | None]()
+        for likelihood in () if self.spec.cell.segment else self.spec.evaluation.likelihoods:
+            if self.spec.family is Family.ARM:
+                more |= arm_columns(measured.loss, measured.se_data, likelihood)
+            else:
+                more |= self.evaluation.likelihood(params, likelihood)
+        return measured, more
 
     def _train(self) -> TrainState:
-        self.watch.phase = Phase.NOTHING_NEW  # an earlier try may have left another phase
+        watch = self.evaluation.watch
+        watch.phase = Phase.NOTHING_NEW  # an earlier try may have left another phase
         checkpoints = Checkpoints(self.folder / CHECKPOINTS_FOLDER, Identity(self.spec.spec_hash, self.data_hash))
-        state, step = _starting_state(self.spec, self.folder, checkpoints, self.data_hash, self.watch)
+        state, step = _starting_state(self.spec, self.folder, checkpoints, self.data_hash, watch)
         metrics = MetricsWriter(self.folder / METRICS_FOLDER, step) if jax.process_index() == 0 else None
         try:
-            return train(state, self.spec, self.mesh, self.rows, checkpoints, metrics, self.watch)
+            return train(state, self.spec, self.mesh, self.rows, checkpoints, metrics, watch)
         finally:
             if metrics is not None:
                 metrics.close()
             checkpoints.close()
-
-    def _evaluate(self, state: TrainState) -> Evaluation:
-        """The final loss. Losses of an earlier attempt are used again, and new ones are saved every few seconds."""
-        first, watch, batch = jax.process_index() == 0, self.watch, self.spec.evaluation.batch
-        partial = self._partial_losses()
-        known = as_first_process(partial.read() if first else None)
-        done = len(known) // batch
-        watch.say(f"evaluation resumed at batch {done}" if done else "evaluation begins")
-
-        def finished(losses: np.ndarray) -> None:
-            stop = watch.asked_to_stop()
-            if first and (stop or partial.due):
-                partial.write(losses)
-            if stop:
-                raise Preempted(f"batch {len(losses) // batch} of the evaluation")
-
-        watch.phase = Phase.EVALUATING
-        return evaluate(state.evaluated, self.spec, self.eval_SL, self.mesh, known, finished)
-
-    def _partial_losses(self) -> PartialLosses:
-        """The file of partial losses, for an evaluation of the last checkpoint."""
-        newest = self.folder / CHECKPOINTS_FOLDER / str(self.spec.schedule.steps) / SEAL_FILE
-        seal = newest.read_text() if jax.process_index() == 0 else ""
-        belongs_to = hashlib.sha256("\n".join([self.spec.spec_hash, self.data_hash, seal]).encode()).hexdigest()
-        return PartialLosses(self.folder / PARTIAL_FILE, belongs_to, self.spec.evaluation.batch)
 
 
 def _starting_state(

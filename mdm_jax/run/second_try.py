@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import jax
 
-from mdm_jax.evaluate.partial_losses import PARTIAL_FILE
+from mdm_jax.evaluate.partial_losses import PARTIAL_FILES
 from mdm_jax.files.faults import may_pass
 from mdm_jax.files.storage import Path, is_file, is_local, open_no_link
 from mdm_jax.layout import CHECKPOINTS_FOLDER, steps_in
@@ -64,14 +64,16 @@ def _set_aside_doubtful(folder: Path, steps: set[int], say: Callable[[str], None
     for step in sorted(steps):
         aside = set_aside(folder / CHECKPOINTS_FOLDER / str(step))
         say(f"checkpoint {step} was computed by the same programs: it is {aside.name} now")
-    (folder / PARTIAL_FILE).unlink(missing_ok=True)
+    for name in PARTIAL_FILES:
+        (folder / name).unlink(missing_ok=True)
 
 
 def _forget_losses_before_crash(folder: Path) -> None:
     """Removes partial losses that are older than the crash; a bucket has no `crash.txt` to compare them with."""
-    partial, crash = folder / PARTIAL_FILE, folder / CRASH_FILE
-    if is_local(folder) and is_file(partial) and partial.stat().mtime <= crash.stat().mtime:
-        partial.unlink()
+    crash = folder / CRASH_FILE
+    for partial in (folder / name for name in PARTIAL_FILES):
+        if is_local(folder) and is_file(partial) and partial.stat().mtime <= crash.stat().mtime:
+            partial.unlink()
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from mdm_jax.spec.kinds import (
 )
 from mdm_jax.spec.run_spec import (
     BYTES_VOCAB_SIZE,
+    EXACT_LIKELIHOODS,
     MOST_BUDGET,
     SCHEMA_VERSION,
     SEALED_SINCE,
@@ -40,6 +41,7 @@ from mdm_jax.spec.run_spec import (
 
 __all__ = [
     "BYTES_VOCAB_SIZE",
+    "EXACT_LIKELIHOODS",
     "MOST_BUDGET",
     "SCHEMA_VERSION",
     "SEALED_SINCE",

@@ -20,6 +20,7 @@ from mdm_jax.spec.kinds import (
     FlopConvention,
     LayerLoop,
     LevelSampler,
+    Likelihood,
     NoiseSchedule,
     Remat,
     ScheduleKind,
@@ -36,6 +37,8 @@ NOT_HASHED = {"hashed": False}
 HASHED_IF_SET = {"hashed": UNLESS_DEFAULT}
 """Marks a field that a later version added. The field is hashed only when it is set: old run_ids stay the same."""
 BYTES_VOCAB_SIZE = 257
+EXACT_LIKELIHOODS = (Likelihood.LEFT_TO_RIGHT, Likelihood.CONFIDENCE)
+"""The likelihoods that a run can be evaluated by besides its loss: each is exact, and has columns in the run table."""
 MOST_BUDGET = 1e30
 """FLOPs. The largest training runs known took less than 1e27."""
 
@@ -211,12 +214,17 @@ class EvaluationSpec:
     mc_samples: int = 16
     """Monte Carlo draws of the NELBO over all evaluation tokens; the ARM needs one pass."""
     batch: int = 64
+    likelihoods: tuple[Likelihood, ...] = field(default=(), metadata=NOT_HASHED)
+    """Exact likelihoods of the same tokens, besides the loss. They add columns to the run's row and change none."""
 
     def __post_init__(self) -> None:
         require(self.eval_tokens >= 2, "evaluation.eval_tokens", self.eval_tokens, "at least two sequences' tokens")
         two = 2 <= self.mc_samples <= 1 << 20
         require(two, "evaluation.mc_samples", self.mc_samples, "at least 2 (a standard error needs two)")
         require(self.batch >= 2 and self.batch % 2 == 0, "evaluation.batch", self.batch, "even, at least 2 sequences")
+        asked = [one.value for one in self.likelihoods]
+        fine = len(set(asked)) == len(asked) and set(asked) <= set(EXACT_LIKELIHOODS)
+        require(fine, "evaluation.likelihoods", asked, f"some of {', '.join(EXACT_LIKELIHOODS)}, each once")
 
 
 @dataclass(frozen=True)

@@ -122,6 +122,7 @@ def test_the_page_stands_alone_and_runs_nothing(messy: tuple[Path, str]) -> None
         "statistical only",
         "model error is at least that spread",
         "the MDM's is a NELBO, an upper bound",
+        "no interval includes by how much",
         "Budgets count 6ND without head",
         "assumes that losses have no floor",
         HOSTILE,

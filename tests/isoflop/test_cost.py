@@ -10,6 +10,7 @@ from isoflop.sweep import CurveSpec, SweepSpec
 from isoflop.wording import duration, money, plain
 from mdm_jax.devices.accelerators import DEVICES
 from mdm_jax.spec import (
+    EXACT_LIKELIHOODS,
     ComputeDtype,
     DataSpec,
     EvaluationSpec,
@@ -81,6 +82,9 @@ def test_work_includes_the_final_evaluation() -> None:
     rows = 32
     assert once[arm] == forward_flops(arm.model, arm.objective, rows, 2048)
     assert once[mdm] == RUN.evaluation.mc_samples * forward_flops(mdm.model, mdm.objective, rows, 2048)
+    asked = {run: dataclasses.replace(run.evaluation, likelihoods=EXACT_LIKELIHOODS) for run in (mdm, arm)}
+    more = {run: work_flops(dataclasses.replace(run, evaluation=asked[run])) - work_flops(run) for run in (mdm, arm)}
+    assert more == {mdm: 2 * 2048 * forward_flops(mdm.model, mdm.objective, rows, 2048), arm: 0}
 
 
 def test_this_machine_is_measured() -> None:

@@ -139,7 +139,7 @@ def test_a_newer_versions_result_is_not_run_over(tmp_path, capsys) -> None:
     tree = unseal(path.read_text(), since=3) | {"schema_version": 9}
     path.write_text(json.dumps(seal(tree)))
     assert main([str(tmp_path)], command=imitation(tmp_path)) == 1
-    assert "result.json: schema_version = 9, and this mdm-jax knows 3: update it" in capsys.readouterr().err
+    assert "result.json: schema_version = 9, and this mdm-jax knows 4: update it" in capsys.readouterr().err
     assert unseal(path.read_text(), since=3) == tree
     assert len(started(tmp_path)) == 1
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mdm_jax.interop.smdm.weights import Weights, write_smdm
+from mdm_jax.interop.model_file import Weights
+from mdm_jax.interop.smdm.weights import write_smdm
 from mdm_jax.spec import Attention, ModelSpec
 
 TRUNK = ModelSpec(n_layers=2, d_model=16, n_heads=2, d_ffn=24, vocab_size=257)

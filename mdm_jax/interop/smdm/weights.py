@@ -10,29 +10,27 @@ files it comes from the ladder of published sizes, or else from a `config.json` 
 import json
 import os
 import re
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from mdm_jax.command import refuse_hidden
-from mdm_jax.files.storage import as_path, is_file, is_local, write_atomic
+from mdm_jax.files.storage import as_path, is_file, write_atomic
+from mdm_jax.interop.config_json import parse_object, read_object, require_size
+from mdm_jax.interop.model_file import NORM_EPS, ROPE_BASE, ModelFile, Shapes, Weights
+from mdm_jax.interop.tensors import check_shapes, read_tensors
 from mdm_jax.spec import Attention, ModelSpec
 from mdm_jax.spec.validation import require
 
 SEQ_LEN = 2048
 """Tokens of a row that SMDM trained on."""
-FIXED = {"norm_eps": 1e-5, "rope_base": 10000}
+FIXED = {"norm_eps": NORM_EPS, "rope_base": int(ROPE_BASE)}
 """Constants of our trunk. A `config.json` that gives another value is refused."""
 CONFIG_KEYS = {"n_layer": "n_layers", "d_model": "d_model", "n_head": "n_heads", "ffn": "d_ffn", "vocab": "vocab_size"}
 """Keys of a `config.json`, and the fields of ModelSpec that they give."""
 METADATA = "mdm_jax"
 """Key of the file's metadata under which an export keeps its config."""
-MOST_CONFIG_BYTES = 1 << 20
-DTYPES = {"F32", "F16", "BF16"}
-"""Formats of numbers that float32 holds exactly."""
 EMBED, START, HEAD, NORM = "transformer.wte.weight", "start.weight", "lm_head.weight", "transformer.ln_f.weight"
 LAYER = {
     "norm_attention": "norm_1",
@@ -47,22 +45,8 @@ LAYER = {
 FIRST_GATE = "transformer.h.0.mlp.swiglu.w1.weight"
 NORM_OF_LAYER = re.compile(r"transformer\.h\.\d+\.norm_1\.weight", re.ASCII)
 
-Shapes = dict[str, tuple[int, ...]]
-Weights = dict[str, np.ndarray]
 
-
-@dataclass(frozen=True)
-class SmdmFile:
-    """The content of a file: float32 weights by our names and in our layouts, `embed` with V+1 rows."""
-
-    spec: ModelSpec
-    seq_len: int
-    has_start: bool
-    """False for an ARM without a start token: the last row of `embed` is zero then, and nothing may read it."""
-    weights: Weights
-
-
-def read_smdm(path: str | os.PathLike[str]) -> SmdmFile:
+def read_smdm(path: str | os.PathLike[str]) -> ModelFile:
     """The model of a file. The header is checked, every shape with it, before a weight is read.
 
     Raises:
@@ -70,26 +54,12 @@ def read_smdm(path: str | os.PathLike[str]) -> SmdmFile:
             unknown; or a tensor (named) is absent, unknown, of another shape or type, or not finite.
         OSError: the file cannot be read now.
     """
-    require(is_local(path), "file of weights", str(path), "on a local disk: copy it there")
-    if not is_file(path):
-        raise ValueError(f"{path}: no such file")
-    try:
-        with safe_open(os.fspath(path), "numpy") as file:
-            found = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-            shapes = {name: tuple(entry.get_shape()) for name, entry in found.items()}
-            spec, seq_len = model_of_shapes(path, shapes, file.metadata() or {})
-            for name, entry in found.items():
-                held = entry.get_dtype()
-                require(held in DTYPES, f"{path}: {name}: dtype", held, f"one of {', '.join(sorted(DTYPES))}")
-            tensors = {name: file.get_tensor(name).astype(np.float32) for name in shapes}
-    except SafetensorError as error:
-        remedy = "pickled weights are never opened"
-        raise ValueError(f"{path}: no safetensors file, or cut short ({error}); {remedy}") from None
-    for name, tensor in tensors.items():
-        require(bool(np.isfinite(tensor).all()), f"{path}: {name}", "not finite", "free of NaN and infinity")
+    file = as_path(path)
+    (spec, seq_len, has_start), tensors = read_tensors(
+        [file], lambda shapes, metadata: (*model_of_shapes(file, shapes, metadata), START in shapes)
+    )
     causal = spec.attention is Attention.CAUSAL
-    weights = _to_ours(tensors, spec)
-    return SmdmFile(spec, seq_len, not causal or START in shapes, weights)
+    return ModelFile(spec, seq_len, has_start or not causal, _to_ours(tensors, spec))
 
 
 def write_smdm(path: str | os.PathLike[str], weights: Weights, spec: ModelSpec, seq_len: int, has_start: bool) -> None:
@@ -141,17 +111,15 @@ def model_of_shapes(path: str | os.PathLike[str], shapes: Shapes, metadata: dict
         spec = ModelSpec(**given, attention=Attention.CAUSAL if causal else Attention.BIDIRECTIONAL)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    wanted = smdm_shapes(spec, START in shapes)
-    for name in sorted(shapes.keys() | wanted.keys()):
-        there, here = (list(of[name]) if name in of else "absent" for of in (shapes, wanted))
-        require(there == here, f"{path}: {name}: shape", there, f"{here}, as the model's shape has it")
+    check_shapes(path, shapes, smdm_shapes(spec, START in shapes))
     return spec, config.get("seq_len", SEQ_LEN)
 
 
 def _config(path: str | os.PathLike[str], shapes: Shapes, metadata: dict[str, str]) -> dict[str, Any]:
     """The model's shape under the keys of `config.json`, from the metadata, the published sizes, or that file."""
     if METADATA in metadata:
-        return _read_config(f"{path}: metadata {METADATA}", metadata[METADATA])
+        where = f"{path}: metadata {METADATA}"
+        return _checked_config(where, parse_object(where, metadata[METADATA]))
     by_shape = _known_size(path, shapes)
     if "n_head" in by_shape:
         return by_shape
@@ -159,8 +127,7 @@ def _config(path: str | os.PathLike[str], shapes: Shapes, metadata: dict[str, st
     if not is_file(beside):
         shape = ", ".join(f"{key} = {value}" for key, value in by_shape.items())
         raise ValueError(f"{path}: no published size has {shape}: put a config.json with n_head and these beside it")
-    require(beside.stat().length <= MOST_CONFIG_BYTES, f"{beside}: size", beside.stat().length, "at most 1 MiB")
-    return _read_config(str(beside), beside.read_text())
+    return _checked_config(str(beside), read_object(beside))
 
 
 def _known_size(path: str | os.PathLike[str], shapes: Shapes) -> dict[str, int]:
@@ -177,15 +144,9 @@ def _known_size(path: str | os.PathLike[str], shapes: Shapes) -> dict[str, int]:
     return known | ({"n_head": heads[0]} if heads else {})
 
 
-def _read_config(where: str, text: str) -> dict[str, Any]:
-    try:
-        tree = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where}: no JSON ({error})") from None
-    require(isinstance(tree, dict), where, type(tree).__name__, "a JSON object")
+def _checked_config(where: str, tree: dict[str, Any]) -> dict[str, Any]:
     for key in (*CONFIG_KEYS, *({"seq_len"} & tree.keys())):
-        value = tree.get(key)
-        require(type(value) is int and 1 <= value <= 1 << 24, f"{where}: {key}", value, "an integer from 1 to 2^24")
+        require_size(where, tree, key)
     for key, value in FIXED.items():
         require(tree.get(key, value) == value, f"{where}: {key}", tree.get(key), f"{value}: the trunk has no other")
     return tree

@@ -89,7 +89,7 @@ def test_blanks_and_the_order_of_keys_do_not_break_a_seal() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda tree: tree.pop("sha256"), "no sha256, which all of schema_version 3 have"),
+        (lambda tree: tree.pop("sha256"), "no sha256, which all of schema_version 4 have"),
         (lambda tree: tree.update(schema_version=2), "sha256 is not that of the content"),
         (lambda tree: tree.update(sha256=None), "sha256 is not that of the content"),
         (lambda tree: tree.update(loss=float("nan")), "sha256 is not that of the content"),
@@ -126,8 +126,8 @@ def test_files_from_before_the_seals_still_read(tmp_path: Path) -> None:
 
 def test_a_newer_result_is_said_to_be_one(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
-    path.write_text(json.dumps(seal(dataclasses.asdict(ROW) | {"schema_version": 4, "invented_later": 1})))
-    with pytest.raises(Newer, match=r"result\.json: schema_version = 4, and this mdm-jax knows 3: update it"):
+    path.write_text(json.dumps(seal(dataclasses.asdict(ROW) | {"schema_version": 5, "invented_later": 1})))
+    with pytest.raises(Newer, match=r"result\.json: schema_version = 5, and this mdm-jax knows 4: update it"):
         read_result(path)
 
 

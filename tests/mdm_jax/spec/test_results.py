@@ -9,13 +9,36 @@ import pytest
 
 from mdm_jax.files.sealed_json import seal
 from mdm_jax.files.storage import inside, write_atomic
-from mdm_jax.results import LossKind, RunResult, Status, read_result, result_of, to_csv, unescaped, write_result
-from mdm_jax.spec import CellSpec, Family, FlopConvention, RunSpec, ScheduleSpec, pair
+from mdm_jax.results import (
+    LIKELIHOOD_COLUMNS,
+    TABLE_VERSION,
+    LossKind,
+    RunResult,
+    Status,
+    missing_likelihoods,
+    read_result,
+    result_of,
+    to_csv,
+    unescaped,
+    write_result,
+)
+from mdm_jax.spec import (
+    EXACT_LIKELIHOODS,
+    CellSpec,
+    Family,
+    FlopConvention,
+    Likelihood,
+    RunSpec,
+    ScheduleSpec,
+    pair,
+)
 
 DESIGNED = """
 run_id family params params_non_embedding n_layers d_model n_heads ffn seq_len vocab_size tokens unique_tokens epochs
 budget budget_convention group flops_6nd flops_with_head flops_exact flops_chinchilla
-loss loss_se_mc loss_se_data loss_kind bits_per_byte mc_samples eval_tokens
+loss loss_se_mc loss_se_data loss_kind
+loss_left_to_right loss_left_to_right_se_data loss_confidence loss_confidence_se_data
+bits_per_byte mc_samples eval_tokens
 objective_variant lr lr_final_fraction batch_size warmup_steps steps seed schedule parent_run_id status excluded_reason
 schema_version tokenizer_hash data_hash spec_hash git_sha versions device topology attempts goodput mfu
 peak_memory_bytes wall_seconds
@@ -43,6 +66,21 @@ def test_a_row_of_the_first_version_still_reads(tmp_path, row: RunResult) -> Non
     (tmp_path / "result.json").write_text(json.dumps(tree))
     old = read_result(tmp_path / "result.json")
     assert (old.group, old.budget_convention, old.flops_chinchilla, old.loss) == ("", "", None, 2.5)
+
+
+def test_a_row_from_before_the_likelihoods_lacks_them_all(tmp_path, row: RunResult) -> None:
+    tree = dataclasses.asdict(row) | {"schema_version": 3}
+    for names in LIKELIHOOD_COLUMNS.values():
+        for name in names:
+            del tree[name]
+    (tmp_path / "result.json").write_text(json.dumps(seal(tree)))
+    old = read_result(tmp_path / "result.json")
+    assert old == dataclasses.replace(row, schema_version=3)
+    assert missing_likelihoods(old, EXACT_LIKELIHOODS) == EXACT_LIKELIHOODS
+    added = dataclasses.replace(old, loss_confidence=2.25, loss_confidence_se_data=0.125)
+    write_result(tmp_path / "result.json", added)
+    assert read_result(tmp_path / "result.json") == dataclasses.replace(added, schema_version=TABLE_VERSION)
+    assert missing_likelihoods(added, EXACT_LIKELIHOODS) == (Likelihood.LEFT_TO_RIGHT,)
 
 
 def test_the_cell_is_in_the_row() -> None:

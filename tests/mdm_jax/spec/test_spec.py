@@ -7,13 +7,16 @@ import pytest
 from mdm_jax.config import default_run, load_config, override, to_spec
 from mdm_jax.files.sealed_json import seal, unseal
 from mdm_jax.spec import (
+    EXACT_LIKELIHOODS,
     CellSpec,
     CorpusSource,
     CorpusSpec,
     DataSpec,
+    EvaluationSpec,
     Family,
     HardwareSpec,
     LevelSampler,
+    Likelihood,
     ModelSpec,
     NoiseSchedule,
     ObjectiveSpec,
@@ -60,12 +63,21 @@ def test_json_round_trip(name: str) -> None:
     assert to_json(from_json(line)) == line
 
 
+@pytest.mark.parametrize("asked", [["nelbo"], ["any_order"], ["confidence", "confidence"]])
+def test_only_exact_likelihoods_are_added_and_each_once(asked: list[str]) -> None:
+    with pytest.raises(ValueError, match=r"evaluation\.likelihoods = \['.*must be some of left_to_right, confidence"):
+        to_spec(RunSpec, override(default_run(), [f"evaluation.likelihoods={json.dumps(asked)}"]))
+    both = to_spec(RunSpec, override(default_run(), ['evaluation.likelihoods=["confidence", "left_to_right"]']))
+    assert both.evaluation.likelihoods == (Likelihood.CONFIDENCE, Likelihood.LEFT_TO_RIGHT)
+
+
 @pytest.mark.parametrize(
     "change",
     [
         {"hardware": HardwareSpec(microbatches=4, log_every=3)},
         {"cell": CellSpec(budget=1e12, size="2x64", parent_run_id="mdm")},
         {"data": dataclasses.replace(DataSpec(), directory="elsewhere", data_hash="0" * 64)},
+        {"evaluation": EvaluationSpec(likelihoods=EXACT_LIKELIHOODS)},
     ],
 )
 def test_run_id_ignores_where_it_runs(change: dict) -> None:

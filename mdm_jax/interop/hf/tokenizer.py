@@ -1,0 +1,117 @@
+"""Tokenizer files of a Hugging Face folder.
+
+Bytes become `tokenizer.json`: a byte-level BPE without merges, in which the id of a byte is the byte. A sentencepiece
+model is copied as `tokenizer.model`. A `tokenizer.json` is copied too, except for the tokens that its template puts
+around a text: our models were trained without them. An ARM's start token is put before each text, as in training.
+`tokenizer_config.json` names the special tokens. Their names inside a text stay text: `split_special_tokens` says so.
+"""
+
+import json
+from typing import Any
+
+import sentencepiece
+
+from mdm_jax.files.storage import Path, is_file
+from mdm_jax.spec import BYTES_VOCAB_SIZE
+
+JSON_FILE, MODEL_FILE, CONFIG_FILE = "tokenizer.json", "tokenizer.model", "tokenizer_config.json"
+EOS, START, MASK = "<|endoftext|>", "<|start|>", "<|mask|>"
+EXTRA_OF_FAMILY = {True: ("bos_token", START), False: ("mask_token", MASK)}
+"""The role and the name of id V in a causal model, and in another."""
+VISIBLE_BYTES = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
+"""Bytes that byte-level BPE writes as the character of the same number. The others become characters from U+0100 on."""
+
+
+def tokenizer_files(
+    model: bytes, eos_id: int, vocab_size: int, causal: bool, has_extra: bool, seq_len: int
+) -> dict[str, bytes]:
+    """The content of each tokenizer file, by its name.
+
+    Args:
+        model: content of the tokenizer's own file: a sentencepiece model or a `tokenizer.json`. Bytes have none: b"".
+        eos_id: id of EOS.
+        vocab_size: V.
+        causal: whether the model is an ARM. Its tokenizer puts the start token before a text, if there is one.
+        has_extra: whether id V is a token that the model reads.
+        seq_len: tokens of a row.
+    """
+    role, name = EXTRA_OF_FAMILY[causal]
+    extra = {vocab_size: name} if has_extra else {}
+    starts = causal and has_extra
+    config: dict[str, Any] = {"model_max_length": seq_len, "clean_up_tokenization_spaces": False}
+    config |= {"split_special_tokens": True, "eos_token": EOS} | ({role: name} if has_extra else {})
+    config |= {"add_bos_token": starts, "add_eos_token": False, "tokenizer_class": "PreTrainedTokenizerFast"}
+    if not model:
+        assert vocab_size == BYTES_VOCAB_SIZE
+        return {JSON_FILE: _encoded(_bytes_json({eos_id: EOS} | extra, starts)), CONFIG_FILE: _encoded(config)}
+    if model.lstrip().startswith(b"{"):
+        tree = json.loads(model)
+        own = {token["id"]: token["content"] for token in tree.get("added_tokens") or ()}
+        tree |= {"post_processor": _before_text(vocab_size) if starts else None} if has_extra else {}
+        config |= _end_and_added(eos_id, own.get(eos_id), extra)
+        return {JSON_FILE: _encoded(tree), CONFIG_FILE: _encoded(config)}
+    return {MODEL_FILE: model, CONFIG_FILE: _encoded(config | _sentencepiece_config(model, eos_id, extra))}
+
+
+def holds_bytes(folder: Path) -> bool:
+    """Whether the folder has no tokenizer, or the one that `tokenizer_files` writes for bytes."""
+    if is_file(folder / MODEL_FILE):
+        return False
+    if not is_file(folder / JSON_FILE):
+        return True
+    eos, extra = {BYTES_VOCAB_SIZE - 1: EOS}, BYTES_VOCAB_SIZE
+    known = [_bytes_json(eos, False), _bytes_json(eos | {extra: MASK}, False), _bytes_json(eos | {extra: START}, True)]
+    return (folder / JSON_FILE).read_bytes() in [_encoded(tree) for tree in known]
+
+
+def _bytes_json(special: dict[int, str], starts: bool) -> dict[str, Any]:
+    """The content of `tokenizer.json` for bytes and these special tokens."""
+    hidden = [byte for byte in range(256) if byte not in VISIBLE_BYTES]
+    vocab = {chr(byte): byte for byte in VISIBLE_BYTES} | {chr(256 + i): byte for i, byte in enumerate(hidden)}
+    vocab = dict(sorted(vocab.items(), key=lambda item: item[1])) | {name: i for i, name in special.items()}
+    no_options = {"dropout": None, "unk_token": None, "continuing_subword_prefix": None, "end_of_word_suffix": None}
+    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [{"id": int(i), **token} for i, token in _added(special).items()],
+        "normalizer": None,
+        "pre_tokenizer": level,
+        "post_processor": _before_text(BYTES_VOCAB_SIZE) if starts else None,
+        "decoder": level,
+        "model": {"type": "BPE", **no_options, "fuse_unk": False, "byte_fallback": False, "vocab": vocab, "merges": []},
+    }
+
+
+def _before_text(start_id: int) -> dict[str, Any]:
+    """The step that puts the start token before a text, and before the first text of a pair."""
+    start, first = {"SpecialToken": {"id": START, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}
+    pair = [start, first, {"Sequence": {"id": "B", "type_id": 0}}]
+    special = {START: {"id": START, "ids": [start_id], "tokens": [START]}}
+    return {"type": "TemplateProcessing", "single": [start, first], "pair": pair, "special_tokens": special}
+
+
+def _sentencepiece_config(model: bytes, eos_id: int, extra: dict[int, str]) -> dict[str, Any]:
+    """Keys of `tokenizer_config.json` for Hugging Face's class of sentencepiece models with byte fallback."""
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+    own_end = processor.id_to_piece(eos_id) if eos_id < processor.get_piece_size() else None
+    own_start = {} if START in extra.values() else {"bos_token": None}  # the class has "<s>" by default
+    config = {"tokenizer_class": "LlamaTokenizer", "unk_token": processor.id_to_piece(processor.unk_id())}
+    config |= {"legacy": False, "add_prefix_space": processor.encode("a", out_type=str)[0].startswith("\u2581")}
+    return config | own_start | _end_and_added(eos_id, own_end, extra)
+
+
+def _end_and_added(eos_id: int, own_end: str | None, extra: dict[int, str]) -> dict[str, Any]:
+    """Keys of `tokenizer_config.json`: EOS by its own name, if it has one, and the tokens that the file lacks."""
+    added = extra if own_end else {eos_id: EOS} | extra
+    return {"eos_token": own_end or EOS, "added_tokens_decoder": _added(added)}
+
+
+def _added(tokens: dict[int, str]) -> dict[str, dict[str, Any]]:
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False) | {"special": True}
+    return {str(i): {"content": name, **flags} for i, name in tokens.items()}
+
+
+def _encoded(tree: dict[str, Any]) -> bytes:
+    return (json.dumps(tree, indent=1, ensure_ascii=False) + "\n").encode()

@@ -1,0 +1,26 @@
+"""A model as another project's files hold it: its shape, and its weights by our names."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mdm_jax.spec import ModelSpec
+
+NORM_EPS, ROPE_BASE = 1e-5, 1e4
+"""Constants of our trunk. A file that gives other values is refused. A test compares them with the trunk's own."""
+
+Shapes = dict[str, tuple[int, ...]]
+"""The shape of each tensor, by its name."""
+Weights = dict[str, np.ndarray]
+"""Tensors by their names."""
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """The content of a file or folder: float32 weights by our names and in our layouts, `embed` with V+1 rows."""
+
+    spec: ModelSpec
+    seq_len: int
+    has_start: bool
+    """False for an ARM without a start token: the last row of `embed` is zero then, and nothing may read it."""
+    weights: Weights

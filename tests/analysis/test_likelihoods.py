@@ -1,0 +1,238 @@
+"""The gap under each likelihood: planted losses give the planted gaps, and nothing but the MDM's loss changes."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import synthetic_sweeps as sweeps
+from command_line import one_line
+
+from analysis import (
+    LikelihoodGaps,
+    bootstrap,
+    check,
+    compute_gap,
+    fit_isoflop,
+    gap_by_likelihood,
+    plot_likelihoods,
+    read_runs,
+    with_likelihood,
+)
+from analysis.figures.style import rendered
+from analysis.gap.__main__ import main as gap_main
+from analysis.report.fits_json import as_json
+from analysis.report.page import render
+from analysis.report.summary import summarise
+from analysis.report.write import write_report
+from analysis.runs.likelihoods import LIKELIHOODS
+from analysis.runs.load import numbers
+from analysis.wording import LIKELIHOODS as WORDS
+from mdm_jax.results import LIKELIHOOD_COLUMNS, Status, result_of, to_csv
+from mdm_jax.spec import EXACT_LIKELIHOODS, CellSpec, Family, RunSpec, pair
+
+COLUMN, SE = LIKELIHOOD_COLUMNS["left_to_right"]
+OTHER, _ = LIKELIHOOD_COLUMNS["confidence"]
+SHIFT, SHARE = 0.06, 0.95
+
+
+def planted(sd: float = 0.0, sizes: int = 7) -> list[dict]:
+    """Rows in which left to right lies SHIFT nats below the NELBO, and the confidence order at SHARE of it."""
+    rows = sweeps.both(sd=sd, sizes=sizes)
+    for row in rows:
+        mdm = row["family"] == "mdm"
+        row |= {"loss_se_mc": 0.002 if mdm else 0.0, SE: 0.01, "bits_per_byte": row["loss"] / 3}
+        row |= {COLUMN: row["loss"] - SHIFT * mdm, OTHER: row["loss"] * (SHARE if mdm else 1)}
+    return rows
+
+
+def true_gap(loss: float, mdm_loss: float) -> float:
+    """The ratio of compute at which the ARM reaches `loss`, and the MDM's NELBO `mdm_loss`."""
+    return sweeps.MDM.compute(mdm_loss) / sweeps.ARM.compute(loss)
+
+
+def by_likelihood(rows: list[dict]) -> LikelihoodGaps:
+    fit = fit_isoflop(sweeps.table(rows), curve="cubic")
+    gaps = gap_by_likelihood(fit, bootstrap(fit, n=200), ("smdm_6nd", "exact"))
+    assert gaps is not None
+    return gaps
+
+
+def test_a_planted_likelihood_gives_the_planted_gap() -> None:
+    gaps = by_likelihood(planted())
+    assert [one.likelihood for one in gaps.fits] == list(LIKELIHOODS)
+    assert gaps.common_loss is not None
+    assert gaps.refused == {}
+    loss = gaps.common_loss
+    nelbo_at = {"nelbo": lambda x: x, "left_to_right": lambda x: x + SHIFT, "confidence": lambda x: x / SHARE}
+    for name, nelbo in nelbo_at.items():
+        common, own = gaps.common["smdm_6nd", name], gaps.own["smdm_6nd", name]
+        assert common.loss == pytest.approx([loss], rel=1e-12)
+        assert common.ratio[0] == pytest.approx(true_gap(loss, nelbo(loss)), rel=0.003)
+        assert own.ratio[0] == pytest.approx(true_gap(own.loss[0], nelbo(own.loss[0])), rel=0.003)
+        assert own.support[0] == "interpolated"
+    ratios = [gaps.common["smdm_6nd", name].ratio[0] for name in LIKELIHOODS]
+    assert ratios == sorted(ratios, reverse=True)
+    assert ratios[2] < 0.6 * ratios[0]
+
+
+def test_the_common_loss_is_reached_by_all_and_each_own_loss_is_the_headlines() -> None:
+    gaps = by_likelihood(planted(sd=0.004))
+    assert gaps.common_range is not None
+    low, high = gaps.common_range
+    for one in gaps.fits:
+        for side in one.sides("exact"):
+            assert side.loss_range[0] <= low < high <= side.loss_range[1]
+        alone = fit_isoflop(with_likelihood(sweeps.table(planted(sd=0.004)), one.likelihood), curve="cubic")
+        assert alone.minima.equals(one.fit.minima)
+        own = gaps.own["exact", one.likelihood]
+        again = compute_gap(*one.sides("exact"), grid=own.loss, draws=bootstrap(alone, n=200))
+        assert (again.ratio, again.lower, again.upper) == (own.ratio, own.lower, own.upper)
+
+
+def test_only_the_mdms_loss_and_what_belongs_to_it_change() -> None:
+    runs = sweeps.table(planted(sd=0.004))
+    other = with_likelihood(runs, "left_to_right")
+    mdm = np.asarray(runs["family"] == "mdm")
+    changed = {name for name in runs if not runs[name].equals(other[name])}
+    assert changed == {"loss", "loss_se_mc", "loss_se_data", "loss_kind", "bits_per_byte"}
+    assert runs[~mdm].equals(other[~mdm])
+    assert set(other["loss_kind"]) == {"nll"}
+    assert (numbers(other, "loss_se_mc") == 0).all()
+    assert numbers(other, "bits_per_byte")[mdm] == pytest.approx(numbers(other, "loss")[mdm] / 3, rel=1e-12)
+    assert with_likelihood(runs, "nelbo").equals(runs)
+    assert not runs.equals(other)  # the table that was given is untouched
+    assert [finding.code for finding in check(other) if finding.code == "loss_unit"] == []
+
+
+def test_runs_without_the_likelihood_are_left_out_with_a_finding() -> None:
+    rows = planted()
+    for index, value in ((40, None), (41, float("nan")), (42, float("inf")), (43, -1.0)):
+        rows[index][COLUMN] = value
+    rows[44] |= {"status": "diverged", COLUMN: None}
+    other = with_likelihood(sweeps.table(rows), "left_to_right")
+    out = dict(zip(other["run_id"], other["excluded_reason"], strict=True))
+    assert [out[rows[i]["run_id"]] for i in range(40, 45)] == [
+        *["not evaluated by this likelihood"] * 2, *[f"{COLUMN} is not positive"] * 2, "status diverged",
+    ]  # fmt: skip
+    assert sum(reason == "" for reason in out.values()) == len(rows) - 5
+    (found,) = [finding for finding in check(other) if finding.code.startswith("not_evaluated")]
+    assert found.number == 2
+    assert "mdm_jax.evaluate.likelihood" in found.remedy
+    gaps = by_likelihood(rows)
+    assert [one.runs for one in gaps.fits] == [34, 30, 34]
+    assert gaps.fits[1].left_out == f"without it 2 MDM runs: {rows[40]['run_id']}, {rows[41]['run_id']}"
+
+
+def test_a_likelihood_of_too_few_runs_has_no_gap_and_says_so() -> None:
+    rows = planted()
+    for row in [row for row in rows if row["family"] == "mdm"][7:]:
+        row[COLUMN] = None
+    gaps = by_likelihood(rows)
+    assert [one.likelihood for one in gaps.fits] == ["nelbo", "confidence"]
+    assert gaps.refused["left_to_right"].startswith("MDM: 1 usable minima, a gap needs 2; without it 28 MDM runs: ")
+
+
+def test_ranges_that_do_not_meet_are_extrapolated_and_have_no_common_loss() -> None:
+    rows = planted()
+    for row in rows:
+        row[OTHER] = row["loss"] * (0.4 if row["family"] == "mdm" else 1)
+    gaps = by_likelihood(rows)
+    assert (gaps.common_range, gaps.common_loss, gaps.common) == (None, None, {})
+    far = gaps.own["smdm_6nd", "confidence"]
+    assert (far.law, far.support[0]) == ("power_law", "extrapolated")
+    assert gaps.own["smdm_6nd", "left_to_right"].support[0] == "interpolated"
+
+
+def test_differences_by_budget_have_their_mean_and_spread() -> None:
+    rows = planted()
+    mdm = [row for row in rows if row["family"] == "mdm"]
+    mdm[0][COLUMN] = mdm[0]["loss"] + 0.1
+    mdm[1][COLUMN] = None
+    table = by_likelihood(rows).differences
+    left = table[table["likelihood"] == "left_to_right"].set_index("budget")
+    assert len(left) == 5
+    own = np.array([0.1] + [-SHIFT] * 5)
+    assert left["runs"].tolist() == [6, 7, 7, 7, 7]
+    assert left["mean"].iloc[0] == pytest.approx(own.mean(), abs=1e-12)
+    assert left["sd"].iloc[0] == pytest.approx(own.std(ddof=1), rel=1e-9)
+    assert (left["lowest"].iloc[0], left["highest"].iloc[0]) == pytest.approx((-SHIFT, 0.1), abs=1e-12)
+    assert left["mean"].iloc[1:].to_numpy() == pytest.approx(-SHIFT, abs=1e-12)
+
+
+def test_a_table_without_the_columns_has_no_comparison(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    fit = fit_isoflop(sweeps.table(sweeps.both()))
+    assert gap_by_likelihood(fit, bootstrap(fit), ("smdm_6nd",)) is None
+    path = tmp_path / "runs.csv"
+    pd.DataFrame(sweeps.both()).to_csv(path, index=False)
+    said = one_line(gap_main, [str(path), "--likelihood", "confidence"], capsys)
+    assert f"no MDM run has a number in {OTHER}; python -m mdm_jax.evaluate.likelihood DIR" in said
+    with pytest.raises(ValueError, match="likelihood = 'any_order': must be one of nelbo, left_to_right, confidence"):
+        with_likelihood(fit.runs, "any_order")
+
+
+def test_the_command_reads_the_gap_under_a_likelihood(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    path = tmp_path / "theirs.csv"
+    theirs = pd.DataFrame(planted(sd=0.004, sizes=5)).rename(columns={COLUMN: "chain"})
+    theirs.to_csv(path, index=False)
+    arguments = [str(path), "--columns", f"{COLUMN}=chain", "--bootstrap", "0", "--at", "loss=3.2", "--json"]
+    ratios = {}
+    for name in ("nelbo", "left_to_right"):
+        assert gap_main([*arguments, "--likelihood", name]) == 0
+        ratios[name] = json.loads(capsys.readouterr().out)["gaps"][0]["ratio"]
+    assert ratios["nelbo"] > 1.1 * ratios["left_to_right"]
+
+
+def test_the_names_are_those_of_the_specs() -> None:
+    assert tuple(WORDS) == LIKELIHOODS == ("nelbo", *EXACT_LIKELIHOODS)
+
+
+def test_the_columns_survive_a_csv() -> None:
+    specs = [RunSpec(cell=CellSpec(budget=1e12)), pair(RunSpec(cell=CellSpec(budget=1e12)), Family.ARM)]
+    more = {COLUMN: 2.4375, SE: 0.25, OTHER: 1 / 3}
+    rows = [result_of(spec, Status.OK, loss=2.5, loss_se_mc=0.01, **more) for spec in specs]
+    back = read_runs(pd.read_csv(io.StringIO(to_csv([*rows, result_of(RunSpec(seed=1), Status.FAILED)]))))
+    assert {name: back[name].iloc[0] for name in more} == more
+    assert np.isnan(back[list(more)].to_numpy()[2]).all()
+    assert np.isnan(numbers(back, "loss_confidence_se_data")).all()
+
+
+def test_the_report_shows_the_gap_under_each_likelihood() -> None:
+    rows = planted(sd=0.004, sizes=5)
+    rows[30].pop(OTHER)
+    summary = summarise(sweeps.table(rows), n=200)
+    assert summary.likelihoods is not None
+    text = render(summary, {}, "made by hand")
+    for said in ("The gap under each likelihood", *WORDS.values(), "without it 1 MDM run: mdm-", 'href="#likelihoods"'):
+        assert said in text
+    assert "may be smaller" not in text
+    tree = as_json(summary)
+    fits = tree["likelihoods"]
+    shown = {(gap["convention"], gap["likelihood"]): gap["ratio"] for gap in fits["gap_at_common_loss"]}
+    assert set(shown) == {(c, name) for c in ("smdm_6nd", "with_head", "exact") for name in LIKELIHOODS}
+    assert shown["exact", "confidence"] == summary.likelihoods.common["exact", "confidence"].ratio[0]
+    assert fits["common_loss"] == summary.likelihoods.common_loss
+    assert len(fits["difference_to_nelbo"]) == 10
+    assert fits["gap_at_own_loss"][0]["ratio"] == tree["headline"]["gap"]["smdm_6nd"]["ratio"]
+
+
+@pytest.mark.slow
+def test_a_reports_files_hold_the_figures_and_the_columns(tmp_path: Path) -> None:
+    rows = planted(sd=0.004, sizes=5)
+    _, page = write_report(pd.DataFrame(rows), tmp_path, n=200)
+    for convention in ("smdm_6nd", "exact"):
+        assert (tmp_path / f"figures/likelihoods_{convention}.png").stat().st_size > 20_000
+        assert f'alt="likelihoods_{convention}"' in page.read_text()
+    assert json.loads((tmp_path / "fits.json").read_text())["likelihoods"]["no_gap_because"] == {}
+    assert np.isfinite(numbers(read_runs(tmp_path / "run_table.csv"), COLUMN)).all()
+
+
+def test_the_figure_has_a_line_for_the_arm_and_each_likelihood() -> None:
+    figure = plot_likelihoods(by_likelihood(planted(sizes=5)), "exact")
+    (legend,) = [axes.get_legend() for axes in figure.axes]
+    assert legend is not None
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert labels == ["ARM", *(f"MDM, {word}" for word in WORDS.values()), "all measured"]
+    assert set(rendered(figure)) == {"svg", "png"}

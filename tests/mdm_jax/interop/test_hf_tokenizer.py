@@ -1,0 +1,154 @@
+"""Tokenizer files of a Hugging Face folder: bytes exactly, the special tokens, and a tokenizer that does not match."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+import sentencepiece
+from small_corpus import texts
+from smdm_files import random_weights, write_random
+
+from mdm_jax import load
+from mdm_jax.data.tokenizer import ByteTokenizer, SentencePieceTokenizer, train_sentencepiece
+from mdm_jax.files.storage import as_path
+from mdm_jax.interop.hf.folder import write_hf
+from mdm_jax.interop.hf.tokenizer import holds_bytes, tokenizer_files
+from mdm_jax.interop.model_file import ModelFile
+from mdm_jax.spec import Attention, ModelSpec
+
+BYTES = ByteTokenizer()
+SAMPLES = [
+    "",
+    "a",
+    "größe λ 数 😀\t\x00 x",
+    "  two  spaces \n",
+    "<|endoftext|> <|start|> <|mask|>",
+    "é\u0301\ufffd\u2581",
+]
+
+
+def of_bytes(causal=True, has_extra=True):
+    return tokenizer_files(b"", 256, 257, causal, has_extra, 16)
+
+
+@pytest.fixture(scope="module")
+def sentencepiece_model() -> bytes:
+    return train_sentencepiece(texts(60), 320)
+
+
+def config_of(files):
+    return json.loads(files["tokenizer_config.json"])
+
+
+def test_the_json_of_bytes_gives_our_ids_and_decodes_to_the_text():
+    library = pytest.importorskip("tokenizers")
+    tokenizer = library.Tokenizer.from_str(of_bytes()["tokenizer.json"].decode())
+    tokenizer.encode_special_tokens = True  # transformers sets it for `split_special_tokens`
+    every_character = "".join(map(chr, range(0x800)))
+    for text in [*SAMPLES, every_character]:
+        ids = tokenizer.encode(text).ids
+        assert ids == [257, *BYTES.encode(text)]
+        assert tokenizer.decode(ids) == text
+    assert [tokenizer.token_to_id(name) for name in ("<|endoftext|>", "<|start|>")] == [256, 257]
+    assert tokenizer.get_vocab_size() == 258
+    alone = library.Tokenizer.from_str(of_bytes(causal=False)["tokenizer.json"].decode())
+    assert (alone.encode("a").ids, alone.token_to_id("<|mask|>")) == ([97], 257)
+
+
+def test_the_byte_of_each_id_is_the_id():
+    tree = json.loads(of_bytes()["tokenizer.json"])
+    library = pytest.importorskip("tokenizers")
+    decode = library.decoders.ByteLevel().decode
+    ascii_or_not = {name: i for name, i in tree["model"]["vocab"].items() if i < 256}
+    assert sorted(ascii_or_not.values()) == list(range(256))
+    assert [decode([name]) for name, i in ascii_or_not.items() if i < 128] == [chr(i) for i in range(128)]
+    name_of = {i: name for name, i in ascii_or_not.items()}
+    assert decode([name_of[byte] for byte in "ö".encode()]) == "ö"
+
+
+def test_the_config_names_the_special_tokens():
+    arm, mdm, plain = config_of(of_bytes()), config_of(of_bytes(causal=False)), config_of(of_bytes(has_extra=False))
+    assert (arm["bos_token"], arm["eos_token"], arm["model_max_length"]) == ("<|start|>", "<|endoftext|>", 16)
+    assert (mdm["mask_token"], "bos_token" in mdm) == ("<|mask|>", False)
+    assert ("bos_token" in plain, plain["add_bos_token"]) == (False, False)
+    assert all(config["split_special_tokens"] for config in (arm, mdm, plain))
+
+
+def test_a_sentencepiece_model_is_copied_and_its_own_end_is_named(sentencepiece_model):
+    own = SentencePieceTokenizer(sentencepiece_model)
+    files = tokenizer_files(sentencepiece_model, own.eos_id, own.vocab_size, True, True, 16)
+    assert files["tokenizer.model"] == sentencepiece_model
+    config = config_of(files)
+    assert (config["eos_token"], config["unk_token"], config["add_prefix_space"]) == ("</s>", "<unk>", False)
+    assert {i: token["content"] for i, token in config["added_tokens_decoder"].items()} == {"320": "<|start|>"}
+    without = config_of(tokenizer_files(sentencepiece_model, own.eos_id, own.vocab_size, True, False, 16))
+    assert (without["bos_token"], without["added_tokens_decoder"]) == (None, {})
+
+
+def test_a_sentencepiece_model_without_an_end_gets_one():
+    model = io.BytesIO()
+    options = {"vocab_size": 60, "model_type": "bpe", "eos_id": -1, "bos_id": -1, "minloglevel": 2}
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(texts(60)), model_writer=model, **options)
+    own = SentencePieceTokenizer(model.getvalue())
+    config = config_of(tokenizer_files(own.model, own.eos_id, own.vocab_size, False, True, 16))
+    assert (own.eos_id, own.vocab_size, config["eos_token"], config["add_prefix_space"]) == (
+        60,
+        61,
+        "<|endoftext|>",
+        True,
+    )
+    assert {i: token["content"] for i, token in config["added_tokens_decoder"].items()} == {
+        "60": "<|endoftext|>",
+        "61": "<|mask|>",
+    }
+
+
+@pytest.mark.parametrize(("causal", "has_extra", "begins"), [(True, True, [9]), (False, True, []), (True, False, [1])])
+def test_a_json_loses_the_tokens_around_a_text_that_training_did_not_see(causal, has_extra, begins):
+    library = pytest.importorskip("tokenizers")
+    pieces = {"a": 0, "<s>": 1, "</s>": 2}
+    given = library.Tokenizer(library.models.BPE(vocab=pieces, merges=[]))
+    given.add_special_tokens(["<s>", "</s>"])
+    given.post_processor = library.processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 1)])
+    files = tokenizer_files(given.to_str().encode(), 2, 9, causal, has_extra, 16)
+    assert library.Tokenizer.from_str(files["tokenizer.json"].decode()).encode("a").ids == [*begins, 0]
+    assert config_of(files)["eos_token"] == "</s>"
+
+
+def test_a_folder_is_opened_with_the_tokenizer_in_it_or_refused(tmp_path, sentencepiece_model):
+    source = write_random(tmp_path / "model", Attention.CAUSAL)
+    load(source).export_hf(tmp_path / "a")
+    model = load(tmp_path / "a")
+    np.testing.assert_array_equal(model.tokenizer.encode("größe"), BYTES.encode("größe"))
+    (tmp_path / "a" / "tokenizer.model").write_bytes(sentencepiece_model)
+    with pytest.raises(ValueError, match=r"tokenizer\.model: vocab_size = 320: must be 257, the vocabulary of a"):
+        _ = load(tmp_path / "a").tokenizer
+    (tmp_path / "a" / "tokenizer.model").unlink()
+    (tmp_path / "a" / "tokenizer.json").write_text("{}")
+    with pytest.raises(ValueError, match="tokenizer"):
+        _ = load(tmp_path / "a").tokenizer
+    with pytest.raises(ValueError, match="tokenizer"):
+        load(tmp_path / "a").export_hf(tmp_path / "b")
+    assert not (tmp_path / "b").exists()
+
+
+def test_the_tokenizer_of_another_vocabulary_travels_with_the_folder(tmp_path, sentencepiece_model):
+    spec = ModelSpec(1, 16, 2, 24, 320, Attention.BIDIRECTIONAL)
+    file = ModelFile(spec, 16, True, random_weights(spec))
+    write_hf(tmp_path / "a", file, tokenizer={"tokenizer.model": sentencepiece_model})
+    load(tmp_path / "a").export_hf(tmp_path / "b")
+    assert (tmp_path / "b" / "tokenizer.model").read_bytes() == sentencepiece_model
+    assert json.loads((tmp_path / "b" / "config.json").read_text())["eos_token_id"] == 1
+    again = load(tmp_path / "b").tokenizer
+    assert again.decode(again.encode("größe of noise")) == "größe of noise"
+
+
+def test_what_the_export_writes_for_bytes_is_known_again(tmp_path):
+    folder = as_path(tmp_path)
+    assert holds_bytes(folder)
+    for causal, has_extra in ((True, True), (False, True), (True, False)):
+        (tmp_path / "tokenizer.json").write_bytes(of_bytes(causal, has_extra)["tokenizer.json"])
+        assert holds_bytes(folder)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    assert not holds_bytes(folder)
