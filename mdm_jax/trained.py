@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float, Int, Integer
 
 from mdm_jax.data.manifest import MANIFEST_FILE, TOKENIZER_FILE, TOKENIZER_JSON_FILE, read_manifest
 from mdm_jax.data.tokenizer import ByteTokenizer, Tokenizer, load_tokenizer, open_tokenizer
+from mdm_jax.data.tokenizer_json import JsonTokenizer
 from mdm_jax.devices.absent_tpu import skip_absent_tpu
 from mdm_jax.devices.sharding import abstract_arrays, make_mesh, place
 from mdm_jax.evaluate.likelihood.encoding import Part, encode_pairs
@@ -376,8 +377,10 @@ def _tokenizer_beside(file: Path, spec: ModelSpec) -> Tokenizer:
         ways = f"the sentencepiece model beside it, as {TOKENIZER_FILE}, or its {TOKENIZER_JSON_FILE}"
         raise ValueError(f"{file}: needs its tokenizer: put {ways}")
     tokenizer = open_tokenizer(str(beside[0]))
-    padded = beside[0].name == TOKENIZER_JSON_FILE  # many published vocabularies are padded with ids of no token
-    fits = tokenizer.vocab_size == spec.vocab_size or (padded and tokenizer.vocab_size < spec.vocab_size)
-    bound = f"{'at most ' * padded}{spec.vocab_size}, the vocabulary of {file.name}"
-    require(fits, f"{beside[0]}: vocab_size", tokenizer.vocab_size, bound)
+    if isinstance(tokenizer, JsonTokenizer):  # a published model may have more ids than tokens, or tokens above V
+        bound, largest = f"below {spec.vocab_size}, the vocabulary of {file.name}", tokenizer.largest_text_id
+        require(largest < spec.vocab_size, f"{beside[0]}: largest id of text", largest, bound)
+        return tokenizer
+    bound = f"{spec.vocab_size}, the vocabulary of {file.name}"
+    require(tokenizer.vocab_size == spec.vocab_size, f"{beside[0]}: vocab_size", tokenizer.vocab_size, bound)
     return tokenizer

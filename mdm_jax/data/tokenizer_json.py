@@ -42,6 +42,7 @@ class JsonTokenizer:
     Attributes:
         keeps_text: whether `text_bytes` counts the bytes of the text that was encoded. It is True for byte-level and
             byte-fallback vocabularies (GPT-2, Llama), and False for WordPiece (BERT), which forgets spaces and case.
+        largest_text_id: the largest id that `encode` or EOS has. Other special tokens may have larger ids.
     """
 
     def __init__(self, model: bytes) -> None:
@@ -63,6 +64,8 @@ class JsonTokenizer:
         after_last = max(vocabulary.values()) + 1
         self.eos_id = next(self._usable_ends(), after_last)
         self.vocab_size = max(after_last, self.eos_id + 1)
+        never_text = self._special - {self.eos_id} - _unknown(vocabulary, tree["model"])
+        self.largest_text_id = max({self.eos_id, *vocabulary.values()} - never_text)
         decoders = _kinds_of_decoder(tree)
         self.keeps_text = bool(decoders & {"ByteLevel", "ByteFallback"})
         self._bytes_of_id = _bytes_of_ids(vocabulary, self.vocab_size, self._special, "ByteLevel" in decoders)
@@ -162,6 +165,12 @@ def _check_ids(tokenizer: tokenizers.Tokenizer, vocabulary: dict[str, int], tree
         read, given = tokenizer.token_to_id(token["content"]), token["id"]
         bound = f"{read}: the library numbers added tokens after the last id of the model"
         require(read == given, f"id of the added token {token['content']!r}", given, bound)
+
+
+def _unknown(vocabulary: dict[str, int], model: dict[str, Any]) -> set[int]:
+    """The id that stands for what has no id; none if the model has no such token."""
+    by_name = vocabulary.get(str(model.get("unk_token")))
+    return {number for number in (by_name, model.get("unk_id")) if number is not None}
 
 
 def _kinds_of_decoder(tree: dict[str, Any]) -> set[str]:

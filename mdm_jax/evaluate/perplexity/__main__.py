@@ -2,9 +2,10 @@
 
     python -m mdm_jax.evaluate.perplexity RUN_OR_FILE [RUN_OR_FILE ...] --corpus NAME=PATH [NAME=PATH ...]
 
-MODEL is a run's folder, or a safetensors file with its tokenizer beside it. PATH is a file, a folder or a glob of text,
-JSONL or Parquet. Each model reads each corpus. The table has nats per token, perplexity and bits per byte with their
-errors, and the difference to the first model in bits per byte. Only bits per byte compare across tokenizers.
+MODEL is a run's folder, a safetensors file with its tokenizer beside it, or a Hugging Face folder. PATH is a file, a
+folder or a glob of text, JSONL or Parquet. Each model reads each corpus. The table has nats per token, perplexity and
+bits per byte with their errors, and the difference to the first model in bits per byte. Only bits per byte compare
+across tokenizers.
 """
 
 import argparse
@@ -39,7 +40,12 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     flags = new_parser("mdm_jax.evaluate.perplexity", __doc__)
     add = flags.add_argument
-    add("models", nargs="+", metavar="MODEL", help="a run's folder or a safetensors file; the first is the reference")
+    add(
+        "models",
+        nargs="+",
+        metavar="MODEL",
+        help="a run's folder or a file or folder of weights; the first is the reference",
+    )
     add("--corpus", nargs="+", action="extend", required=True, metavar="NAME=PATH", help="a name and the texts")
     add("--text-field", default="text", help="field of JSONL and Parquet records (%(default)s)")
     add("--draws", type=int, default=DRAWS, help="Monte Carlo draws of an MDM's NELBO (%(default)s)")

@@ -52,6 +52,18 @@ def test_ids_lie_below_the_vocabulary_and_no_text_gives_eos(kind, tokenizer):
         assert np.all((ids >= 0) & (ids < tokenizer.vocab_size))
 
 
+def test_the_largest_id_of_text_passes_over_special_tokens_but_not_over_the_unknown():
+    tree = json.loads(FILES["bert"])
+    words = len(tree["model"]["vocab"])
+    for name, largest in (("[MASK]", words - 1), ("[UNK]", words)):
+        vocab = {token: number for token, number in tree["model"]["vocab"].items() if token != name}
+        moved = [token for token in tree["added_tokens"] if token["content"] != name] + [
+            next(token for token in tree["added_tokens"] if token["content"] == name) | {"id": words}
+        ]
+        made = JsonTokenizer(changed(FILES["bert"], model__vocab=vocab | {name: words}, added_tokens=moved).encode())
+        assert (made.largest_text_id, made.vocab_size) == (largest, words + 1)
+
+
 def test_a_batch_is_its_texts_with_eos(tokenizer):
     given = AWKWARD + texts(20)
     ids, counts = tokenizer.encode_batch(given)
@@ -82,6 +94,7 @@ def test_bert_forgets_case_and_spaces_and_is_not_cut_or_padded(tmp_path):
     assert tokenizer.decode(tokenizer.encode("The  MODEL\nof noise")) == "the model of noise"
     assert len(tokenizer.encode("the model of noise " * 9)) == 36
     assert len(tokenizer.encode("the")) == 1
+    assert tokenizer.encode("漢").tolist() == [1], "[UNK], a special token that texts give"
     (tmp_path / "bert.json").write_text(FILES["bert"])
     spec = TokenizerSpec(TokenizerKind.TOKENIZER_JSON, tokenizer.vocab_size, str(tmp_path / "bert.json"))
     corpus = open_corpus(prepared(tmp_path, tokenizer=spec))
@@ -187,15 +200,17 @@ def test_the_kind_needs_a_path_and_old_specs_are_as_they_were():
 
 
 def test_a_file_of_weights_takes_the_tokenizer_json_beside_it(tmp_path):
-    """The vocabulary of the weights may be padded. A tokenizer with more ids than the weights is another model's."""
+    """The weights' vocabulary may be padded, and a mask token may lie above it. Larger ids of text are refused."""
     size = JsonTokenizer(GPT2.encode()).vocab_size
-    (tmp_path / "tokenizer.json").write_text(GPT2)
+    mask = ADDED | {"id": size, "content": "<|mask|>"}
+    (tmp_path / "tokenizer.json").write_text(file := changed(GPT2, added_tokens=[ADDED, mask]))
+    assert JsonTokenizer(file.encode()).vocab_size == size + 1
     for vocab_size, fits in ((size, True), (size + 7, True), (size - 1, False)):
         spec = dataclasses.replace(TRUNK, n_layers=1, vocab_size=vocab_size, attention=Attention.CAUSAL)
         write_smdm(tmp_path / "model", random_weights(spec), spec, 8, True)
         model = load(tmp_path / "model")
         if fits:
-            assert model.tokenizer.hash == JsonTokenizer(GPT2.encode()).hash
+            assert model.tokenizer.hash == JsonTokenizer(file.encode()).hash
         else:
-            with pytest.raises(ValueError, match=rf"vocab_size = {size}: must be at most {size - 1}"):
+            with pytest.raises(ValueError, match=rf"largest id of text = {size - 1}: must be below {size - 1}, the"):
                 _ = model.tokenizer
