@@ -71,7 +71,7 @@ def test_the_config_names_the_special_tokens():
     arm, mdm, plain = config_of(of_bytes()), config_of(of_bytes(causal=False)), config_of(of_bytes(has_extra=False))
     assert (arm["bos_token"], arm["eos_token"], arm["model_max_length"]) == ("<|start|>", "<|endoftext|>", 16)
     assert (mdm["mask_token"], "bos_token" in mdm) == ("<|mask|>", False)
-    assert ("bos_token" in plain, plain["add_bos_token"]) == (False, False)
+    assert "bos_token" not in plain
     assert all(config["split_special_tokens"] for config in (arm, mdm, plain))
 
 
@@ -82,8 +82,9 @@ def test_a_sentencepiece_model_is_copied_and_its_own_end_is_named(sentencepiece_
     config = config_of(files)
     assert (config["eos_token"], config["unk_token"], config["add_prefix_space"]) == ("</s>", "<unk>", False)
     assert {i: token["content"] for i, token in config["added_tokens_decoder"].items()} == {"320": "<|start|>"}
+    assert config["add_bos_token"]
     without = config_of(tokenizer_files(sentencepiece_model, own.eos_id, own.vocab_size, True, False, 16))
-    assert (without["bos_token"], without["added_tokens_decoder"]) == (None, {})
+    assert (without["bos_token"], without["add_bos_token"], without["added_tokens_decoder"]) == (None, False, {})
 
 
 def test_a_sentencepiece_model_without_an_end_gets_one():
@@ -114,6 +115,19 @@ def test_a_json_loses_the_tokens_around_a_text_that_training_did_not_see(causal,
     files = tokenizer_files(given.to_str().encode(), 2, 9, causal, has_extra, 16)
     assert library.Tokenizer.from_str(files["tokenizer.json"].decode()).encode("a").ids == [*begins, 0]
     assert config_of(files)["eos_token"] == "</s>"
+
+
+def test_a_special_token_never_has_the_name_of_another_token():
+    library = pytest.importorskip("tokenizers")
+    pieces = {"a": 0, "<|endoftext|>": 1, "<|start|>": 2, "<|start_|>": 3}
+    given = library.Tokenizer(library.models.BPE(vocab=pieces, merges=[]))
+    files = tokenizer_files(given.to_str().encode(), 4, 5, True, True, 16)
+    assert (config_of(files)["eos_token"], config_of(files)["bos_token"]) == ("<|endoftext_|>", "<|start__|>")
+    assert {i: token["content"] for i, token in config_of(files)["added_tokens_decoder"].items()} == {
+        "4": "<|endoftext_|>",
+        "5": "<|start__|>",
+    }
+    assert library.Tokenizer.from_str(files["tokenizer.json"].decode()).encode("a").tokens == ["<|start__|>", "a"]
 
 
 def test_a_folder_is_opened_with_the_tokenizer_in_it_or_refused(tmp_path, sentencepiece_model):
