@@ -1,11 +1,14 @@
 """Trained models: `load(PATH)` opens a run's folder, one of SMDM's safetensors files, or a Hugging Face folder.
 
 The model is on one device. It gives logits, with unsupervised classifier-free guidance for the MDM (SMDM, Nie et al.
-2024), and the NELBO of texts with its Monte Carlo error, by the evaluation that every run ends with.
+2024), the NELBO of texts with its Monte Carlo error, by the evaluation that every run ends with, and log-likelihoods of
+texts and of targets given their prompts.
 """
 
 import functools
+import math
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -14,11 +17,17 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Integer
 
-from mdm_jax.data.manifest import MANIFEST_FILE, TOKENIZER_FILE, read_manifest
+from mdm_jax.data.manifest import MANIFEST_FILE, TOKENIZER_FILE, TOKENIZER_JSON_FILE, read_manifest
 from mdm_jax.data.tokenizer import ByteTokenizer, Tokenizer, load_tokenizer, open_tokenizer
 from mdm_jax.devices.absent_tpu import skip_absent_tpu
-from mdm_jax.devices.precision import product_precision, sum_in_float32
-from mdm_jax.devices.sharding import BATCH_LD, abstract_arrays, make_mesh, place, replicate
+from mdm_jax.devices.sharding import abstract_arrays, make_mesh, place
+from mdm_jax.evaluate.likelihood.encoding import Part, encode_pairs
+from mdm_jax.evaluate.likelihood.pairs import Options, PairScore, known_method, score
+from mdm_jax.evaluate.likelihood.requests import Requests
+from mdm_jax.evaluate.likelihood.start_token import with_start
+from mdm_jax.evaluate.likelihood.texts import text_likelihood
+from mdm_jax.evaluate.logits import padded_logits
+from mdm_jax.evaluate.stream import Progress, RowNats, stream_nats
 from mdm_jax.evaluate.texts import DRAWS, TextNelbo, text_nelbo
 from mdm_jax.files.storage import Kind, Path, as_path, is_file, kind
 from mdm_jax.interop.hf.folder import is_hf_folder, read_hf, write_hf
@@ -26,13 +35,13 @@ from mdm_jax.interop.hf.tokenizer import holds_bytes, tokenizer_files
 from mdm_jax.interop.model_file import ModelFile, Weights
 from mdm_jax.interop.smdm.weights import read_smdm, write_smdm
 from mdm_jax.layout import CHECKPOINTS_FOLDER, RESULT_FILE, SPEC_FILE, read_spec
-from mdm_jax.model.transformer import Transformer, hidden
+from mdm_jax.model.transformer import Transformer
 from mdm_jax.results import read_result
 from mdm_jax.spec import (
     BYTES_VOCAB_SIZE,
     Attention,
     Family,
-    HardwareSpec,
+    Likelihood,
     ModelSpec,
     RunSpec,
     TokenizerKind,
@@ -82,7 +91,9 @@ class Model:
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer of the run's prepared data. A file has `tokenizer.model` beside it, or bytes if V is 257.
+        """The tokenizer of the run's prepared data. A file has `tokenizer.model` or `tokenizer.json` beside it.
+
+        A file without either has the tokenizer of bytes if V is 257.
 
         Raises:
             ValueError: the tokenizer is absent or corrupt, or is not the one that the model was trained with.
@@ -121,7 +132,7 @@ class Model:
         plain_BLV = self._plain_logits(tokens_BL)
         if not guidance:
             return plain_BLV
-        require(self.family is Family.MDM, "guidance", guidance, "0 for an ARM: it has no MASK to hide the prompt with")
+        self._require_mask(guidance)
         shape = None if prompt_mask_BL is None else prompt_mask_BL.shape
         require(shape == tokens_BL.shape, "prompt_mask_BL: shape", shape, f"{tokens_BL.shape}, that of the tokens")
         hidden_BLV = self._plain_logits(np.where(np.asarray(prompt_mask_BL), self.spec.vocab_size, tokens_BL))
@@ -129,23 +140,113 @@ class Model:
 
     def _plain_logits(self, tokens_BL: np.ndarray) -> Array:
         with jax.set_mesh(self._mesh):
-            return _logits(self._params, tokens_BL, self.spec)
+            return padded_logits(self._params, self.spec, tokens_BL, self.seq_len)
+
+    def _require_mask(self, guidance: float) -> None:
+        require(math.isfinite(guidance), "guidance", guidance, "finite")
+        bound = "0 for an ARM: it has no MASK to hide the prompt with"
+        require(self.family is Family.MDM or guidance == 0, "guidance", guidance, bound)
 
     def nelbo(self, texts: list[str] | tuple[str, ...], draws: int = DRAWS) -> TextNelbo:
         """The NELBO of the texts together, in nats; see `mdm_jax.evaluate.texts`.
+
+        An ARM without a start token reads EOS in its place, as lm-evaluation-harness does for GPT-2.
 
         Args:
             texts: texts, of which at least one is not empty.
             draws: Monte Carlo draws of an MDM's bound over all rows, at least 2. An ARM needs one pass.
 
         Raises:
-            ValueError: all texts are empty, `draws` is out of range, the tokenizer is unusable (see `tokenizer`), or
-                the model is an ARM without a start token.
+            ValueError: all texts are empty, `draws` is out of range, or the tokenizer is unusable (see `tokenizer`).
         """
-        bound = "a model with a start token: without one it gives a row's first token no probability"
-        require(self.has_start, "nelbo of", str(self._path), bound)
         with jax.set_mesh(self._mesh):
-            return text_nelbo(self._params, self.spec, self.tokenizer, texts, self.seq_len, draws, self._mesh)
+            return text_nelbo(self._scoring, self.spec, self.tokenizer, texts, self.seq_len, draws, self._mesh)
+
+    def text_loss(
+        self, texts: list[str] | tuple[str, ...], method: str = Likelihood.NELBO, draws: int = DRAWS
+    ) -> TextNelbo:
+        """The loss of the texts together, in nats: `nelbo(texts)`, or the exact likelihood of another method.
+
+        Args:
+            texts: texts, of which at least one is not empty.
+            method: `nelbo`, or `left_to_right` or `confidence`, which read each row once for each of its tokens. An ARM
+                has only `left_to_right`, which is also its `nelbo` and takes one pass.
+            draws: Monte Carlo draws of an MDM's `nelbo`.
+
+        Raises:
+            ValueError: as for `nelbo`, or the method is unknown or not one for texts.
+        """
+        kind = known_method(method)
+        if kind is Likelihood.NELBO:
+            return self.nelbo(texts, draws)
+        with jax.set_mesh(self._mesh):
+            return text_likelihood(self._scoring, self.spec, self.tokenizer, texts, self.seq_len, kind, self._mesh)
+
+    def loglikelihood(
+        self,
+        pairs: Sequence[tuple[Part, Part]],
+        method: str = Likelihood.NELBO,
+        *,
+        draws: int = 128,
+        max_se: float = 0.0,
+        guidance: float = 0.0,
+        seed: int = 0,
+        greedy: bool = False,
+    ) -> list[PairScore]:
+        """The log-likelihood of each target given its prompt, in nats, in the order of the pairs.
+
+        A score does not depend on the other pairs, and its draws depend only on the pair's ids and the seed.
+
+        Args:
+            pairs: `(prompt, target)`, each a text, or ids in 0..V-1. A prompt may be empty. Prompt and target are
+                encoded by themselves, so that no token spans the cut.
+            method: `nelbo` estimates a lower bound; a target with at most as many sets of tokens as draws gets its
+                exact value. `any_order` is that value for up to 12 tokens, `left_to_right` and `confidence` are exact
+                likelihoods. An ARM has only `left_to_right`, which is also its `nelbo`.
+            draws: the most Monte Carlo draws of a pair, from 2; rounded up to a multiple of 8, at least 16.
+            max_se: the standard error in nats at which a pair gets no more draws; 0 uses all draws.
+            guidance: w of unsupervised classifier-free guidance (see `logits`). The score is no likelihood then.
+            seed: chooses the draws, from 0.
+            greedy: also tell whether greedy generation gives the target: an MDM reveals the most confident token first.
+
+        Raises:
+            ValueError: an argument is out of range, or a pair (named) has no target, is longer than the model's rows,
+                or has unknown ids; or the family does not have the method; or a score is not finite.
+        """
+        options = Options(known_method(method), draws, max_se, seed, greedy)
+        self._require_mask(guidance)
+        encoded = encode_pairs(pairs, self.spec.vocab_size, self.seq_len, lambda: self.tokenizer)
+        w = np.float32(guidance) if guidance else None
+        with jax.set_mesh(self._mesh):
+            return score(Requests(self._scoring, self.spec, encoded, self.seq_len, self._mesh, w), options)
+
+    @functools.cached_property
+    def _scoring(self) -> Transformer:
+        """The weights with a start token."""
+        if self.has_start:
+            return self._params
+        return with_start(self._params, self.spec.vocab_size, self.tokenizer.eos_id)
+
+    def row_nats(
+        self,
+        ids: Integer[np.ndarray, "tokens"],
+        method: Likelihood = Likelihood.NELBO,
+        draws: int = DRAWS,
+        progress: Progress = lambda share: None,
+    ) -> RowNats:
+        """The nats of each row of a stream of tokens, in each draw; see `mdm_jax.evaluate.stream`.
+
+        Args:
+            ids: tokens in 0..V-1, at least one. They are cut into rows of `seq_len`.
+            method: `nelbo`, or an exact likelihood that the family has.
+            draws: Monte Carlo draws of an MDM's NELBO over all rows, at least 2.
+            progress: called after each part of the work with the share that is done.
+
+        Raises:
+            ValueError: no token, too few draws, or a method that the family does not have.
+        """
+        with jax.set_mesh(self._mesh):
+            return stream_nats(self._scoring, self.spec, ids, self.seq_len, self._mesh, method, draws, progress)
 
     def export(self, path: str | os.PathLike[str]) -> None:
         """Writes the model as a safetensors file under SMDM's names, which `load` reads to the same bits.
@@ -238,14 +339,6 @@ def _weight_name(entry: Any) -> str:
     return jax.tree_util.keystr(entry, simple=True, separator=".").split(".")[-2]
 
 
-@functools.partial(jax.jit, static_argnames="spec")
-def _logits(params: Transformer, tokens_BL: Array, spec: ModelSpec) -> Array:
-    with product_precision(spec):
-        h_BLD = hidden(params, tokens_BL, spec, HardwareSpec())
-        head_DV = replicate(params.head[...].astype(h_BLD.dtype))
-        return sum_in_float32("bld,dv->blv", h_BLD, head_DV, BATCH_LD)
-
-
 def tokenizer_of(run: RunSpec, folder: Path) -> Tokenizer:
     """The tokenizer of the run in `folder`, from its prepared data; bytes need none.
 
@@ -268,10 +361,13 @@ def _tokenizer_beside(file: Path, spec: ModelSpec) -> Tokenizer:
     folder = file if kind(file, follow=True) is Kind.FOLDER else file.parent
     if spec.vocab_size == BYTES_VOCAB_SIZE and holds_bytes(folder):
         return ByteTokenizer()
-    beside = folder / TOKENIZER_FILE
-    if not is_file(beside):
-        raise ValueError(f"{file}: needs its tokenizer: put the sentencepiece model beside it, as {TOKENIZER_FILE}")
-    tokenizer = open_tokenizer(str(beside))
-    bound = f"{spec.vocab_size}, the vocabulary of {file.name}"
-    require(tokenizer.vocab_size == spec.vocab_size, f"{beside}: vocab_size", tokenizer.vocab_size, bound)
+    beside = [path for path in (folder / TOKENIZER_FILE, folder / TOKENIZER_JSON_FILE) if is_file(path)]
+    if not beside:
+        ways = f"the sentencepiece model beside it, as {TOKENIZER_FILE}, or its {TOKENIZER_JSON_FILE}"
+        raise ValueError(f"{file}: needs its tokenizer: put {ways}")
+    tokenizer = open_tokenizer(str(beside[0]))
+    padded = beside[0].name == TOKENIZER_JSON_FILE  # many published vocabularies are padded with ids of no token
+    fits = tokenizer.vocab_size == spec.vocab_size or (padded and tokenizer.vocab_size < spec.vocab_size)
+    bound = f"{'at most ' * padded}{spec.vocab_size}, the vocabulary of {file.name}"
+    require(fits, f"{beside[0]}: vocab_size", tokenizer.vocab_size, bound)
     return tokenizer

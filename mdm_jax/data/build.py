@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mdm_jax.data.duplicates import first_of_each
-from mdm_jax.data.manifest import SPLITS, TOKENIZER_FILE, Manifest, Split, data_hash, write_manifest
+from mdm_jax.data.manifest import SPLITS, Manifest, Split, data_hash, tokenizer_file, write_manifest
 from mdm_jax.data.parts import Part, Task, make_part, name_of
 from mdm_jax.data.shards import SHARD_TOKENS, ShardWriter
 from mdm_jax.data.sources.pieces import PIECE_BYTES, Piece, labelled, no_text_message, pieces_of
@@ -81,7 +81,7 @@ def build_shards(
         shutil.rmtree(work)
         raise
     if tokenizer.model:
-        write_atomic(folder / TOKENIZER_FILE, tokenizer.model)
+        write_atomic(folder / tokenizer_file(data.tokenizer.kind), tokenizer.model)
     manifest = Manifest(
         corpus=data.corpus,
         tokenizer=data.tokenizer,
@@ -180,7 +180,8 @@ def _tokenizer_model_path(data: DataSpec, pieces: Sequence[Piece], work: Path, s
         return ""
     decides = [to_dict(data.corpus), to_dict(data.tokenizer), data.validation_fraction, skip_bad, to_dict(pieces)]
     name = name_of(decides)
-    path, seal = work / f"{name}.model", work / f"{name}.model.sha256"
+    file = f"{name}{as_path(tokenizer_file(data.tokenizer.kind)).suffix}"
+    path, seal = work / file, work / f"{file}.sha256"
     trained = data.tokenizer.kind is TokenizerKind.SENTENCEPIECE and is_file(path) and is_file(seal)
     if trained and seal.read_text() == hashlib.sha256(path.read_bytes()).hexdigest():
         return str(path)

@@ -84,6 +84,20 @@ class Corpus:
         """Tokens of one epoch: the whole rows of the training split."""
         return self.manifest.train.unique_tokens(self.data.seq_len)
 
+    def text_bytes(self, rows_SL: Int32[np.ndarray, "S L"]) -> int:
+        """The number of UTF-8 bytes of the text of validation rows.
+
+        If the tokenizer does not keep the text, the rows have the bytes per token of the whole validation split, whose
+        bytes were counted before the tokenizer read them.
+
+        Raises:
+            ValueError: the tokenizer's file is absent or corrupt.
+        """
+        tokenizer = self.tokenizer
+        if tokenizer.keeps_text:
+            return tokenizer.text_bytes(rows_SL.reshape(-1))
+        return round(self.manifest.validation.bytes_per_token * rows_SL.size)
+
     def training_rows(self, global_batch: int, seed: int) -> TrainingRows:
         """The rows of the batches that a run trains on.
 

@@ -15,7 +15,7 @@ import re
 from dataclasses import dataclass
 
 from mdm_jax.files.storage import as_path, inside, is_file, write_atomic
-from mdm_jax.spec import CorpusSource, CorpusSpec, DataSpec, TokenizerSpec
+from mdm_jax.spec import CorpusSource, CorpusSpec, DataSpec, TokenizerKind, TokenizerSpec
 from mdm_jax.spec.validation import build, require, to_dict
 
 MANIFEST_VERSION = 2
@@ -24,6 +24,7 @@ PYDOC_VERSION = 2
 """Version of the source `pydoc`: 1 was split by document; 2 is split by package, without near-duplicates."""
 MANIFEST_FILE = "manifest.json"
 TOKENIZER_FILE = "tokenizer.model"
+TOKENIZER_JSON_FILE = "tokenizer.json"
 SPLITS = ("train", "validation")
 ITEM_BYTES = {"uint16": 2, "uint32": 4}
 MOST_MANIFEST_BYTES = 64 << 20
@@ -36,6 +37,11 @@ HEX_DIGITS = re.compile("[0-9a-f]{64}")
 def sums_file(shard_file: str) -> str:
     """The name of the file that holds the SHA-256 of each block of a shard."""
     return f"{shard_file}.sums"
+
+
+def tokenizer_file(kind: TokenizerKind) -> str:
+    """The name of the file in which prepared data keeps its tokenizer; bytes have none."""
+    return TOKENIZER_JSON_FILE if kind is TokenizerKind.TOKENIZER_JSON else TOKENIZER_FILE
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from mdm_jax.data.manifest import (
     MANIFEST_FILE,
     SPLITS,
     TOKENIZER_FILE,
+    TOKENIZER_JSON_FILE,
     Manifest,
     check_matches,
     read_manifest,
@@ -121,7 +122,7 @@ def _refuse_other_files(target: Path) -> None:
         raise ValueError(f"{target}: is not a folder: choose another --out")
     for name in sorted(path.name for path in storage.entries(target)):
         is_shard = name.startswith(SPLITS) and name.endswith((".bin", sums_file(".bin")))
-        if not is_shard and name not in (MANIFEST_FILE, TOKENIZER_FILE):
+        if not is_shard and name not in (MANIFEST_FILE, TOKENIZER_FILE, TOKENIZER_JSON_FILE):
             raise ValueError(f"{target}: holds {name}, which is no shard: choose another --out folder")
 
 
@@ -171,7 +172,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--max-bytes", type=int, default=0, help="stop after this much text; 0 takes everything")
     add("--tokenizer", choices=[kind.value for kind in TokenizerKind], default="bytes")
     add("--vocab-size", type=int, default=BYTES_VOCAB_SIZE, help="ids with EOS (257 for bytes)")
-    add("--tokenizer-path", default="", help="model of sentencepiece_file")
+    add("--tokenizer-path", default="", help="file of sentencepiece_file or tokenizer_json")
     fraction = DataSpec.validation_fraction
     add("--validation-fraction", type=float, default=fraction, help="share of the documents (of the text for pydoc)")
     add("--out", help="folder of the shards (the experiment's data.directory)")

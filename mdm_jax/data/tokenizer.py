@@ -1,8 +1,9 @@
-"""Tokenizers: bytes, sentencepiece trained here, and an existing sentencepiece model.
+"""Tokenizers: bytes, sentencepiece trained here, an existing sentencepiece model, and a `tokenizer.json`.
 
 A tokenizer gives ids below `vocab_size`. `eos_id` never stands for text. `hash` is the SHA-256 (hex) of everything that
-decides the ids. `model` is the content of `tokenizer.model`, empty for bytes. Training depends only on the documents:
-it uses one thread, no sampling, and no normalisation, so that decoding returns the text.
+decides the ids. `model` is the content of the tokenizer's file, empty for bytes. `keeps_text` says whether `text_bytes`
+counts the bytes of the text that was encoded. Training depends only on the documents: it uses one thread, no sampling,
+and no normalisation, so that decoding returns the text.
 """
 
 import hashlib
@@ -15,9 +16,11 @@ import numpy as np
 import sentencepiece
 from jaxtyping import Int32, Int64, Integer
 
-from mdm_jax.data.manifest import TOKENIZER_FILE, Manifest
+from mdm_jax.data.manifest import TOKENIZER_JSON_FILE, Manifest, tokenizer_file
+from mdm_jax.data.tokenizer_json import MOST_JSON_BYTES, JsonTokenizer
 from mdm_jax.files.storage import Path, as_path, is_file
 from mdm_jax.spec import BYTES_VOCAB_SIZE, TokenizerKind, TokenizerSpec
+from mdm_jax.spec.validation import require
 
 BYTES_EOS = 256
 MOST_MODEL_BYTES = 256 << 20
@@ -32,6 +35,7 @@ class ByteTokenizer:
     eos_id = BYTES_EOS
     hash = hashlib.sha256(b"mdm-jax bytes 257").hexdigest()
     model = b""
+    keeps_text = True
 
     def encode(self, text: str) -> Int32[np.ndarray, "tokens"]:
         """The ids of a text, without EOS: its UTF-8 bytes."""
@@ -59,6 +63,8 @@ class SentencePieceTokenizer:
     The model's own normalisation applies. A model trained here has none, and changes only U+2581, which sentencepiece
     uses for blanks.
     """
+
+    keeps_text = True
 
     def __init__(self, model: bytes) -> None:
         self.model = model
@@ -97,7 +103,7 @@ class SentencePieceTokenizer:
         return cut_bytes + sum(len(self.decode(document).encode()) for document in documents)
 
 
-Tokenizer = ByteTokenizer | SentencePieceTokenizer
+Tokenizer = ByteTokenizer | SentencePieceTokenizer | JsonTokenizer
 
 
 def train_sentencepiece(texts: Iterable[str], vocab_size: int) -> bytes:
@@ -145,36 +151,40 @@ def make_tokenizer(spec: TokenizerSpec, texts: Iterable[str] = ()) -> Tokenizer:
     """The tokenizer that a spec describes; a new sentencepiece model is trained on `texts`.
 
     Raises:
-        ValueError: the file is absent or not a model, its vocabulary is not the spec's, or training failed.
+        ValueError: the file is absent or no tokenizer, its vocabulary is not the spec's, or training failed.
     """
     if spec.kind is TokenizerKind.BYTES:
         return ByteTokenizer()
     if spec.kind is TokenizerKind.SENTENCEPIECE:
         return SentencePieceTokenizer(train_sentencepiece(texts, spec.vocab_size))
-    tokenizer = _read_model(as_path(spec.path))
+    path = as_path(spec.path)
+    tokenizer = _read_json(path) if spec.kind is TokenizerKind.TOKENIZER_JSON else _read_model(path)
     if tokenizer.vocab_size != spec.vocab_size:
-        bound = f"must be {tokenizer.vocab_size}, the pieces of {spec.path} and EOS"
+        bound = f"must be {tokenizer.vocab_size}, the ids of {spec.path} with EOS"
         raise ValueError(f"data.tokenizer.vocab_size = {spec.vocab_size}: {bound}")
     return tokenizer
 
 
 def open_tokenizer(model: str) -> Tokenizer:
-    """The tokenizer of a model file; the byte tokenizer if the path is empty.
+    """The tokenizer of a file: a `….json`, or else a sentencepiece model. An empty path gives the byte tokenizer.
 
     Raises:
-        ValueError: the file is absent or not a model.
+        ValueError: the file is absent or no tokenizer.
     """
-    return _read_model(as_path(model)) if model else ByteTokenizer()
+    if not model:
+        return ByteTokenizer()
+    path = as_path(model)
+    return _read_json(path) if path.suffix == as_path(TOKENIZER_JSON_FILE).suffix else _read_model(path)
 
 
 def load_tokenizer(directory: str | os.PathLike, manifest: Manifest) -> Tokenizer:
     """The tokenizer of a prepared corpus.
 
     Raises:
-        ValueError: the model file is absent or corrupt.
+        ValueError: the tokenizer's file is absent or corrupt.
     """
-    path = as_path(directory) / TOKENIZER_FILE
-    tokenizer = ByteTokenizer() if manifest.tokenizer.kind is TokenizerKind.BYTES else _read_model(path)
+    path = as_path(directory) / tokenizer_file(manifest.tokenizer.kind)
+    tokenizer = open_tokenizer("" if manifest.tokenizer.kind is TokenizerKind.BYTES else str(path))
     if tokenizer.hash != manifest.tokenizer_hash:
         raise ValueError(f"{path}: corrupt (sha256 {tokenizer.hash[:12]}, not {manifest.tokenizer_hash[:12]})")
     return tokenizer
@@ -192,3 +202,14 @@ def _read_model(path: Path) -> SentencePieceTokenizer:
     except RuntimeError:
         pass
     raise ValueError(f"{path}: not a sentencepiece model, or corrupt")
+
+
+def _read_json(path: Path) -> JsonTokenizer:
+    if not is_file(path):
+        raise ValueError(f"{path}: no such tokenizer")
+    length = path.stat().length  # checked before anything is read
+    require(length <= MOST_JSON_BYTES, f"{path}: bytes", length, "at most 128 MiB for a tokenizer.json")
+    try:
+        return JsonTokenizer(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Float64, Int
 
 from mdm_jax.devices.precision import product_precision
 from mdm_jax.devices.sharding import replicate, split_rows, stack_batches
@@ -92,13 +92,20 @@ def evaluate(
 def _summary(losses_RS: np.ndarray, length: int) -> Evaluation:
     """The mean and its errors. Each draw's losses are in the order in which the draw took the rows."""
     draws, count = losses_RS.shape
-    loss_RS = np.empty((draws, count))
-    for r in range(draws):
-        loss_RS[r, _row_order(r, count)] = losses_RS[r]
+    loss_RS = in_row_order(losses_RS)
     mean_R, mean_S = loss_RS.mean(1), loss_RS.mean(0)
     se_mc = 0.0 if draws == 1 else float(mean_R.std(ddof=1) / draws**0.5)
     se_data = float(mean_S.std(ddof=1) / count**0.5)
     return Evaluation(float(mean_R.mean()), se_mc, se_data, count * length, draws)
+
+
+def in_row_order(losses_RS: Float[np.ndarray, "R S"]) -> Float64[np.ndarray, "R S"]:
+    """The losses in the order of the rows, from losses in the order in which each draw took the rows."""
+    draws, count = losses_RS.shape
+    loss_RS = np.empty((draws, count))
+    for r in range(draws):
+        loss_RS[r, _row_order(r, count)] = losses_RS[r]
+    return loss_RS
 
 
 def _row_order(r: int, count: int) -> np.ndarray:

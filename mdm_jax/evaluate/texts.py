@@ -8,47 +8,42 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float, Int
 
 from mdm_jax.data.tokenizer import Tokenizer
-from mdm_jax.evaluate.nelbo import evaluate
+from mdm_jax.evaluate.ratio import ratio
+from mdm_jax.evaluate.stream import DRAWS, stream_nats
 from mdm_jax.model.transformer import Transformer
-from mdm_jax.spec import (
-    Attention,
-    DataSpec,
-    EvaluationSpec,
-    ModelSpec,
-    ObjectiveSpec,
-    RunSpec,
-    TokenizerKind,
-    TokenizerSpec,
-    Variant,
-)
+from mdm_jax.spec import ModelSpec
 from mdm_jax.spec.validation import require
 
-DRAWS = 64
-BATCH_TOKENS = 1 << 14
-"""Tokens that the device reads at a time."""
+__all__ = ["DRAWS", "TextNelbo", "text_nelbo"]
 
 
 @dataclass(frozen=True)
 class TextNelbo:
     """The NELBO of texts in nats; for an ARM its negative log-likelihood.
 
-    `se_mc` is the standard error from the Monte Carlo draws, 0 for an ARM. `tokens` counts the EOS after each text,
-    which is scored too.
+    `se_mc` is the standard error from the Monte Carlo draws, 0 for an ARM. `se_data` is the standard error from the
+    choice of the texts, if each row is an independent sample; NaN for a single row. It contains the Monte Carlo error,
+    because each row has its own draws. `tokens` counts the EOS after each text, which is scored too. `text_bytes`
+    counts the texts as they were given.
     """
 
     nats: float
     se_mc: float
     tokens: int
     text_bytes: int
+    se_data: float = math.nan
 
     @property
     def nats_per_token(self) -> float:
         return self.nats / self.tokens
+
+    @property
+    def perplexity(self) -> float:
+        """The exponential of the nats per token. It compares only models that have the same tokenizer."""
+        return math.exp(self.nats_per_token)
 
     @property
     def bits_per_byte(self) -> float:
@@ -80,30 +75,9 @@ def text_nelbo(
         ValueError: no text, or too few draws.
     """
     require(any(texts), "texts", texts, "at least one that is not empty")
-    require(2 <= draws <= 1 << 20, "draws", draws, "from 2 (a standard error needs two) to 2^20")
     ids, _ = tokenizer.encode_batch(texts)
-    whole = len(ids) // seq_len * seq_len
-    rows_SL, end_1L = ids[:whole].reshape(-1, seq_len), ids[None, whole:]
-    batch = max(2, BATCH_TOKENS // seq_len // 2 * 2)
-    full = len(rows_SL) // batch * batch
-    parts = [(rows_SL[:full], batch), (rows_SL[full:], len(rows_SL) - full), (end_1L, 1)]
-    nats_R = np.sum([_nats(params, model, rows, size, draws, mesh) for rows, size in parts if rows.size], 0)
-    se_mc = float(nats_R.std(ddof=1) / len(nats_R) ** 0.5) if len(nats_R) > 1 else 0.0
-    return TextNelbo(float(nats_R.mean()), se_mc, len(ids), tokenizer.text_bytes(ids))
-
-
-def _nats(
-    params: Transformer, model: ModelSpec, rows_SL: Int[np.ndarray, "S L"], batch: int, draws: int, mesh: Mesh
-) -> Float[np.ndarray, "R"]:
-    """The nats of all rows in each draw, from whole batches; an odd batch is made even by taking each row twice."""
-    copies = 1 + batch % 2
-    taken_SL = np.concatenate([rows_SL] * copies).astype(np.int32)
-    objective = ObjectiveSpec(Variant.NLL if model.attention is Attention.CAUSAL else Variant.COUNT)
-    tokenizer = TokenizerSpec(TokenizerKind.SENTENCEPIECE, model.vocab_size)
-    data = DataSpec(tokenizer=tokenizer, seq_len=max(2, rows_SL.shape[1]))
-    evaluation = EvaluationSpec(taken_SL.size, draws, copies * batch)
-    so_far: list[np.ndarray] = []
-    run = RunSpec(model, objective, data, evaluation=evaluation)
-    evaluate(params, run, taken_SL, mesh, finished=so_far.append)
-    losses_RS = so_far[-1].astype(np.float64).reshape(-1, len(taken_SL))
-    return losses_RS.mean(1) * rows_SL.size
+    rows = stream_nats(params, model, ids, seq_len, mesh, draws=draws)
+    per_token = ratio(rows.nats_RS, rows.tokens_S)
+    text_bytes = sum(len(text.encode()) for text in texts)
+    nats, se_mc, se_data = (x * len(ids) for x in (per_token.value, per_token.se_mc, per_token.se_data))
+    return TextNelbo(nats, se_mc, len(ids), text_bytes, se_data)

@@ -71,6 +71,28 @@ def token_nats(
     return over_shards(local, (BATCH_L, BATCH, HEAD_DV), BATCH)(h_ND, target_N, head_DV)
 
 
+def token_and_likeliest_nats(
+    h_ND: Float[Array, "N D"], target_N: Int[Array, "N"], head_DV: Float[Array, "D V"], vocab_size: int
+) -> tuple[Float[Array, "N"], Float[Array, "N"], Int[Array, "N"]]:
+    """`token_nats` of the targets, nats of each row's likeliest token, and that token (the lowest id among equals)."""
+
+    def local(h_nD: Array, target_n: Array, head_dv: Array) -> tuple[Array, ...]:
+        head_Dv = _whole_head(head_dv, h_nD.dtype)
+        first = jax.lax.axis_index(MODEL) * head_Dv.shape[1]
+
+        def one(chunk: tuple[Array, Array]) -> tuple[Array, Array, Array]:
+            nats_n, e_nv, z_n, _ = _softmax_parts(chunk[0], head_Dv, chunk[1], vocab_size)
+            here_n = e_nv.max(-1)
+            best_n = jax.lax.pmax(here_n, MODEL)
+            token_n = jnp.where(here_n == best_n, first + jnp.argmax(e_nv, -1), vocab_size)
+            return nats_n, jnp.log(z_n / best_n), jax.lax.pmin(token_n, MODEL)
+
+        found = jax.lax.map(one, (_in_chunks(h_nD), _in_chunks(target_n)))
+        return tuple(x.reshape(-1)[: h_nD.shape[0]] for x in found)
+
+    return over_shards(local, (BATCH_L, BATCH, HEAD_DV), (BATCH, BATCH, BATCH))(h_ND, target_N, head_DV)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
 def vocab_loss(
     h_ND: Float[Array, "N D"],

@@ -54,7 +54,7 @@ def execute(spec: RunSpec, folder: Path, record: Record, watch: Watch) -> RunRes
     require(before in ("", data_hash), "data_hash", data_hash, bound)
     eval_SL = corpus.evaluation_rows(spec.evaluation.eval_tokens)
     eval_SL = eval_SL[: usable_rows(spec, len(eval_SL))]
-    text_bytes = corpus.tokenizer.text_bytes(eval_SL.reshape(-1))
+    text_bytes = corpus.text_bytes(eval_SL)
     rows = corpus.training_rows(spec.optim.global_batch, spec.seed)
     if spec.cell.parent_run_id and not steps_in(folder / CHECKPOINTS_FOLDER):
         read_parent(spec, folder, data_hash)

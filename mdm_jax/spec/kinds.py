@@ -50,6 +50,19 @@ class Weighting(enum.StrEnum):
     BELL = "bell"
 
 
+class Likelihood(enum.StrEnum):
+    """An estimate of a log-probability under a trained model; see `evaluate/likelihood/`.
+
+    `nelbo` is a Monte Carlo estimate of an upper bound of the nats. `left_to_right` and `confidence` are exact
+    likelihoods of a chain rule over single tokens. `any_order` is the value that `nelbo` estimates, without error.
+    """
+
+    NELBO = "nelbo"
+    LEFT_TO_RIGHT = "left_to_right"
+    CONFIDENCE = "confidence"
+    ANY_ORDER = "any_order"
+
+
 class ScheduleKind(enum.StrEnum):
     """Learning rate after the warm-up: cosine decay, or constant with a cooldown at the end (WSD)."""
 
@@ -107,11 +120,12 @@ class CorpusSource(enum.StrEnum):
 
 
 class TokenizerKind(enum.StrEnum):
-    """Bytes, sentencepiece trained on the corpus, or a sentencepiece model file."""
+    """Bytes, sentencepiece trained on the corpus, a sentencepiece model file, or a `tokenizer.json`."""
 
     BYTES = "bytes"
     SENTENCEPIECE = "sentencepiece"
     SENTENCEPIECE_FILE = "sentencepiece_file"
+    TOKENIZER_JSON = "tokenizer_json"
 
 
 class FlopConvention(enum.StrEnum):

@@ -127,7 +127,7 @@ class CorpusSpec:
 
 @dataclass(frozen=True)
 class TokenizerSpec:
-    """Bytes (256 + EOS), sentencepiece trained on the corpus, or a sentencepiece model file."""
+    """Bytes (256 + EOS), sentencepiece trained on the corpus, a sentencepiece model file, or a `tokenizer.json`."""
 
     kind: TokenizerKind = TokenizerKind.BYTES
     vocab_size: int = BYTES_VOCAB_SIZE
@@ -138,8 +138,9 @@ class TokenizerSpec:
             fine = self.vocab_size == BYTES_VOCAB_SIZE
             require(fine, "data.tokenizer.vocab_size", self.vocab_size, "257 for bytes (256 and EOS)")
         require(2 <= self.vocab_size <= 1 << 24, "data.tokenizer.vocab_size", self.vocab_size, "from 2 to 2^24")
-        needs_path = self.kind is TokenizerKind.SENTENCEPIECE_FILE
-        require(bool(self.path) == needs_path, "data.tokenizer.path", self.path, "given for sentencepiece_file alone")
+        needs_path = self.kind in (TokenizerKind.SENTENCEPIECE_FILE, TokenizerKind.TOKENIZER_JSON)
+        bound = "given for sentencepiece_file and tokenizer_json alone"
+        require(bool(self.path) == needs_path, "data.tokenizer.path", self.path, bound)
 
 
 @dataclass(frozen=True)

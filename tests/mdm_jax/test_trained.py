@@ -140,7 +140,7 @@ def test_the_nelbo_of_an_arm_is_its_likelihood(arm, texts):
 def test_many_rows_are_scored_in_batches(arm, monkeypatch):
     texts = ["ab", "ba", "bb", "aa", "cc"]
     expected = arm.nelbo(texts).nats
-    monkeypatch.setattr("mdm_jax.evaluate.texts.BATCH_TOKENS", 6)
+    monkeypatch.setattr("mdm_jax.evaluate.stream.BATCH_TOKENS", 6)
     assert arm.nelbo(texts).nats == pytest.approx(expected, rel=1e-6)
 
 
@@ -182,8 +182,19 @@ def test_an_arm_without_a_start_token_predicts_no_first_token(tmp_path):
     assert model.logits(TOKENS).shape == (1, 3, V)
     with pytest.raises(ValueError, match="ids from 0 to 256"):
         model.logits(TOKENS * 0 + V)
-    with pytest.raises(ValueError, match=r"nelbo of .* must be a model with a start token"):
-        model.nelbo(["a"])
+
+
+def test_an_arm_without_a_start_token_reads_eos_in_its_place(tmp_path):
+    """A row that begins with EOS (256) gives the predictions of the whole row, one place later."""
+    model = load(write_random(tmp_path / "model", Attention.CAUSAL, seq_len=3, has_start=False))
+    rows_SL = np.array([[97, 98, 256], [99, 256, 98]])
+    log_p_SLV = log_softmax(model.logits(np.concatenate([np.full((2, 1), 256), rows_SL[:, :-1]], 1)))
+    expected_SL = -np.take_along_axis(log_p_SLV, rows_SL[..., None], -1)[..., 0]
+    assert model.nelbo(["ab"]).nats == pytest.approx(expected_SL[0].sum(), rel=1e-5)
+    found = model.loglikelihood([([], rows_SL[0]), (rows_SL[1, :1], rows_SL[1, 1:])])
+    assert [one.loglikelihood for one in found] == pytest.approx([-expected_SL[0].sum(), -expected_SL[1, 1:].sum()])
+    model.export(tmp_path / "again")
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "model").read_bytes()
 
 
 def test_a_folder_that_is_no_run_is_named(shop, tmp_path):

@@ -119,7 +119,7 @@ def test_a_model_file_is_read_and_its_vocabulary_checked(tmp_path, model):
     spec = TokenizerSpec(TokenizerKind.SENTENCEPIECE_FILE, 600, str(path))
     assert make_tokenizer(spec).hash == SentencePieceTokenizer(model).hash
     wrong = TokenizerSpec(TokenizerKind.SENTENCEPIECE_FILE, 601, str(path))
-    with pytest.raises(ValueError, match=r"data\.tokenizer\.vocab_size = 601: must be 600, the pieces of "):
+    with pytest.raises(ValueError, match=r"data\.tokenizer\.vocab_size = 601: must be 600, the ids of "):
         make_tokenizer(wrong)
 
 

@@ -12,7 +12,13 @@ from tiny_runs import on_mesh, put, run_spec, tokens
 from mdm_jax.devices.sharding import BATCH, BATCH_L, HEAD_DV, make_mesh
 from mdm_jax.model.transformer import hidden
 from mdm_jax.objectives.loss import draw
-from mdm_jax.objectives.vocab_loss import CHUNK_ROWS, token_nats, token_nats_reference, vocab_loss
+from mdm_jax.objectives.vocab_loss import (
+    CHUNK_ROWS,
+    token_and_likeliest_nats,
+    token_nats,
+    token_nats_reference,
+    vocab_loss,
+)
 from mdm_jax.spec import Family, ModelSpec, OptimSpec, RunSpec
 from mdm_jax.train.optim import learning_rate
 from mdm_jax.train.state import init_state
@@ -149,3 +155,23 @@ def test_the_search_finds_all_logits_of_a_dense_loss():
         return dense(*flat, reshard(params.head[...], jax.P(None, None)))
 
     assert largest_over_the_vocabulary(compiled(jax.grad(dense_loss), state.params)) >= BATCH_ROWS * LENGTH
+
+
+@pytest.mark.parametrize("mesh", [(1, 1), (1, 8), (4, 2)], ids=str)
+def test_the_likeliest_token_is_that_of_whole_logits(mesh):
+    """The lowest id is taken among equals: columns 3 and 9 of the head are the same."""
+    h_ND, target_N, _, head_DV = (np.array(x) for x in arguments(40, 11))
+    head_DV[:, 9] = head_DV[:, 3] = head_DV[:, 3] * 2
+    log_p_NV = np.asarray(jax.nn.log_softmax(h_ND @ head_DV))
+    padded_DV = np.pad(head_DV, ((0, 0), (0, -11 % mesh[1])), constant_values=9.0)
+    with on_mesh(*mesh):
+        found = jax.jit(
+            lambda h, target, head: token_and_likeliest_nats(
+                reshard(h, BATCH_L), reshard(target, BATCH), reshard(head, HEAD_DV), 11
+            )
+        )(h_ND, target_N, padded_DV)
+    nats_N, best_N, token_N = jax.device_get(found)
+    np.testing.assert_allclose(nats_N, -log_p_NV[np.arange(40), target_N], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(best_N, -log_p_NV.max(1), rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(token_N, log_p_NV.argmax(1))
+    assert (token_N == 3).any()

@@ -1,0 +1,1 @@
+"""Log-probabilities of rows, texts and (prompt, target) pairs under a trained model."""

@@ -1,0 +1,109 @@
+"""Prompts and targets as ids: each part is encoded by itself, so that no token spans the cut.
+
+A target that continues a prompt is encoded without the blank that many tokenizers put before a text (sentencepiece's
+`add_dummy_prefix`, as in Llama), and blanks at the cut are kept. So the ids of both parts together decode to the text.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from jaxtyping import Int32, Integer
+
+from mdm_jax.data.tokenizer import SentencePieceTokenizer, Tokenizer
+from mdm_jax.evaluate.likelihood.requests import Pair
+from mdm_jax.spec.validation import require
+
+Part = str | Sequence[int] | Integer[np.ndarray, "_"]
+
+KEEP_BLANKS = b"\x1a\x02\x20\x00"
+CONTINUE = b"\x1a\x04\x18\x00\x20\x00"
+"""Serialised `normalizer_spec { remove_extra_whitespaces: false }`, and the same with `add_dummy_prefix: false`.
+
+Protocol buffers that follow each other are merged, and the last value of a field wins. So these bytes after a model
+replace its settings.
+"""
+ANCHOR = "\n"
+"""A character before a target, whose ids are cut off again."""
+
+
+def encode_pairs(
+    pairs: Sequence[tuple[Part, Part]], vocab_size: int, seq_len: int, tokenizer: Callable[[], Tokenizer]
+) -> list[Pair]:
+    """The ids of each prompt and target.
+
+    Args:
+        pairs: prompts and targets, each a text or ids in 0..V-1. A prompt may be empty.
+        vocab_size: V.
+        seq_len: tokens of the model's longest row.
+        tokenizer: gives the tokenizer; it is called only if a part is a text.
+
+    Raises:
+        ValueError: a pair (named) is no pair, has no target, has ids out of range, or is longer than a row.
+    """
+    found = []
+    for p, pair in enumerate(pairs):
+        require(not isinstance(pair, str) and len(pair) == 2, f"pairs[{p}]", pair, "a prompt and a target")
+        prompt, target = pair
+        prompt_ids = _ids(prompt, f"pairs[{p}]: prompt", vocab_size, lambda text: encode_text(tokenizer(), text))
+        encode = functools.partial(_encode_target, tokenizer, prompt, prompt_ids)
+        target_ids = _ids(target, f"pairs[{p}]: target", vocab_size, encode)
+        require(len(target_ids) > 0, f"pairs[{p}]: target", target, "at least one token")
+        length, bound = len(prompt_ids) + len(target_ids), f"at most {seq_len}, the model's longest row"
+        require(length <= seq_len, f"pairs[{p}]: tokens of prompt and target", length, bound)
+        found.append(Pair(prompt_ids, target_ids))
+    return found
+
+
+def _encode_target(tokenizer: Callable[[], Tokenizer], prompt: Part, prompt_ids: np.ndarray, text: str) -> np.ndarray:
+    """The ids of a target: after an empty prompt, the target is the beginning of the text."""
+    if not len(prompt_ids):
+        return encode_text(tokenizer(), text)
+    return encode_continuation(tokenizer(), prompt if isinstance(prompt, str) else "", prompt_ids, text)
+
+
+def _ids(part: Part, name: str, vocab_size: int, encode: Callable[[str], np.ndarray]) -> np.ndarray:
+    if isinstance(part, str):
+        return encode(part).astype(np.int32) if part else np.zeros(0, np.int32)
+    ids = np.asarray(part)
+    if ids.size == 0:
+        return np.zeros(0, np.int32)
+    held = f"{ids.dtype} {list(ids.shape)}"
+    require(ids.ndim == 1 and np.issubdtype(ids.dtype, np.integer), name, held, "a text, or a list of ids")
+    low, high = int(ids.min()), int(ids.max())
+    require(low >= 0 and high < vocab_size, f"{name}: ids", f"{low} to {high}", f"from 0 to {vocab_size - 1}")
+    return ids.astype(np.int32)
+
+
+def encode_text(tokenizer: Tokenizer, text: str) -> Int32[np.ndarray, "tokens"]:
+    """The ids of the beginning of a text, with the blanks at its end."""
+    if isinstance(tokenizer, SentencePieceTokenizer):
+        return _with_settings(tokenizer.model, KEEP_BLANKS).encode(text)
+    return tokenizer.encode(text)
+
+
+def encode_continuation(
+    tokenizer: Tokenizer, prompt: str, prompt_ids: Int32[np.ndarray, "prompt"], text: str
+) -> Int32[np.ndarray, "tokens"]:
+    """The ids of a text that continues the prompt, without a blank before it.
+
+    Args:
+        tokenizer: the tokenizer.
+        prompt: text of the prompt; empty if only its ids are known.
+        prompt_ids: ids of the prompt.
+        text: text of the target.
+    """
+    if isinstance(tokenizer, SentencePieceTokenizer):
+        return _with_settings(tokenizer.model, CONTINUE).encode(text)
+    ids = tokenizer.encode(text)
+    before = prompt or tokenizer.decode(prompt_ids)
+    if tokenizer.decode(np.concatenate([prompt_ids, ids])) == before + text:
+        return ids
+    anchor, both = tokenizer.encode(ANCHOR), tokenizer.encode(ANCHOR + text)
+    begins = len(anchor) < len(both) and np.array_equal(both[: len(anchor)], anchor)
+    return both[len(anchor) :] if begins else ids
+
+
+@functools.lru_cache(maxsize=4)
+def _with_settings(model: bytes, settings: bytes) -> SentencePieceTokenizer:
+    return SentencePieceTokenizer(model + settings)
