@@ -7,12 +7,12 @@ around a text: our models were trained without them. An ARM's start token is put
 """
 
 import json
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import sentencepiece
 
 from mdm_jax.files.storage import Path, is_file
-from mdm_jax.spec import BYTES_VOCAB_SIZE
+from mdm_jax.spec import BYTES_VOCAB_SIZE, Attention, ModelSpec
 
 JSON_FILE, MODEL_FILE, CONFIG_FILE = "tokenizer.json", "tokenizer.model", "tokenizer_config.json"
 EOS, START, MASK = "<|endoftext|>", "<|start|>", "<|mask|>"
@@ -22,39 +22,42 @@ VISIBLE_BYTES = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
 """Bytes that byte-level BPE writes as the character of the same number. The others become characters from U+0100 on."""
 
 
-def tokenizer_files(
-    model: bytes, eos_id: int, vocab_size: int, causal: bool, has_extra: bool, seq_len: int
-) -> dict[str, bytes]:
+@runtime_checkable
+class Tokenizer(Protocol):
+    """What the files need of a tokenizer: `model` is the content of its own file, and empty for bytes."""
+
+    model: bytes
+    eos_id: int
+    vocab_size: int
+
+
+def tokenizer_files(tokenizer: Tokenizer, spec: ModelSpec, has_extra: bool, seq_len: int) -> dict[str, bytes]:
     """The content of each tokenizer file, by its name.
 
     Args:
-        model: content of the tokenizer's own file: a sentencepiece model or a `tokenizer.json`. Bytes have none: b"".
-        eos_id: id of EOS.
-        vocab_size: V.
-        causal: whether the model is an ARM. Its tokenizer puts the start token before a text, if there is one.
-        has_extra: whether id V is a token that the model reads.
+        tokenizer: its own file is a sentencepiece model, a `tokenizer.json`, or none for bytes. It may have fewer ids
+            than the model. The extra token then has no name, because transformers numbers names without a gap.
+        spec: shape of the model. The tokenizer of an ARM puts the start token before a text, if there is one.
+        has_extra: whether id V is a token that the model reads: MASK or the start token.
         seq_len: tokens of a row.
     """
+    model, vocab, causal = tokenizer.model, spec.vocab_size, spec.attention is Attention.CAUSAL
     role, usual_name = EXTRA_OF_FAMILY[causal]
-    name, end = _unused(usual_name, model), _unused(EOS, model)
-    extra = {vocab_size: name} if has_extra else {}
-    starts = causal and has_extra
+    name, end = _unused(usual_name, model), {tokenizer.eos_id: _unused(EOS, model)}
+    starts, extra = causal and has_extra, {vocab: name} if has_extra and tokenizer.vocab_size == vocab else {}
     config: dict[str, Any] = {"model_max_length": seq_len, "clean_up_tokenization_spaces": False}
     config |= {"split_special_tokens": True, "tokenizer_class": "PreTrainedTokenizerFast"}
-    config |= {"eos_token": end} | ({role: name} if has_extra else {})
+    config |= {"eos_token": end[tokenizer.eos_id]} | ({role: name} if extra else {})
     if not model:
-        assert vocab_size == BYTES_VOCAB_SIZE
-        return {JSON_FILE: _encoded(_bytes_json({eos_id: end} | extra, starts)), CONFIG_FILE: _encoded(config)}
+        assert vocab == BYTES_VOCAB_SIZE
+        return {JSON_FILE: _encoded(_bytes_json(end | extra, starts)), CONFIG_FILE: _encoded(config)}
     if model.lstrip().startswith(b"{"):
         tree = json.loads(model)
         own = {token["id"]: token["content"] for token in tree.get("added_tokens") or ()}
-        tree |= {"post_processor": _before_text(vocab_size, name) if starts else None} if has_extra else {}
-        config |= _end_and_added({eos_id: end}, own.get(eos_id), extra)
+        tree |= {"post_processor": _before_text(vocab, name) if starts else None} if has_extra else {}
+        config |= _end_and_added(end, own.get(tokenizer.eos_id), extra)
         return {JSON_FILE: _encoded(tree), CONFIG_FILE: _encoded(config)}
-    return {
-        MODEL_FILE: model,
-        CONFIG_FILE: _encoded(config | _sentencepiece_config(model, {eos_id: end}, extra, starts)),
-    }
+    return {MODEL_FILE: model, CONFIG_FILE: _encoded(config | _sentencepiece_config(model, end, extra, starts))}
 
 
 def holds_bytes(folder: Path) -> bool:
