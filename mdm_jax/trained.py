@@ -281,10 +281,10 @@ class Model:
             ValueError: there is something at the path already, or the tokenizer is unusable (see `tokenizer`).
             OSError: no room or no access.
         """
-        files, eos_id, causal = {}, None, self.family is Family.ARM
+        files, eos_id = {}, None
         if tokenizer:
-            model, eos_id = self.tokenizer.model, self.tokenizer.eos_id
-            files = tokenizer_files(model, eos_id, self.spec.vocab_size, causal, self.has_start, self.seq_len)
+            eos_id = self.tokenizer.eos_id
+            files = tokenizer_files(self.tokenizer, self.spec, self.has_start, self.seq_len)
         write_hf(folder, ModelFile(self.spec, self.seq_len, self.has_start, self._weights()), eos_id, files)
 
     def _weights(self) -> Weights:

@@ -89,17 +89,24 @@ LLADA = Layout(
 LAYOUTS = {layout.architecture: layout for layout in (LLAMA, LLADA)}
 
 
-def write_config(spec: ModelSpec, seq_len: int, has_start: bool, eos_id: int | None) -> dict[str, Any]:
-    """The content of `config.json`. `eos_id` is None where the tokenizer is unknown."""
+def write_config(spec: ModelSpec, seq_len: int, has_extra: bool, eos_id: int | None) -> dict[str, Any]:
+    """The content of `config.json`.
+
+    Args:
+        spec: shape of the model.
+        seq_len: tokens of a row.
+        has_extra: whether id V is a token that the model reads: MASK or the start token.
+        eos_id: id of EOS; None where the tokenizer is unknown.
+    """
     layout = LLAMA if spec.attention is Attention.CAUSAL else LLADA
     config: dict[str, Any] = {"architectures": [layout.architecture], "model_type": layout.model_type}
     config |= {key: getattr(spec, field) for field, key in layout.shape.items()}
     config |= {key: ours for key, (ours, _) in layout.fixed.items()}
-    config |= {layout.as_heads: spec.n_heads, layout.length: seq_len, layout.rows: spec.vocab_size + has_start}
-    extra = spec.vocab_size if has_start else None
+    config |= {layout.as_heads: spec.n_heads, layout.length: seq_len, layout.rows: spec.vocab_size + has_extra}
+    extra = spec.vocab_size if has_extra else None
     config |= {"eos_token_id": eos_id, "pad_token_id": None, "torch_dtype": "float32"}
     if layout is LLAMA:
-        return config | {"bos_token_id": extra, "use_cache": True} | ({START: extra} if has_start else {})
+        return config | {"bos_token_id": extra, "use_cache": True} | ({START: extra} if has_extra else {})
     classes = {"AutoConfig": "configuration_llada.LLaDAConfig"}
     classes |= dict.fromkeys(("AutoModel", "AutoModelForCausalLM"), "modeling_llada.LLaDAModelLM")
     config |= {"embedding_size": spec.vocab_size + 1, "mask_token_id": extra, "use_cache": False}

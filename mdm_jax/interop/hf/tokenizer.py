@@ -7,12 +7,12 @@ around a text: our models were trained without them. An ARM's start token is put
 """
 
 import json
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import sentencepiece
 
 from mdm_jax.files.storage import Path, is_file
-from mdm_jax.spec import BYTES_VOCAB_SIZE
+from mdm_jax.spec import BYTES_VOCAB_SIZE, Attention, ModelSpec
 
 JSON_FILE, MODEL_FILE, CONFIG_FILE = "tokenizer.json", "tokenizer.model", "tokenizer_config.json"
 EOS, START, MASK = "<|endoftext|>", "<|start|>", "<|mask|>"
@@ -22,35 +22,42 @@ VISIBLE_BYTES = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
 """Bytes that byte-level BPE writes as the character of the same number. The others become characters from U+0100 on."""
 
 
-def tokenizer_files(
-    model: bytes, eos_id: int, vocab_size: int, causal: bool, has_extra: bool, seq_len: int
-) -> dict[str, bytes]:
+@runtime_checkable
+class Tokenizer(Protocol):
+    """What the files need of a tokenizer: `model` is the content of its own file, and empty for bytes."""
+
+    model: bytes
+    eos_id: int
+    vocab_size: int
+
+
+def tokenizer_files(tokenizer: Tokenizer, spec: ModelSpec, has_extra: bool, seq_len: int) -> dict[str, bytes]:
     """The content of each tokenizer file, by its name.
 
     Args:
-        model: content of the tokenizer's own file: a sentencepiece model or a `tokenizer.json`. Bytes have none: b"".
-        eos_id: id of EOS.
-        vocab_size: V.
-        causal: whether the model is an ARM. Its tokenizer puts the start token before a text, if there is one.
-        has_extra: whether id V is a token that the model reads.
+        tokenizer: its own file is a sentencepiece model, a `tokenizer.json`, or none for bytes. It may have fewer ids
+            than the model. The extra token then has no name, because transformers numbers names without a gap.
+        spec: shape of the model. The tokenizer of an ARM puts the start token before a text, if there is one.
+        has_extra: whether id V is a token that the model reads: MASK or the start token.
         seq_len: tokens of a row.
     """
-    role, name = EXTRA_OF_FAMILY[causal]
-    extra = {vocab_size: name} if has_extra else {}
-    starts = causal and has_extra
+    model, vocab, causal = tokenizer.model, spec.vocab_size, spec.attention is Attention.CAUSAL
+    role, usual_name = EXTRA_OF_FAMILY[causal]
+    name, end = _unused(usual_name, model), {tokenizer.eos_id: _unused(EOS, model)}
+    starts, extra = causal and has_extra, {vocab: name} if has_extra and tokenizer.vocab_size == vocab else {}
     config: dict[str, Any] = {"model_max_length": seq_len, "clean_up_tokenization_spaces": False}
-    config |= {"split_special_tokens": True, "eos_token": EOS} | ({role: name} if has_extra else {})
-    config |= {"add_bos_token": starts, "add_eos_token": False, "tokenizer_class": "PreTrainedTokenizerFast"}
+    config |= {"split_special_tokens": True, "tokenizer_class": "PreTrainedTokenizerFast"}
+    config |= {"eos_token": end[tokenizer.eos_id]} | ({role: name} if extra else {})
     if not model:
-        assert vocab_size == BYTES_VOCAB_SIZE
-        return {JSON_FILE: _encoded(_bytes_json({eos_id: EOS} | extra, starts)), CONFIG_FILE: _encoded(config)}
+        assert vocab == BYTES_VOCAB_SIZE
+        return {JSON_FILE: _encoded(_bytes_json(end | extra, starts)), CONFIG_FILE: _encoded(config)}
     if model.lstrip().startswith(b"{"):
         tree = json.loads(model)
         own = {token["id"]: token["content"] for token in tree.get("added_tokens") or ()}
-        tree |= {"post_processor": _before_text(vocab_size) if starts else None} if has_extra else {}
-        config |= _end_and_added(eos_id, own.get(eos_id), extra)
+        tree |= {"post_processor": _before_text(vocab, name) if starts else None} if has_extra else {}
+        config |= _end_and_added(end, own.get(tokenizer.eos_id), extra)
         return {JSON_FILE: _encoded(tree), CONFIG_FILE: _encoded(config)}
-    return {MODEL_FILE: model, CONFIG_FILE: _encoded(config | _sentencepiece_config(model, eos_id, extra))}
+    return {MODEL_FILE: model, CONFIG_FILE: _encoded(config | _sentencepiece_config(model, end, extra, starts))}
 
 
 def holds_bytes(folder: Path) -> bool:
@@ -59,9 +66,11 @@ def holds_bytes(folder: Path) -> bool:
         return False
     if not is_file(folder / JSON_FILE):
         return True
-    eos, extra = {BYTES_VOCAB_SIZE - 1: EOS}, BYTES_VOCAB_SIZE
-    known = [_bytes_json(eos, False), _bytes_json(eos | {extra: MASK}, False), _bytes_json(eos | {extra: START}, True)]
-    return (folder / JSON_FILE).read_bytes() in [_encoded(tree) for tree in known]
+    end, extra = {BYTES_VOCAB_SIZE - 1: EOS}, BYTES_VOCAB_SIZE
+    trees = [_bytes_json(end, False), _bytes_json(end | {extra: MASK}, False), _bytes_json(end | {extra: START}, True)]
+    ours = [_encoded(tree) for tree in trees]
+    file = folder / JSON_FILE
+    return file.stat().length <= max(map(len, ours)) and file.read_bytes() in ours
 
 
 def _bytes_json(special: dict[int, str], starts: bool) -> dict[str, Any]:
@@ -78,34 +87,42 @@ def _bytes_json(special: dict[int, str], starts: bool) -> dict[str, Any]:
         "added_tokens": [{"id": int(i), **token} for i, token in _added(special).items()],
         "normalizer": None,
         "pre_tokenizer": level,
-        "post_processor": _before_text(BYTES_VOCAB_SIZE) if starts else None,
+        "post_processor": _before_text(BYTES_VOCAB_SIZE, START) if starts else None,
         "decoder": level,
         "model": {"type": "BPE", **no_options, "fuse_unk": False, "byte_fallback": False, "vocab": vocab, "merges": []},
     }
 
 
-def _before_text(start_id: int) -> dict[str, Any]:
+def _before_text(start_id: int, name: str) -> dict[str, Any]:
     """The step that puts the start token before a text, and before the first text of a pair."""
-    start, first = {"SpecialToken": {"id": START, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}
+    start, first = {"SpecialToken": {"id": name, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}
     pair = [start, first, {"Sequence": {"id": "B", "type_id": 0}}]
-    special = {START: {"id": START, "ids": [start_id], "tokens": [START]}}
+    special = {name: {"id": name, "ids": [start_id], "tokens": [name]}}
     return {"type": "TemplateProcessing", "single": [start, first], "pair": pair, "special_tokens": special}
 
 
-def _sentencepiece_config(model: bytes, eos_id: int, extra: dict[int, str]) -> dict[str, Any]:
+def _sentencepiece_config(model: bytes, end: dict[int, str], extra: dict[int, str], starts: bool) -> dict[str, Any]:
     """Keys of `tokenizer_config.json` for Hugging Face's class of sentencepiece models with byte fallback."""
     processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-    own_end = processor.id_to_piece(eos_id) if eos_id < processor.get_piece_size() else None
-    own_start = {} if START in extra.values() else {"bos_token": None}  # the class has "<s>" by default
+    own_end = next((processor.id_to_piece(i) for i in end if i < processor.get_piece_size()), None)
+    own_start = {} if starts else {"bos_token": None}  # the class has "<s>" by default
     config = {"tokenizer_class": "LlamaTokenizer", "unk_token": processor.id_to_piece(processor.unk_id())}
     config |= {"legacy": False, "add_prefix_space": processor.encode("a", out_type=str)[0].startswith("\u2581")}
-    return config | own_start | _end_and_added(eos_id, own_end, extra)
+    config |= {"add_bos_token": starts, "add_eos_token": False}
+    return config | own_start | _end_and_added(end, own_end, extra)
 
 
-def _end_and_added(eos_id: int, own_end: str | None, extra: dict[int, str]) -> dict[str, Any]:
+def _end_and_added(end: dict[int, str], own_end: str | None, extra: dict[int, str]) -> dict[str, Any]:
     """Keys of `tokenizer_config.json`: EOS by its own name, if it has one, and the tokens that the file lacks."""
-    added = extra if own_end else {eos_id: EOS} | extra
-    return {"eos_token": own_end or EOS, "added_tokens_decoder": _added(added)}
+    added = extra if own_end else end | extra
+    return {"added_tokens_decoder": _added(added)} | ({"eos_token": own_end} if own_end else {})
+
+
+def _unused(name: str, model: bytes) -> str:
+    """The name, lengthened until no token of the tokenizer's file has it."""
+    while name.encode() in model:
+        name = f"{name[:-2]}_|>"
+    return name
 
 
 def _added(tokens: dict[int, str]) -> dict[str, dict[str, Any]]:

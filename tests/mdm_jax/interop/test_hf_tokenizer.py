@@ -6,11 +6,13 @@ import json
 import numpy as np
 import pytest
 import sentencepiece
+import tokenizers
 from small_corpus import texts
 from smdm_files import random_weights, write_random
 
 from mdm_jax import load
 from mdm_jax.data.tokenizer import ByteTokenizer, SentencePieceTokenizer, train_sentencepiece
+from mdm_jax.data.tokenizer_json import JsonTokenizer
 from mdm_jax.files.storage import as_path
 from mdm_jax.interop.hf.folder import write_hf
 from mdm_jax.interop.hf.tokenizer import holds_bytes, tokenizer_files
@@ -28,8 +30,15 @@ SAMPLES = [
 ]
 
 
+def of(tokenizer, causal=True, has_extra=True, vocab_size=None):
+    """The files of a tokenizer, for a model of this family and as many ids as the tokenizer."""
+    attention = Attention.CAUSAL if causal else Attention.BIDIRECTIONAL
+    spec = ModelSpec(1, 16, 2, 24, vocab_size or tokenizer.vocab_size, attention)
+    return tokenizer_files(tokenizer, spec, has_extra, 16)
+
+
 def of_bytes(causal=True, has_extra=True):
-    return tokenizer_files(b"", 256, 257, causal, has_extra, 16)
+    return of(BYTES, causal, has_extra)
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +51,7 @@ def config_of(files):
 
 
 def test_the_json_of_bytes_gives_our_ids_and_decodes_to_the_text():
-    library = pytest.importorskip("tokenizers")
-    tokenizer = library.Tokenizer.from_str(of_bytes()["tokenizer.json"].decode())
+    tokenizer = tokenizers.Tokenizer.from_str(of_bytes()["tokenizer.json"].decode())
     tokenizer.encode_special_tokens = True  # transformers sets it for `split_special_tokens`
     every_character = "".join(map(chr, range(0x800)))
     for text in [*SAMPLES, every_character]:
@@ -52,14 +60,13 @@ def test_the_json_of_bytes_gives_our_ids_and_decodes_to_the_text():
         assert tokenizer.decode(ids) == text
     assert [tokenizer.token_to_id(name) for name in ("<|endoftext|>", "<|start|>")] == [256, 257]
     assert tokenizer.get_vocab_size() == 258
-    alone = library.Tokenizer.from_str(of_bytes(causal=False)["tokenizer.json"].decode())
+    alone = tokenizers.Tokenizer.from_str(of_bytes(causal=False)["tokenizer.json"].decode())
     assert (alone.encode("a").ids, alone.token_to_id("<|mask|>")) == ([97], 257)
 
 
 def test_the_byte_of_each_id_is_the_id():
     tree = json.loads(of_bytes()["tokenizer.json"])
-    library = pytest.importorskip("tokenizers")
-    decode = library.decoders.ByteLevel().decode
+    decode = tokenizers.decoders.ByteLevel().decode
     ascii_or_not = {name: i for name, i in tree["model"]["vocab"].items() if i < 256}
     assert sorted(ascii_or_not.values()) == list(range(256))
     assert [decode([name]) for name, i in ascii_or_not.items() if i < 128] == [chr(i) for i in range(128)]
@@ -71,19 +78,20 @@ def test_the_config_names_the_special_tokens():
     arm, mdm, plain = config_of(of_bytes()), config_of(of_bytes(causal=False)), config_of(of_bytes(has_extra=False))
     assert (arm["bos_token"], arm["eos_token"], arm["model_max_length"]) == ("<|start|>", "<|endoftext|>", 16)
     assert (mdm["mask_token"], "bos_token" in mdm) == ("<|mask|>", False)
-    assert ("bos_token" in plain, plain["add_bos_token"]) == (False, False)
+    assert "bos_token" not in plain
     assert all(config["split_special_tokens"] for config in (arm, mdm, plain))
 
 
 def test_a_sentencepiece_model_is_copied_and_its_own_end_is_named(sentencepiece_model):
     own = SentencePieceTokenizer(sentencepiece_model)
-    files = tokenizer_files(sentencepiece_model, own.eos_id, own.vocab_size, True, True, 16)
+    files = of(own)
     assert files["tokenizer.model"] == sentencepiece_model
     config = config_of(files)
     assert (config["eos_token"], config["unk_token"], config["add_prefix_space"]) == ("</s>", "<unk>", False)
     assert {i: token["content"] for i, token in config["added_tokens_decoder"].items()} == {"320": "<|start|>"}
-    without = config_of(tokenizer_files(sentencepiece_model, own.eos_id, own.vocab_size, True, False, 16))
-    assert (without["bos_token"], without["added_tokens_decoder"]) == (None, {})
+    assert config["add_bos_token"]
+    without = config_of(of(own, has_extra=False))
+    assert (without["bos_token"], without["add_bos_token"], without["added_tokens_decoder"]) == (None, False, {})
 
 
 def test_a_sentencepiece_model_without_an_end_gets_one():
@@ -91,29 +99,47 @@ def test_a_sentencepiece_model_without_an_end_gets_one():
     options = {"vocab_size": 60, "model_type": "bpe", "eos_id": -1, "bos_id": -1, "minloglevel": 2}
     sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(texts(60)), model_writer=model, **options)
     own = SentencePieceTokenizer(model.getvalue())
-    config = config_of(tokenizer_files(own.model, own.eos_id, own.vocab_size, False, True, 16))
-    assert (own.eos_id, own.vocab_size, config["eos_token"], config["add_prefix_space"]) == (
-        60,
-        61,
-        "<|endoftext|>",
-        True,
-    )
+    config = config_of(of(own, causal=False))
+    assert (own.eos_id, own.vocab_size) == (60, 61)
+    assert (config["eos_token"], config["add_prefix_space"]) == ("<|endoftext|>", True)
     assert {i: token["content"] for i, token in config["added_tokens_decoder"].items()} == {
         "60": "<|endoftext|>",
         "61": "<|mask|>",
     }
 
 
-@pytest.mark.parametrize(("causal", "has_extra", "begins"), [(True, True, [9]), (False, True, []), (True, False, [1])])
+@pytest.mark.parametrize(("causal", "has_extra", "begins"), [(True, True, [3]), (False, True, []), (True, False, [1])])
 def test_a_json_loses_the_tokens_around_a_text_that_training_did_not_see(causal, has_extra, begins):
-    library = pytest.importorskip("tokenizers")
     pieces = {"a": 0, "<s>": 1, "</s>": 2}
-    given = library.Tokenizer(library.models.BPE(vocab=pieces, merges=[]))
+    given = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=pieces, merges=[]))
     given.add_special_tokens(["<s>", "</s>"])
-    given.post_processor = library.processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 1)])
-    files = tokenizer_files(given.to_str().encode(), 2, 9, causal, has_extra, 16)
-    assert library.Tokenizer.from_str(files["tokenizer.json"].decode()).encode("a").ids == [*begins, 0]
+    given.post_processor = tokenizers.processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 1)])
+    files = of(JsonTokenizer(given.to_str().encode()), causal, has_extra)
+    assert tokenizers.Tokenizer.from_str(files["tokenizer.json"].decode()).encode("a").ids == [*begins, 0]
     assert config_of(files)["eos_token"] == "</s>"
+
+
+def test_a_json_with_fewer_ids_than_the_model_leaves_the_extra_token_without_a_name():
+    given = tokenizers.Tokenizer(tokenizers.models.BPE(vocab={"a": 0}, merges=[]))
+    own = JsonTokenizer(given.to_str().encode())
+    assert (own.eos_id, own.vocab_size) == (1, 2)
+    config = config_of(of(own, vocab_size=2))
+    assert (config["bos_token"], config["added_tokens_decoder"].keys()) == ("<|start|>", {"1", "2"})
+    padded = of(own, vocab_size=8)
+    assert ("bos_token" in config_of(padded), config_of(padded)["added_tokens_decoder"].keys()) == (False, {"1"})
+    assert tokenizers.Tokenizer.from_str(padded["tokenizer.json"].decode()).encode("a").ids == [8, 0]
+
+
+def test_a_special_token_never_has_the_name_of_another_token():
+    pieces = {"a": 0, "<|endoftext|>": 1, "<|start|>": 2, "<|start_|>": 3}
+    given = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=pieces, merges=[]))
+    files = of(JsonTokenizer(given.to_str().encode()))
+    assert (config_of(files)["eos_token"], config_of(files)["bos_token"]) == ("<|endoftext_|>", "<|start__|>")
+    assert {i: token["content"] for i, token in config_of(files)["added_tokens_decoder"].items()} == {
+        "4": "<|endoftext_|>",
+        "5": "<|start__|>",
+    }
+    assert tokenizers.Tokenizer.from_str(files["tokenizer.json"].decode()).encode("a").tokens == ["<|start__|>", "a"]
 
 
 def test_a_folder_is_opened_with_the_tokenizer_in_it_or_refused(tmp_path, sentencepiece_model):
@@ -126,22 +152,38 @@ def test_a_folder_is_opened_with_the_tokenizer_in_it_or_refused(tmp_path, senten
         _ = load(tmp_path / "a").tokenizer
     (tmp_path / "a" / "tokenizer.model").unlink()
     (tmp_path / "a" / "tokenizer.json").write_text("{}")
-    with pytest.raises(ValueError, match="tokenizer"):
+    with pytest.raises(ValueError, match=r"tokenizer\.json: not a tokenizer\.json, or cut short"):
         _ = load(tmp_path / "a").tokenizer
-    with pytest.raises(ValueError, match="tokenizer"):
+    with pytest.raises(ValueError, match=r"tokenizer\.json: not a tokenizer\.json, or cut short"):
         load(tmp_path / "a").export_hf(tmp_path / "b")
     assert not (tmp_path / "b").exists()
 
 
-def test_the_tokenizer_of_another_vocabulary_travels_with_the_folder(tmp_path, sentencepiece_model):
-    spec = ModelSpec(1, 16, 2, 24, 320, Attention.BIDIRECTIONAL)
+def byte_level_json() -> bytes:
+    """A tokenizer as GPT-2's: byte-level BPE, trained on a few texts."""
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    letters = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    settings = {"special_tokens": ["<|endoftext|>"], "initial_alphabet": letters, "show_progress": False}
+    tokenizer.train_from_iterator(texts(60), tokenizers.trainers.BpeTrainer(vocab_size=320, **settings))
+    return tokenizer.to_str().encode()
+
+
+@pytest.mark.parametrize("name", ["tokenizer.model", "tokenizer.json"])
+@pytest.mark.parametrize("attention", list(Attention))
+def test_the_tokenizer_of_another_vocabulary_travels_with_the_folder(tmp_path, sentencepiece_model, attention, name):
+    spec = ModelSpec(1, 16, 2, 24, 320, attention)
     file = ModelFile(spec, 16, True, random_weights(spec))
-    write_hf(tmp_path / "a", file, tokenizer={"tokenizer.model": sentencepiece_model})
-    load(tmp_path / "a").export_hf(tmp_path / "b")
-    assert (tmp_path / "b" / "tokenizer.model").read_bytes() == sentencepiece_model
-    assert json.loads((tmp_path / "b" / "config.json").read_text())["eos_token_id"] == 1
-    again = load(tmp_path / "b").tokenizer
-    assert again.decode(again.encode("größe of noise")) == "größe of noise"
+    content = sentencepiece_model if name == "tokenizer.model" else byte_level_json()
+    write_hf(tmp_path / "a", file, tokenizer={name: content})
+    model = load(tmp_path / "a")
+    model.export_hf(tmp_path / "b")
+    assert json.loads((tmp_path / "b" / "config.json").read_text())["eos_token_id"] == model.tokenizer.eos_id
+    again, text = load(tmp_path / "b").tokenizer, "größe of noise"
+    assert (again.eos_id, again.vocab_size) == (model.tokenizer.eos_id, 320)
+    np.testing.assert_array_equal(again.encode(text), model.tokenizer.encode(text))
+    assert again.decode(again.encode(text)) == text
 
 
 def test_what_the_export_writes_for_bytes_is_known_again(tmp_path):
