@@ -4,6 +4,7 @@ from mdm_jax.spec.kinds import (
     Attention,
     ComputeDtype,
     CorpusSource,
+    Cutoff,
     Family,
     Float32Precision,
     FlopConvention,
@@ -16,6 +17,7 @@ from mdm_jax.spec.kinds import (
     Variant,
     Weighting,
 )
+from mdm_jax.spec.objective_spec import ObjectiveSpec
 from mdm_jax.spec.run_spec import (
     BYTES_VOCAB_SIZE,
     MOST_BUDGET,
@@ -27,7 +29,6 @@ from mdm_jax.spec.run_spec import (
     EvaluationSpec,
     HardwareSpec,
     ModelSpec,
-    ObjectiveSpec,
     OptimSpec,
     RunSpec,
     ScheduleSpec,
@@ -47,6 +48,7 @@ __all__ = [
     "ComputeDtype",
     "CorpusSource",
     "CorpusSpec",
+    "Cutoff",
     "DataSpec",
     "EvaluationSpec",
     "Family",

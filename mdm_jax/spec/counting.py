@@ -24,7 +24,7 @@ has two matrices (4 L d ffn), SwiGLU has three (6 L d ffn).
 
 from dataclasses import dataclass
 
-from mdm_jax.spec import Attention, FlopConvention, ModelSpec, ObjectiveSpec, RunSpec, Variant
+from mdm_jax.spec import Attention, FlopConvention, ModelSpec, ObjectiveSpec, RunSpec
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ def count_parameters(model: ModelSpec) -> ParameterCount:
 
 
 def scored_positions(objective: ObjectiveSpec, batch: int, seq_len: int) -> int:
-    """Positions of a batch that go through the head. Antithetic counts mask exactly B(L+1)/2 positions."""
-    if objective.variant is Variant.COUNT:
+    """Positions of a batch that go through the head. Pairs of counts mask exactly B(L+1)/2 positions."""
+    if objective.pairs_counts:
         return batch * (seq_len + 1) // 2
     return batch * seq_len
 

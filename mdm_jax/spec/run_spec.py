@@ -19,22 +19,17 @@ from mdm_jax.spec.kinds import (
     Float32Precision,
     FlopConvention,
     LayerLoop,
-    LevelSampler,
-    NoiseSchedule,
     Remat,
     ScheduleKind,
     TokenizerKind,
     Variant,
-    Weighting,
 )
-from mdm_jax.spec.validation import UNLESS_DEFAULT, build, require, to_dict
+from mdm_jax.spec.objective_spec import ObjectiveSpec
+from mdm_jax.spec.validation import HASHED_IF_SET, NOT_HASHED, build, require, to_dict
 
 SCHEMA_VERSION = 2
 SEALED_SINCE = 2
 """The first schema version with a `sha256`. Plan lines and spec.json of version 1 have none and are still read."""
-NOT_HASHED = {"hashed": False}
-HASHED_IF_SET = {"hashed": UNLESS_DEFAULT}
-"""Marks a field that a later version added. The field is hashed only when it is set: old run_ids stay the same."""
 BYTES_VOCAB_SIZE = 257
 MOST_BUDGET = 1e30
 """FLOPs. The largest training runs known took less than 1e27."""
@@ -70,43 +65,6 @@ class ModelSpec:
     @property
     def d_head(self) -> int:
         return self.d_model // self.n_heads
-
-
-@dataclass(frozen=True)
-class ObjectiveSpec:
-    """The training loss.
-
-    Only the continuous form reads `noise`: the count form is the same for every schedule. `weighting` changes the
-    training loss alone. The evaluation always uses the NELBO.
-    """
-
-    variant: Variant = Variant.COUNT
-    levels: LevelSampler = LevelSampler.ANTITHETIC
-    noise: NoiseSchedule = NoiseSchedule.LOG_LINEAR
-    weighting: Weighting = field(default=Weighting.ELBO, metadata=HASHED_IF_SET)
-
-    def __post_init__(self) -> None:
-        plain = self.weighting is Weighting.ELBO
-        fits = plain or self.variant is not Variant.NLL
-        require(fits, "objective.weighting", self.weighting.value, "elbo (the default) for the ARM: it has no levels")
-        if self.variant is Variant.CONTINUOUS:
-            fine = self.levels is not LevelSampler.ANTITHETIC
-            require(fine, "objective.levels", self.levels.value, "iid, shifted or stratified for the continuous form")
-        else:
-            fine = self.levels is LevelSampler.ANTITHETIC
-            require(
-                fine, "objective.levels", self.levels.value, "antithetic (the default) unless variant is continuous"
-            )
-
-    @property
-    def family(self) -> Family:
-        return Family.ARM if self.variant is Variant.NLL else Family.MDM
-
-    @property
-    def label(self) -> str:
-        """The run table's `objective_variant`: `count`, or `count:bell` where the weighting is not the NELBO's."""
-        plain = self.weighting is Weighting.ELBO
-        return self.variant.value if plain else f"{self.variant.value}:{self.weighting.value}"
 
 
 @dataclass(frozen=True)
@@ -268,7 +226,7 @@ class RunSpec:
     """One training run."""
 
     model: ModelSpec = ModelSpec()
-    objective: ObjectiveSpec = ObjectiveSpec()
+    objective: ObjectiveSpec = field(default=ObjectiveSpec())
     data: DataSpec = DataSpec()
     optim: OptimSpec = OptimSpec()
     schedule: ScheduleSpec = ScheduleSpec()

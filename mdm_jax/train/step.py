@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 from mdm_jax.devices.precision import product_precision
 from mdm_jax.devices.sharding import place, split_microbatches
 from mdm_jax.model.transformer import Transformer, hidden
-from mdm_jax.objectives.loss import Draw, draw, loss
+from mdm_jax.objectives.loss import Draw, draw, loss, reconstruction
 from mdm_jax.spec import RunSpec
 from mdm_jax.train.optim import LearningRate, adamw
 from mdm_jax.train.state import TrainState
@@ -24,10 +24,14 @@ def noise_key(seed: int, step: Int[Array, ""]) -> Array:
 
 
 def draw_loss(params: Transformer, drawn: Draw, spec: RunSpec) -> Float[Array, ""]:
-    """The loss of the model on a draw."""
+    """The loss of the model on a draw, with its reconstruction term if the objective has one."""
+    value = _scored(params, drawn, spec)
+    return value + _scored(params, reconstruction(drawn), spec) if spec.objective.reconstructs else value
 
+
+def _scored(params: Transformer, drawn: Draw, spec: RunSpec) -> Float[Array, ""]:
     def run(tokens_BL: Array) -> Array:
-        return hidden(params, tokens_BL, spec.model, spec.hardware)
+        return hidden(params, tokens_BL, spec.model, spec.hardware, drawn.length_B)
 
     return loss(drawn, run, params.head[...], spec.objective, spec.model.vocab_size)
 
