@@ -173,7 +173,7 @@ def implied_by(spec: RunSpec) -> dict[str, Any]:
         "flops_chinchilla": float(train_flops(spec, FlopConvention.CHINCHILLA)),
         "loss_kind": LossKind.NLL if spec.family is Family.ARM else LossKind.NELBO,
         "mc_samples": 1 if spec.family is Family.ARM else spec.evaluation.mc_samples,
-        "objective_variant": spec.objective.label,
+        "objective_variant": spec.loss_label,
         "lr": optim.lr_peak,
         "lr_final_fraction": 1.0 if constant else schedule.lr_final_fraction,
         "batch_size": optim.global_batch,

@@ -4,6 +4,7 @@ The model is on one device. It gives logits, with unsupervised classifier-free g
 2024), and the NELBO of texts with its Monte Carlo error, by the evaluation that every run ends with.
 """
 
+import dataclasses
 import functools
 import os
 from typing import Any
@@ -148,9 +149,11 @@ class Model:
         """Writes the model as a safetensors file under SMDM's names, which `load` reads to the same bits.
 
         Raises:
-            ValueError: the path is a link.
+            ValueError: the path is a link, or the model is conditioned on time.
             OSError: no room or no access.
         """
+        timed = self.spec.time_conditioning
+        require(not timed, "export of a time-conditioned model", str(self._path), "a model that SMDM's files can hold")
         named = jax.tree_util.tree_flatten_with_path(self._params)[0]
         weights = {_weight_name(entry): np.asarray(leaf) for entry, leaf in named}
         write_smdm(path, weights, self.spec, self.seq_len, self.has_start)
@@ -189,7 +192,8 @@ def _load_run(folder: Path, mesh: Mesh) -> Model:
         state = read_whole_step(folder / CHECKPOINTS_FOLDER, step, like)
         params = state.evaluated
         params.head = nnx.Param(params.head[...][:, : run.model.vocab_size])
-    return Model(folder, params, run.model, run.data.seq_len, mesh, run, step)
+    model = dataclasses.replace(run.model, mask_column=False)  # the slice above leaves that column out
+    return Model(folder, params, model, run.data.seq_len, mesh, run, step)
 
 
 def _from_weights(weights: Weights, spec: ModelSpec, mesh: Mesh) -> Transformer:

@@ -7,18 +7,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 
-def draw(
-    tokens_BL: Int[Array, "B L"], start_id: int, kept: Int[Array, ""] | None = None
-) -> tuple[Int[Array, "B L"], Float[Array, "B L"]]:
-    """The model's input at each position (start, x_0, .., x_{L-2}), and the equal weights 1 / (B L).
+def shifted(tokens_BL: Int[Array, "B L"], start_id: int) -> Int[Array, "B L"]:
+    """The model's input at each position: start, x_0, .., x_{L-2}."""
+    return jnp.pad(tokens_BL[:, :-1], ((0, 0), (1, 0)), constant_values=start_id)
 
-    Args:
-        kept: L, the number of tokens of a row that have a weight; all by default.
-    """
-    shifted_BL = jnp.pad(tokens_BL[:, :-1], ((0, 0), (1, 0)), constant_values=start_id)
+
+def equal_weights(tokens_BL: Int[Array, "B L"], kept: Int[Array, ""] | None = None) -> Float[Array, "B L"]:
+    """The weight 1 / (B L) of each token; with `kept`, 1 / (B kept) of the first `kept` tokens of each row."""
     if kept is None:
-        return shifted_BL, jnp.full_like(tokens_BL, 1 / tokens_BL.size, dtype=jnp.float32)
+        return jnp.full_like(tokens_BL, 1 / tokens_BL.size, dtype=jnp.float32)
     batch, length = tokens_BL.shape
-    weight = 1 / (batch * kept.astype(jnp.float32))
-    equal_BL = jnp.ones_like(tokens_BL, dtype=jnp.float32)
-    return shifted_BL, equal_BL * jnp.where(jnp.arange(length) < kept, weight, 0.0)
+    weight_L = jnp.where(jnp.arange(length) < kept, 1 / (batch * kept.astype(jnp.float32)), 0.0)
+    return jnp.ones_like(tokens_BL, dtype=jnp.float32) * weight_L

@@ -22,3 +22,7 @@ class Draw:
     """Each row's probability of MASK, in the forms that mask tokens independently of each other."""
     jump_B: Any = None
     """D3PM: the probability that a token which is masked at time t is not masked one step earlier."""
+    clean_BL: Any = None
+    """D3PM without carry-over: the weight of each token in the reconstruction term, which reads the clean tokens."""
+    seed_B: Any = None
+    """Each row's seed of its dropout, uint32."""

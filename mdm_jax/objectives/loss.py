@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from mdm_jax.devices.sharding import BATCH, BATCH_L, reshard
 from mdm_jax.objectives import arm, mdm
+from mdm_jax.objectives.arm import equal_weights
 from mdm_jax.objectives.d3pm import mask_loss, mask_nats
 from mdm_jax.objectives.drawn import Draw as Draw
 from mdm_jax.objectives.masking import gather_paired, kept_length, paired_positions
@@ -31,18 +32,15 @@ def draw(key: Key[Array, ""], tokens_BL: Int[Array, "B L"], objective: Objective
         kept = kept_length(jax.random.fold_in(key, LENGTH_STREAM), objective.stochastic_length, length)
         length_B = reshard(jnp.full(batch, kept, jnp.int32), BATCH)
     if objective.variant is Variant.NLL:
-        inputs_BL, weight_BL = arm.draw(tokens_BL, vocab_size, kept)
-        return Draw(inputs_BL, tokens_BL, weight_BL, length_B)
-    return dataclasses.replace(mdm.draw(key, tokens_BL, objective, vocab_size, kept), length_B=length_B)
+        return Draw(arm.shifted(tokens_BL, vocab_size), tokens_BL, equal_weights(tokens_BL, kept), length_B)
+    clean_BL = equal_weights(tokens_BL, kept) if objective.reconstructs else None
+    drawn = mdm.draw(key, tokens_BL, objective, vocab_size, kept)
+    return dataclasses.replace(drawn, length_B=length_B, clean_BL=clean_BL)
 
 
 def reconstruction(drawn: Draw) -> Draw:
     """The draw of the reconstruction term, for D3PM without carry-over: each clean token, read and predicted."""
-    batch, length = drawn.targets_BL.shape
-    kept_B = jnp.full_like(drawn.level_B, length) if drawn.length_B is None else drawn.length_B
-    inside_BL = jnp.arange(length) < kept_B[:, None]
-    weight_BL = inside_BL / (batch * kept_B[:, None].astype(jnp.float32))
-    return Draw(drawn.targets_BL, drawn.targets_BL, weight_BL, drawn.length_B)
+    return Draw(drawn.targets_BL, drawn.targets_BL, drawn.clean_BL, drawn.length_B, seed_B=drawn.seed_B)
 
 
 def _columns(objective: ObjectiveSpec, vocab_size: int) -> int:
