@@ -90,7 +90,8 @@ def make_cell(
     shaped = dataclasses.replace(template, model=size.model(template.model))
     base = shaped if shaped.family is curve.family else pair(shaped, curve.family)
     if curve.objective is not None:
-        base = dataclasses.replace(base, objective=curve.objective)
+        model = dataclasses.replace(base.model, mask_column=not curve.objective.zero_masking)
+        base = dataclasses.replace(base, model=model, objective=curve.objective)
     tokens = tokens_for(base, curve.budget, convention)
     choice = find_recipe(recipe)(RecipeInput(base.model, base.data.seq_len, tokens))
     optim = dataclasses.replace(

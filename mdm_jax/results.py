@@ -192,7 +192,7 @@ def implied_by(spec: RunSpec) -> dict[str, Any]:
         "flops_chinchilla": float(train_flops(spec, FlopConvention.CHINCHILLA)),
         "loss_kind": LossKind.NLL if spec.family is Family.ARM else LossKind.NELBO,
         "mc_samples": 1 if spec.family is Family.ARM else spec.evaluation.mc_samples,
-        "objective_variant": spec.objective.label,
+        "objective_variant": spec.loss_label,
         "lr": optim.lr_peak,
         "lr_final_fraction": 1.0 if constant else schedule.lr_final_fraction,
         "batch_size": optim.global_batch,
@@ -215,6 +215,8 @@ def result_of(spec: RunSpec, status: Status, **measured: Any) -> RunResult:
 def contradictions(row: Mapping[str, Any], spec: RunSpec) -> tuple[str, ...]:
     """Names of the columns in which a row contradicts its spec. Columns that the row lacks are not compared."""
     wrong = [name for name, value in implied_by(spec).items() if name in row and row[name] != value]
+    if row.get("objective_variant") == spec.objective.former_label:  # rows of older versions have this name
+        wrong = [name for name in wrong if name != "objective_variant"]
     read, planned = evaluated_tokens(spec), spec.data.data_hash
     asked = spec.evaluation.eval_tokens  # rows of older versions have this number
     if row.get("eval_tokens", read) not in (read, asked):

@@ -5,6 +5,7 @@ The model is on one device. It gives logits, with unsupervised classifier-free g
 texts and of targets given their prompts.
 """
 
+import dataclasses
 import functools
 import hashlib
 import math
@@ -263,7 +264,7 @@ class Model:
         """Writes the model as a safetensors file under SMDM's names, which `load` reads to the same bits.
 
         Raises:
-            ValueError: the path is a link.
+            ValueError: the path is a link, or the model is conditioned on time.
             OSError: no room or no access.
         """
         write_smdm(path, self._weights(), self.spec, self.seq_len, self.has_start)
@@ -278,7 +279,8 @@ class Model:
             tokenizer: whether to write the tokenizer too, and the id of EOS with it.
 
         Raises:
-            ValueError: there is something at the path already, or the tokenizer is unusable (see `tokenizer`).
+            ValueError: there is something at the path already, the tokenizer is unusable (see `tokenizer`), or the model
+                is conditioned on time.
             OSError: no room or no access.
         """
         files, eos_id = {}, None
@@ -288,6 +290,8 @@ class Model:
         write_hf(folder, ModelFile(self.spec, self.seq_len, self.has_start, self._weights()), eos_id, files)
 
     def _weights(self) -> Weights:
+        timed = self.spec.time_conditioning
+        require(not timed, "export of a time-conditioned model", str(self._path), "a model that other files can hold")
         named = jax.tree_util.tree_flatten_with_path(self._params)[0]
         return {_weight_name(entry): np.asarray(leaf) for entry, leaf in named}
 
@@ -331,7 +335,8 @@ def _load_run(folder: Path, mesh: Mesh) -> Model:
         state = read_whole_step(folder / CHECKPOINTS_FOLDER, step, like)
         params = state.evaluated
         params.head = nnx.Param(params.head[...][:, : run.model.vocab_size])
-    return Model(folder, params, run.model, run.data.seq_len, mesh, run, step)
+    model = dataclasses.replace(run.model, mask_column=False)  # the slice above leaves that column out
+    return Model(folder, params, model, run.data.seq_len, mesh, run, step)
 
 
 def _from_weights(weights: Weights, spec: ModelSpec, mesh: Mesh) -> Transformer:

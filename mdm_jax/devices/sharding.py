@@ -33,6 +33,9 @@ STORED = {
     "norm_final": REPLICATED,
     "norm_attention": REPLICATED,
     "norm_mlp": REPLICATED,
+    "modulation": REPLICATED,
+    "time_in": REPLICATED,
+    "time_out": REPLICATED,
     "qkv": PartitionSpec(None, DATA, None, MODEL, None),
     "out": PartitionSpec(None, MODEL, None, DATA),
     "gate": PartitionSpec(None, DATA, MODEL),
@@ -134,13 +137,14 @@ def replicate(x: jax.Array) -> jax.Array:
     return reshard(x, PartitionSpec(*[None] * x.ndim))
 
 
-def split_microbatches(x_BL: jax.Array, microbatches: int) -> jax.Array:
-    """`[M, B / M, L]`. Every microbatch takes rows from every shard, so that no row moves to another device."""
+def split_microbatches(x_Bx: jax.Array, microbatches: int) -> jax.Array:
+    """`[M, B / M, ...]`. Every microbatch takes rows from every shard, so that no row moves to another device."""
 
-    def local(x_bL: jax.Array) -> jax.Array:
-        return x_bL.reshape(microbatches, -1, *x_bL.shape[1:])
+    def local(x_bx: jax.Array) -> jax.Array:
+        return x_bx.reshape(microbatches, -1, *x_bx.shape[1:])
 
-    return over_shards(local, BATCH_L, MICRO_BATCH_L)(x_BL)
+    rows = rows_spec(x_Bx.ndim)
+    return over_shards(local, rows, PartitionSpec(None, *rows))(x_Bx)
 
 
 def as_first_process(values: np.ndarray | None) -> np.ndarray:

@@ -5,16 +5,22 @@ one layer for any depth. The forward pass is the pure function `hidden`.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, UInt
 
 from mdm_jax.devices.sharding import BATCH_LCHK, BATCH_LD, BATCH_LF
 from mdm_jax.model.attention import attend
+from mdm_jax.model.conditioning import condition, masked_share, modulate, modulations
+from mdm_jax.model.dropout import dropout
 from mdm_jax.model.layers import look_up, project, rms_norm, rope
 from mdm_jax.spec import HardwareSpec, LayerLoop, ModelSpec, Remat
+
+MASK_STREAM, TIME_STREAM = 1, 2
+"""Keys of weights that only some models have, so that all models share the other initial weights."""
 
 
 def _normal(key: Key[Array, ""], shape: tuple[int, ...], sd: float) -> nnx.Param:
@@ -35,10 +41,15 @@ class Block(nnx.Module):
         self.gate = _normal(keys[2], (d, ffn), sd)
         self.up = _normal(keys[3], (d, ffn), sd)
         self.down = _normal(keys[4], (ffn, d), sd_out)
+        if spec.time_conditioning:
+            self.modulation = nnx.Param(jnp.zeros((spec.d_time, 4, d)))
 
 
 class Transformer(nnx.Module):
-    """All weights. `embed` has V+1 rows: row V is MASK for the MDM and the start token for the ARM."""
+    """All weights. `embed` has V+1 rows: row V is MASK for the MDM and the start token for the ARM.
+
+    `head` has V columns, and one more for MASK if `spec.mask_column`.
+    """
 
     def __init__(self, spec: ModelSpec, key: Key[Array, ""], mesh_model: int = 1):
         """Initial weights. Zero columns pad the head to a multiple of `mesh_model`; the other weights ignore it."""
@@ -47,9 +58,16 @@ class Transformer(nnx.Module):
         sd = (2 / (5 * d)) ** 0.5
         self.embed = _normal(key_embed, (vocab + 1, d), sd)
         head_DV = sd * jax.random.normal(key_head, (d, vocab))
-        self.head = nnx.Param(jnp.pad(head_DV, ((0, 0), (0, -vocab % mesh_model))))
+        if spec.mask_column:
+            mask_D1 = sd * jax.random.normal(jax.random.fold_in(key_head, MASK_STREAM), (d, 1))
+            head_DV = jnp.concatenate([head_DV, mask_D1], 1)
+        self.head = nnx.Param(jnp.pad(head_DV, ((0, 0), (0, -head_DV.shape[1] % mesh_model))))
         self.norm_final = nnx.Param(jnp.ones(d))
         self.blocks = jax.vmap(lambda k: Block(spec, k))(jax.random.split(key_blocks, spec.n_layers))
+        if spec.time_conditioning:
+            key_in, key_out = jax.random.split(jax.random.fold_in(key, TIME_STREAM))
+            square, sd_time = (spec.d_time, spec.d_time), spec.d_time**-0.5
+            self.time_in, self.time_out = _normal(key_in, square, sd_time), _normal(key_out, square, sd_time)
 
 
 def hidden(
@@ -58,6 +76,8 @@ def hidden(
     spec: ModelSpec,
     hardware: HardwareSpec,
     length_B: Int[Array, "B"] | None = None,
+    level_B: Float[Array, "B"] | None = None,
+    seed_B: UInt[Array, "B"] | None = None,
 ) -> Float[Array, "B L D"]:
     """Normalised output of the trunk for tokens in 0..V, in the compute dtype.
 
@@ -67,21 +87,41 @@ def hidden(
         spec: shape of the model.
         hardware: its `layers` and `remat` change the program, but not the result.
         length_B: tokens of each row, from 1 to L; no token sees the padding after them. All rows are whole by default.
+        level_B: each row's probability of MASK, for a time-conditioned model; by default the share of MASK in the row.
+        seed_B: each row's seed of its dropout, uint32. There is no dropout by default.
     """
     dtype = jnp.dtype(spec.compute_dtype.value)
-    x_BLD = look_up(model.embed[...], tokens_BL, dtype)
-    x_BLD = _through_layers(model.blocks, x_BLD, spec, hardware, length_B)
+    context = _Context(spec, length_B, None, seed_B if spec.dropout else None)
+    if spec.time_conditioning:
+        if level_B is None:
+            level_B = masked_share(tokens_BL, spec.vocab_size, length_B)
+        context = context._replace(condition_B1C=condition(level_B, model.time_in[...], model.time_out[...]))
+    x_BLD = context.drop(look_up(model.embed[...], tokens_BL, dtype), 0)
+    x_BLD = _through_layers(model.blocks, x_BLD, hardware, context)
     return rms_norm(x_BLD, model.norm_final[...])
 
 
-def _through_layers(
-    blocks: Block, x_BLD: Float[Array, "B L D"], spec: ModelSpec, hardware: HardwareSpec, length_B: Array | None
-) -> Array:
-    layer = _rematerialised(lambda x, block: (_layer(block, x, spec, length_B), None), hardware)
+class _Context(NamedTuple):
+    """What every layer knows besides its weights and its input."""
+
+    spec: ModelSpec
+    length_B: Array | None
+    condition_B1C: Array | None
+    seed_B: Array | None
+
+    def drop(self, x_BLD: Array, place: int | Array) -> Array:
+        """Dropout at a numbered place of the model; `x` itself without seeds."""
+        return x_BLD if self.seed_B is None else dropout(x_BLD, self.spec.dropout, self.seed_B, place)
+
+
+def _through_layers(blocks: Block, x_BLD: Float[Array, "B L D"], hardware: HardwareSpec, context: _Context) -> Array:
+    spec = context.spec
+    numbers_N = None if context.seed_B is None else jnp.arange(spec.n_layers)
+    layer = _rematerialised(lambda x, block: (_layer(block[0], block[1], x, context), None), hardware)
     if hardware.layers is LayerLoop.SCAN:
-        return jax.lax.scan(layer, x_BLD, blocks)[0]
+        return jax.lax.scan(layer, x_BLD, (blocks, numbers_N))[0]
     for i in range(spec.n_layers):
-        x_BLD, _ = layer(x_BLD, jax.tree.map(lambda w, i=i: w[i], blocks))
+        x_BLD, _ = layer(x_BLD, jax.tree.map(lambda w, i=i: w[i], (blocks, numbers_N)))
     return x_BLD
 
 
@@ -95,17 +135,30 @@ def _rematerialised(layer: Callable, hardware: HardwareSpec) -> Callable:
 
 
 def _layer(
-    block: Block, x_BLD: Float[Array, "B L D"], spec: ModelSpec, length_B: Array | None
+    block: Block, number: Array | None, x_BLD: Float[Array, "B L D"], context: _Context
 ) -> Float[Array, "B L D"]:
-    """`x + attention(norm(x))`, then `x + swiglu(norm(x))`."""
+    """`x + attention(norm(x))`, then `x + swiglu(norm(x))`; `number` is the layer's, for its dropout."""
     batch, length, d = x_BLD.shape
-    h_BLD = rms_norm(x_BLD, block.norm_attention[...])
+    first = 0 if number is None else 1 + 2 * number
+    modulated = None
+    if context.condition_B1C is not None:
+        modulated = modulations(context.condition_B1C, block.modulation[...])
+    h_BLD = _normed(x_BLD, block.norm_attention[...], modulated, 0)
     qkv_BLCHK = project(h_BLD, block.qkv[...], "td,dchk->tchk", BATCH_LCHK)
     q_BLHK, k_BLHK, v_BLHK = (qkv_BLCHK[:, :, i] for i in range(3))
-    o_BLHK = attend(rope(q_BLHK), rope(k_BLHK), v_BLHK, spec.attention, length_B)
+    o_BLHK = attend(rope(q_BLHK), rope(k_BLHK), v_BLHK, context.spec.attention, context.length_B)
     o_BLD = o_BLHK.reshape(batch, length, d)
-    x_BLD = x_BLD + project(o_BLD, block.out[...].reshape(d, d), "tf,fd->td", BATCH_LD)
-    h_BLD = rms_norm(x_BLD, block.norm_mlp[...])
+    x_BLD = x_BLD + context.drop(project(o_BLD, block.out[...].reshape(d, d), "tf,fd->td", BATCH_LD), first)
+    h_BLD = _normed(x_BLD, block.norm_mlp[...], modulated, 2)
     gate_BLF = project(h_BLD, block.gate[...], "td,df->tf", BATCH_LF)
     up_BLF = project(h_BLD, block.up[...], "td,df->tf", BATCH_LF)
-    return x_BLD + project(jax.nn.silu(gate_BLF) * up_BLF, block.down[...], "tf,fd->td", BATCH_LD)
+    down_BLD = project(jax.nn.silu(gate_BLF) * up_BLF, block.down[...], "tf,fd->td", BATCH_LD)
+    return x_BLD + context.drop(down_BLD, first + 1)
+
+
+def _normed(x_BLD: Array, gain_D: Array, modulated_B14D: Array | None, place: int) -> Array:
+    """`rms_norm`, with the scale and shift at `place` and `place + 1` if the model is conditioned on time."""
+    h_BLD = rms_norm(x_BLD, gain_D)
+    if modulated_B14D is None:
+        return h_BLD
+    return modulate(h_BLD, modulated_B14D[:, :, place], modulated_B14D[:, :, place + 1])

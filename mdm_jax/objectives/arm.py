@@ -7,7 +7,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 
-def draw(tokens_BL: Int[Array, "B L"], start_id: int) -> tuple[Int[Array, "B L"], Float[Array, "B L"]]:
-    """The model's input at each position (start, x_0, .., x_{L-2}), and the equal weights 1 / (B L)."""
-    shifted_BL = jnp.pad(tokens_BL[:, :-1], ((0, 0), (1, 0)), constant_values=start_id)
-    return shifted_BL, jnp.full_like(tokens_BL, 1 / tokens_BL.size, dtype=jnp.float32)
+def shifted(tokens_BL: Int[Array, "B L"], start_id: int) -> Int[Array, "B L"]:
+    """The model's input at each position: start, x_0, .., x_{L-2}."""
+    return jnp.pad(tokens_BL[:, :-1], ((0, 0), (1, 0)), constant_values=start_id)
+
+
+def equal_weights(tokens_BL: Int[Array, "B L"], kept: Int[Array, ""] | None = None) -> Float[Array, "B L"]:
+    """The weight 1 / (B L) of each token; with `kept`, 1 / (B kept) of the first `kept` tokens of each row."""
+    if kept is None:
+        return jnp.full_like(tokens_BL, 1 / tokens_BL.size, dtype=jnp.float32)
+    batch, length = tokens_BL.shape
+    weight_L = jnp.where(jnp.arange(length) < kept, 1 / (batch * kept.astype(jnp.float32)), 0.0)
+    return jnp.ones_like(tokens_BL, dtype=jnp.float32) * weight_L

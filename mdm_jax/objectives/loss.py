@@ -4,47 +4,53 @@ Drawing and scoring are two steps: the masks are drawn for a whole batch, becaus
 batch, and the loss is computed for one microbatch at a time.
 """
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jaxtyping import Array, Float, Int, Key
 
-from mdm_jax.devices.sharding import BATCH, BATCH_L
+from mdm_jax.devices.sharding import BATCH, BATCH_L, reshard
 from mdm_jax.objectives import arm, mdm
-from mdm_jax.objectives.masking import gather_paired, paired_positions
+from mdm_jax.objectives.arm import equal_weights
+from mdm_jax.objectives.d3pm import mask_loss, mask_nats
+from mdm_jax.objectives.drawn import Draw as Draw
+from mdm_jax.objectives.masking import gather_paired, kept_length, paired_positions
 from mdm_jax.objectives.vocab_loss import token_nats, vocab_loss
 from mdm_jax.spec import ObjectiveSpec, Variant
 
 Hidden = Callable[[Array], Array]
-
-
-@struct.dataclass
-class Draw:
-    """`inputs` in 0..V (V is MASK or start), `targets` in 0..V-1, `weight` float32, 0 where nothing is predicted.
-
-    The fields are arrays `[B, L]` or `[M, B, L]` (microbatches), or jax's abstract values in their place. Hence `Any`.
-    """
-
-    inputs_BL: Any
-    targets_BL: Any
-    weight_BL: Any
+LENGTH_STREAM = 2
 
 
 def draw(key: Key[Array, ""], tokens_BL: Int[Array, "B L"], objective: ObjectiveSpec, vocab_size: int) -> Draw:
-    """The training draw for a whole batch. The ARM ignores `key`."""
+    """The training draw for a whole batch. The ARM uses `key` only for a stochastic length."""
+    batch, length = tokens_BL.shape
+    kept = length_B = None
+    if objective.stochastic_length:
+        kept = kept_length(jax.random.fold_in(key, LENGTH_STREAM), objective.stochastic_length, length)
+        length_B = reshard(jnp.full(batch, kept, jnp.int32), BATCH)
     if objective.variant is Variant.NLL:
-        inputs_BL, weight_BL = arm.draw(tokens_BL, vocab_size)
-    else:
-        inputs_BL, weight_BL = mdm.draw(key, tokens_BL, objective, vocab_size)
-    return Draw(inputs_BL, tokens_BL, weight_BL)
+        return Draw(arm.shifted(tokens_BL, vocab_size), tokens_BL, equal_weights(tokens_BL, kept), length_B)
+    clean_BL = equal_weights(tokens_BL, kept) if objective.reconstructs else None
+    drawn = mdm.draw(key, tokens_BL, objective, vocab_size, kept)
+    return dataclasses.replace(drawn, length_B=length_B, clean_BL=clean_BL)
+
+
+def reconstruction(drawn: Draw) -> Draw:
+    """The draw of the reconstruction term, for D3PM without carry-over: each clean token, read and predicted."""
+    return Draw(drawn.targets_BL, drawn.targets_BL, drawn.clean_BL, drawn.length_B, seed_B=drawn.seed_B)
+
+
+def _columns(objective: ObjectiveSpec, vocab_size: int) -> int:
+    """Columns of the head that the softmax of the training loss goes over; without zero masking the last is MASK."""
+    return vocab_size + (not objective.zero_masking)
 
 
 def _scored_rows(drawn: Draw, h_BLD: Array, objective: ObjectiveSpec, vocab_size: int) -> tuple[Array, Array, Array]:
-    """Hidden states, targets and weights, `[N, ...]`, of the scored positions: in the count form the masked ones."""
-    if objective.variant is Variant.COUNT:
+    """Hidden states, targets and weights, `[N, ...]`, of the scored positions: of pairs of counts the masked ones."""
+    if objective.pairs_counts:
         position_PM = paired_positions(drawn.inputs_BL == vocab_size)
         h_ND, target_N, weight_N = (gather_paired(x, position_PM) for x in (h_BLD, drawn.targets_BL, drawn.weight_BL))
         return h_ND, target_N, weight_N
@@ -52,10 +58,25 @@ def _scored_rows(drawn: Draw, h_BLD: Array, objective: ObjectiveSpec, vocab_size
     return h_BLD.reshape(batch * length, d), drawn.targets_BL.reshape(-1), drawn.weight_BL.reshape(-1)
 
 
+def _free_mask(drawn: Draw, objective: ObjectiveSpec) -> tuple[Array, Array] | None:
+    """The m and the jump of each position `[N]` if Eq. 9's terms for probability on MASK apply; else None."""
+    if objective.zero_masking or drawn.jump_B is None:
+        return None
+    shape = drawn.inputs_BL.shape
+    m_N, jump_N = (jnp.broadcast_to(x[:, None], shape).reshape(-1) for x in (drawn.level_B, drawn.jump_B))
+    return m_N, jump_N
+
+
 def loss(drawn: Draw, hidden: Hidden, head_DV: Array, objective: ObjectiveSpec, vocab_size: int) -> Float[Array, ""]:
-    """`sum weight * nats`, in nats per token: over a whole batch, the ARM's mean NLL or an estimate of the NELBO."""
+    """`sum weight * nats`, in nats per token: over a whole batch, the ARM's mean NLL or an estimate of the MDM's loss.
+
+    D3PM without carry-over has a second summand, the loss of `reconstruction(drawn)`.
+    """
     h_ND, target_N, weight_N = _scored_rows(drawn, hidden(drawn.inputs_BL), objective, vocab_size)
-    return vocab_loss(h_ND, target_N, weight_N, head_DV, vocab_size)
+    columns = _columns(objective, vocab_size)
+    value: Array = vocab_loss(h_ND, target_N, weight_N, head_DV, columns)
+    free = _free_mask(drawn, objective)
+    return value if free is None else value + mask_loss(h_ND, weight_N, *free, head_DV, columns)
 
 
 def row_losses(
@@ -64,8 +85,12 @@ def row_losses(
     """The loss of each row in nats per token, for evaluation; their mean is `loss`. It has no fused gradient."""
     batch, length = drawn.targets_BL.shape
     h_ND, target_N, weight_N = _scored_rows(drawn, hidden(drawn.inputs_BL), objective, vocab_size)
-    nats_N = weight_N * token_nats(h_ND, target_N, head_DV, vocab_size) * batch
-    if objective.variant is not Variant.COUNT:
+    columns, free = _columns(objective, vocab_size), _free_mask(drawn, objective)
+    nats_N = token_nats(h_ND, target_N, head_DV, columns)
+    if free is not None:
+        nats_N += mask_nats(h_ND, *free, head_DV, columns)
+    nats_N = weight_N * nats_N * batch
+    if not objective.pairs_counts:
         return nats_N.reshape(batch, length).sum(-1)
     first_PM = paired_positions(drawn.inputs_BL == vocab_size) < length
     nats_PM = jax.lax.reshape(nats_N, (batch // 2, length + 1), out_sharding=BATCH_L)

@@ -4,6 +4,7 @@ from mdm_jax.spec.kinds import (
     Attention,
     ComputeDtype,
     CorpusSource,
+    Cutoff,
     Family,
     Float32Precision,
     FlopConvention,
@@ -17,6 +18,7 @@ from mdm_jax.spec.kinds import (
     Variant,
     Weighting,
 )
+from mdm_jax.spec.objective_spec import ObjectiveSpec
 from mdm_jax.spec.run_spec import (
     BYTES_VOCAB_SIZE,
     EXACT_LIKELIHOODS,
@@ -29,7 +31,6 @@ from mdm_jax.spec.run_spec import (
     EvaluationSpec,
     HardwareSpec,
     ModelSpec,
-    ObjectiveSpec,
     OptimSpec,
     RunSpec,
     ScheduleSpec,
@@ -50,6 +51,7 @@ __all__ = [
     "ComputeDtype",
     "CorpusSource",
     "CorpusSpec",
+    "Cutoff",
     "DataSpec",
     "EvaluationSpec",
     "Family",

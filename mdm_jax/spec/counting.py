@@ -10,7 +10,7 @@ N excludes embedding and head (SMDM: N = n_layers (4 d^2 + 3 d ffn + 2 d) + d). 
 | `chinchilla` | Hoffmann et al. 2022, Appendix F, backward twice the forward |
 
 `exact` counts attention over L^2 pairs (bidirectional) or L(L+1)/2 pairs (causal), and the head on the positions that
-have a loss. It counts neither rematerialisation nor the optimiser.
+have a loss. It counts neither rematerialisation nor the optimiser. D3PM's reconstruction term is a second forward pass.
 
 `chinchilla` counts for each sequence:
 
@@ -23,8 +23,9 @@ has two matrices (4 L d ffn), SwiGLU has three (6 L d ffn).
 """
 
 from dataclasses import dataclass
+from fractions import Fraction
 
-from mdm_jax.spec import Attention, FlopConvention, ModelSpec, ObjectiveSpec, RunSpec, Variant
+from mdm_jax.spec import Attention, FlopConvention, ModelSpec, ObjectiveSpec, RunSpec
 
 
 @dataclass(frozen=True)
@@ -41,15 +42,28 @@ class ParameterCount:
 
 
 def count_parameters(model: ModelSpec) -> ParameterCount:
-    """Weights of the trunk (N), of the embedding (V+1 rows; the last is MASK or start) and of the untied head."""
+    """Weights of the trunk (N), of the embedding (V+1 rows; the last is MASK or start) and of the untied head.
+
+    N includes the weights of the time conditioning.
+    """
     d = model.d_model
     trunk = model.n_layers * (4 * d * d + 3 * d * model.d_ffn + 2 * d) + d
-    return ParameterCount(trunk, (model.vocab_size + 1) * d, model.vocab_size * d)
+    return ParameterCount(trunk + _time_weights(model), (model.vocab_size + 1) * d, _head_columns(model) * d)
+
+
+def _time_weights(model: ModelSpec) -> int:
+    """Weights of the time conditioning. Each is used once in a row, not once in a token."""
+    c = model.d_time
+    return (2 * c * c + model.n_layers * 4 * c * model.d_model) * model.time_conditioning
+
+
+def _head_columns(model: ModelSpec) -> int:
+    return model.vocab_size + model.mask_column
 
 
 def scored_positions(objective: ObjectiveSpec, batch: int, seq_len: int) -> int:
-    """Positions of a batch that go through the head. Antithetic counts mask exactly B(L+1)/2 positions."""
-    if objective.variant is Variant.COUNT:
+    """Positions of a batch that go through the head. Pairs of counts mask exactly B(L+1)/2 positions."""
+    if objective.pairs_counts:
         return batch * (seq_len + 1) // 2
     return batch * seq_len
 
@@ -73,8 +87,10 @@ def forward_flops(
     causal = model.attention is Attention.CAUSAL and not full_attention
     pairs = seq_len * (seq_len + 1) // 2 if causal else seq_len * seq_len
     attention = model.n_layers * 2 * pairs * d * batch
-    head = d * model.vocab_size * scored_positions(objective, batch, seq_len)
-    return 2 * (dense + attention + head)
+    trunk = dense + attention + _time_weights(model) * batch
+    head = d * _head_columns(model) * scored_positions(objective, batch, seq_len)
+    clean = trunk + d * _head_columns(model) * tokens if objective.reconstructs else 0
+    return 2 * (trunk + head + clean)
 
 
 def chinchilla_forward_flops(
@@ -89,9 +105,27 @@ def chinchilla_forward_flops(
 
 
 def step_flops(spec: RunSpec, convention: FlopConvention) -> int:
-    """FLOPs of one optimiser step (forward and backward) under a convention."""
-    count = count_parameters(spec.model)
-    batch, length = spec.optim.global_batch, spec.data.seq_len
+    """FLOPs of one optimiser step (forward and backward) under a convention.
+
+    With a stochastic length the FLOPs are the expected ones, rounded. The step computes whole rows nevertheless.
+    """
+    whole, short = _step_flops(spec, convention, spec.data.seq_len), spec.objective.stochastic_length
+    if not short:
+        return whole
+    share = Fraction(short)
+    return round((1 - share) * whole + share * _mean_over_lengths(spec, convention))
+
+
+def _mean_over_lengths(spec: RunSpec, convention: FlopConvention) -> Fraction:
+    """The mean FLOPs of a step over rows of 1 .. seq_len tokens. FLOPs are a quadratic function of the length."""
+    one, two, three = (_step_flops(spec, convention, n) for n in (1, 2, 3))
+    curvature, last = three - 2 * two + one, spec.data.seq_len - 1
+    # Newton's forward differences from length 1, and the means of i and of i (i - 1) / 2 over i = 0 .. last.
+    return one + Fraction(last, 2) * (two - one) + Fraction(last * (last - 1), 6) * curvature
+
+
+def _step_flops(spec: RunSpec, convention: FlopConvention, length: int) -> int:
+    count, batch = count_parameters(spec.model), spec.optim.global_batch
     if convention is FlopConvention.SMDM_6ND:
         return 6 * count.non_embedding * batch * length
     if convention is FlopConvention.WITH_HEAD:

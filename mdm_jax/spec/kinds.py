@@ -18,24 +18,42 @@ class Attention(enum.StrEnum):
 
 
 class Variant(enum.StrEnum):
-    """The training loss: one of two unbiased forms of the MDM's NELBO, or the ARM's likelihood."""
+    """The training loss: a form of the MDM's NELBO (see `objectives/mdm.py`), or the ARM's likelihood (`nll`)."""
 
     COUNT = "count"
     CONTINUOUS = "continuous"
+    STEPS = "steps"
+    D3PM = "d3pm"
     NLL = "nll"
 
 
 class NoiseSchedule(enum.StrEnum):
-    """The masked share as a function of time, in the continuous form; see `objectives/noise.py`."""
+    """The masked share as a function of time, in every form but `count`; see `objectives/noise.py`."""
 
     LOG_LINEAR = "log_linear"
     COSINE = "cosine"
+    COSINE_SQUARED = "cosine_squared"
+    POLYNOMIAL = "polynomial"
+    LINEAR = "linear"
+    GEOMETRIC = "geometric"
+
+
+class Cutoff(enum.StrEnum):
+    """What the continuous form does at small noise: nothing, or what SMDM's or MDLM's code does there."""
+
+    NONE = "none"
+    SMDM = "smdm"
+    MDLM = "mdlm"
 
 
 class LevelSampler(enum.StrEnum):
-    """Noise levels over a batch: SMDM trains with `iid`, SMDM and MD4 evaluate with `shifted`, MDLM is `stratified`."""
+    """Noise levels over a batch; see `objectives/masking.py`.
+
+    SMDM trains with `iid`, SMDM and MD4 evaluate with `shifted`, MDLM is `stratified`.
+    """
 
     ANTITHETIC = "antithetic"
+    OPTIMAL = "optimal"
     IID = "iid"
     SHIFTED = "shifted"
     STRATIFIED = "stratified"

@@ -19,23 +19,18 @@ from mdm_jax.spec.kinds import (
     Float32Precision,
     FlopConvention,
     LayerLoop,
-    LevelSampler,
     Likelihood,
-    NoiseSchedule,
     Remat,
     ScheduleKind,
     TokenizerKind,
     Variant,
-    Weighting,
 )
-from mdm_jax.spec.validation import UNLESS_DEFAULT, build, require, to_dict
+from mdm_jax.spec.objective_spec import ObjectiveSpec
+from mdm_jax.spec.validation import HASHED_IF_SET, NOT_HASHED, build, require, to_dict
 
 SCHEMA_VERSION = 2
 SEALED_SINCE = 2
 """The first schema version with a `sha256`. Plan lines and spec.json of version 1 have none and are still read."""
-NOT_HASHED = {"hashed": False}
-HASHED_IF_SET = {"hashed": UNLESS_DEFAULT}
-"""Marks a field that a later version added. The field is hashed only when it is set: old run_ids stay the same."""
 BYTES_VOCAB_SIZE = 257
 EXACT_LIKELIHOODS = (Likelihood.LEFT_TO_RIGHT, Likelihood.CONFIDENCE)
 """The likelihoods that a run can be evaluated by besides its loss: each is exact, and has columns in the run table."""
@@ -56,6 +51,12 @@ class ModelSpec:
     compute_dtype: ComputeDtype = ComputeDtype.FLOAT32
     float32_precision: Float32Precision = field(default=Float32Precision.HIGHEST, metadata=HASHED_IF_SET)
     """Used only where `compute_dtype` is float32."""
+    dropout: float = field(default=0.0, metadata=HASHED_IF_SET)
+    """Share of zeros in training, after the embedding and on both residual branches of each layer."""
+    time_conditioning: bool = field(default=False, metadata=HASHED_IF_SET)
+    """Whether the share of masked tokens is an input of the MDM (see `model/conditioning.py`)."""
+    mask_column: bool = field(default=False, metadata=HASHED_IF_SET)
+    """Whether the head has a column for MASK, for a loss without zero masking. Evaluations leave it out."""
 
     def __post_init__(self) -> None:
         for name, most in (("n_layers", 1024), ("d_model", 1 << 16), ("n_heads", 1024), ("d_ffn", 1 << 18)):
@@ -69,47 +70,19 @@ class ModelSpec:
         fits = self.compute_dtype is ComputeDtype.FLOAT32 or self.float32_precision is Float32Precision.HIGHEST
         bound = f"highest (the default) unless compute_dtype is float32: it is {self.compute_dtype.value}"
         require(fits, "model.float32_precision", self.float32_precision.value, bound)
+        require(0 <= self.dropout < 1, "model.dropout", self.dropout, "at least 0 and below 1")
+        for name in ("time_conditioning", "mask_column"):
+            fits = self.attention is Attention.BIDIRECTIONAL or not getattr(self, name)
+            require(fits, f"model.{name}", True, "false for the ARM: it has no MASK")
 
     @property
     def d_head(self) -> int:
         return self.d_model // self.n_heads
 
-
-@dataclass(frozen=True)
-class ObjectiveSpec:
-    """The training loss.
-
-    Only the continuous form reads `noise`: the count form is the same for every schedule. `weighting` changes the
-    training loss alone. The evaluation always uses the NELBO.
-    """
-
-    variant: Variant = Variant.COUNT
-    levels: LevelSampler = LevelSampler.ANTITHETIC
-    noise: NoiseSchedule = NoiseSchedule.LOG_LINEAR
-    weighting: Weighting = field(default=Weighting.ELBO, metadata=HASHED_IF_SET)
-
-    def __post_init__(self) -> None:
-        plain = self.weighting is Weighting.ELBO
-        fits = plain or self.variant is not Variant.NLL
-        require(fits, "objective.weighting", self.weighting.value, "elbo (the default) for the ARM: it has no levels")
-        if self.variant is Variant.CONTINUOUS:
-            fine = self.levels is not LevelSampler.ANTITHETIC
-            require(fine, "objective.levels", self.levels.value, "iid, shifted or stratified for the continuous form")
-        else:
-            fine = self.levels is LevelSampler.ANTITHETIC
-            require(
-                fine, "objective.levels", self.levels.value, "antithetic (the default) unless variant is continuous"
-            )
-
     @property
-    def family(self) -> Family:
-        return Family.ARM if self.variant is Variant.NLL else Family.MDM
-
-    @property
-    def label(self) -> str:
-        """The run table's `objective_variant`: `count`, or `count:bell` where the weighting is not the NELBO's."""
-        plain = self.weighting is Weighting.ELBO
-        return self.variant.value if plain else f"{self.variant.value}:{self.weighting.value}"
+    def d_time(self) -> int:
+        """Width of the time conditioning: an even quarter of `d_model`, at least 8."""
+        return max(8, self.d_model // 8 * 2)
 
 
 @dataclass(frozen=True)
@@ -277,7 +250,7 @@ class RunSpec:
     """One training run."""
 
     model: ModelSpec = ModelSpec()
-    objective: ObjectiveSpec = ObjectiveSpec()
+    objective: ObjectiveSpec = field(default=ObjectiveSpec())
     data: DataSpec = DataSpec()
     optim: OptimSpec = OptimSpec()
     schedule: ScheduleSpec = ScheduleSpec()
@@ -291,6 +264,9 @@ class RunSpec:
         right = causal == (self.family is Family.ARM)
         require(right, "model.attention", self.model.attention.value, "causal for the ARM, bidirectional for the MDM")
         require(0 <= self.seed < 1 << 31, "seed", self.seed, "from 0 to 2^31 - 1")
+        fits = self.model.mask_column is not self.objective.zero_masking
+        bound = "true if objective.zero_masking is false, and false (the default) otherwise"
+        require(fits, "model.mask_column", self.model.mask_column, bound)
         same = self.model.vocab_size == self.data.tokenizer.vocab_size
         vocab = self.data.tokenizer.vocab_size
         require(same, "model.vocab_size", self.model.vocab_size, f"data.tokenizer.vocab_size = {vocab}")
@@ -319,8 +295,17 @@ class RunSpec:
 
     @property
     def train_tokens(self) -> int:
-        """Tokens of all training steps, repeats included."""
-        return self.schedule.steps * self.optim.global_batch * self.data.seq_len
+        """Tokens of all training steps, repeats included; with a stochastic length the expected number."""
+        rows, length = self.schedule.steps * self.optim.global_batch, self.data.seq_len
+        short = self.objective.stochastic_length
+        return rows * length if not short else round(rows * ((1 - short) * length + short * (length + 1) / 2))
+
+    @property
+    def loss_label(self) -> str:
+        """The run table's `objective_variant`: the objective's label, and the model's settings that change the loss."""
+        label = self.objective.label
+        extra = [f"dropout{self.model.dropout:g}"] * (self.model.dropout > 0) + ["timed"] * self.model.time_conditioning
+        return label + "".join((":" if ":" not in label and i == 0 else ",") + x for i, x in enumerate(extra))
 
     @functools.cached_property
     def spec_hash(self) -> str:
@@ -335,12 +320,16 @@ class RunSpec:
 
 
 def pair(spec: RunSpec, family: Family) -> RunSpec:
-    """The same run in the given family: only `objective` and `model.attention` change."""
+    """The same run in the given family: only `objective` and `model.attention` change.
+
+    What the family does not have is switched off: `model.mask_column`, and `model.time_conditioning` for the ARM.
+    """
     if family is Family.ARM:
         objective, attention = ObjectiveSpec(variant=Variant.NLL), Attention.CAUSAL
     else:
         objective, attention = ObjectiveSpec(), Attention.BIDIRECTIONAL
-    model = dataclasses.replace(spec.model, attention=attention)
+    timed = spec.model.time_conditioning and family is Family.MDM
+    model = dataclasses.replace(spec.model, attention=attention, time_conditioning=timed, mask_column=False)
     return dataclasses.replace(spec, objective=objective, model=model)
 
 

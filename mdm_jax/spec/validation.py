@@ -13,6 +13,10 @@ T = TypeVar("T")
 
 UNLESS_DEFAULT = "unless default"
 """Value of a field's metadata `hashed`: the field is hashed unless it has its default."""
+NOT_HASHED = {"hashed": False}
+"""Marks a field that does not change the result of a run."""
+HASHED_IF_SET = {"hashed": UNLESS_DEFAULT}
+"""Marks a field that a later version added. The field is hashed only when it is set: old run_ids stay the same."""
 
 
 def require(ok: bool, name: str, value: object, bound: str) -> None:

@@ -1,21 +1,23 @@
 """The train step of both families: draw masks, compute the loss and its gradient, update."""
 
+import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt
 
 from mdm_jax.devices.precision import product_precision
-from mdm_jax.devices.sharding import place, split_microbatches
+from mdm_jax.devices.sharding import BATCH, place, reshard, split_microbatches
 from mdm_jax.model.transformer import Transformer, hidden
-from mdm_jax.objectives.loss import Draw, draw, loss
+from mdm_jax.objectives.loss import Draw, draw, loss, reconstruction
 from mdm_jax.spec import RunSpec
 from mdm_jax.train.optim import LearningRate, adamw
 from mdm_jax.train.state import TrainState
 
 NOISE_STREAM = 1
+DROPOUT_STREAM = 2
 
 
 def noise_key(seed: int, step: Int[Array, ""]) -> Array:
@@ -23,11 +25,21 @@ def noise_key(seed: int, step: Int[Array, ""]) -> Array:
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), NOISE_STREAM), step)
 
 
-def draw_loss(params: Transformer, drawn: Draw, spec: RunSpec) -> Float[Array, ""]:
-    """The loss of the model on a draw."""
+def _dropout_seeds(spec: RunSpec, step: Array) -> UInt[Array, "B"]:
+    """A seed for each row of the step's batch."""
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(spec.seed), DROPOUT_STREAM), step)
+    return reshard(jax.random.bits(key, (spec.optim.global_batch,), jnp.uint32), BATCH)
 
+
+def draw_loss(params: Transformer, drawn: Draw, spec: RunSpec) -> Float[Array, ""]:
+    """The loss of the model on a draw, with its reconstruction term if the objective has one."""
+    value = _scored(params, drawn, spec)
+    return value + _scored(params, reconstruction(drawn), spec) if spec.objective.reconstructs else value
+
+
+def _scored(params: Transformer, drawn: Draw, spec: RunSpec) -> Float[Array, ""]:
     def run(tokens_BL: Array) -> Array:
-        return hidden(params, tokens_BL, spec.model, spec.hardware)
+        return hidden(params, tokens_BL, spec.model, spec.hardware, drawn.length_B, drawn.level_B, drawn.seed_B)
 
     return loss(drawn, run, params.head[...], spec.objective, spec.model.vocab_size)
 
@@ -51,6 +63,8 @@ def train_step(
 ) -> tuple[TrainState, dict[str, Array]]:
     """One optimiser step on a global batch. Returns the new state, and the scalars loss, grad_norm and lr."""
     drawn = draw(noise_key(spec.seed, state.step), tokens_BL, spec.objective, spec.model.vocab_size)
+    if spec.model.dropout:
+        drawn = dataclasses.replace(drawn, seed_B=_dropout_seeds(spec, state.step))
     with product_precision(spec.model):
         value, grads = loss_and_grads(state.params, drawn, spec)
     direction, opt_state = adamw(spec.optim).update(grads, state.opt_state, state.params)  # type: ignore[arg-type]  # a pytree

@@ -181,8 +181,14 @@ def test_bfloat16_trains_close_to_float32(family, mesh, hardware):
 @pytest.mark.parametrize("mesh", [(8, 1), (1, 8), (4, 2)], ids=lambda mesh: f"{mesh[0]}x{mesh[1]}")
 @pytest.mark.parametrize(
     "objective",
-    [ObjectiveSpec(), ObjectiveSpec(Variant.CONTINUOUS, LevelSampler.STRATIFIED)],
-    ids=lambda objective: objective.variant,
+    [
+        ObjectiveSpec(),
+        ObjectiveSpec(levels=LevelSampler.OPTIMAL, stochastic_length=0.9),
+        ObjectiveSpec(levels=LevelSampler.SHIFTED),
+        ObjectiveSpec(Variant.CONTINUOUS, LevelSampler.STRATIFIED),
+        ObjectiveSpec(Variant.D3PM, LevelSampler.ANTITHETIC, time_steps=9, stochastic_length=0.9),
+    ],
+    ids=lambda objective: objective.label,
 )
 def test_draws_are_identical_on_any_mesh_and_order_of_devices(mesh, objective):
     batch_BL = tokens((BATCH, LENGTH), TRUNK.vocab_size)

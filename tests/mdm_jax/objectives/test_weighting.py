@@ -116,5 +116,5 @@ def test_the_run_table_names_the_weighting():
     assert named(ObjectiveSpec()) == "count"
     assert named(ObjectiveSpec(weighting=Weighting.BELL)) == "count:bell"
     continuous = ObjectiveSpec(Variant.CONTINUOUS, LevelSampler.IID, weighting=Weighting.LOW_VARIANCE)
-    assert named(continuous) == "continuous:low_variance"
+    assert named(continuous) == "continuous/iid:low_variance"
     assert result_of(pair(RunSpec(), Family.ARM), Status.OK).objective_variant == "nll"
