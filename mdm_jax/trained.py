@@ -279,8 +279,8 @@ class Model:
             tokenizer: whether to write the tokenizer too, and the id of EOS with it.
 
         Raises:
-            ValueError: there is something at the path already, the tokenizer is unusable (see `tokenizer`), or the model
-                is conditioned on time.
+            ValueError: there is something at the path already, or the tokenizer is unusable (see `tokenizer`), or the
+                model is conditioned on time.
             OSError: no room or no access.
         """
         files, eos_id = {}, None
