@@ -86,10 +86,11 @@ class Model:
         self._path, self._params, self._mesh = path, params, mesh
 
     def __repr__(self) -> str:
-        spec, millions = self.spec, count_parameters(self.spec).non_embedding / 1e6
+        spec, count = self.spec, count_parameters(self.spec).non_embedding
         step = "" if self.run is None else f" at step {self.step} of {self.run.schedule.steps}"
         shape = f"{spec.n_layers} layers, d_model {spec.d_model}, {spec.n_heads} heads, ffn {spec.d_ffn}"
-        size = f"{millions:.4g}M non-embedding parameters, vocabulary {spec.vocab_size}, rows of {self.seq_len} tokens"
+        parameters = f"{count / 1e6:.4g}M" if count >= 1e6 else f"{count / 1e3:.3g}k"
+        size = f"{parameters} non-embedding parameters, vocabulary {spec.vocab_size}, rows of {self.seq_len} tokens"
         return f"<{self.family.value.upper()}: {shape}, {size}, from {self._path}{step}>"
 
     @functools.cached_property

@@ -65,6 +65,6 @@ def causal_nats(params: Transformer, rows: Rows, model: ModelSpec) -> tuple[Floa
     with product_precision(model):
         rows = on_devices(rows)
         ids_BL = jnp.asarray(rows.ids_BL)
-        h_BLD = reader(params, model, rows, None)(arm.draw(ids_BL, model.vocab_size)[0])
+        h_BLD = reader(params, model, rows, None)(arm.shifted(ids_BL, model.vocab_size))
         nats_BL, _, likeliest_BL = predictions(h_BLD, ids_BL, params.head[...], model)
         return replicate(nats_BL), replicate(likeliest_BL == ids_BL)
