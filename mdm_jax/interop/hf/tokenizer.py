@@ -1,8 +1,8 @@
 """Tokenizer files of a Hugging Face folder.
 
 Bytes become `tokenizer.json`: a byte-level BPE without merges, in which the id of a byte is the byte. A sentencepiece
-model is copied as `tokenizer.model`. A `tokenizer.json` is copied too, except for the tokens that its template puts
-around a text: our models were trained without them. An ARM's start token is put before each text, as in training.
+model is copied as `tokenizer.model`. A `tokenizer.json` is copied too, but loses its template, truncation and padding,
+which were switched off in training. The start token of an ARM is put before each text, as in training.
 `tokenizer_config.json` names the special tokens. Their names inside a text stay text: `split_special_tokens` says so.
 """
 
@@ -54,7 +54,8 @@ def tokenizer_files(tokenizer: Tokenizer, spec: ModelSpec, has_extra: bool, seq_
     if model.lstrip().startswith(b"{"):
         tree = json.loads(model)
         own = {token["id"]: token["content"] for token in tree.get("added_tokens") or ()}
-        tree |= {"post_processor": _before_text(vocab, name) if starts else None} if has_extra else {}
+        as_trained = {"post_processor": _before_text(vocab, name) if starts else None}
+        tree |= as_trained | dict.fromkeys(("truncation", "padding")) if has_extra else {}
         config |= _end_and_added(end, own.get(tokenizer.eos_id), extra)
         return {JSON_FILE: _encoded(tree), CONFIG_FILE: _encoded(config)}
     return {MODEL_FILE: model, CONFIG_FILE: _encoded(config | _sentencepiece_config(model, end, extra, starts))}

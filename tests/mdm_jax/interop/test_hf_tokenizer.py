@@ -3,6 +3,7 @@
 import io
 import json
 
+import json_tokenizers
 import numpy as np
 import pytest
 import sentencepiece
@@ -108,15 +109,23 @@ def test_a_sentencepiece_model_without_an_end_gets_one():
     }
 
 
-@pytest.mark.parametrize(("causal", "has_extra", "begins"), [(True, True, [3]), (False, True, []), (True, False, [1])])
-def test_a_json_loses_the_tokens_around_a_text_that_training_did_not_see(causal, has_extra, begins):
-    pieces = {"a": 0, "<s>": 1, "</s>": 2}
-    given = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=pieces, merges=[]))
-    given.add_special_tokens(["<s>", "</s>"])
-    given.post_processor = tokenizers.processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 1)])
-    files = of(JsonTokenizer(given.to_str().encode()), causal, has_extra)
-    assert tokenizers.Tokenizer.from_str(files["tokenizer.json"].decode()).encode("a").ids == [*begins, 0]
-    assert config_of(files)["eos_token"] == "</s>"
+@pytest.mark.parametrize("kind", [json_tokenizers.byte_level, json_tokenizers.word_piece, json_tokenizers.llama])
+def test_a_json_gives_the_ids_of_training_with_the_start_token_before_them(kind):
+    """WordPiece's file cuts and pads texts, and two of the kinds put other tokens around them."""
+    own = JsonTokenizer(kind(texts(60)).encode())
+    for causal in (True, False):
+        files = of(own, causal)
+        exported = tokenizers.Tokenizer.from_str(files["tokenizer.json"].decode())
+        exported.encode_special_tokens = True
+        for text in ["", *texts(5), "a </s> b"]:
+            assert exported.encode(text).ids == [own.vocab_size] * causal + own.encode(text).tolist()
+        assert config_of(files)["eos_token"] == exported.id_to_token(own.eos_id)
+
+
+def test_the_json_of_a_model_of_other_origin_is_copied_as_it_is():
+    own = JsonTokenizer(json_tokenizers.llama(texts(60)).encode())
+    exported = of(own, has_extra=False)["tokenizer.json"]
+    assert json.loads(exported) == json.loads(own.model)
 
 
 def test_a_json_with_fewer_ids_than_the_model_leaves_the_extra_token_without_a_name():
@@ -159,23 +168,12 @@ def test_a_folder_is_opened_with_the_tokenizer_in_it_or_refused(tmp_path, senten
     assert not (tmp_path / "b").exists()
 
 
-def byte_level_json() -> bytes:
-    """A tokenizer as GPT-2's: byte-level BPE, trained on a few texts."""
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = tokenizers.decoders.ByteLevel()
-    letters = tokenizers.pre_tokenizers.ByteLevel.alphabet()
-    settings = {"special_tokens": ["<|endoftext|>"], "initial_alphabet": letters, "show_progress": False}
-    tokenizer.train_from_iterator(texts(60), tokenizers.trainers.BpeTrainer(vocab_size=320, **settings))
-    return tokenizer.to_str().encode()
-
-
 @pytest.mark.parametrize("name", ["tokenizer.model", "tokenizer.json"])
 @pytest.mark.parametrize("attention", list(Attention))
 def test_the_tokenizer_of_another_vocabulary_travels_with_the_folder(tmp_path, sentencepiece_model, attention, name):
     spec = ModelSpec(1, 16, 2, 24, 320, attention)
     file = ModelFile(spec, 16, True, random_weights(spec))
-    content = sentencepiece_model if name == "tokenizer.model" else byte_level_json()
+    content = sentencepiece_model if name == "tokenizer.model" else json_tokenizers.byte_level(texts(60)).encode()
     write_hf(tmp_path / "a", file, tokenizer={name: content})
     model = load(tmp_path / "a")
     model.export_hf(tmp_path / "b")
