@@ -15,6 +15,7 @@ from mdm_jax.spec.kinds import (
     Attention,
     ComputeDtype,
     CorpusSource,
+    Estimator,
     Family,
     Float32Precision,
     FlopConvention,
@@ -36,6 +37,8 @@ NOT_HASHED = {"hashed": False}
 HASHED_IF_SET = {"hashed": UNLESS_DEFAULT}
 """Marks a field that a later version added. The field is hashed only when it is set: old run_ids stay the same."""
 BYTES_VOCAB_SIZE = 257
+MOST_GROUP_DRAWS = 16
+"""Most draws in a group of the estimator `control_variate`."""
 MOST_BUDGET = 1e30
 """FLOPs. The largest training runs known took less than 1e27."""
 
@@ -210,12 +213,22 @@ class EvaluationSpec:
     mc_samples: int = 16
     """Monte Carlo draws of the NELBO over all evaluation tokens; the ARM needs one pass."""
     batch: int = 64
+    """Sequences of a forward pass."""
+    estimator: Estimator = field(default=Estimator.COUNTS, metadata=HASHED_IF_SET)
 
     def __post_init__(self) -> None:
         require(self.eval_tokens >= 2, "evaluation.eval_tokens", self.eval_tokens, "at least two sequences' tokens")
         two = 2 <= self.mc_samples <= 1 << 20
         require(two, "evaluation.mc_samples", self.mc_samples, "at least 2 (a standard error needs two)")
         require(self.batch >= 2 and self.batch % 2 == 0, "evaluation.batch", self.batch, "even, at least 2 sequences")
+        if self.estimator is Estimator.CONTROL_VARIATE:
+            bound = f"a multiple of {MOST_GROUP_DRAWS} for the estimator control_variate"
+            require(self.mc_samples % MOST_GROUP_DRAWS == 0, "evaluation.mc_samples", self.mc_samples, bound)
+
+    @property
+    def group_draws(self) -> int:
+        """Draws of a row that an MDM's evaluation takes together; a standard error needs two groups of them."""
+        return min(MOST_GROUP_DRAWS, self.mc_samples // 2) if self.estimator is Estimator.CONTROL_VARIATE else 1
 
 
 @dataclass(frozen=True)
@@ -293,7 +306,9 @@ class RunSpec:
         fits = batch % (unit * hw.microbatches) == 0
         bound = f"so that 2 * mesh_data * microbatches = {unit * hw.microbatches} divides global_batch = {batch}"
         require(fits, "hardware.microbatches", hw.microbatches, bound)
-        require(self.evaluation.batch % unit == 0, "evaluation.batch", self.evaluation.batch, f"a multiple of {unit}")
+        rows_unit = max(unit, self.evaluation.group_draws * hw.mesh_data)
+        fits = self.evaluation.batch % rows_unit == 0
+        require(fits, "evaluation.batch", self.evaluation.batch, f"a multiple of {rows_unit}")
         for name in ("n_heads", "d_ffn"):
             value = getattr(self.model, name)
             bound = f"a divisor of model.{name} = {value}"
