@@ -37,20 +37,22 @@ PRIOR_DRAWS = 0.5
 nats over masks to the variance over tokens, about .3 to .5 in trained models."""
 
 
-def stratum_edges(pairs: int) -> Float[np.ndarray, "E"]:
+def stratum_edges(pairs: int, narrowing: float = NARROWING) -> Float[np.ndarray, "E"]:
     """Edges of the strata of u in [0, 1/2], `pairs + 1` of them. A pair of draws masks K = floor(u L) + 1 tokens."""
-    return 0.5 * np.linspace(0, 1, pairs + 1) ** NARROWING
+    return 0.5 * np.linspace(0, 1, pairs + 1) ** narrowing
 
 
-def draw_weights(draws: int) -> Float[np.ndarray, "R"]:
+def draw_weights(draws: int, narrowing: float = NARROWING) -> Float[np.ndarray, "R"]:
     """The weight of each draw of a group. The mean is 1: a draw counts in proportion to the width of its stratum."""
-    return np.repeat(draws * np.diff(stratum_edges(draws // 2)), 2)
+    return np.repeat(draws * np.diff(stratum_edges(draws // 2, narrowing)), 2)
 
 
-def group_counts(key: Key[Array, ""], rows: int, draws: int, seq_len: int) -> Int[Array, "S R"]:
+def group_counts(
+    key: Key[Array, ""], rows: int, draws: int, seq_len: int, narrowing: float = NARROWING
+) -> Int[Array, "S R"]:
     """Masked tokens of each draw, in 1..L. Draws 2j and 2j+1 sum to L+1, and lie in stratum j."""
-    edge_J = stratum_edges(draws // 2)
-    u_SJ = edge_J[:-1] + np.diff(edge_J) * jax.random.uniform(key, (rows, draws // 2))
+    edge_E = stratum_edges(draws // 2, narrowing)
+    u_SJ = edge_E[:-1] + np.diff(edge_E) * jax.random.uniform(key, (rows, draws // 2))
     count_SJ = jnp.minimum((u_SJ * seq_len).astype(jnp.int32), (seq_len + 1) // 2 - 1) + 1
     return jnp.stack([count_SJ, seq_len + 1 - count_SJ], 2).reshape(rows, draws)
 
@@ -69,12 +71,14 @@ def predictions(nats_SRL: Float[Array, "S R L"], mask_SRL: Bool[Array, "S R L"])
     return others_SRL / (seen_SRL + PRIOR_DRAWS)
 
 
-def controlled_losses(nats_SRL: Float[Array, "S R L"], mask_SRL: Bool[Array, "S R L"]) -> Float[Array, "S R"]:
+def controlled_losses(
+    nats_SRL: Float[Array, "S R L"], mask_SRL: Bool[Array, "S R L"], narrowing: float = NARROWING
+) -> Float[Array, "S R"]:
     """The loss of each draw in nats per token; a row's mean over the draws of a group estimates its NELBO."""
     control_SRL = predictions(nats_SRL, mask_SRL)
     inside_SRL = jnp.where(mask_SRL, nats_SRL - control_SRL, 0)
     loss_SR = inside_SRL.sum(-1) / mask_SRL.sum(-1) + control_SRL.mean(-1)
-    return loss_SR * jnp.asarray(draw_weights(mask_SRL.shape[1]), jnp.float32)
+    return loss_SR * jnp.asarray(draw_weights(mask_SRL.shape[1], narrowing), jnp.float32)
 
 
 def group_losses(
