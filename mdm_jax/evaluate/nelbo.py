@@ -1,8 +1,9 @@
 """The final loss on fixed validation tokens, the same for every size and both families, with standard errors.
 
 The MDM's NELBO is always estimated in its count form, whatever the training loss was, so that all runs are compared by
-the same bound. Every draw takes the rows in a new random order: with one fixed order, each row would always get the
-same range of noise levels, which biases the mean over a fixed set of rows.
+the same bound. An evaluation makes several passes over the rows. Every pass takes the rows in a new random order: with
+one fixed order, each row would always get the same range of noise levels, which biases the mean over a fixed set of
+rows. A pass makes one draw of each row, or one group of draws under the estimator `control_variate`.
 """
 
 import functools
@@ -16,6 +17,7 @@ from jaxtyping import Array, Float, Float64, Int
 
 from mdm_jax.devices.precision import product_precision
 from mdm_jax.devices.sharding import replicate, split_rows, stack_batches
+from mdm_jax.evaluate.control_variate import group_losses
 from mdm_jax.model.transformer import Transformer, hidden
 from mdm_jax.objectives.loss import draw, row_losses
 from mdm_jax.spec import Family, FlopConvention, ObjectiveSpec, RunSpec
@@ -77,8 +79,9 @@ def evaluate(
             exception, which ends the evaluation.
     """
     count, size = usable_rows(spec, len(rows_SL)), spec.evaluation.batch
-    draws, batches = 1 if spec.family is Family.ARM else spec.evaluation.mc_samples, count // size
-    losses_TB = np.empty((draws * batches, size), np.float32)
+    passes, group = _passes(spec)
+    batches = count * group // size
+    losses_TB = np.empty((passes * batches, size), np.float32)
     done = 0 if known is None else len(known) // size
     if known is not None:
         losses_TB[:done] = known.reshape(-1, size)
@@ -86,17 +89,30 @@ def evaluate(
         piece_KB = np.asarray(piece)[: min(len(piece), batches - first % batches)]
         losses_TB[first : first + len(piece_KB)] = piece_KB
         finished(losses_TB[: first + len(piece_KB)].reshape(-1))
-    return _summary(losses_TB.reshape(draws, count), rows_SL.shape[1])
+    return _summary(losses_TB.reshape(passes, count, group), rows_SL.shape[1])
 
 
-def _summary(losses_RS: np.ndarray, length: int) -> Evaluation:
-    """The mean and its errors. Each draw's losses are in the order in which the draw took the rows."""
-    draws, count = losses_RS.shape
-    loss_RS = in_row_order(losses_RS)
-    mean_R, mean_S = loss_RS.mean(1), loss_RS.mean(0)
-    se_mc = 0.0 if draws == 1 else float(mean_R.std(ddof=1) / draws**0.5)
+def _passes(spec: RunSpec) -> tuple[int, int]:
+    """The number of passes over the rows, and of draws that a pass makes of each row."""
+    if spec.family is Family.ARM:
+        return 1, 1
+    group = spec.evaluation.group_draws
+    return spec.evaluation.mc_samples // group, group
+
+
+def _summary(losses_PSR: np.ndarray, length: int) -> Evaluation:
+    """The mean and its errors. Each pass's losses are in the order in which the pass took the rows."""
+    passes, count, group = losses_PSR.shape
+    loss_PS = in_row_order(losses_PSR.mean(2, dtype=np.float64))
+    mean_P, mean_S = loss_PS.mean(1), loss_PS.mean(0)
+    if passes == 1:
+        se_mc = 0.0
+    elif group == 1:  # the levels are stratified over rows, so only the means of whole passes are independent
+        se_mc = float(mean_P.std(ddof=1) / passes**0.5)
+    else:  # every group of draws is independent of all others
+        se_mc = float((loss_PS.var(0, ddof=1).sum() / passes) ** 0.5 / count)
     se_data = float(mean_S.std(ddof=1) / count**0.5)
-    return Evaluation(float(mean_R.mean()), se_mc, se_data, count * length, draws)
+    return Evaluation(float(mean_P.mean()), se_mc, se_data, count * length, passes * group)
 
 
 def in_row_order(losses_RS: Float[np.ndarray, "R S"]) -> Float64[np.ndarray, "R S"]:
@@ -109,7 +125,7 @@ def in_row_order(losses_RS: Float[np.ndarray, "R S"]) -> Float64[np.ndarray, "R 
 
 
 def _row_order(r: int, count: int) -> np.ndarray:
-    """The order in which draw r takes the rows."""
+    """The order in which pass r takes the rows."""
     return np.random.default_rng([DRAW_SEED, r]).permutation(count)
 
 
@@ -124,11 +140,11 @@ def _dispatch(
 ) -> Iterator[tuple[int, Array]]:
     """Dispatches batches from `done` on; yields the number of the first one, and the `[K, B]` losses, each time."""
     objective = spec.objective if spec.family is Family.ARM else ObjectiveSpec()
-    draws = 1 if spec.family is Family.ARM else spec.evaluation.mc_samples
-    batches = len(rows_SL) // spec.evaluation.batch
+    passes, group = _passes(spec)
+    batches = len(rows_SL) * group // spec.evaluation.batch
     most = min(batches, batches_a_dispatch(spec, mesh.size))
-    for r in range(done // batches, draws):
-        tokens_NBL = rows_SL[_row_order(r, len(rows_SL))].reshape(batches, spec.evaluation.batch, -1)
+    for r in range(done // batches, passes):
+        tokens_NBL = rows_SL[_row_order(r, len(rows_SL))].reshape(batches, spec.evaluation.batch // group, -1)
         stacked_NBL = stack_batches(mesh, tokens_NBL)
         key = jax.random.fold_in(jax.random.key(DRAW_SEED), r)
         for n in range(max(0, done - r * batches), batches, most):
@@ -156,21 +172,28 @@ def _losses(
     spec: RunSpec,
     objective: ObjectiveSpec,
 ) -> Array:
-    """The losses of the rows in batches `start … stop - 1` of one draw, `[most, B]`, padded with zeros.
+    """The losses of the sequences in batches `start … stop - 1` of one pass, `[most, B]`, padded with zeros.
 
     `start` and `stop` are arrays, so that one compiled program computes every dispatch, with the same bits.
+
+    Args:
+        tokens_NBL: the rows of each batch, of which a group of draws makes several sequences each.
     """
-    vocab_size = spec.model.vocab_size
+    vocab_size, group = spec.model.vocab_size, _passes(spec)[1]
 
     def forward(inputs_BL: Array) -> Array:
         return hidden(params, inputs_BL, spec.model, spec.hardware)
 
     def one(index: Array, losses_KB: Array) -> Array:
         tokens_BL = jax.lax.dynamic_index_in_dim(tokens_NBL, index, keepdims=False)
-        drawn = draw(jax.random.fold_in(key, index), tokens_BL, objective, vocab_size)
-        losses_B = row_losses(drawn, forward, params.head[...], objective, vocab_size)
+        own_key, head_DV = jax.random.fold_in(key, index), params.head[...]
+        if group > 1:
+            losses_B = group_losses(own_key, tokens_BL, forward, head_DV, vocab_size, group)
+        else:
+            drawn = draw(own_key, tokens_BL, objective, vocab_size)
+            losses_B = row_losses(drawn, forward, head_DV, objective, vocab_size)
         return jax.lax.dynamic_update_index_in_dim(losses_KB, losses_B, index - start, 0)
 
-    none_KB = split_rows(jax.numpy.zeros((most, tokens_NBL.shape[1])))
+    none_KB = split_rows(jax.numpy.zeros((most, spec.evaluation.batch)))
     with product_precision(spec.model):
         return replicate(jax.lax.fori_loop(start, stop, one, none_KB))

@@ -81,6 +81,17 @@ class Likelihood(enum.StrEnum):
     ANY_ORDER = "any_order"
 
 
+class Estimator(enum.StrEnum):
+    """The final evaluation's estimate of an MDM's NELBO. Both have the same expectation and take the same forwards.
+
+    `counts` draws antithetic stratified counts over each batch. `control_variate` has a smaller error: each row has its
+    own strata, and other draws predict which tokens are hard; see `evaluate/control_variate.py`.
+    """
+
+    COUNTS = "counts"
+    CONTROL_VARIATE = "control_variate"
+
+
 class ScheduleKind(enum.StrEnum):
     """Learning rate after the warm-up: cosine decay, or constant with a cooldown at the end (WSD)."""
 

@@ -15,6 +15,7 @@ from mdm_jax.spec.kinds import (
     Attention,
     ComputeDtype,
     CorpusSource,
+    Estimator,
     Family,
     Float32Precision,
     FlopConvention,
@@ -34,6 +35,8 @@ SEALED_SINCE = 2
 BYTES_VOCAB_SIZE = 257
 EXACT_LIKELIHOODS = (Likelihood.LEFT_TO_RIGHT, Likelihood.CONFIDENCE)
 """The likelihoods that a run can be evaluated by besides its loss: each is exact, and has columns in the run table."""
+MOST_GROUP_DRAWS = 16
+"""Most draws in a group of the estimator `control_variate`."""
 MOST_BUDGET = 1e30
 """FLOPs. The largest training runs known took less than 1e27."""
 
@@ -187,8 +190,10 @@ class EvaluationSpec:
     mc_samples: int = 16
     """Monte Carlo draws of the NELBO over all evaluation tokens; the ARM needs one pass."""
     batch: int = 64
+    """Sequences of a forward pass."""
     likelihoods: tuple[Likelihood, ...] = field(default=(), metadata=NOT_HASHED)
     """Exact likelihoods of the same tokens, besides the loss. They add columns to the run's row and change none."""
+    estimator: Estimator = field(default=Estimator.COUNTS, metadata=HASHED_IF_SET)
 
     def __post_init__(self) -> None:
         require(self.eval_tokens >= 2, "evaluation.eval_tokens", self.eval_tokens, "at least two sequences' tokens")
@@ -198,6 +203,14 @@ class EvaluationSpec:
         asked = [one.value for one in self.likelihoods]
         fine = len(set(asked)) == len(asked) and set(asked) <= set(EXACT_LIKELIHOODS)
         require(fine, "evaluation.likelihoods", asked, f"some of {', '.join(EXACT_LIKELIHOODS)}, each once")
+        if self.estimator is Estimator.CONTROL_VARIATE:
+            bound = f"a multiple of {MOST_GROUP_DRAWS} for the estimator control_variate"
+            require(self.mc_samples % MOST_GROUP_DRAWS == 0, "evaluation.mc_samples", self.mc_samples, bound)
+
+    @property
+    def group_draws(self) -> int:
+        """Draws of a row that an MDM's evaluation takes together; a standard error needs two groups of them."""
+        return min(MOST_GROUP_DRAWS, self.mc_samples // 2) if self.estimator is Estimator.CONTROL_VARIATE else 1
 
 
 @dataclass(frozen=True)
@@ -278,7 +291,9 @@ class RunSpec:
         fits = batch % (unit * hw.microbatches) == 0
         bound = f"so that 2 * mesh_data * microbatches = {unit * hw.microbatches} divides global_batch = {batch}"
         require(fits, "hardware.microbatches", hw.microbatches, bound)
-        require(self.evaluation.batch % unit == 0, "evaluation.batch", self.evaluation.batch, f"a multiple of {unit}")
+        rows_unit = max(unit, self.evaluation.group_draws * hw.mesh_data)
+        fits = self.evaluation.batch % rows_unit == 0
+        require(fits, "evaluation.batch", self.evaluation.batch, f"a multiple of {rows_unit}")
         for name in ("n_heads", "d_ffn"):
             value = getattr(self.model, name)
             bound = f"a divisor of model.{name} = {value}"

@@ -101,6 +101,7 @@ def test_run_id_ignores_where_it_runs(change: dict) -> None:
         "data.corpus.max_bytes=1000",
         "data.validation_fraction=0.03",
         "evaluation.mc_samples=17",
+        "evaluation.estimator=control_variate",
     ],
 )
 def test_run_id_changes_with_the_science(setting: str) -> None:
