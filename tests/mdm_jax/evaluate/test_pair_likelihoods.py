@@ -14,7 +14,7 @@ from mdm_jax.evaluate.likelihood import buckets
 from mdm_jax.evaluate.likelihood.pairs import Options, PairScore, score
 from mdm_jax.evaluate.likelihood.requests import Pair, Requests
 from mdm_jax.model.transformer import hidden
-from mdm_jax.spec import Attention, HardwareSpec, Likelihood, ModelSpec
+from mdm_jax.spec import Attention, ComputeDtype, HardwareSpec, Likelihood, ModelSpec
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 V, L = 3, 5
@@ -161,6 +161,14 @@ def test_meshes_change_nothing(model, method):
         [x.loglikelihood for x in one], [x.loglikelihood for x in other], rtol=1e-5, err_msg=str(method)
     )
     assert [x.is_greedy for x in one] == [x.is_greedy for x in other]
+
+
+def test_bfloat16_is_close_to_float32():
+    """The guided states are combined in float32. Measured differences: up to 0.8% of the nats; the bound is 2%."""
+    half = dataclasses.replace(MDM, compute_dtype=ComputeDtype.BFLOAT16)
+    rough, exact = (nats(PAIRS, model=model, method=Likelihood.ANY_ORDER, guidance=0.7) for model in (half, MDM))
+    assert np.abs(rough - exact).max() > 0
+    np.testing.assert_allclose(rough, exact, rtol=0.02, atol=0.02)
 
 
 def test_a_method_that_the_family_lacks_and_a_long_target_are_named():
