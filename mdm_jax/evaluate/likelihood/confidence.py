@@ -68,8 +68,9 @@ def reveal(
         masked_BL = jnp.asarray(state.masked_BL)
         h_BLD = read(jnp.where(masked_BL, model.vocab_size, ids_BL))
         nats_BL, doubt_BL, likeliest_BL = predictions(h_BLD, ids_BL, head_DV, model)
-        doubt_BL = jnp.where(masked_BL, doubt_BL, jnp.inf)
-        next_B = jnp.argmax(doubt_BL <= doubt_BL.min(-1, keepdims=True) + tolerance_nats(model), -1)
+        least_B1 = jnp.where(masked_BL, doubt_BL, jnp.inf).min(-1, keepdims=True)
+        # NaN is not greater than anything, so that weights with NaN reveal tokens too, and their NaN is seen.
+        next_B = jnp.argmax(masked_BL & ~(doubt_BL > least_B1 + tolerance_nats(model)), -1)
         here_B = at_position(masked_BL, next_B)
         added_B = jnp.where(here_B, at_position(nats_BL, next_B), 0.0)
         hit_B = ~here_B | (at_position(likeliest_BL, next_B) == at_position(ids_BL, next_B))

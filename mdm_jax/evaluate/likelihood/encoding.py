@@ -6,6 +6,7 @@ A target that continues a prompt is encoded without the blank that many tokenize
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int32, Integer
@@ -27,13 +28,11 @@ ANCHOR = "\n"
 """A character before a target, whose ids are cut off again."""
 
 
-def encode_pairs(
-    pairs: Sequence[tuple[Part, Part]], vocab_size: int, seq_len: int, tokenizer: Callable[[], Tokenizer]
-) -> list[Pair]:
+def encode_pairs(pairs: Sequence[Any], vocab_size: int, seq_len: int, tokenizer: Callable[[], Tokenizer]) -> list[Pair]:
     """The ids of each prompt and target.
 
     Args:
-        pairs: prompts and targets, each a text or ids in 0..V-1. A prompt may be empty.
+        pairs: `(prompt, target)`, each a `Part`: a text, or ids in 0..V-1. A prompt may be empty.
         vocab_size: V.
         seq_len: tokens of the model's longest row.
         tokenizer: gives the tokenizer; it is called only if a part is a text.
@@ -55,14 +54,14 @@ def encode_pairs(
     return found
 
 
-def _encode_target(tokenizer: Callable[[], Tokenizer], prompt: Part, prompt_ids: np.ndarray, text: str) -> np.ndarray:
+def _encode_target(tokenizer: Callable[[], Tokenizer], prompt: Any, prompt_ids: np.ndarray, text: str) -> np.ndarray:
     """The ids of a target: after an empty prompt, the target is the beginning of the text."""
     if not len(prompt_ids):
         return encode_text(tokenizer(), text)
     return encode_continuation(tokenizer(), prompt if isinstance(prompt, str) else "", prompt_ids, text)
 
 
-def _ids(part: Part, name: str, vocab_size: int, encode: Callable[[str], np.ndarray]) -> np.ndarray:
+def _ids(part: Any, name: str, vocab_size: int, encode: Callable[[str], np.ndarray]) -> np.ndarray:
     if isinstance(part, str):
         return encode(part).astype(np.int32) if part else np.zeros(0, np.int32)
     ids = np.asarray(part)
