@@ -40,7 +40,7 @@ def plot_likelihoods(gaps: LikelihoodGaps, convention: str = "smdm_6nd", level: 
         if gaps.common_range is not None:
             axes.axhspan(*gaps.common_range, **SHADE, label="all measured")
         axes.set(xlabel=f"training compute C ({CONVENTIONS[convention]})", ylabel=LOSS_LABEL)
-        axes.legend(loc="upper right", handlelength=1.8, borderaxespad=0.2)
+        axes.legend(loc="lower left", handlelength=1.8, borderaxespad=0.2)
         return figure
 
 

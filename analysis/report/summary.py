@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.checks.finding import Finding
+from analysis.checks.finding import Finding, in_order
 from analysis.checks.holdout import largest_held_out
+from analysis.checks.likelihoods import likelihood_findings
 from analysis.checks.sweep import check
 from analysis.gap.curve import GapCurve, gap_between, quoted_loss
 from analysis.gap.laws import pair_of, usable_laws
@@ -170,6 +171,8 @@ def summarise(
         table = gap_sensitivity(
             fit, "loss", target, conventions=tuple(usable), draws=draws, level=level, surfaces=surfaces
         )
+    likelihoods = gap_by_likelihood(fit, draws, tuple(usable), level) if usable else None
+    findings = [*check(fit.runs, fit, draws, list(gaps.values())), *likelihood_findings(likelihoods)]
     return Summary(
         source=source,
         fit=fit,
@@ -182,12 +185,12 @@ def summarise(
         curves=curves,
         at_arm=at_arm,
         laws=tuple(_laws(fit, draws, level)),
-        findings=tuple(check(fit.runs, fit, draws, list(gaps.values()))),
+        findings=tuple(in_order(findings)),
         sensitivity=table,
         no_parametric=refusals,
         heldout=largest_held_out(fit, level, {surface.family: surface for surface in surfaces.fits or ()}),
         scatter=scatter_of(fit),
-        likelihoods=gap_by_likelihood(fit, draws, tuple(usable), level) if usable else None,
+        likelihoods=likelihoods,
         losses=describe_losses(fit.runs),
     )
 

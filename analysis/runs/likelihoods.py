@@ -44,10 +44,15 @@ def with_likelihood(runs: pd.DataFrame, likelihood: str) -> pd.DataFrame:
     runs.loc[mdm, "bits_per_byte"] *= (loss / before)[mdm]
     runs.loc[mdm, "loss"], runs.loc[mdm, "loss_se_data"] = loss[mdm], numbers(runs, se_data)[mdm]
     runs.loc[mdm, "loss_se_mc"], runs.loc[mdm, "loss_kind"] = 0.0, LossKind.NLL.value
-    for bad, reason in ((np.isnan(loss), NOT_EVALUATED), (~(loss > 0) | np.isinf(loss), f"{column} is not positive")):
+    for bad, reason in ((np.isnan(loss), NOT_EVALUATED), (~(loss > 0) | np.isinf(loss), _not_positive(column))):
         runs.loc[mdm & bad & (runs["excluded_reason"] == ""), "excluded_reason"] = reason
     runs.attrs[LOSS_HEADER] = column
     return runs
+
+
+def _not_positive(column: str) -> str:
+    """Why a run is left out whose loss in this column is no loss."""
+    return f"{column} is not positive"
 
 
 def evaluated_by(runs: pd.DataFrame) -> list[str]:
@@ -59,5 +64,6 @@ def evaluated_by(runs: pd.DataFrame) -> list[str]:
 
 def left_out_said(runs: pd.DataFrame) -> str:
     """The runs of a table from `with_likelihood` that it left out, as text; empty without any."""
-    names = list(runs.loc[runs["excluded_reason"] == NOT_EVALUATED, "run_id"])
+    reasons = [NOT_EVALUATED, *map(_not_positive, (column for column, _ in LIKELIHOOD_COLUMNS.values()))]
+    names = list(runs.loc[runs["excluded_reason"].isin(reasons), "run_id"])
     return f"without it {plural(len(names), 'MDM run')}: {some(names)}" if names else ""

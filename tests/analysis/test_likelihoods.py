@@ -21,6 +21,7 @@ from analysis import (
     read_runs,
     with_likelihood,
 )
+from analysis.checks.likelihoods import likelihood_findings
 from analysis.figures.style import rendered
 from analysis.gap.__main__ import main as gap_main
 from analysis.report.fits_json import as_json
@@ -60,11 +61,17 @@ def by_likelihood(rows: list[dict]) -> LikelihoodGaps:
     return gaps
 
 
-def test_a_planted_likelihood_gives_the_planted_gap() -> None:
-    gaps = by_likelihood(planted())
+@pytest.fixture(scope="module")
+def without_noise() -> LikelihoodGaps:
+    return by_likelihood(planted())
+
+
+def test_a_planted_likelihood_gives_the_planted_gap(without_noise: LikelihoodGaps) -> None:
+    gaps = without_noise
     assert [one.likelihood for one in gaps.fits] == list(LIKELIHOODS)
     assert gaps.common_loss is not None
     assert gaps.refused == {}
+    assert likelihood_findings(gaps) == likelihood_findings(None) == []
     loss = gaps.common_loss
     nelbo_at = {"nelbo": lambda x: x, "left_to_right": lambda x: x + SHIFT, "confidence": lambda x: x / SHARE}
     for name, nelbo in nelbo_at.items():
@@ -143,7 +150,10 @@ def test_runs_without_the_likelihood_are_left_out_with_a_finding() -> None:
     assert [one.runs for one in gaps.fits] == [34, 30, 34]
     assert np.isnan(gaps.shares["smdm_6nd", "left_to_right"][1:]).all()  # of other runs, so not paired
     assert np.isfinite(gaps.shares["smdm_6nd", "confidence"]).all()
-    assert gaps.fits[1].left_out == f"without it 2 MDM runs: {rows[40]['run_id']}, {rows[41]['run_id']}"
+    (found,) = likelihood_findings(gaps)
+    assert (found.code, found.number) == ("partly_evaluated", 4)
+    assert found.message.endswith("its gap is of other runs than the NELBO's")
+    assert gaps.fits[1].left_out == f"without it 4 MDM runs: {', '.join(rows[i]['run_id'] for i in range(40, 44))}"
 
 
 def test_a_likelihood_of_too_few_runs_has_no_gap_and_says_so() -> None:
@@ -153,6 +163,9 @@ def test_a_likelihood_of_too_few_runs_has_no_gap_and_says_so() -> None:
     gaps = by_likelihood(rows)
     assert [one.likelihood for one in gaps.fits] == ["nelbo", "confidence"]
     assert gaps.refused["left_to_right"].startswith("MDM: 1 usable minima, a gap needs 2; without it 28 MDM runs: ")
+    (found,) = likelihood_findings(gaps)
+    assert found.message.endswith("it has no gap")
+    assert "--likelihoods left_to_right" in found.remedy
 
 
 def test_ranges_that_do_not_meet_are_extrapolated_and_have_no_common_loss() -> None:
@@ -197,7 +210,18 @@ def test_the_command_reads_the_gap_under_a_likelihood(capsys: pytest.CaptureFixt
     path = tmp_path / "theirs.csv"
     theirs = pd.DataFrame(planted(sd=0.004, sizes=5)).rename(columns={COLUMN: "chain"})
     theirs.to_csv(path, index=False)
-    arguments = [str(path), "--columns", f"{COLUMN}=chain", "--bootstrap", "0", "--at", "loss=3.2", "--json"]
+    arguments = [
+        str(path),
+        "--columns",
+        f"{COLUMN}=chain",
+        "--preset",
+        "smdm",
+        "--bootstrap",
+        "0",
+        "--at",
+        "loss=3.2",
+        "--json",
+    ]
     ratios = {}
     for name in ("nelbo", "left_to_right"):
         assert gap_main([*arguments, "--likelihood", name]) == 0
@@ -228,6 +252,9 @@ def test_the_report_shows_the_gap_under_each_likelihood() -> None:
     for said in ("The gap under each likelihood", *WORDS.values(), "without it 1 MDM run: mdm-", 'href="#likelihoods"'):
         assert said in text
     assert "may be smaller" not in text
+    assert [finding.code for finding in summary.findings if "confidence order" in finding.message] == [
+        "partly_evaluated"
+    ]
     tree = as_json(summary)
     fits = tree["likelihoods"]
     shown = {(gap["convention"], gap["likelihood"]): gap["ratio"] for gap in fits["gap_at_common_loss"]}
@@ -250,8 +277,8 @@ def test_a_reports_files_hold_the_figures_and_the_columns(tmp_path: Path) -> Non
     assert np.isfinite(numbers(read_runs(tmp_path / "run_table.csv"), COLUMN)).all()
 
 
-def test_the_figure_has_a_line_for_the_arm_and_each_likelihood() -> None:
-    figure = plot_likelihoods(by_likelihood(planted(sizes=5)), "exact")
+def test_the_figure_has_a_line_for_the_arm_and_each_likelihood(without_noise: LikelihoodGaps) -> None:
+    figure = plot_likelihoods(without_noise, "exact")
     (legend,) = [axes.get_legend() for axes in figure.axes]
     assert legend is not None
     labels = [text.get_text() for text in legend.get_texts()]

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from running import Ended, Workshop, checkpoints, ended, killed_at, result
+from running import Ended, Workshop, checkpoints, ended, killed_at, result, start_two
 from tiny_runs import run_spec, sharp_model, tokens
 
 from mdm_jax.data.corpus import open_corpus
@@ -274,3 +274,17 @@ def test_a_stopped_command_passes_the_signal_on_and_goes_on_later(shop, tmp_path
     assert command(shop, specs[0], str(tmp_path)).code == 0
     for spec in specs:
         assert columns_of(result(tmp_path, spec)) == columns_of(result(shop.undisturbed(spec), spec))
+
+
+@pytest.mark.slow
+def test_two_processes_and_other_meshes_give_the_same_likelihoods(shop, tmp_path) -> None:
+    """The run's own mesh changes nothing but rounding, at the run's end and in the command on one device."""
+    spec = asking(shop, Family.MDM)
+    split = dataclasses.replace(spec, hardware=dataclasses.replace(spec.hardware, mesh_data=2))
+    ends = [ended(process) for process in start_two(shop, split, tmp_path / "two")]
+    assert [end.code for end in ends] == [0, 0], [end.said for end in ends]
+    two, one = result(tmp_path / "two", split), result(shop.undisturbed(spec), spec)
+    assert columns_of(two) == pytest.approx(columns_of(one), rel=1e-4)
+    folder = copied(tmp_path / "two", split, tmp_path / "later")
+    assert command(shop, spec, str(folder)).code == 0
+    assert columns_of(read_result(folder / "result.json")) == pytest.approx(columns_of(two), rel=1e-5)
