@@ -28,7 +28,6 @@ from mdm_jax.evaluate.likelihood.encoding import Part, encode_pairs
 from mdm_jax.evaluate.likelihood.pairs import Options, PairScore, known_method, score
 from mdm_jax.evaluate.likelihood.requests import Requests
 from mdm_jax.evaluate.likelihood.start_token import with_start
-from mdm_jax.evaluate.likelihood.texts import text_likelihood
 from mdm_jax.evaluate.logits import padded_logits
 from mdm_jax.evaluate.stream import Progress, RowNats, stream_nats
 from mdm_jax.evaluate.texts import DRAWS, TextNelbo, text_nelbo
@@ -163,8 +162,7 @@ class Model:
         Raises:
             ValueError: all texts are empty, `draws` is out of range, or the tokenizer is unusable (see `tokenizer`).
         """
-        with jax.set_mesh(self._mesh):
-            return text_nelbo(self._scoring, self.spec, self.tokenizer, texts, self.seq_len, draws, self._mesh)
+        return self.text_loss(texts, draws=draws)
 
     def text_loss(
         self, texts: list[str] | tuple[str, ...], method: str = Likelihood.NELBO, draws: int = DRAWS
@@ -180,11 +178,9 @@ class Model:
         Raises:
             ValueError: as for `nelbo`, or the method is unknown or not one for texts.
         """
-        kind = known_method(method)
-        if kind is Likelihood.NELBO:
-            return self.nelbo(texts, draws)
+        known, seq_len = known_method(method), self.seq_len
         with jax.set_mesh(self._mesh):
-            return text_likelihood(self._scoring, self.spec, self.tokenizer, texts, self.seq_len, kind, self._mesh)
+            return text_nelbo(self._scoring, self.spec, self.tokenizer, texts, seq_len, draws, self._mesh, known)
 
     def loglikelihood(
         self,

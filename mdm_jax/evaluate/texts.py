@@ -1,4 +1,4 @@
-"""The NELBO of texts under a trained model, by the evaluation that every run ends with.
+"""The loss of texts under a trained model: the NELBO by which every run is evaluated, or an exact likelihood.
 
 An EOS follows each text, and the tokens are cut into rows, as in training. The last row may be shorter. The model reads
 each row without the rows before it.
@@ -14,7 +14,7 @@ from mdm_jax.data.tokenizer import Tokenizer
 from mdm_jax.evaluate.ratio import ratio
 from mdm_jax.evaluate.stream import DRAWS, stream_nats
 from mdm_jax.model.transformer import Transformer
-from mdm_jax.spec import ModelSpec
+from mdm_jax.spec import Likelihood, ModelSpec
 from mdm_jax.spec.validation import require
 
 __all__ = ["DRAWS", "TextNelbo", "text_nelbo"]
@@ -22,19 +22,19 @@ __all__ = ["DRAWS", "TextNelbo", "text_nelbo"]
 
 @dataclass(frozen=True)
 class TextNelbo:
-    """The NELBO of texts in nats; for an ARM its negative log-likelihood.
+    """The NELBO of texts in nats; for an ARM, and for an exact method, the negative log-likelihood.
 
-    `se_mc` is the standard error from the Monte Carlo draws, 0 for an ARM. `se_data` is the standard error from the
-    choice of the texts, if each row is an independent sample; NaN for a single row. It contains the Monte Carlo error,
-    because each row has its own draws. `tokens` counts the EOS after each text, which is scored too. `text_bytes`
-    counts the texts as they were given.
+    `se_mc` is the standard error from the Monte Carlo draws, 0 for an exact value. `se_data` is the standard error from
+    the choice of the texts, if each row is an independent sample; None for a single row. It contains the Monte Carlo
+    error, because each row has its own draws. `tokens` counts the EOS after each text, which is scored too.
+    `text_bytes` counts the texts as they were given.
     """
 
     nats: float
     se_mc: float
     tokens: int
     text_bytes: int
-    se_data: float = math.nan
+    se_data: float | None = None
 
     @property
     def nats_per_token(self) -> float:
@@ -59,8 +59,9 @@ def text_nelbo(
     seq_len: int,
     draws: int,
     mesh: Mesh,
+    method: Likelihood = Likelihood.NELBO,
 ) -> TextNelbo:
-    """The NELBO of the texts together.
+    """The NELBO of the texts together, or their exact negative log-likelihood.
 
     Args:
         params: weights of an MDM, or of an ARM whose last embedding row is the start token.
@@ -70,14 +71,15 @@ def text_nelbo(
         seq_len: tokens of a row.
         draws: Monte Carlo draws of an MDM's bound over all rows, at least 2. An ARM needs one pass.
         mesh: the ambient mesh.
+        method: `nelbo`, or `left_to_right` or `confidence`; an ARM has only `left_to_right`, which is also its `nelbo`.
 
     Raises:
-        ValueError: no text, or too few draws.
+        ValueError: no text, too few draws, or a method that the model's family does not have.
     """
     require(any(texts), "texts", texts, "at least one that is not empty")
     ids, _ = tokenizer.encode_batch(texts)
-    rows = stream_nats(params, model, ids, seq_len, mesh, draws=draws)
+    rows = stream_nats(params, model, ids, seq_len, mesh, method, draws)
     per_token = ratio(rows.nats_RS, rows.tokens_S)
     text_bytes = sum(len(text.encode()) for text in texts)
     nats, se_mc, se_data = (x * len(ids) for x in (per_token.value, per_token.se_mc, per_token.se_data))
-    return TextNelbo(nats, se_mc, len(ids), text_bytes, se_data)
+    return TextNelbo(nats, se_mc, len(ids), text_bytes, None if math.isnan(se_data) else se_data)

@@ -96,6 +96,7 @@ def test_the_table_has_the_numbers_of_nelbo_and_a_model_does_not_differ_from_its
         assert float(row["nats_per_token_se_mc"]) * alone.tokens == pytest.approx(alone.se_mc, rel=1e-6)
         assert float(row["perplexity"]) == pytest.approx(alone.perplexity, rel=1e-5)
         assert float(row["bits_per_byte"]) == pytest.approx(alone.bits_per_byte, rel=1e-6)
+        assert alone.se_data is not None
         assert 0.2 < alone.se_data / alone.tokens / float(row["nats_per_token_se_data"]) < 5
     assert [float(rows[0][name]) for name in ("difference", "difference_se_mc", "difference_se_data")] == [0, 0, 0]
     gap = float(rows[1]["bits_per_byte"]) - float(rows[0]["bits_per_byte"])
