@@ -30,6 +30,12 @@ batch of rows and a forward pass. The control variate has no gradient.
 
 Models: 2x64 on bytes, 6000 steps of 16 rows (L = 64) and 3500 steps of 4 rows (L = 512), in runs/estimator_variance.
 Training takes about five minutes each on two idle CPU cores, and each table about ten.
+
+Result (results/estimator_variance.json; 64 passes, 64 rows at L = 64 and 24 rows at L = 512): the ratios at L = 64 and
+512 are 5.3 +- 1.3 and 8.9 +- 2.5 for the default, 8.9 +- .8 and 26 +- 4 for the control variate in groups of 8 draws,
+and 9.1 +- 1.3 and 38 +- 8 in groups of 16. The gradient's variance depends little on the sampler: the ratios are .8 to
+1.7, with errors of .1 to .5. Reported over actual errors in 200 evaluations of a 2x28 model at L = 64: .98 for the
+default, and 1.03 for the control variate.
 """
 
 import argparse
@@ -305,9 +311,9 @@ def gradient_table(measured: Measured, passes: int, batches: int) -> dict[str, d
     }
 
 
-def honesty(measured: Measured, run: RunSpec, repetitions: int) -> dict[str, dict[str, float]]:
+def honesty(measured: Measured, run: RunSpec, repetitions: int) -> dict[str, object]:
     """The mean reported error and the actual one of repeated evaluations, for each estimator."""
-    table = {}
+    table: dict[str, object] = {"run_id": run.run_id, "repetitions": repetitions}
     rows_SL = measured.rows_SL[:HONEST_ROWS]
     for estimator in Estimator:
         evaluation = EvaluationSpec(rows_SL.size, 16, HONEST_BATCH, estimator)
