@@ -51,7 +51,7 @@ def mdlm(given: RecipeInput) -> Choice:
 
     MDLM's rate stays constant after the warm-up. To follow MDLM in all else, an experiment also sets
     `run.schedule.kind = "wsd"` and `sweep.cooldown_fraction = 0` (constant to the end), `run.optim.b2 = 0.999`,
-    `run.optim.weight_decay = 0` and `run.optim.ema_decay = 0.9999`. Our model has no dropout; MDLM's is 0.1.
+    `run.optim.weight_decay = 0`, `run.optim.ema_decay = 0.9999` and `run.model.dropout = 0.1`.
     """
     return Choice(lr_peak=3e-4, global_batch=512, warmup=lambda steps: min(2500, steps))
 
