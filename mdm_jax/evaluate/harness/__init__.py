@@ -1,0 +1,1 @@
+"""Models of this project in lm-evaluation-harness: `python -m mdm_jax.evaluate.harness MODEL --tasks ...`."""
