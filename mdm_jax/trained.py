@@ -6,6 +6,7 @@ texts and of targets given their prompts.
 """
 
 import functools
+import hashlib
 import math
 import os
 from collections.abc import Sequence
@@ -213,6 +214,15 @@ class Model:
         w = np.float32(guidance) if guidance else None
         with jax.set_mesh(self._mesh):
             return score(Requests(self._scoring, self.spec, encoded, self.seq_len, self._mesh, w), options)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of all that decides a score: the weights, the model's shape, and the tokenizer."""
+        about = (self.spec, self.seq_len, self.has_start, self.tokenizer.hash)
+        digest = hashlib.sha256(repr(about).encode())
+        for leaf in jax.tree.leaves(self._params):
+            digest.update(np.asarray(leaf).tobytes())
+        return digest.hexdigest()
 
     @functools.cached_property
     def _scoring(self) -> Transformer:

@@ -37,6 +37,7 @@ LAZY = {
     "isoflop/preflight/__main__.py": "train",
     "isoflop/refine/evidence.py": "analysis",
     "mdm_jax/__init__.py": "doors",
+    "mdm_jax/evaluate/harness/adapter.py": "doors",
     "mdm_jax/interop/smdm/weights.py": "isoflop",
 }
 """Rooms that one file may reach over the floors, from inside a function."""

@@ -1,0 +1,81 @@
+"""Evaluates a trained model on tasks of lm-evaluation-harness, with both errors of each metric.
+
+MODEL is a run's folder or a safetensors file. `--tasks` takes names, groups, tags or patterns of the harness; its data
+sets are downloaded unless `--include-path` has tasks of local files. `--preset smdm` has the estimators and the
+guidance of the SMDM paper for its eight tasks; other flags replace its settings. The table shows each metric with its
+error over documents and its Monte Carlo error. `--out FILE` writes the harness's results as JSON with a section
+`mdm_jax`, which `python -m mdm_jax.evaluate.table` joins with other models' results.
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from mdm_jax.command import DONE, comma_list, exit_code, new_parser
+from mdm_jax.evaluate.harness.estimators import PRESETS, Estimators
+from mdm_jax.evaluate.likelihood.pairs import known_method
+from mdm_jax.evaluate.table import read_tree, results_table, write_tree
+from mdm_jax.spec import Likelihood
+from mdm_jax.trained import load
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    flags = new_parser("mdm_jax.evaluate.harness", __doc__)
+    add = flags.add_argument
+    add("model", metavar="MODEL", help="the run's folder, or a safetensors file")
+    add("--tasks", required=True, type=comma_list, metavar="A,B", help="tasks of the harness")
+    add("--preset", default="", metavar="NAME", help=f"settings of a paper for its tasks: {', '.join(PRESETS)}")
+    add("--method", metavar="NAME", help=f"estimator of all tasks: {', '.join(Likelihood)} (default: nelbo)")
+    add("--guidance", type=float, metavar="W", help="weight of classifier-free guidance (default: 0, none)")
+    add("--draws", type=int, metavar="N", help="most Monte Carlo draws for each answer (default: 128)")
+    add("--max-se", type=float, metavar="NATS", help="draw until an answer's standard error is below this")
+    add("--seed", type=int, default=0, help="of the Monte Carlo draws (default: %(default)s)")
+    add("--rolling-context", type=int, default=1, metavar="N", help="tokens before each window of a rolling task")
+    add("--limit", type=int, metavar="N", help="only the first N documents of each task")
+    add("--num-fewshot", type=int, metavar="N", help="examples before each question")
+    add("--include-path", metavar="DIR", help="folder of further tasks, as YAML files")
+    add("--use-cache", default="", metavar="FILE", help="file of scores: a stopped evaluation goes on from it")
+    add("--out", metavar="FILE", help="JSON file of the results")
+    return flags
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code: 0, or 1 after one line that says what is wrong."""
+    flags = parser().parse_args(argv)
+
+    def work() -> int:
+        tree = _results(flags)
+        if flags.out:
+            write_tree(flags.out, tree)
+        print(results_table([read_tree(tree, flags.out or flags.model)]))
+        return DONE
+
+    return exit_code(work)
+
+
+def _results(flags: argparse.Namespace) -> dict[str, Any]:
+    _require_harness()
+    from mdm_jax.evaluate.harness.adapter import HarnessModel
+    from mdm_jax.evaluate.harness.evaluation import evaluate_tasks
+
+    method = None if flags.method is None else known_method(flags.method)
+    model = load(flags.model)
+    chosen = Estimators(model.family, flags.preset, method, flags.guidance, flags.draws, flags.max_se)
+    adapter = HarnessModel(
+        model, chosen, name=flags.model, seed=flags.seed, rolling_context=flags.rolling_context, cache=flags.use_cache
+    )
+    return evaluate_tasks(adapter, flags.tasks, flags.include_path, flags.limit, flags.num_fewshot)
+
+
+def _require_harness() -> None:
+    try:
+        importlib.import_module("lm_eval")
+    except ImportError as error:
+        raise ValueError(f"lm-evaluation-harness is absent ({error}): pip install 'mdm-jax[harness]'") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,269 @@
+"""A trained MDM or ARM as a model of lm-evaluation-harness, registered under the name `mdm_jax`.
+
+The harness sees one process (`world_size` is 1): the model shards its own batches. Equal requests are scored once.
+Neither the order of the requests nor the size of a batch changes a score, because the draws of an answer depend on its
+tokens and on the seed.
+"""
+
+import logging
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import CacheHook, TemplateLM
+from lm_eval.api.registry import register_model
+from lm_eval.utils import simple_parse_args_string
+from tqdm import tqdm
+
+from mdm_jax.evaluate.harness.cache import Score, ScoreCache, score_key
+from mdm_jax.evaluate.harness.estimators import Estimator, Estimators
+from mdm_jax.evaluate.harness.pairs import Pair, cut_left, rolling_windows, split_text
+from mdm_jax.evaluate.likelihood.encoding import encode_continuation, encode_text
+from mdm_jax.evaluate.likelihood.pairs import known_method
+from mdm_jax.spec.validation import require, to_dict, unknown_key
+
+if TYPE_CHECKING:
+    from mdm_jax.trained import Model
+
+PAIRS_AT_A_TIME = 512
+"""Pairs between two commits to the cache."""
+OF_THE_HARNESS = {"batch_size", "max_batch_size", "device"}
+"""Arguments that the harness gives every model. This model chooses its own batches and devices."""
+Place = tuple[str | None, int | None, int]
+"""A request's task, document and number within the document."""
+logger = logging.getLogger(__name__)
+
+
+class HarnessModel(TemplateLM):
+    """A model of `mdm_jax.load` that answers the requests of lm-evaluation-harness.
+
+    Attributes:
+        scores: the score of each request that was answered, by its place.
+        cut_contexts: by task, the number of contexts that were cut on their left to fit a row.
+        greedy_tasks: tasks whose metrics read whether an answer is the greedy one; None if all may read it.
+    """
+
+    def __init__(
+        self,
+        model: "Model",
+        estimators: Estimators,
+        *,
+        name: str = "",
+        seed: int = 0,
+        rolling_context: int = 1,
+        cache: str = "",
+        pairs_at_a_time: int = PAIRS_AT_A_TIME,
+    ) -> None:
+        """The adapter of one model; see `rolling_windows` for `rolling_context`. `name` is the model's in results.
+
+        Raises:
+            ValueError: the model has no tokenizer, `rolling_context` does not fit a row, or the cache is no cache.
+            OSError: the cache cannot be opened.
+        """
+        super().__init__()
+        bound = f"from 0 to {model.seq_len - 1}, less than a row of the model"
+        require(0 <= rolling_context < model.seq_len, "rolling_context", rolling_context, bound)
+        require(pairs_at_a_time > 0, "pairs_at_a_time", pairs_at_a_time, "1 or more")
+        self.model, self.estimators, self.seed, self.rolling_context = model, estimators, seed, rolling_context
+        self.name = name or repr(model)
+        self.scores: dict[Place, Score] = {}
+        self.cut_contexts: dict[str, int] = {}
+        self.greedy_tasks: frozenset[str] | None = None
+        self._encoder, self._pairs_at_a_time = model.tokenizer, pairs_at_a_time
+        self._cache = ScoreCache(cache) if cache else None
+
+    @classmethod
+    def create_from_arg_string(cls, arg_string: str, additional_config: dict | None = None) -> "HarnessModel":
+        """The model of the harness's `--model_args path=...,preset=...`."""
+        return cls.create_from_arg_obj(simple_parse_args_string(arg_string), additional_config)
+
+    @classmethod
+    def create_from_arg_obj(cls, arg_dict: Mapping, additional_config: dict | None = None) -> "HarnessModel":
+        """The model of the harness's arguments.
+
+        Args:
+            arg_dict: `path` (required), the fields of `Estimators` except the family, `seed`, `rolling_context` and
+                `cache`.
+            additional_config: arguments that the harness gives every model; this model has no use for them.
+
+        Raises:
+            ValueError: `path` is absent or has no model, an argument is unknown, or a value is out of range.
+        """
+        from mdm_jax.trained import load
+
+        given = {name: value for name, value in arg_dict.items() if name not in OF_THE_HARNESS}
+        choice, rest = ("preset", "method", "guidance", "draws", "max_se"), ("seed", "rolling_context", "cache")
+        require("path" in given, "model_args", dict(arg_dict), "given with path=, a run's folder or a safetensors file")
+        for name in given:
+            if name not in ("path", *choice, *rest):
+                raise unknown_key("", name, ["path", *choice, *rest])
+        if "method" in given:
+            given["method"] = known_method(str(given["method"]))
+        for name in {"guidance", "max_se"} & given.keys():
+            given[name] = float(given[name])
+        model = load(str(given["path"]))
+        chosen = Estimators(model.family, **{name: given[name] for name in choice if name in given})
+        return cls(model, chosen, name=str(given["path"]), **{name: given[name] for name in rest if name in given})
+
+    def set_cache_hook(self, cache_hook: CacheHook) -> NoReturn:
+        """Refuses the harness's cache.
+
+        Raises:
+            ValueError: always. The keys of that cache are texts alone, so another checkpoint or method would answer.
+        """
+        remedy = "give the model the argument cache=PATH, whose keys name checkpoint, method, draws and seed"
+        raise ValueError(f"use_cache: the harness's cache does not know which model scored a text: {remedy}")
+
+    @property
+    def eot_token_id(self) -> int:
+        """EOS, the token between documents."""
+        return self._encoder.eos_id
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of a row."""
+        return self.model.seq_len
+
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
+        """The ids of a text; the tokenizers here have no special tokens to add."""
+        return self._encoder.encode(string).tolist()
+
+    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """The ids of a context, or of what stands in place of an empty one, and of a continuation."""
+        before, after = split_text(context, continuation)
+        if not before:
+            return self._prefix, encode_text(self._encoder, after).tolist()
+        prompt = encode_text(self._encoder, before)
+        return prompt.tolist(), encode_continuation(self._encoder, before, prompt, after).tolist()
+
+    @property
+    def _prefix(self) -> list[int]:
+        """What a text without context follows."""
+        return [self.eot_token_id] if self.model.has_start else []
+
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """The log-likelihood of each continuation in nats, by its task's estimator, and whether it is the greedy one.
+
+        Raises:
+            ValueError: a continuation is empty or longer than a row.
+        """
+        answers: dict[int, tuple[float, bool]] = {}
+        for task, places in _by_task(requests).items():
+            pairs = self._fitting_pairs(task, [requests[i].args for i in places])
+            greedy = self.greedy_tasks is None or task in self.greedy_tasks
+            scores = self._scored(pairs, self.estimators.of(task), greedy, disable_tqdm)
+            for i, score in zip(places, scores, strict=True):
+                self.scores[_place(requests[i])] = score
+                answers[i] = (score.loglikelihood, bool(score.is_greedy))
+        return [answers[i] for i in range(len(requests))]
+
+    def _fitting_pairs(self, task: str | None, texts: Sequence[tuple[Any, ...]]) -> list[Pair]:
+        """The pairs of a task's requests. It counts and logs the contexts that had to be cut."""
+        pairs, cut = [], 0
+        for context, continuation in texts:
+            prompt, target = self._encode_pair(context, continuation)
+            whole = Pair(tuple(prompt), tuple(target))
+            pairs.append(cut_left(whole, self.max_length, continuation))
+            cut += pairs[-1].length < whole.length
+        self.cut_contexts[task or ""] = cut
+        if cut:
+            said = f"{cut} of {len(pairs)} contexts were cut on their left to fit rows of {self.max_length} tokens"
+            logger.warning("%s: %s", task, said)
+        return pairs
+
+    def _loglikelihood_tokens(
+        self, requests: list[tuple[tuple[str, str], list[int], list[int]]], disable_tqdm: bool = False, **_: Any
+    ) -> list[tuple[float, bool]]:
+        """The answers to requests without a task: ((context, continuation), prompt ids, target ids)."""
+        pairs = [
+            cut_left(Pair(tuple(prompt), tuple(target)), self.max_length, texts[1])
+            for texts, prompt, target in requests
+        ]
+        scores = self._scored(pairs, self.estimators.of(None), True, disable_tqdm)
+        return [(score.loglikelihood, bool(score.is_greedy)) for score in scores]
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        """The log-likelihood of each whole text in nats, in windows of one row; see `rolling_windows`.
+
+        Raises:
+            ValueError: the estimator of a task has guidance, with which a text has no likelihood.
+        """
+        answers: dict[int, float] = {}
+        for task, places in _by_task(requests).items():
+            estimator = self.estimators.of(task)
+            bound = f"0 for {task}: a perplexity needs a likelihood, and guidance gives none"
+            require(estimator.guidance == 0, "guidance", estimator.guidance, bound)
+            texts = [self._windows(requests[i].args[0]) for i in places]
+            scores = iter(self._scored([window for text in texts for window in text], estimator, False, disable_tqdm))
+            for i, windows in zip(places, texts, strict=True):
+                total = _sum_of(windows, [next(scores) for _ in windows])
+                self.scores[_place(requests[i])] = total
+                answers[i] = total.loglikelihood
+        return [answers[i] for i in range(len(requests))]
+
+    def _windows(self, text: str) -> list[Pair]:
+        return rolling_windows(self.tok_encode(text), self._prefix, self.max_length, self.rolling_context)
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> NoReturn:
+        """Refuses.
+
+        Raises:
+            ValueError: always; this version has no samplers.
+        """
+        tasks = ", ".join(sorted({str(request.task_name) for request in requests}))
+        raise ValueError(f"{tasks}: asks for generated text, and no sampler of this version gives it to the harness")
+
+    def _scored(self, pairs: Sequence[Pair], estimator: Estimator, greedy: bool, disable_tqdm: bool) -> list[Score]:
+        """The score of each pair. Equal pairs are scored once; the cache is read before and written after each part."""
+        keys = {pair: self._key(pair, estimator, greedy) for pair in pairs} if self._cache else {}
+        cached = self._cache.find(list(keys.values())) if self._cache else {}
+        known = {pair: cached[key] for pair, key in keys.items() if key in cached}
+        missing = sorted(dict.fromkeys(pair for pair in pairs if pair not in known), key=lambda pair: -pair.length)
+        with tqdm(total=len(missing), desc=str(estimator.method), disable=disable_tqdm or None) as bar:
+            for first in range(0, len(missing), self._pairs_at_a_time):
+                part = missing[first : first + self._pairs_at_a_time]
+                new = dict(zip(part, self._ask(part, estimator, greedy), strict=True))
+                if self._cache:
+                    self._cache.add({keys[pair]: score for pair, score in new.items()})
+                known |= new
+                bar.update(len(part))
+        return [known[pair] for pair in pairs]
+
+    def _ask(self, pairs: list[Pair], estimator: Estimator, greedy: bool) -> list[Score]:
+        answers = self.model.loglikelihood(
+            [(pair.prompt, pair.target) for pair in pairs],
+            method=estimator.method,
+            draws=estimator.draws,
+            max_se=estimator.max_se,
+            guidance=estimator.guidance,
+            seed=self.seed,
+            greedy=greedy,
+        )
+        return [Score(answer.loglikelihood, answer.se_mc, answer.is_greedy) for answer in answers]
+
+    def _key(self, pair: Pair, estimator: Estimator, greedy: bool) -> str:
+        return score_key(self.model.fingerprint, to_dict(estimator), self.seed, greedy, pair.prompt, pair.target)
+
+
+register_model("mdm_jax")(HarnessModel)  # as a decorator it would hide the class's type from type checkers
+
+
+def _by_task(requests: Sequence[Instance]) -> dict[str | None, list[int]]:
+    """The places of each task's requests."""
+    places: dict[str | None, list[int]] = defaultdict(list)
+    for i, request in enumerate(requests):
+        places[request.task_name].append(i)
+    return places
+
+
+def _place(request: Instance) -> Place:
+    return request.task_name, request.doc_id, request.idx
+
+
+def _sum_of(windows: list[Pair], parts: list[Score]) -> Score:
+    """The score of a text from its windows. Equal windows have equal draws, so that their errors add up."""
+    copies, error = Counter(windows), dict(zip(windows, (part.se_mc for part in parts), strict=True))
+    variance = sum((copies[window] * error[window]) ** 2 for window in copies)
+    return Score(math.fsum(part.loglikelihood for part in parts), math.sqrt(variance))
