@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import PurePath
 from typing import Any
 
+import numpy as np
+
 from mdm_jax.command import DONE, exit_code, new_parser
 from mdm_jax.files.storage import as_path, is_file, write_atomic
 from mdm_jax.spec import Likelihood
@@ -146,7 +148,12 @@ def write_tree(path: str, tree: Mapping[str, Any]) -> None:
         ValueError: the path is a link.
         OSError: no room or no access.
     """
-    write_atomic(path, json.dumps(tree, indent=2, ensure_ascii=False, default=str) + "\n")
+    write_atomic(path, json.dumps(tree, indent=2, ensure_ascii=False, default=_plain) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    """A number of numpy as a number, and all else, such as a task's functions, as text."""
+    return value.item() if isinstance(value, np.generic) else str(value)
 
 
 def results_table(files: Sequence[Sequence[Metric]]) -> str:
@@ -185,8 +192,8 @@ def _aligned(table: list[list[str]]) -> list[str]:
 
 
 def _column_names(files: Sequence[Sequence[Metric]]) -> list[str]:
-    """The model of each file; also the file's name where several files have one model."""
-    names = [metrics[0].model if metrics else "no metric" for metrics in files]
+    """The model of each file by the last part of its path; also the file's name where several models have one name."""
+    names = [PurePath(metrics[0].model).name if metrics else "no metric" for metrics in files]
     often = Counter(names)
     return [
         f"{name} ({PurePath(metrics[0].file).name})" if often[name] > 1 and metrics else name

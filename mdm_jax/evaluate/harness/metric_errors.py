@@ -56,13 +56,19 @@ def metric_errors(
             drawn[texts] = _drawings(task, requests, [scores[_place(one)] for one in requests], count, generator)
     repeated: dict[str, list[float]] = defaultdict(list)
     for _ in range(repetitions):
-        taken = {texts: of[generator.integers(len(of))] for texts, of in drawn.items()}
+        picks = generator.integers(count, size=len(drawn))
+        taken = {texts: of[pick % len(of)] for (texts, of), pick in zip(drawn.items(), picks, strict=True)}
         for metric, value in _aggregated(task, [taken[texts] for texts, _ in documents]).items():
             repeated[metric].append(value)
     unbiased = (count / (count - 1)) ** 0.5  # a document has only `count` values, whose spread is too small by this
-    spread = {metric: float(np.std(values, ddof=1)) * unbiased for metric, values in repeated.items()}
+    spread = {metric: _spread(values) * unbiased for metric, values in repeated.items()}
     filters = [name for name in task.instances[0].filtered_resps if _keeps_answers(task.instances, name)]
     return {f"{metric},{name}": error for metric, error in spread.items() for name in filters}
+
+
+def _spread(values: Sequence[float]) -> float:
+    """The standard deviation; exactly 0 for equal values."""
+    return float(np.std(np.array(values) - values[0], ddof=1))
 
 
 def _drawings(

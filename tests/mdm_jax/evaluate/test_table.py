@@ -5,10 +5,11 @@ import csv
 import io
 import json
 
+import numpy as np
 import pytest
 from command_line import one_line
 
-from mdm_jax.evaluate.table import main, read_tree, results_table
+from mdm_jax.evaluate.table import main, read_tree, results_table, write_tree
 
 OURS = {
     "results": {
@@ -86,6 +87,12 @@ def test_csv_has_a_line_for_each_metric_of_each_file(tmp_path, capsys):
     assert (rows[2]["se_data"], rows[2]["draws"], rows[0]["draws"], rows[3]["method"]) == ("", "64", "", "")
     assert main(paths) == 0
     assert capsys.readouterr().out.startswith("task ")
+
+
+def test_results_with_numpys_numbers_are_written_as_numbers(tmp_path):
+    write_tree(str(tmp_path / "out.json"), {"count": np.int64(3), "share": np.float32(0.5), "function": len})
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert written == {"count": 3, "share": 0.5, "function": "<built-in function len>"}
 
 
 @pytest.mark.parametrize(
