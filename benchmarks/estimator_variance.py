@@ -63,7 +63,8 @@ from mdm_jax.objectives.loss import Draw, loss
 from mdm_jax.objectives.masking import antithetic_counts, count_masks, independent_masks, noise_times
 from mdm_jax.objectives.vocab_loss import token_nats
 from mdm_jax.spec import Estimator, EvaluationSpec, HardwareSpec, LevelSampler, ObjectiveSpec, RunSpec, Variant
-from mdm_jax.trained import Model, load
+from mdm_jax.trained.load import load
+from mdm_jax.trained.model import Model
 
 CONFIG = "experiments/quickstart.py"
 RUNS = Path("runs/estimator_variance")

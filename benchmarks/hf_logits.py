@@ -27,7 +27,8 @@ from isoflop.ladder import SMDM
 from mdm_jax.interop.smdm.weights import write_smdm
 from mdm_jax.model.transformer import Transformer
 from mdm_jax.spec import Attention, ModelSpec
-from mdm_jax.trained import Model, load
+from mdm_jax.trained.load import load
+from mdm_jax.trained.model import Model
 
 HERE = Path(__file__).resolve().parent
 VOCAB = 1000

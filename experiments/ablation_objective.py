@@ -17,9 +17,10 @@ row before, and the count form, which is the default here:
 | `no_zero_masking` | and without zero masking: the head has a column for MASK               | 28.51             |
 
 MDLM reports the bound that each row trains on. Here every run ends with the same evaluation, the NELBO in its count
-form over V tokens with carry-over (the estimator `control_variate`), so the rows differ only by what training on them has done to the weights. A cell has
-the same initial weights and batches in every group. All groups take the same number of steps. The last two groups read
-every batch twice (the clean tokens too), so they cost twice as much under `exact` FLOPs.
+form over V tokens with carry-over (the estimator `control_variate`). So the rows differ only by what training on them
+has done to the weights. A cell has the same initial weights and batches in every group. All groups take the same number
+of steps. The last two groups read every batch twice (the clean tokens too), so they cost twice as much under `exact`
+FLOPs.
 
 Hardware: two CPU cores. Time: 15 runs of 20 to 60 seconds each on an idle core. Result: not run in full yet.
 """

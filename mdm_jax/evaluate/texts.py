@@ -17,11 +17,11 @@ from mdm_jax.model.transformer import Transformer
 from mdm_jax.spec import Likelihood, ModelSpec
 from mdm_jax.spec.validation import require
 
-__all__ = ["DRAWS", "TextNelbo", "text_nelbo"]
+__all__ = ["DRAWS", "TextLoss", "text_loss"]
 
 
 @dataclass(frozen=True)
-class TextNelbo:
+class TextLoss:
     """The NELBO of texts in nats; for an ARM, and for an exact method, the negative log-likelihood.
 
     `se_mc` is the standard error from the Monte Carlo draws, 0 for an exact value. `se_data` is the standard error from
@@ -51,7 +51,7 @@ class TextNelbo:
         return self.nats / math.log(2) / self.text_bytes
 
 
-def text_nelbo(
+def text_loss(
     params: Transformer,
     model: ModelSpec,
     tokenizer: Tokenizer,
@@ -60,7 +60,7 @@ def text_nelbo(
     draws: int,
     mesh: Mesh,
     method: Likelihood = Likelihood.NELBO,
-) -> TextNelbo:
+) -> TextLoss:
     """The NELBO of the texts together, or their exact negative log-likelihood.
 
     Args:
@@ -82,4 +82,4 @@ def text_nelbo(
     per_token = ratio(rows.nats_RS, rows.tokens_S)
     text_bytes = sum(len(text.encode()) for text in texts)
     nats, se_mc, se_data = (x * len(ids) for x in (per_token.value, per_token.se_mc, per_token.se_data))
-    return TextNelbo(nats, se_mc, len(ids), text_bytes, None if math.isnan(se_data) else se_data)
+    return TextLoss(nats, se_mc, len(ids), text_bytes, None if math.isnan(se_data) else se_data)

@@ -22,7 +22,8 @@ from mdm_jax.spec import Attention, Family, TokenizerKind, TokenizerSpec, to_jso
 from mdm_jax.train.checkpoint import Checkpoints
 from mdm_jax.train.seal import Identity
 from mdm_jax.train.state import init_state
-from mdm_jax.trained import Model, tokenizer_of
+from mdm_jax.trained.model import Model
+from mdm_jax.trained.tokenizer import tokenizer_of
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 V = TRUNK.vocab_size

@@ -3,7 +3,7 @@
 import numpy as np
 
 from mdm_jax.spec import Family
-from mdm_jax.trained import Model
+from mdm_jax.trained.model import Model
 
 EOS = 256
 

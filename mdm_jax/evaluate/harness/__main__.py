@@ -18,7 +18,7 @@ from mdm_jax.evaluate.harness.estimators import PRESETS, Estimators
 from mdm_jax.evaluate.likelihood.pairs import known_method
 from mdm_jax.evaluate.table import read_tree, results_table, write_tree
 from mdm_jax.spec import Likelihood
-from mdm_jax.trained import load
+from mdm_jax.trained.load import load
 
 
 def parser() -> argparse.ArgumentParser:

@@ -25,7 +25,7 @@ from mdm_jax.evaluate.likelihood.pairs import known_method
 from mdm_jax.spec.validation import require, to_dict, unknown_key
 
 if TYPE_CHECKING:
-    from mdm_jax.trained import Model
+    from mdm_jax.trained.model import Model
 
 PAIRS_AT_A_TIME = 512
 """Pairs between two commits to the cache."""
@@ -91,7 +91,7 @@ class HarnessModel(TemplateLM):
         Raises:
             ValueError: `path` is absent or has no model, an argument is unknown, or a value is out of range.
         """
-        from mdm_jax.trained import load
+        from mdm_jax.trained.load import load
 
         given = {name: value for name, value in arg_dict.items() if name not in OF_THE_HARNESS}
         choice, rest = ("preset", "method", "guidance", "draws", "max_se"), ("seed", "rolling_context", "cache")

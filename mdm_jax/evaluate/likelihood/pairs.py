@@ -46,7 +46,7 @@ class PairScore:
 
 @dataclass(frozen=True)
 class Options:
-    """What `score` computes; see `mdm_jax.trained.Model.loglikelihood`.
+    """What `score` computes; see `mdm_jax.trained.model.Model.loglikelihood`.
 
     Raises:
         ValueError: a number is out of range.

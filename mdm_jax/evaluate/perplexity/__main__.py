@@ -29,7 +29,8 @@ from mdm_jax.evaluate.stream import DRAWS, Progress
 from mdm_jax.files.storage import write_atomic
 from mdm_jax.spec import Family, Likelihood
 from mdm_jax.spec.validation import require
-from mdm_jax.trained import Model, load
+from mdm_jax.trained.load import load
+from mdm_jax.trained.model import Model
 
 METHODS = (Likelihood.NELBO, Likelihood.LEFT_TO_RIGHT, Likelihood.CONFIDENCE)
 Watch = Callable[[str], contextlib.AbstractContextManager[Progress]]

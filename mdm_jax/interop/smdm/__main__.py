@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from mdm_jax.command import DONE, exit_code, new_parser
-from mdm_jax.trained import load
+from mdm_jax.trained.load import load
 
 
 def parser() -> argparse.ArgumentParser:

@@ -14,7 +14,7 @@ from mdm_jax.evaluate.likelihood.left_to_right import causal_nats, next_token_na
 from mdm_jax.evaluate.likelihood.masked import masked_nats
 from mdm_jax.evaluate.logits import _read
 from mdm_jax.spec import Attention, Likelihood
-from mdm_jax.trained import Model
+from mdm_jax.trained.model import Model
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 

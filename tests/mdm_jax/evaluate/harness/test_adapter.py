@@ -18,7 +18,7 @@ from mdm_jax.evaluate.harness.adapter import HarnessModel
 from mdm_jax.evaluate.harness.estimators import PRESETS, Estimator, Estimators
 from mdm_jax.interop.smdm.weights import write_smdm
 from mdm_jax.spec import Attention, Family, Likelihood
-from mdm_jax.trained import Model
+from mdm_jax.trained.model import Model
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 ROW = 12

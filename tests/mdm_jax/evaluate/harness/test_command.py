@@ -104,7 +104,7 @@ def test_monte_carlo_errors_stand_beside_those_over_documents(paths, tasks, tmp_
 def test_the_same_command_answers_from_its_cache(paths, tasks, tmp_path, monkeypatch):
     flags = ("--draws", "16", "--use-cache", str(tmp_path / "scores"))
     first = evaluated(paths[Family.MDM], tasks, tmp_path / "a.json", *flags)
-    monkeypatch.setattr("mdm_jax.trained.Model.loglikelihood", lambda *_, **__: pytest.fail("scored again"))
+    monkeypatch.setattr("mdm_jax.trained.model.Model.loglikelihood", lambda *_, **__: pytest.fail("scored again"))
     assert evaluated(paths[Family.MDM], tasks, tmp_path / "b.json", *flags) == first
 
 

@@ -1,11 +1,5 @@
-"""Trained models: `load(PATH)` opens a run's folder, one of SMDM's safetensors files, or a Hugging Face folder.
+"""A trained model: logits with guidance, losses of texts, log-likelihoods of targets, and export."""
 
-The model is on one device. It gives logits, with unsupervised classifier-free guidance for the MDM (SMDM, Nie et al.
-2024), the NELBO of texts with its Monte Carlo error, by the evaluation that every run ends with, and log-likelihoods of
-texts and of targets given their prompts.
-"""
-
-import dataclasses
 import functools
 import hashlib
 import math
@@ -15,45 +9,27 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Integer
 
-from mdm_jax.data.manifest import MANIFEST_FILE, TOKENIZER_FILE, TOKENIZER_JSON_FILE, read_manifest
-from mdm_jax.data.tokenizer import ByteTokenizer, Tokenizer, load_tokenizer, open_tokenizer
-from mdm_jax.data.tokenizer_json import JsonTokenizer
-from mdm_jax.devices.absent_tpu import skip_absent_tpu
-from mdm_jax.devices.sharding import abstract_arrays, make_mesh, place
+from mdm_jax.data.tokenizer import Tokenizer
 from mdm_jax.evaluate.likelihood.encoding import Part, encode_pairs
 from mdm_jax.evaluate.likelihood.pairs import Options, PairScore, known_method, score
 from mdm_jax.evaluate.likelihood.requests import Requests
 from mdm_jax.evaluate.likelihood.start_token import with_start
 from mdm_jax.evaluate.logits import padded_logits
 from mdm_jax.evaluate.stream import Progress, RowNats, stream_nats
-from mdm_jax.evaluate.texts import DRAWS, TextNelbo, text_nelbo
-from mdm_jax.files.storage import Kind, Path, as_path, is_file, kind
-from mdm_jax.interop.hf.folder import is_hf_folder, read_hf, write_hf
-from mdm_jax.interop.hf.tokenizer import holds_bytes, tokenizer_files
+from mdm_jax.evaluate.texts import DRAWS, TextLoss, text_loss
+from mdm_jax.files.storage import Path
+from mdm_jax.interop.hf.folder import write_hf
+from mdm_jax.interop.hf.tokenizer import tokenizer_files
 from mdm_jax.interop.model_file import ModelFile, Weights
-from mdm_jax.interop.smdm.weights import read_smdm, write_smdm
-from mdm_jax.layout import CHECKPOINTS_FOLDER, RESULT_FILE, SPEC_FILE, read_spec
+from mdm_jax.interop.smdm.weights import write_smdm
 from mdm_jax.model.transformer import Transformer
-from mdm_jax.results import read_result
-from mdm_jax.spec import (
-    BYTES_VOCAB_SIZE,
-    Attention,
-    Family,
-    Likelihood,
-    ModelSpec,
-    RunSpec,
-    TokenizerKind,
-)
+from mdm_jax.spec import Attention, Family, Likelihood, ModelSpec, RunSpec
 from mdm_jax.spec.counting import count_parameters
 from mdm_jax.spec.validation import require
-from mdm_jax.train.checkpoint import read_whole_step
-from mdm_jax.train.seal import Identity
-from mdm_jax.train.state import make_state
-from mdm_jax.train.step_folders import NONE, newest_whole
+from mdm_jax.trained.tokenizer import tokenizer_beside, tokenizer_of
 
 
 class Model:
@@ -102,7 +78,7 @@ class Model:
             ValueError: the tokenizer is absent or corrupt, or is not the one that the model was trained with.
         """
         if self.run is None:
-            return _tokenizer_beside(self._path, self.spec)
+            return tokenizer_beside(self._path, self.spec)
         return tokenizer_of(self.run, self._path)
 
     def logits(
@@ -150,7 +126,7 @@ class Model:
         bound = "0 for an ARM: it has no MASK to hide the prompt with"
         require(self.family is Family.MDM or guidance == 0, "guidance", guidance, bound)
 
-    def nelbo(self, texts: list[str] | tuple[str, ...], draws: int = DRAWS) -> TextNelbo:
+    def nelbo(self, texts: list[str] | tuple[str, ...], draws: int = DRAWS) -> TextLoss:
         """The NELBO of the texts together, in nats; see `mdm_jax.evaluate.texts`.
 
         An ARM without a start token reads EOS in its place, as lm-evaluation-harness does for GPT-2.
@@ -166,7 +142,7 @@ class Model:
 
     def text_loss(
         self, texts: list[str] | tuple[str, ...], method: str = Likelihood.NELBO, draws: int = DRAWS
-    ) -> TextNelbo:
+    ) -> TextLoss:
         """The loss of the texts together, in nats: `nelbo(texts)`, or the exact likelihood of another method.
 
         Args:
@@ -180,7 +156,7 @@ class Model:
         """
         known, seq_len = known_method(method), self.seq_len
         with jax.set_mesh(self._mesh):
-            return text_nelbo(self._scoring, self.spec, self.tokenizer, texts, seq_len, draws, self._mesh, known)
+            return text_loss(self._scoring, self.spec, self.tokenizer, texts, seq_len, draws, self._mesh, known)
 
     def loglikelihood(
         self,
@@ -290,99 +266,9 @@ class Model:
         timed = self.spec.time_conditioning
         require(not timed, "export of a time-conditioned model", str(self._path), "a model that other files can hold")
         named = jax.tree_util.tree_flatten_with_path(self._params)[0]
-        return {_weight_name(entry): np.asarray(leaf) for entry, leaf in named}
+        return {weight_name(entry): np.asarray(leaf) for entry, leaf in named}
 
 
-def load(path: str | os.PathLike[str]) -> Model:
-    """The trained model at a path.
-
-    The path is that of a run's folder, which is opened at its newest whole checkpoint; of a safetensors file of SMDM's;
-    or of a Hugging Face folder (see `mdm_jax.interop.hf`).
-
-    Raises:
-        ValueError: the path is none of the three, no checkpoint is whole, or the file has no such model; the message
-            names the fault.
-        OSError: a file cannot be read now.
-    """
-    folder_or_file = as_path(path)
-    skip_absent_tpu()
-    mesh = make_mesh(1, 1, jax.devices()[:1])
-    is_folder = kind(folder_or_file, follow=True) is Kind.FOLDER
-    if is_folder and (is_file(folder_or_file / SPEC_FILE) or not is_hf_folder(folder_or_file)):
-        return _load_run(folder_or_file, mesh)
-    file = read_hf(folder_or_file) if is_folder else read_smdm(folder_or_file)
-    params = _from_weights(file.weights, file.spec, mesh)
-    return Model(folder_or_file, params, file.spec, file.seq_len, mesh, has_start=file.has_start)
-
-
-def _load_run(folder: Path, mesh: Mesh) -> Model:
-    if not is_file(folder / SPEC_FILE):
-        raise ValueError(
-            f"{folder}: no run's folder: it has no {SPEC_FILE} (and a Hugging Face folder has config.json)"
-        )
-    run = read_spec(folder)
-    recorded = is_file(folder / RESULT_FILE)
-    data_hash = read_result(folder / RESULT_FILE).data_hash if recorded else run.data.data_hash
-    step, bad = newest_whole(folder / CHECKPOINTS_FOLDER, Identity(run.spec_hash, data_hash))
-    if step == NONE:
-        found = "; ".join(f"step {step}: {wrong}" for step, wrong in bad.items()) or "there is none"
-        raise ValueError(f"{folder / CHECKPOINTS_FOLDER}: no whole checkpoint ({found}): train the run first")
-    with jax.set_mesh(mesh):
-        like = abstract_arrays(mesh, lambda: make_state(run))
-        state = read_whole_step(folder / CHECKPOINTS_FOLDER, step, like)
-        params = state.evaluated
-        params.head = nnx.Param(params.head[...][:, : run.model.vocab_size])
-    model = dataclasses.replace(run.model, mask_column=False)  # the slice above leaves that column out
-    return Model(folder, params, model, run.data.seq_len, mesh, run, step)
-
-
-def _from_weights(weights: Weights, spec: ModelSpec, mesh: Mesh) -> Transformer:
-    shapes = abstract_arrays(mesh, lambda: place(Transformer(spec, jax.random.key(0))))
-
-    def put(entry: Any, shape: jax.ShapeDtypeStruct) -> Array:
-        weight = weights[_weight_name(entry)]
-        assert weight.shape == shape.shape
-        return jax.device_put(weight, shape.sharding)
-
-    return jax.tree_util.tree_map_with_path(put, shapes)
-
-
-def _weight_name(entry: Any) -> str:
+def weight_name(entry: Any) -> str:
     """A weight's own name: `qkv` of the leaf `blocks.qkv.value`."""
     return jax.tree_util.keystr(entry, simple=True, separator=".").split(".")[-2]
-
-
-def tokenizer_of(run: RunSpec, folder: Path) -> Tokenizer:
-    """The tokenizer of the run in `folder`, from its prepared data; bytes need none.
-
-    Raises:
-        ValueError: the data is not there, or has another tokenizer than the run was trained with.
-    """
-    directory = as_path(run.data.directory)
-    if run.data.tokenizer.kind is TokenizerKind.BYTES:
-        return ByteTokenizer()
-    if not is_file(directory / MANIFEST_FILE):
-        raise ValueError(f"{directory}: the run's prepared data is not there: the tokenizer of {folder} lay in it")
-    tokenizer = load_tokenizer(directory, read_manifest(directory))
-    wanted = read_result(folder / RESULT_FILE).tokenizer_hash if is_file(folder / RESULT_FILE) else ""
-    bound = f"{wanted}, with which the run was trained: prepare that data again"
-    require(tokenizer.hash == wanted or not wanted, f"{directory}: tokenizer", tokenizer.hash, bound)
-    return tokenizer
-
-
-def _tokenizer_beside(file: Path, spec: ModelSpec) -> Tokenizer:
-    folder = file if kind(file, follow=True) is Kind.FOLDER else file.parent
-    if spec.vocab_size == BYTES_VOCAB_SIZE and holds_bytes(folder):
-        return ByteTokenizer()
-    beside = [path for path in (folder / TOKENIZER_FILE, folder / TOKENIZER_JSON_FILE) if is_file(path)]
-    if not beside:
-        ways = f"the sentencepiece model beside it, as {TOKENIZER_FILE}, or its {TOKENIZER_JSON_FILE}"
-        raise ValueError(f"{file}: needs its tokenizer: put {ways}")
-    tokenizer = open_tokenizer(str(beside[0]))
-    if isinstance(tokenizer, JsonTokenizer):  # a published model may have more ids than tokens, or tokens above V
-        bound, largest = f"below {spec.vocab_size}, the vocabulary of {file.name}", tokenizer.largest_text_id
-        require(largest < spec.vocab_size, f"{beside[0]}: largest id of text", largest, bound)
-        return tokenizer
-    bound = f"{spec.vocab_size}, the vocabulary of {file.name}"
-    require(tokenizer.vocab_size == spec.vocab_size, f"{beside[0]}: vocab_size", tokenizer.vocab_size, bound)
-    return tokenizer
