@@ -12,7 +12,8 @@ from jax.sharding import reshard
 from scipy import stats
 from tiny_runs import run_spec, sharp_model, tokens
 
-from mdm_jax.devices.sharding import BATCH, BATCH_L, HEAD_DV
+from mdm_jax.devices.sharding import BATCH, BATCH_L, HEAD_DV, place
+from mdm_jax.evaluate import nelbo
 from mdm_jax.model.transformer import hidden
 from mdm_jax.objectives import loss as objectives
 from mdm_jax.objectives import mdm
@@ -20,6 +21,7 @@ from mdm_jax.objectives.arm import equal_weights
 from mdm_jax.objectives.masking import kept_length
 from mdm_jax.spec import (
     Attention,
+    EvaluationSpec,
     Family,
     FlopConvention,
     HardwareSpec,
@@ -112,6 +114,16 @@ def test_draws_have_both_whole_and_cut_batches_in_one_shape():
     assert 10 < (length_X == L).sum() < 35
     last_X = np.array([np.flatnonzero(row.any(0))[-1] for row in np.asarray(drawn.weight_BL) > 0])
     assert (last_X < length_X).all()
+
+
+@pytest.mark.parametrize("family", list(Family))
+def test_the_evaluation_reads_whole_rows(family):
+    trunk = ModelSpec(n_layers=1, d_model=8, n_heads=2, d_ffn=16, vocab_size=V)
+    whole = run_spec(family, trunk, L, evaluation=EvaluationSpec(eval_tokens=16 * L, mc_samples=2, batch=8))
+    short = dataclasses.replace(whole, objective=dataclasses.replace(whole.objective, stochastic_length=1.0))
+    params, mesh = jax.jit(place)(sharp_model(whole.model)), jax.sharding.get_mesh()
+    one, other = (nelbo.evaluate(params, run, tokens((16, L), V), mesh) for run in (whole, short))
+    assert one == other
 
 
 @pytest.mark.parametrize("convention", list(FlopConvention))
