@@ -194,13 +194,15 @@ def _short(value: float) -> str:
 
 
 def _column_names(files: Sequence[Sequence[Metric]]) -> list[str]:
-    """The model of each file by the last part of its path; also the file's name where several models have one name."""
+    """A different name for each file: the model's, with the file's name or path where several models have one name."""
     models = [metrics[0].model if metrics else "no metric" for metrics in files]
-    names = [PurePath(model).name or model for model in models]
-    often = Counter(names)
+    paths = [PurePath(metrics[0].file) if metrics else PurePath() for metrics in files]
+    plain = [PurePath(model).name or model for model in models]
+    marks = ([path.name for path in paths], paths, range(1, len(files) + 1))
+    ways = [plain, *([f"{name} ({more})" for name, more in zip(plain, of, strict=True)] for of in marks)]
+    often = [Counter(way) for way in ways]
     return [
-        f"{name} ({PurePath(metrics[0].file).name})" if often[name] > 1 and metrics else name
-        for name, metrics in zip(names, files, strict=True)
+        next(way[i] for way, count in zip(ways, often, strict=True) if count[way[i]] == 1) for i in range(len(files))
     ]
 
 
@@ -253,7 +255,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = parser().parse_args(argv)
 
     def work() -> int:
-        files = [read_file(path) for path in flags.results]
+        files = [read_file(path) for path in dict.fromkeys(flags.results)]
         print(as_csv(files) if flags.csv else results_table(files), end="" if flags.csv else "\n")
         return DONE
 

@@ -70,6 +70,15 @@ def test_columns_that_do_not_compare_are_named(place, value, said):
     assert table.endswith(f"piqa: the columns do not compare: {said}")
 
 
+def test_files_of_one_name_are_told_apart_and_still_compared():
+    other = copy.deepcopy(GPT2)
+    other["n-shot"]["piqa"] = 5
+    lines = results_table([read_tree(GPT2, "a/out.json"), read_tree(other, "b/out.json")]).splitlines()
+    assert "gpt2 (a/out.json)  gpt2 (b/out.json)" in lines[0]
+    assert lines[-1].startswith("piqa: the columns do not compare: examples: 0 in gpt2 (a/out.json), 5 in")
+    assert results_table([[], []]).splitlines()[0].endswith("no metric (1)  no metric (2)")
+
+
 def test_csv_has_a_line_for_each_metric_of_each_file(tmp_path, capsys):
     paths = []
     for name, tree in (("ours.json", OURS), ("theirs.json", GPT2)):
