@@ -179,7 +179,7 @@ class Model:
             method: `nelbo` estimates a lower bound; a target with at most as many sets of tokens as draws gets its
                 exact value. `any_order` is that value for up to 12 tokens, `left_to_right` and `confidence` are exact
                 likelihoods. An ARM has only `left_to_right`, which is also its `nelbo`.
-            draws: the most Monte Carlo draws of a pair, from 2; rounded up to a multiple of 8, at least 16.
+            draws: the most Monte Carlo draws of a pair, from 2; rounded up to a multiple of 8, at least 24.
             max_se: the standard error in nats at which a pair gets no more draws; 0 uses all draws.
             guidance: w of unsupervised classifier-free guidance (see `logits`). The score is no likelihood then.
             seed: chooses the draws, from 0.
