@@ -1,5 +1,6 @@
 """Runs that are killed at any moment and started again end with the same bits as one that was left alone."""
 
+import dataclasses
 import random
 import signal
 import time
@@ -91,7 +92,11 @@ def kill_and_compare(shop: Workshop, spec: RunSpec, runs: Path, kills: int) -> N
 
 @pytest.mark.parametrize("family", [Family.ARM, pytest.param(Family.MDM, marks=pytest.mark.slow)])
 def test_killed_runs_end_with_the_same_bits(shop, tmp_path, family) -> None:
-    kill_and_compare(shop, shop.spec(family, steps=24), tmp_path, FEW)
+    """With dropout and lengths that are drawn for each step; plain runs are killed below."""
+    plain = shop.spec(family, steps=24)
+    model = dataclasses.replace(plain.model, dropout=0.1)
+    objective = dataclasses.replace(plain.objective, stochastic_length=0.5)
+    kill_and_compare(shop, dataclasses.replace(plain, model=model, objective=objective), tmp_path, FEW)
 
 
 @pytest.mark.slow
