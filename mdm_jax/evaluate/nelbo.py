@@ -20,7 +20,7 @@ from mdm_jax.devices.sharding import replicate, split_rows, stack_batches
 from mdm_jax.evaluate.control_variate import group_losses
 from mdm_jax.model.transformer import Transformer, hidden
 from mdm_jax.objectives.loss import draw, row_losses
-from mdm_jax.spec import Family, FlopConvention, ObjectiveSpec, RunSpec
+from mdm_jax.spec import Family, FlopConvention, ObjectiveSpec, RunSpec, Variant
 from mdm_jax.spec.counting import step_flops
 from mdm_jax.spec.validation import require
 
@@ -139,7 +139,8 @@ def _dispatch(
     params: Transformer, spec: RunSpec, rows_SL: np.ndarray, mesh: Mesh, done: int
 ) -> Iterator[tuple[int, Array]]:
     """Dispatches batches from `done` on; yields the number of the first one, and the `[K, B]` losses, each time."""
-    objective = spec.objective if spec.family is Family.ARM else ObjectiveSpec()
+    # No setting of the training loss, such as a stochastic length, changes the evaluation.
+    objective = ObjectiveSpec(Variant.NLL if spec.family is Family.ARM else Variant.COUNT)
     passes, group = _passes(spec)
     batches = len(rows_SL) * group // spec.evaluation.batch
     most = min(batches, batches_a_dispatch(spec, mesh.size))
