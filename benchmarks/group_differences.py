@@ -9,10 +9,14 @@ from the base over the cells that both have, and its standard error over the cel
 """
 
 import argparse
+from pathlib import Path
 
 import pandas as pd
+import scipy.stats
+from matplotlib.figure import Figure
 
 from analysis import read_runs
+from analysis.figures.style import FAMILY_COLOURS, MUTED, rendered, styled
 
 CELL = ["family", "budget", "params_non_embedding", "seed"]
 
@@ -37,15 +41,40 @@ def differences(runs: pd.DataFrame, base: str) -> pd.DataFrame:
     return pd.DataFrame(table | {"cells below": lower}).sort_values("difference")
 
 
+def draw(table: pd.DataFrame, base: str) -> Figure:
+    """Each group's mean difference from `base`, with a 95% interval by Student's t over the cells."""
+    shown = table.drop(index=base).iloc[::-1]
+    with styled():
+        return _drawn(shown, base)
+
+
+def _drawn(shown: pd.DataFrame, base: str) -> Figure:
+    figure = Figure(figsize=(6.2, 0.9 + 0.34 * len(shown)), layout="constrained")
+    axes = figure.subplots()
+    axes.axvline(0, color=MUTED, lw=1)
+    error = scipy.stats.t.ppf(0.975, shown["cells"] - 1) * shown["se"]
+    axes.errorbar(shown["difference"], range(len(shown)), xerr=error, fmt="o", color=FAMILY_COLOURS["mdm"], capsize=2.5)
+    axes.set_yticks(range(len(shown)), list(shown.index))
+    axes.set_ylim(-0.6, len(shown) - 0.4)
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel("nats per token; lower is better")
+    axes.set_title(f"Final NELBO less that of {base}")
+    return figure
+
+
 def main() -> None:
-    """Prints the table."""
+    """Prints the table, and draws it if a path is given."""
     made = argparse.ArgumentParser(prog="python -m benchmarks.group_differences")
     made.add_argument("runs", help="folder of a sweep, or a run table")
     made.add_argument("--base", required=True, help="group that is subtracted")
+    made.add_argument("--figure", type=Path, help="SVG file to write: the differences with 95%% intervals")
     given = made.parse_args()
     runs = read_runs(given.runs)
     finished = runs.loc[(runs["status"] == "ok") & runs["group"].fillna("").ne("")]
-    print(differences(pd.DataFrame(finished), given.base).round(4).to_string())
+    table = differences(pd.DataFrame(finished), given.base)
+    print(table.round(4).to_string())
+    if given.figure:
+        given.figure.write_bytes(rendered(draw(table, given.base))["svg"])
 
 
 if __name__ == "__main__":

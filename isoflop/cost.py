@@ -202,10 +202,14 @@ def work_flops(run: RunSpec) -> int:
 
 
 def evaluation_flops(run: RunSpec) -> int:
-    """`exact` FLOPs of the final evaluation. An MDM takes a pass a token of a row for each exact likelihood."""
+    """`exact` FLOPs of the final evaluation.
+
+    An exact likelihood takes an MDM one forward pass for each token of a row. An ARM's is its loss. A trunk's segment
+    is not evaluated by any.
+    """
     length, evaluation = run.data.seq_len, run.evaluation
-    sequences = evaluated_tokens(run) // length
-    passes = 1 if run.family is Family.ARM else evaluation.mc_samples + length * len(evaluation.likelihoods)
+    sequences, exact = evaluated_tokens(run) // length, 0 if run.cell.segment else len(evaluation.likelihoods)
+    passes = 1 if run.family is Family.ARM else evaluation.mc_samples + length * exact
     once = forward_flops(run.model, run.objective, sequences, length)
     return passes * once
 

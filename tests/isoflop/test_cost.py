@@ -11,6 +11,7 @@ from isoflop.wording import duration, money, plain
 from mdm_jax.devices.accelerators import DEVICES
 from mdm_jax.spec import (
     EXACT_LIKELIHOODS,
+    CellSpec,
     ComputeDtype,
     DataSpec,
     EvaluationSpec,
@@ -85,6 +86,8 @@ def test_work_includes_the_final_evaluation() -> None:
     asked = {run: dataclasses.replace(run.evaluation, likelihoods=EXACT_LIKELIHOODS) for run in (mdm, arm)}
     more = {run: work_flops(dataclasses.replace(run, evaluation=asked[run])) - work_flops(run) for run in (mdm, arm)}
     assert more == {mdm: 2 * 2048 * forward_flops(mdm.model, mdm.objective, rows, 2048), arm: 0}
+    segment = dataclasses.replace(mdm, cell=CellSpec(segment=True))
+    assert work_flops(dataclasses.replace(segment, evaluation=asked[mdm])) == work_flops(segment)
 
 
 def test_this_machine_is_measured() -> None:
