@@ -34,7 +34,7 @@ FIRST_GROUPS, MOST_GROWTH = 8, 4
 def check_draws(draws: int) -> None:
     """Raises ValueError if this is no number of Monte Carlo draws."""
     fits = isinstance(draws, int | np.integer) and 2 <= draws <= MOST_DRAWS
-    require(fits, "draws", draws, "a whole number from 2 to 2^20")
+    require(fits, "draws", draws, "from 2 to 2^20, a whole number")
 
 
 def group_of_draws(pair: Pair, index: int, seed: int, group: int) -> MaskSets:

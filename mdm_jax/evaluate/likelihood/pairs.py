@@ -63,7 +63,7 @@ class Options:
         number = isinstance(self.max_se, int | float | np.floating) and 0 <= self.max_se < math.inf
         require(number, "max_se", self.max_se, "0, or a standard error in nats")
         whole = isinstance(self.seed, int | np.integer) and 0 <= self.seed < 1 << 63
-        require(whole, "seed", self.seed, "a whole number from 0 to 2^63 - 1")
+        require(whole, "seed", self.seed, "from 0 to 2^63 - 1, a whole number")
 
 
 def known_method(method: str) -> Likelihood:
