@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mdm_jax.devices.accelerators import DEVICES, GB
-from mdm_jax.spec import ComputeDtype, Family, FlopConvention, RunSpec
+from mdm_jax.spec import ComputeDtype, Family, FlopConvention, RunSpec, evaluated_loss
 from mdm_jax.spec.counting import count_parameters, evaluated_tokens, forward_flops, trained_flops
 from mdm_jax.spec.validation import require
 
@@ -210,7 +210,7 @@ def evaluation_flops(run: RunSpec) -> int:
     length, evaluation = run.data.seq_len, run.evaluation
     sequences, exact = evaluated_tokens(run) // length, 0 if run.cell.segment else len(evaluation.likelihoods)
     passes = 1 if run.family is Family.ARM else evaluation.mc_samples + length * exact
-    once = forward_flops(run.model, run.objective, sequences, length)
+    once = forward_flops(run.model, evaluated_loss(run.family), sequences, length)
     return passes * once
 
 

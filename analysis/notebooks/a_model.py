@@ -9,7 +9,7 @@
 # ---
 
 # %% [markdown]
-# # A model to hold
+# # Open a trained model
 #
 # `load` opens the folder of a run, a safetensors file or a Hugging Face folder. Here we open two small models of bytes
 # from `experiments/cpu_overnight.py`: a masked diffusion model (MDM) and an autoregressive model (ARM) of the same

@@ -75,7 +75,7 @@ def stream_nats(
     """
     ids = checked_ids(ids, "tokens", model.vocab_size)
     require(len(ids) > 0, "tokens", len(ids), "at least one")
-    check_draws(draws)
+    check_draws("draws", draws)
     check_method(method, ARM_METHODS if model.attention is Attention.CAUSAL else (Likelihood.NELBO, *MDM_METHODS))
     whole = len(ids) // seq_len * seq_len
     rows_SL, end_1L = ids[:whole].reshape(-1, seq_len), ids[None, whole:]
@@ -93,11 +93,12 @@ def stream_nats(
                 nats.append(_nelbo_nats(params, model, rows, size, draws, mesh, note))
             else:
                 nats.append(_exact_nats(params, model, rows, min(batch, len(rows)), method, mesh, note))
-            total = float(nats[-1].sum())
-            require(math.isfinite(total), "nats of the rows", total, "finite: the weights have NaN or are too large")
             done += rows.size
     tokens = [np.full(len(rows), rows.shape[1], np.int64) for rows, _ in parts if rows.size]
-    return RowNats(np.concatenate(nats, 1), np.concatenate(tokens))
+    nats_RS = np.concatenate(nats, 1)
+    total = float(nats_RS.sum())
+    require(math.isfinite(total), "nats", total, "finite: the weights have NaN or are too large")
+    return RowNats(nats_RS, np.concatenate(tokens))
 
 
 def _nelbo_nats(

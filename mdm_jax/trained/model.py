@@ -268,7 +268,9 @@ class Model:
 
     def _weights(self) -> Weights:
         timed = self.spec.time_conditioning
-        require(not timed, "export of a time-conditioned model", str(self._path), "a model that other files can hold")
+        require(
+            not timed, f"export of {self._path}: time_conditioning", timed, "false: these formats have no place for it"
+        )
         named = jax.tree_util.tree_flatten_with_path(self._params)[0]
         return {weight_name(entry): np.asarray(leaf) for entry, leaf in named}
 

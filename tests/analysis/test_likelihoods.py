@@ -229,9 +229,11 @@ def test_a_convention_without_flops_under_a_likelihood_has_no_gap_there(summary:
     assert ("exact", "nelbo") in gaps.own
     assert ("exact", "left_to_right") not in {*gaps.own, *gaps.common, *gaps.shares}
     assert ("smdm_6nd", "left_to_right") in gaps.own
-    gaps = dataclasses.replace(gaps, refused={"confidence": Refusal("no run", {"a": "b"})})
-    text = render(dataclasses.replace(summary, conventions=("smdm_6nd", "exact"), likelihoods=gaps), {}, "made by hand")
-    assert "confidence order: no gap. no run; 1 MDM run without it: a." in text
+    gaps = dataclasses.replace(gaps, refused={"confidence": Refusal("no run", {"<a>": "why"})})
+    shown = dataclasses.replace(summary, conventions=("smdm_6nd", "exact"), likelihoods=gaps)
+    text = render(shown, {}, "made by hand")
+    assert "confidence order: no gap. no run; 1 MDM run without it: &lt;a&gt;." in text
+    assert as_json(shown)["likelihoods"]["no_gap_because"] == {"confidence": "no run"}
 
 
 @pytest.mark.parametrize("settings", [{"curve": "akima"}, {"noise_sd": 0.004}])

@@ -22,13 +22,15 @@ from mdm_jax.evaluate.harness.estimators import Estimator, Estimators
 from mdm_jax.evaluate.harness.pairs import Pair, Place, cut_left, place_of, rolling_windows, split_text
 from mdm_jax.evaluate.likelihood.encoding import encode_continuation, encode_text
 from mdm_jax.evaluate.likelihood.pairs import Options
+from mdm_jax.spec import Likelihood
 from mdm_jax.spec.validation import require, to_dict, unknown_key
 
 if TYPE_CHECKING:
     from mdm_jax.trained.model import Model
 
 PAIRS_AT_A_TIME = 512
-"""Pairs between two commits to the cache."""
+FORWARDS_AT_A_TIME = 1 << 14
+"""Most pairs, and most Monte Carlo draws of all of them, between two commits to the cache."""
 OF_THE_HARNESS = {"batch_size", "max_batch_size", "device"}
 """Arguments that the harness gives every model. This model chooses its own batches and devices."""
 OPTIONS: Mapping[str, Callable[[str], Any]] = {
@@ -226,8 +228,11 @@ class HarnessModel(TemplateLM):
         known = {pair: cached[key] for pair, key in keys.items() if key in cached}
         missing = sorted(dict.fromkeys(pair for pair in pairs if pair not in known), key=lambda pair: -pair.length)
         with tqdm(total=len(missing), desc=str(estimator.method), disable=disable_tqdm or None) as bar:
-            for first in range(0, len(missing), self._pairs_at_a_time):
-                part = missing[first : first + self._pairs_at_a_time]
+            size = self._pairs_at_a_time
+            if estimator.method is Likelihood.NELBO:
+                size = max(1, min(size, FORWARDS_AT_A_TIME // estimator.draws))
+            for first in range(0, len(missing), size):
+                part = missing[first : first + size]
                 new = dict(zip(part, self._ask(part, estimator, greedy), strict=True))
                 if self._cache:
                     self._cache.add({keys[pair]: score for pair, score in new.items()})

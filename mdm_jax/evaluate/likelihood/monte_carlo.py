@@ -31,10 +31,10 @@ FIRST_GROUPS, MOST_GROWTH = 8, 4
 """Groups before the first look at the error, and the most by which a round multiplies the groups."""
 
 
-def check_draws(draws: int) -> None:
-    """Raises ValueError if this is no number of Monte Carlo draws."""
+def check_draws(name: str, draws: int) -> None:
+    """Raises ValueError, with the name, if this is no number of Monte Carlo draws."""
     fits = isinstance(draws, int | np.integer) and 2 <= draws <= MOST_DRAWS
-    require(fits, "draws", draws, "from 2 to 2^20, a whole number")
+    require(fits, name, draws, "from 2 to 2^20, a whole number")
 
 
 def group_of_draws(pair: Pair, index: int, seed: int, group: int) -> MaskSets:

@@ -59,7 +59,7 @@ class Options:
     greedy: bool = False
 
     def __post_init__(self) -> None:
-        check_draws(self.draws)
+        check_draws("draws", self.draws)
         number = isinstance(self.max_se, int | float | np.floating) and 0 <= self.max_se < math.inf
         require(number, "max_se", self.max_se, "0, or a standard error in nats")
         whole = isinstance(self.seed, int | np.integer) and 0 <= self.seed < 1 << 63

@@ -13,7 +13,7 @@ from scipy import stats
 from tiny_runs import run_spec, sharp_model, tokens
 
 from mdm_jax.devices.sharding import BATCH, BATCH_L, HEAD_DV, place
-from mdm_jax.evaluate.nelbo import evaluate
+from mdm_jax.evaluate import nelbo
 from mdm_jax.model.transformer import hidden
 from mdm_jax.objectives import loss as objectives
 from mdm_jax.objectives import mdm
@@ -116,6 +116,16 @@ def test_draws_have_both_whole_and_cut_batches_in_one_shape():
     assert (last_X < length_X).all()
 
 
+@pytest.mark.parametrize("family", list(Family))
+def test_the_evaluation_reads_whole_rows(family):
+    trunk = ModelSpec(n_layers=1, d_model=8, n_heads=2, d_ffn=16, vocab_size=V)
+    whole = run_spec(family, trunk, L, evaluation=EvaluationSpec(eval_tokens=16 * L, mc_samples=2, batch=8))
+    short = dataclasses.replace(whole, objective=dataclasses.replace(whole.objective, stochastic_length=1.0))
+    params, mesh = jax.jit(place)(sharp_model(whole.model)), jax.sharding.get_mesh()
+    one, other = (nelbo.evaluate(params, run, tokens((16, L), V), mesh) for run in (whole, short))
+    assert one == other
+
+
 @pytest.mark.parametrize("convention", list(FlopConvention))
 @pytest.mark.parametrize("family", list(Family))
 def test_tokens_and_flops_are_the_expected_ones(family, convention):
@@ -128,15 +138,6 @@ def test_tokens_and_flops_are_the_expected_ones(family, convention):
     assert step_flops(short, convention) == round(expected)
     assert short.train_tokens == 1000 * 4 * (0.75 * 64 + 0.25 * 32.5)
     assert short.run_id != whole.run_id
-
-
-def test_the_evaluation_of_an_arm_reads_whole_rows():
-    trunk = ModelSpec(n_layers=1, d_model=8, n_heads=2, d_ffn=16, vocab_size=V)
-    whole = run_spec(Family.ARM, trunk, L, evaluation=EvaluationSpec(B * L, 2, 4))
-    cut = dataclasses.replace(whole, objective=dataclasses.replace(whole.objective, stochastic_length=1.0))
-    params, mesh = jax.jit(place)(sharp_model(whole.model)), jax.sharding.get_mesh()
-    found = [evaluate(params, spec, tokens((B, L), V), mesh) for spec in (whole, cut)]
-    assert found[0] == found[1]
 
 
 def _of_length(spec: RunSpec, length: int) -> RunSpec:
