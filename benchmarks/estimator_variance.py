@@ -382,6 +382,10 @@ def main() -> None:
     made.add_argument("--gradient-passes", type=int, default=64, help="forward passes of each of their rows")
     made.add_argument("--honesty", type=int, default=0, metavar="N", help="repeat the evaluation N times")
     given = made.parse_args()
+    if given.rows < 2 or given.rows % 2 or not 0 <= given.batches <= given.rows // GRADIENT_ROWS:
+        made.error(f"--rows {given.rows}: must be even, at least {GRADIENT_ROWS} for each of --batches {given.batches}")
+    if given.honesty and (given.honesty < 2 or given.rows < HONEST_ROWS):
+        made.error(f"--honesty {given.honesty}: must be 0, or at least 2 with at least --rows {HONEST_ROWS}")
     models = [load(given.run)] if given.run else (trained(length, given.set) for length in given.lengths)
     for model in models:
         measured = measure(model, given)

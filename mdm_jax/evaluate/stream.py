@@ -12,7 +12,9 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float64, Int64, Integer
 
-from mdm_jax.evaluate.likelihood.rows import row_losses
+from mdm_jax.evaluate.likelihood.encoding import checked_ids
+from mdm_jax.evaluate.likelihood.monte_carlo import check_draws
+from mdm_jax.evaluate.likelihood.rows import ARM_METHODS, MDM_METHODS, check_method, row_losses
 from mdm_jax.evaluate.nelbo import evaluate, in_row_order
 from mdm_jax.model.transformer import Transformer
 from mdm_jax.spec import (
@@ -68,10 +70,13 @@ def stream_nats(
         progress: called after each part of the work.
 
     Raises:
-        ValueError: no token, too few draws, a method that the family does not have, or nats that are not finite.
+        ValueError: no token, an unknown id, too few draws, a method that the family does not have, or a loss that is
+            not finite.
     """
+    ids = checked_ids(ids, "tokens", model.vocab_size)
     require(len(ids) > 0, "tokens", len(ids), "at least one")
     check_draws("draws", draws)
+    check_method(method, ARM_METHODS if model.attention is Attention.CAUSAL else (Likelihood.NELBO, *MDM_METHODS))
     whole = len(ids) // seq_len * seq_len
     rows_SL, end_1L = ids[:whole].reshape(-1, seq_len), ids[None, whole:]
     batch = max(2, BATCH_TOKENS // seq_len // 2 * 2)
@@ -84,26 +89,16 @@ def stream_nats(
             def note(share: float, before: int = done, here: int = rows.size) -> None:
                 progress((before + share * here) / len(ids))
 
-            rows_sl = rows.astype(np.int32)
             if method is Likelihood.NELBO:
-                nats.append(_nelbo_nats(params, model, rows_sl, size, draws, mesh, note))
+                nats.append(_nelbo_nats(params, model, rows, size, draws, mesh, note))
             else:
-                nats.append(_exact_nats(params, model, rows_sl, min(batch, len(rows)), method, mesh, note))
+                nats.append(_exact_nats(params, model, rows, min(batch, len(rows)), method, mesh, note))
             done += rows.size
     tokens = [np.full(len(rows), rows.shape[1], np.int64) for rows, _ in parts if rows.size]
     nats_RS = np.concatenate(nats, 1)
     total = float(nats_RS.sum())
     require(math.isfinite(total), "nats", total, "finite: the weights have NaN or are too large")
     return RowNats(nats_RS, np.concatenate(tokens))
-
-
-def check_draws(name: str, draws: int) -> None:
-    """Returns if this number of Monte Carlo draws is allowed.
-
-    Raises:
-        ValueError: it is out of range; the message has the name.
-    """
-    require(2 <= draws <= 1 << 20, name, draws, "from 2 (a standard error needs two) to 2^20")
 
 
 def _nelbo_nats(

@@ -74,8 +74,11 @@ def text_loss(
         method: `nelbo`, or `left_to_right` or `confidence`; an ARM has only `left_to_right`, which is also its `nelbo`.
 
     Raises:
-        ValueError: no text, too few draws, or a method that the model's family does not have.
+        ValueError: no text, too few draws, a method that the model's family does not have, or a loss that is not
+            finite.
     """
+    kinds = {type(text).__name__ for text in texts} if isinstance(texts, list | tuple) else {"no list"}
+    require(kinds <= {"str"}, "texts: type", ", ".join(sorted(kinds)), "str, in a list or tuple")
     require(any(texts), "texts", texts, "at least one that is not empty")
     ids, _ = tokenizer.encode_batch(texts)
     rows = stream_nats(params, model, ids, seq_len, mesh, method, draws)

@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import math
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -30,6 +29,8 @@ from mdm_jax.spec import Attention, Family, Likelihood, ModelSpec, RunSpec
 from mdm_jax.spec.counting import count_parameters
 from mdm_jax.spec.validation import require
 from mdm_jax.trained.tokenizer import tokenizer_beside, tokenizer_of
+
+MOST_GUIDANCE = 100
 
 
 class Model:
@@ -111,18 +112,21 @@ class Model:
         plain_BLV = self._plain_logits(tokens_BL)
         if not guidance:
             return plain_BLV
-        self._require_mask(guidance)
-        shape = None if prompt_mask_BL is None else prompt_mask_BL.shape
-        require(shape == tokens_BL.shape, "prompt_mask_BL: shape", shape, f"{tokens_BL.shape}, that of the tokens")
-        hidden_BLV = self._plain_logits(np.where(np.asarray(prompt_mask_BL), self.spec.vocab_size, tokens_BL))
+        self._check_guidance(guidance)
+        prompt_BL = np.asarray(prompt_mask_BL)
+        held = None if prompt_mask_BL is None else f"{prompt_BL.dtype} {list(prompt_BL.shape)}"
+        bound = f"bool {list(tokens_BL.shape)}, as many as tokens"
+        require(held == f"bool {list(tokens_BL.shape)}", "prompt_mask_BL", held, bound)
+        hidden_BLV = self._plain_logits(np.where(prompt_BL, self.spec.vocab_size, tokens_BL))
         return hidden_BLV + (guidance + 1) * (plain_BLV - hidden_BLV)
 
     def _plain_logits(self, tokens_BL: np.ndarray) -> Array:
         with jax.set_mesh(self._mesh):
             return padded_logits(self._params, self.spec, tokens_BL, self.seq_len)
 
-    def _require_mask(self, guidance: float) -> None:
-        require(math.isfinite(guidance), "guidance", guidance, "finite")
+    def _check_guidance(self, guidance: float) -> None:
+        fits = isinstance(guidance, int | float | np.floating) and abs(guidance) <= MOST_GUIDANCE
+        require(fits, "guidance", guidance, f"a number from -{MOST_GUIDANCE} to {MOST_GUIDANCE}")
         bound = "0 for an ARM: it has no MASK to hide the prompt with"
         require(self.family is Family.MDM or guidance == 0, "guidance", guidance, bound)
 
@@ -190,9 +194,9 @@ class Model:
                 or has unknown ids; or the family does not have the method; or a score is not finite.
         """
         options = Options(known_method(method), draws, max_se, seed, greedy)
-        self._require_mask(guidance)
+        self._check_guidance(guidance)
         encoded = encode_pairs(pairs, self.spec.vocab_size, self.seq_len, lambda: self.tokenizer)
-        w = np.float32(guidance) if guidance else None
+        w = float(guidance) if guidance else None
         with jax.set_mesh(self._mesh):
             return score(Requests(self._scoring, self.spec, encoded, self.seq_len, self._mesh, w), options)
 

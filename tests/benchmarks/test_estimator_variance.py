@@ -3,9 +3,9 @@
 import jax
 import numpy as np
 import pytest
-from tiny_runs import on_mesh
+from tiny_runs import on_mesh, quick_compilation
 
-from benchmarks.estimator_variance import DESIGNS, Design, contributions, drawn_masks, iid_counts, ratio
+from benchmarks.estimator_variance import DESIGNS, Design, contributions, drawn_masks, iid_counts, main, ratio
 
 ROWS, LENGTH = 4096, 6
 
@@ -14,7 +14,7 @@ ROWS, LENGTH = 4096, 6
 def test_every_token_has_its_weight(name: str) -> None:
     """A token's nats have the mean weight 1/L."""
     design = DESIGNS[name]
-    with on_mesh():
+    with on_mesh(), quick_compilation():
         mask_BL, weight_B = (np.asarray(x) for x in drawn_masks(design, jax.random.key(0), ROWS, LENGTH))
     assert mask_BL.shape == (ROWS * design.draws, LENGTH)
     weight_SL = (mask_BL * weight_B[:, None]).reshape(ROWS, design.draws, LENGTH).sum(1)
@@ -36,3 +36,19 @@ def test_a_ratio_and_its_error() -> None:
     times, errors = np.array(found).T
     assert times.mean() == pytest.approx(6, rel=0.05)
     assert errors.mean() == pytest.approx(times.std(ddof=1), rel=0.3)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--rows", "7", "--batches", "0"], "--rows 7: must be even"),
+        (["--rows", "8"], "--rows 8: must be even, at least 8 for each of --batches 2"),
+        (["--honesty", "1", "--rows", "64"], "--honesty 1: must be 0, or at least 2"),
+        (["--honesty", "9"], "--honesty 9: must be 0, or at least 2 with at least --rows 64"),
+    ],
+)
+def test_too_few_rows_are_refused_at_once(flags, said, monkeypatch, capsys) -> None:
+    monkeypatch.setattr("sys.argv", ["estimator_variance", *flags])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert said in capsys.readouterr().err

@@ -165,8 +165,9 @@ TOKENS = np.array([[1, 2, 3]])
 BAD_CALLS = [
     (lambda mdm, arm: mdm.logits(TOKENS + V), r"tokens_BL = '258 to 260': must be ids from 0 to 257"),
     (lambda mdm, arm: mdm.logits(TOKENS[:, :0]), r"tokens_BL = 'int64 \[1, 0\]'"),
-    (lambda mdm, arm: mdm.logits(TOKENS, 0.5), "prompt_mask_BL: shape = None"),
+    (lambda mdm, arm: mdm.logits(TOKENS, 0.5), r"prompt_mask_BL = None: must be bool \[1, 3\]"),
     (lambda mdm, arm: arm.logits(TOKENS, 0.5, TOKENS > 0), "guidance = 0.5: must be 0 for an ARM"),
+    (lambda mdm, arm: mdm.logits(TOKENS, 101.0, TOKENS > 0), "guidance = 101.0: must be a number from -100 to 100"),
     (lambda mdm, arm: mdm.nelbo([]), "texts"),
     (lambda mdm, arm: mdm.nelbo(["a"], draws=1), "draws = 1: must be from 2"),
 ]

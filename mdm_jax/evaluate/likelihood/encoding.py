@@ -42,7 +42,8 @@ def encode_pairs(pairs: Sequence[Any], vocab_size: int, seq_len: int, tokenizer:
     """
     found = []
     for p, pair in enumerate(pairs):
-        require(not isinstance(pair, str) and len(pair) == 2, f"pairs[{p}]", pair, "a prompt and a target")
+        two = isinstance(pair, Sequence | np.ndarray) and not isinstance(pair, str | bytes) and len(pair) == 2
+        require(two, f"pairs[{p}]", pair, "a prompt and a target")
         prompt, target = pair
         prompt_ids = _ids(prompt, f"pairs[{p}]: prompt", vocab_size, lambda text: encode_text(tokenizer(), text))
         encode = functools.partial(_encode_target, tokenizer, prompt, prompt_ids)
@@ -62,16 +63,28 @@ def _encode_target(tokenizer: Callable[[], Tokenizer], prompt: Any, prompt_ids: 
 
 
 def _ids(part: Any, name: str, vocab_size: int, encode: Callable[[str], np.ndarray]) -> np.ndarray:
-    if isinstance(part, str):
-        return encode(part).astype(np.int32) if part else np.zeros(0, np.int32)
-    ids = np.asarray(part)
-    if ids.size == 0:
+    if not isinstance(part, str):
+        return checked_ids(part, name, vocab_size, "a text, or a list of ids")
+    return encode(part).astype(np.int32) if part else np.zeros(0, np.int32)
+
+
+def checked_ids(ids: Any, name: str, vocab_size: int, bound: str = "a list of ids") -> Int32[np.ndarray, "tokens"]:
+    """The ids as an array, which may be empty.
+
+    Raises:
+        ValueError: they are no list of integers, or one is not in 0..V-1; the message begins with `name`.
+    """
+    try:
+        given = np.asarray(ids)
+    except ValueError:  # lists of different lengths
+        given = np.array(None)
+    if given.shape == (0,):
         return np.zeros(0, np.int32)
-    held = f"{ids.dtype} {list(ids.shape)}"
-    require(ids.ndim == 1 and np.issubdtype(ids.dtype, np.integer), name, held, "a text, or a list of ids")
-    low, high = int(ids.min()), int(ids.max())
+    held = f"{given.dtype} {list(given.shape)}"
+    require(given.ndim == 1 and np.issubdtype(given.dtype, np.integer), name, held, bound)
+    low, high = int(given.min()), int(given.max())
     require(low >= 0 and high < vocab_size, f"{name}: ids", f"{low} to {high}", f"from 0 to {vocab_size - 1}")
-    return ids.astype(np.int32)
+    return given.astype(np.int32)
 
 
 def encode_text(tokenizer: Tokenizer, text: str) -> Int32[np.ndarray, "tokens"]:

@@ -13,7 +13,7 @@ from mdm_jax.evaluate.likelihood.any_order import MOST_TOKENS, forwards
 from mdm_jax.evaluate.likelihood.buckets import results
 from mdm_jax.evaluate.likelihood.confidence import nothing_revealed, reveal
 from mdm_jax.evaluate.likelihood.left_to_right import causal_nats, next_token_nats
-from mdm_jax.evaluate.likelihood.monte_carlo import bounds
+from mdm_jax.evaluate.likelihood.monte_carlo import bounds, check_draws
 from mdm_jax.evaluate.likelihood.requests import Requests
 from mdm_jax.spec import Attention, Likelihood
 from mdm_jax.spec.validation import require
@@ -59,9 +59,11 @@ class Options:
     greedy: bool = False
 
     def __post_init__(self) -> None:
-        require(2 <= self.draws <= 1 << 20, "draws", self.draws, "from 2 to 2^20")
-        require(0 <= self.max_se < math.inf, "max_se", self.max_se, "0, or a standard error in nats")
-        require(0 <= self.seed < 1 << 63, "seed", self.seed, "from 0 to 2^63 - 1")
+        check_draws("draws", self.draws)
+        number = isinstance(self.max_se, int | float | np.floating) and 0 <= self.max_se < math.inf
+        require(number, "max_se", self.max_se, "0, or a standard error in nats")
+        whole = isinstance(self.seed, int | np.integer) and 0 <= self.seed < 1 << 63
+        require(whole, "seed", self.seed, "from 0 to 2^63 - 1, a whole number")
 
 
 def known_method(method: str) -> Likelihood:
@@ -115,7 +117,6 @@ def _scored(requests: Requests, options: Options, causal: bool) -> list[PairScor
     elif method in (Likelihood.NELBO, Likelihood.ANY_ORDER):
         found = bounds(requests, _few_sets(requests, options), options.draws, options.max_se, options.seed)
         nats_P, se_P, draws_P = zip(*((one.nats, one.se_mc, one.draws) for one in found), strict=True)
-    w = 0.0 if requests.guidance is None else float(requests.guidance)
     return [
         PairScore(
             loglikelihood=-float(nats_P[p]),
@@ -123,7 +124,7 @@ def _scored(requests: Requests, options: Options, causal: bool) -> list[PairScor
             tokens=int(requests.target_P[p]),
             is_greedy=bool(greedy_P[p]) if options.greedy and greedy_P is not None else None,
             method=method,
-            guidance=w,
+            guidance=requests.guidance or 0.0,
             draws=int(draws_P[p]),
             is_likelihood=requests.guidance is None,
         )

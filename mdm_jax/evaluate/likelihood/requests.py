@@ -52,7 +52,7 @@ class Requests:
     pairs: Sequence[Pair]
     seq_len: int
     mesh: Mesh
-    guidance: np.float32 | None = None
+    guidance: float | None = None
 
     @functools.cached_property
     def length_P(self) -> Int[np.ndarray, "P"]:

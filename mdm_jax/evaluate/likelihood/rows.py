@@ -53,9 +53,7 @@ def row_losses(
         ValueError: the model's family does not have the method, or it has a Monte Carlo error; or there is no row, or
             the known losses are not those of whole batches.
     """
-    causal = model.attention is Attention.CAUSAL
-    allowed = ARM_METHODS if causal else MDM_METHODS
-    require(method in allowed, "method", str(method), f"one of {', '.join(allowed)}, for rows of this family")
+    check_method(method, ARM_METHODS if model.attention is Attention.CAUSAL else MDM_METHODS)
     require(rows_SL.size > 0, "rows_SL: shape", rows_SL.shape, "at least one row and one token")
     batch = -(-min(batch, len(rows_SL)) // mesh.shape[DATA]) * mesh.shape[DATA]
     losses_S, done = np.empty(len(rows_SL), np.float32), 0 if known is None else len(known)
@@ -68,6 +66,11 @@ def row_losses(
         losses_S[first : first + batch] = (nats_B / rows_SL.shape[1])[: len(rows_SL) - first]
         finished(losses_S[: first + batch])
     return losses_S
+
+
+def check_method(method: Likelihood, allowed: tuple[Likelihood, ...]) -> None:
+    """Raises ValueError if the method is not one of these; the message lists them."""
+    require(method in allowed, "method", str(method), f"one of {', '.join(allowed)}, for rows of this family")
 
 
 def _batch_nats(

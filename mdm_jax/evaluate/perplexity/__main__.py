@@ -22,10 +22,11 @@ import rich.progress
 from jaxtyping import Int64
 
 from mdm_jax.command import DONE, exit_code, new_parser
+from mdm_jax.evaluate.likelihood.monte_carlo import check_draws
 from mdm_jax.evaluate.perplexity.blocks import block_ends, nats_of_blocks, sums_of_blocks
 from mdm_jax.evaluate.perplexity.corpus import EvalCorpus, parse_corpus, read_corpus
 from mdm_jax.evaluate.perplexity.table import Score, TableRow, as_csv, as_text, kind_of, measures
-from mdm_jax.evaluate.stream import DRAWS, Progress, check_draws
+from mdm_jax.evaluate.stream import DRAWS, Progress
 from mdm_jax.files.storage import check_writable, write_atomic
 from mdm_jax.spec import Family, Likelihood
 from mdm_jax.spec.validation import require

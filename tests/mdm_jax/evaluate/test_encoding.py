@@ -79,6 +79,8 @@ BAD = [
     (([1], [[1]]), r"pairs\[1\]: target = 'int64 \[1, 1\]': must be a text, or a list of ids"),
     (([1], [0.5]), r"pairs\[1\]: target = 'float64 \[1\]'"),
     (([1],), r"pairs\[1\] = \(\[1\],\): must be a prompt and a target"),
+    (5, r"pairs\[1\] = 5: must be a prompt and a target"),
+    (([1], [[1], [2, 3]]), r"pairs\[1\]: target = 'object \[\]': must be a text, or a list of ids"),
     ("ab", r"pairs\[1\] = 'ab': must be a prompt and a target"),
 ]
 

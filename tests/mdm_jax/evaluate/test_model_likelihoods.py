@@ -1,5 +1,6 @@
 """Log-likelihoods of pairs and texts, and padded logits, of models in files: few programs, and errors of one line."""
 
+import copy
 import dataclasses
 import math
 from typing import Any
@@ -12,7 +13,9 @@ from mdm_jax import load
 from mdm_jax.evaluate.likelihood.confidence import reveal
 from mdm_jax.evaluate.likelihood.left_to_right import causal_nats, next_token_nats
 from mdm_jax.evaluate.likelihood.masked import masked_nats
+from mdm_jax.evaluate.likelihood.start_token import with_start
 from mdm_jax.evaluate.logits import _read
+from mdm_jax.evaluate.texts import text_loss
 from mdm_jax.spec import Attention, Likelihood
 from mdm_jax.trained.model import Model
 
@@ -103,16 +106,39 @@ BAD = [
     (lambda m, a: m.loglikelihood([("a", "b")], "elbo"), "method = 'elbo': must be one of nelbo, left_to_right, conf"),
     (lambda m, a: a.loglikelihood([("a", "b")], "any_order"), "method = 'any_order': must be one of nelbo, left_to"),
     (lambda m, a: a.loglikelihood([("a", "b")], guidance=0.5), "guidance = 0.5: must be 0 for an ARM"),
-    (lambda m, a: m.loglikelihood([("a", "b")], guidance=math.nan), "guidance = nan: must be finite"),
+    (lambda m, a: m.loglikelihood([("a", "b")], guidance=math.nan), "guidance = nan: must be a number"),
     (lambda m, a: m.loglikelihood([("a", "b")], draws=1), "draws = 1: must be from 2"),
     (lambda m, a: m.loglikelihood([("a", "b")], max_se=-1.0), "max_se = -1.0"),
     (lambda m, a: m.loglikelihood([("a", "b")], seed=-1), "seed = -1"),
+    (lambda m, a: m.row_nats(np.array([1, 300])), "tokens: ids = '1 to 300': must be from 0 to 256"),
+    (lambda m, a: a.text_loss(["a"], "confidence"), "method = 'confidence': must be one of left_to_right, nelbo, for"),
     (lambda m, a: m.loglikelihood([("a", "b"), ("a", "")]), r"pairs\[1\]: target = ''"),
     (lambda m, a: m.loglikelihood([("a" * 200, "b")]), r"pairs\[0\]: tokens of prompt and target = 201: must be at m"),
     (lambda m, a: m.loglikelihood([("", "b" * 13)], "any_order"), r"13 tokens take 8191 forward passes"),
-    (lambda m, a: m.text_loss(["a"], "any_order"), "method = 'any_order': must be one of left_to_right, confidence"),
+    (
+        lambda m, a: m.text_loss(["a"], "any_order"),
+        "method = 'any_order': must be one of nelbo, left_to_right, confidence, for rows",
+    ),
     (lambda m, a: m.text_loss([""], "confidence"), "texts"),
 ]
+
+
+def test_one_text_in_place_of_a_list_is_refused(mdm):
+    """It would be scored as one text for each of its characters."""
+    with pytest.raises(ValueError, match="texts: type = 'no list': must be str, in a list or tuple"):
+        text_loss(mdm._params, mdm.spec, mdm.tokenizer, "abc", mdm.seq_len, 4, mdm._mesh)
+
+
+def test_weights_with_nan_give_no_loss_of_texts(arm):
+    spoilt = copy.copy(arm)
+    vars(spoilt).pop("_scoring", None)
+    spoilt._params = with_start(arm._params, 257, 0)  # a copy of the table of embeddings
+    spoilt._params.embed[...] = spoilt._params.embed[...] * np.nan
+    for method in (Likelihood.NELBO, Likelihood.LEFT_TO_RIGHT):
+        with pytest.raises(ValueError, match="nats = nan: must be finite: the weights have NaN") as raised:
+            spoilt.text_loss(["ab", "cde"], method)
+        assert "\n" not in str(raised.value)
+    assert np.isfinite(arm.nelbo(["ab", "cde"]).nats)
 
 
 @pytest.mark.parametrize(("call", "said"), BAD)

@@ -121,7 +121,7 @@ def test_more_draws_come_closer_to_the_average_over_all_orders():
     few, many = (measured([LONG], draws=draws)[0] for draws in (128, 4096))
     assert few.se_mc / 8 < many.se_mc < few.se_mc / 4
     assert abs(many.nats - target) < 3 * many.se_mc < 0.02 * target
-    guided, w = measured([LONG], 2048, guidance=np.float32(0.5))[0], np.float32(0.5)
+    guided, w = measured([LONG], 2048, guidance=0.5)[0], 0.5
     assert abs(guided.nats - exact(LONG, w)) < 3 * guided.se_mc
     assert abs(exact(LONG, w) - target) > 0.1
 

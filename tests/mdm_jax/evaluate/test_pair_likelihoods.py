@@ -40,7 +40,7 @@ def scores(pairs, model=MDM, guidance=0.0, mesh=(1, 1), seq_len=L, **options) ->
     on = make_mesh(data, shards, jax.devices()[: data * shards])
     with jax.set_mesh(on):
         params = placed(sharp_model(model, mesh_model=shards))
-        w = np.float32(guidance) if guidance else None
+        w = guidance or None
         return score(Requests(params, model, pairs, seq_len, on, w), Options(**options))
 
 
@@ -80,7 +80,7 @@ def test_each_method_agrees_with_a_loop(method, guidance):
     expected = [REFERENCES[method](conditionals(p.prompt, guidance), p.prompt, p.target, V) for p in PAIRS]
     np.testing.assert_allclose([-one.loglikelihood for one in found], expected, rtol=1e-5, atol=1e-6)
     assert {(one.se_mc, one.draws, one.method) for one in found} == {(0.0, 0, method)}
-    assert {(one.guidance, one.is_likelihood) for one in found} == {(float(np.float32(guidance)), guidance == 0)}
+    assert {(one.guidance, one.is_likelihood) for one in found} == {(guidance, guidance == 0)}
     assert [one.tokens for one in found] == [1, 4, 2, 2, 3]
 
 
