@@ -13,7 +13,9 @@ errors over sizes and seeds. The final losses come from the estimator `control_v
 The compute is equal as 6ND. Counted exactly, a step of antithetic counts takes fewer FLOPs than one of the other
 samplers, because the head reads only the masked half of the positions.
 
-Hardware: two CPU cores. Time: 42 runs of 15 to 40 seconds each on one core.
+Hardware: two CPU cores. Time: the 42 recorded runs took 27 minutes in sum, on busy cores.
+Result: no sampler differs from the default by more than twice its error, .014 to .025 nats per byte
+(experiments/results/README.md).
 """
 
 from typing import Any
