@@ -147,19 +147,26 @@ def _with_holes(text: str, mask: int, tokenizer: Tokenizer) -> Int32[np.ndarray,
     return np.concatenate([np.zeros(0, np.int32), *pieces])
 
 
-def seeded_rows(requests: Sequence[Request], n: int, options: SamplingOptions, seed: int, mask: int) -> list[Row]:
-    """`n` rows of each request. The rows have the seeds `seed`, `seed + 1`, and so on.
+def seeded_rows(
+    requests: Sequence[Request], n: int, options: SamplingOptions, seed: int | Sequence[int], mask: int
+) -> list[Row]:
+    """`n` rows of each request. The rows have the seeds `seed`, `seed + 1`, and so on, or the given ones.
 
     Raises:
-        ValueError: `n` or the seed is out of range, or a request (named) has more steps than tokens to generate.
+        ValueError: `n` or a seed is out of range, or a request (named) has more steps than tokens to generate.
     """
     require(n >= 1, "n", n, "1 or more")
     rows = n * len(requests)
-    require(0 <= seed <= MOST_SEED + 1 - rows, "seed", seed, f"from 0 to {MOST_SEED + 1 - rows}, for {rows} rows")
+    if isinstance(seed, int):
+        require(0 <= seed <= MOST_SEED + 1 - rows, "seed", seed, f"from 0 to {MOST_SEED + 1 - rows}, for {rows} rows")
+        seed = range(seed, seed + rows)
+    require(len(seed) == rows, "seeds", len(seed), f"{rows}, one for each text")
+    for one in seed:
+        require(0 <= one <= MOST_SEED, "seed", one, f"from 0 to {MOST_SEED}")
     found = []
     for r, request in enumerate(requests):
         steps = options.steps_of(int((request.ids == mask).sum()), f"row {r}")
-        found += [Row(request.ids, seed + len(found) + j, steps) for j in range(n)]
+        found += [Row(request.ids, int(seed[r * n + j]), steps) for j in range(n)]
     return found
 
 

@@ -209,7 +209,13 @@ class Model:
             return score(Requests(self._scoring, self.spec, encoded, self.seq_len, self._mesh, w), options)
 
     def generate(
-        self, prompts: str | Sequence[Part], tokens: int | None = None, *, n: int = 1, seed: int = 0, **options: Any
+        self,
+        prompts: str | Sequence[Part],
+        tokens: int | None = None,
+        *,
+        n: int = 1,
+        seed: int | Sequence[int] = 0,
+        **options: Any,
     ) -> list[Generated]:
         """Texts that continue the prompts: `n` of each, one prompt after the other.
 
@@ -219,7 +225,7 @@ class Model:
             prompts: a text, or several of them, each a text or ids in 0..V-1. A prompt may be empty.
             tokens: new tokens of each text, at most; an EOS ends a text before. None fills the model's row.
             n: texts of each prompt.
-            seed: of the first text; the next ones have the next seeds.
+            seed: of the first text; the next ones have the next seeds. Or the seeds of all texts.
             options: `sampler`, `steps`, `block`, `bound`, `temperature`, `top_k`, `top_p` and `guidance`; see
                 `mdm_jax.sample.options`.
 
@@ -227,12 +233,14 @@ class Model:
             ValueError: a prompt (named) leaves no room in a row or has unknown ids, an option is unknown or out of
                 range, or the family does not have it; or the tokenizer is unusable.
         """
-        chosen = self._options(options)
+        chosen = self.sampling_options(**options)
         given = [prompts] if isinstance(prompts, str) else prompts
         requests = prompt_requests(given, tokens, self.spec.vocab_size, self.seq_len, self.tokenizer)
         return self._filled(requests, n, chosen, seed, self.tokenizer.eos_id)
 
-    def infill(self, texts: str | Sequence[Part], *, n: int = 1, seed: int = 0, **options: Any) -> list[Generated]:
+    def infill(
+        self, texts: str | Sequence[Part], *, n: int = 1, seed: int | Sequence[int] = 0, **options: Any
+    ) -> list[Generated]:
         """The texts with their holes filled: `n` of each, one text after the other. It needs an MDM.
 
         Args:
@@ -246,16 +254,26 @@ class Model:
             ValueError: the model is an ARM, a text (named) has no hole or is longer than a row, or as for `generate`.
         """
         require(self.family is Family.MDM, "infill: family", self.family.value, "mdm: an ARM reads only what is before")
-        chosen = self._options(options)
+        chosen = self.sampling_options(**options)
         given = [texts] if isinstance(texts, str) else texts
         requests = infill_requests(given, self.spec.vocab_size, self.seq_len, self.tokenizer)
         return self._filled(requests, n, chosen, seed, None)
 
-    def _options(self, given: dict[str, Any]) -> SamplingOptions:
-        return build(SamplingOptions, given).of(self.family)
+    def sampling_options(self, **options: Any) -> SamplingOptions:
+        """What `generate` would use, with the family's own sampler if none is named.
+
+        Raises:
+            ValueError: an option is unknown or out of range, or the family does not have it.
+        """
+        return build(SamplingOptions, options).of(self.family)
 
     def _filled(
-        self, requests: Sequence[Request], n: int, options: SamplingOptions, seed: int, eos_id: int | None
+        self,
+        requests: Sequence[Request],
+        n: int,
+        options: SamplingOptions,
+        seed: int | Sequence[int],
+        eos_id: int | None,
     ) -> list[Generated]:
         if not requests:
             return []

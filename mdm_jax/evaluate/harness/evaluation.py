@@ -48,7 +48,7 @@ def evaluate_tasks(
         include_defaults: whether the harness's own tasks are known too; reading their index takes seconds.
 
     Raises:
-        ValueError: a task is not there, asks for generated text or images, or an answer does not fit a row.
+        ValueError: a task is not there, asks for images, or an answer does not fit a row.
         OSError: a data set cannot be read.
     """
     require(limit is None or limit > 0, "limit", limit, "1 or more documents")
@@ -70,6 +70,7 @@ def evaluate_tasks(
 
 
 def _own_section(model: HarnessModel, tasks: dict[str, Task]) -> dict[str, Any]:
+    writing = [name for name, task in tasks.items() if task.OUTPUT_TYPE == "generate_until"]
     rolling = [name for name, task in tasks.items() if task.OUTPUT_TYPE == "loglikelihood_rolling"]
     section = {
         "name": model.name,
@@ -80,9 +81,11 @@ def _own_section(model: HarnessModel, tasks: dict[str, Task]) -> dict[str, Any]:
         "row_tokens": model.max_length,
         "preset": model.estimators.preset,
         "estimators": {name: to_dict(model.estimators.of(name)) for name in tasks},
-        "se_mc": {name: metric_errors(task, model.scores) for name, task in tasks.items()},
+        "se_mc": {name: metric_errors(task, model.scores) for name, task in tasks.items() if name not in writing},
         "cut_contexts": {name: model.cut_contexts.get(name, 0) for name in tasks},
     }
+    if writing:
+        section["writing"] = {**model.writing, "tasks": writing}
     if rolling:
         windows = {"first_window_follows": "EOS", "later_windows_follow_tokens": model.rolling_context}
         section["rolling"] = windows | {"tasks": rolling}
@@ -116,9 +119,9 @@ def _manager(names: Sequence[str], include_path: str | None, include_defaults: b
 
 def _refuse_unanswerable(task: Task) -> None:
     name = task.config.task
-    scored = task.OUTPUT_TYPE in ("loglikelihood", "loglikelihood_rolling", "multiple_choice")
-    bound = "one that scores given answers: no sampler of this version gives the harness generated text"
-    require(scored, f"output_type of {name}", task.OUTPUT_TYPE, bound)
+    known = ("loglikelihood", "loglikelihood_rolling", "multiple_choice", "generate_until")
+    bound = f"one of {', '.join(known)}"
+    require(task.OUTPUT_TYPE in known, f"output_type of {name}", task.OUTPUT_TYPE, bound)
     require(not getattr(task, "MULTIMODAL", False), f"input of {name}", "images or sound", "text")
     safe = not getattr(task, "UNSAFE_CODE", False)
     require(safe, f"unsafe_code of {name}", True, "false: the task would run code that the model wrote")
