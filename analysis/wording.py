@@ -1,7 +1,7 @@
 """Numbers and lists as people read them: 3×10⁹, 1.03M, 15.2 [13.9, 16.8], a, b and 3 more."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from analysis.laws.names import LawName
 
@@ -32,6 +32,11 @@ def some(names: Iterable[str], most: int = 4) -> str:
 def plural(number: int, noun: str) -> str:
     """1 run, 2 runs."""
     return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def missing_runs(run_ids: Collection[str]) -> str:
+    """4 MDM runs without it: a, b, c, d; of a likelihood."""
+    return f"{plural(len(run_ids), 'MDM run')} without it: {some(run_ids)}"
 
 
 def signed(nats: float) -> str:

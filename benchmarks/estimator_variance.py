@@ -317,7 +317,7 @@ def honesty(measured: Measured, run: RunSpec, repetitions: int) -> dict[str, obj
     table: dict[str, object] = {"run_id": run.run_id, "repetitions": repetitions}
     rows_SL = measured.rows_SL[:HONEST_ROWS]
     for estimator in Estimator:
-        evaluation = EvaluationSpec(rows_SL.size, 16, HONEST_BATCH, estimator)
+        evaluation = EvaluationSpec(rows_SL.size, 16, HONEST_BATCH, estimator=estimator)
         losses, errors = [], []
         for seed in range(repetitions):
             nelbo.DRAW_SEED = seed  # all evaluations share their draws, except here

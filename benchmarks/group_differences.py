@@ -8,28 +8,42 @@ runs of a cell have the same initial weights and batches in every group. The tab
 from the base over the cells that both have, and its standard error over the cells.
 """
 
-import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 import pandas as pd
+import scipy.stats
+from matplotlib.figure import Figure
 
 from analysis import read_runs
+from analysis.figures.style import FAMILY_COLOURS, MUTED, rendered, styled
+from analysis.runs.load import select, usable_runs
+from analysis.wording import some
+from mdm_jax.command import DONE, exit_code, new_parser
 
 CELL = ["family", "budget", "params_non_embedding", "seed"]
 
 
 def differences(runs: pd.DataFrame, base: str) -> pd.DataFrame:
-    """One line for each group: its cells, mean loss, and mean difference from `base` with a standard error, in nats.
+    """The row of each group: its cells, mean loss, and mean difference from `base` with its standard error, in nats.
 
     Args:
-        runs: a run table with finished runs.
+        runs: from `read_runs`. Runs that it excludes, and those without a group, are left out.
         base: the group that is subtracted.
 
     Raises:
-        ValueError: no run belongs to `base`.
+        ValueError: no run belongs to `base`, or a group has two runs of a cell.
     """
-    cells = runs.pivot(index=CELL, columns="group", values="loss")
+    used = usable_runs(runs)
+    used = select(used, used["group"] != "").fillna({"budget": 0.0, "seed": 0.0})  # the table does not say which
+    twice = select(used, used.duplicated(["group", *CELL]))
+    if len(twice):
+        raise ValueError(f"a group has two runs of a cell (family, budget, size and seed): {some(twice['run_id'])}")
+    cells = used.pivot(index=CELL, columns="group", values="loss")
     if base not in cells:
-        raise ValueError(f"--base {base}: must be one of {', '.join(map(str, cells.columns))}")
+        groups = ", ".join(map(str, cells.columns))
+        raise ValueError(f"--base {base}: {f'must be one of {groups}' if groups else 'no run has a group'}")
     less = cells.sub(cells[base], axis=0)
     shared = less.notna().sum()
     lower = (less < 0).sum()
@@ -37,16 +51,44 @@ def differences(runs: pd.DataFrame, base: str) -> pd.DataFrame:
     return pd.DataFrame(table | {"cells below": lower}).sort_values("difference")
 
 
-def main() -> None:
-    """Prints the table."""
-    made = argparse.ArgumentParser(prog="python -m benchmarks.group_differences")
-    made.add_argument("runs", help="folder of a sweep, or a run table")
-    made.add_argument("--base", required=True, help="group that is subtracted")
-    given = made.parse_args()
-    runs = read_runs(given.runs)
-    finished = runs.loc[(runs["status"] == "ok") & runs["group"].fillna("").ne("")]
-    print(differences(pd.DataFrame(finished), given.base).round(4).to_string())
+def draw(table: pd.DataFrame, base: str) -> Figure:
+    """Each group's mean difference from `base`, with a 95% interval by Student's t over the cells."""
+    shown = table.drop(index=base).iloc[::-1]
+    with styled():
+        return _drawn(shown, base)
+
+
+def _drawn(shown: pd.DataFrame, base: str) -> Figure:
+    figure = Figure(figsize=(6.2, 0.9 + 0.34 * len(shown)), layout="constrained")
+    axes = figure.subplots()
+    axes.axvline(0, color=MUTED, lw=1)
+    error = scipy.stats.t.ppf(0.975, shown["cells"] - 1) * shown["se"]
+    axes.errorbar(shown["difference"], range(len(shown)), xerr=error, fmt="o", color=FAMILY_COLOURS["mdm"], capsize=2.5)
+    axes.set_yticks(range(len(shown)), list(shown.index))
+    axes.set_ylim(-0.6, len(shown) - 0.4)
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel("nats per token; lower is better")
+    axes.set_title(f"Final NELBO less that of {base}")
+    return figure
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints the table, and draws it if a path is given. Exit code: 0 done, 1 an error (one line says which)."""
+    flags = new_parser("benchmarks.group_differences", __doc__)
+    flags.add_argument("runs", metavar="RUNS", help="a sweep's folder, or a run table")
+    flags.add_argument("--base", required=True, metavar="GROUP", help="the group that is subtracted")
+    flags.add_argument("--figure", type=Path, help="SVG file to write: the differences with 95%% intervals")
+    given = flags.parse_args(argv)
+
+    def work() -> int:
+        table = differences(read_runs(given.runs), given.base)
+        print(table.round(4).to_string())
+        if given.figure:
+            given.figure.write_bytes(rendered(draw(table, given.base))["svg"])
+        return DONE
+
+    return exit_code(work)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

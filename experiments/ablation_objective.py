@@ -3,7 +3,7 @@
     python -m mdm_jax.data.prepare --config experiments/ablation_objective.py
     python -m isoflop.plan --config experiments/ablation_objective.py --out runs/ablation_objective
     python -m isoflop.run runs/ablation_objective --jobs 2
-    python -c "import analysis as a; print(a.read_runs('runs/ablation_objective').groupby('group').loss.describe())"
+    python -m benchmarks.group_differences runs/ablation_objective --base count
 
 The rows are those of MDLM (Sahoo et al. 2024, arXiv 2406.07524, the ablation on LM1B), each with one change from the
 row before, and the count form, which is the default here:
@@ -43,12 +43,12 @@ LOSSES: dict[str, dict[str, Any]] = {
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """The sweep: one cell with three seeds for each training loss."""
+    """The sweep: one cell with six seeds for each training loss."""
     config: Any = ml_collections.ConfigDict({"run": default_run(), "sweep": default_sweep()})
     config.run.data.seq_len = 64
     config.run.hardware.layers = "unroll"
     config.run.evaluation.estimator = "control_variate"
     config.sweep.recipe = "tiny"
-    config.sweep.seeds = (0, 1, 2)
+    config.sweep.seeds = (0, 1, 2, 3, 4, 5)
     config.sweep.curves = [curve("mdm", 2e11, "1x24", group=name, objective=loss) for name, loss in LOSSES.items()]
     return config.lock()

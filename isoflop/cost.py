@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mdm_jax.devices.accelerators import DEVICES, GB
-from mdm_jax.spec import ComputeDtype, Family, FlopConvention, RunSpec
+from mdm_jax.spec import ComputeDtype, Family, FlopConvention, RunSpec, evaluated_loss
 from mdm_jax.spec.counting import count_parameters, evaluated_tokens, forward_flops, trained_flops
 from mdm_jax.spec.validation import require
 
@@ -202,11 +202,15 @@ def work_flops(run: RunSpec) -> int:
 
 
 def evaluation_flops(run: RunSpec) -> int:
-    """`exact` FLOPs of the final evaluation. An MDM takes a pass a token of a row for each exact likelihood."""
+    """`exact` FLOPs of the final evaluation.
+
+    An exact likelihood takes an MDM one forward pass for each token of a row. An ARM's is its loss. A trunk's segment
+    is not evaluated by any.
+    """
     length, evaluation = run.data.seq_len, run.evaluation
-    sequences = evaluated_tokens(run) // length
-    passes = 1 if run.family is Family.ARM else evaluation.mc_samples + length * len(evaluation.likelihoods)
-    once = forward_flops(run.model, run.objective, sequences, length)
+    sequences, exact = evaluated_tokens(run) // length, 0 if run.cell.segment else len(evaluation.likelihoods)
+    passes = 1 if run.family is Family.ARM else evaluation.mc_samples + length * exact
+    once = forward_flops(run.model, evaluated_loss(run.family), sequences, length)
     return passes * once
 
 

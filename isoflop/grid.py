@@ -145,7 +145,8 @@ def tokens_for(spec: RunSpec, budget: float, convention: FlopConvention) -> floa
     batch_of_two = dataclasses.replace(spec.optim, global_batch=2)
     one_device = dataclasses.replace(spec.hardware, mesh_data=1, microbatches=1)
     smallest = dataclasses.replace(spec, optim=batch_of_two, hardware=one_device)
-    return budget / step_flops(smallest, convention) * 2 * spec.data.seq_len
+    tokens_of_step = smallest.train_tokens / smallest.schedule.steps
+    return budget / step_flops(smallest, convention) * tokens_of_step
 
 
 def steps_for(spec: RunSpec, budget: float, convention: FlopConvention) -> int:

@@ -39,7 +39,7 @@ def _statuses(runs: pd.DataFrame) -> list[Finding]:
         "status missing": "run them: python -m isoflop.run DIR",
         "duplicate of another run": "keep one of each; a repeated row would count twice",
         OUTSIDE: "nothing, the window was asked for",
-        NOT_EVALUATED: "evaluate them: python -m mdm_jax.evaluate.likelihood DIR --likelihoods NAME",
+        NOT_EVALUATED: "evaluate them: python -m mdm_jax.evaluate.likelihood DIR",
         TRUNK_SEGMENT: "nothing, the branches that start from them are in the fits",
         EVALUATED_AGAIN: "keep one evaluation of each run, or give repetitions their own seed",
         **{not_a_number(name): f"write {name} as a plain number" for name in DECISIVE},

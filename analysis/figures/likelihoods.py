@@ -1,22 +1,53 @@
 """Best loss against compute: the ARM's minima, and the MDM's under each likelihood."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.transforms import ScaledTranslation
 
 from analysis.figures.series import FamilyMinima, family_minima
-from analysis.figures.style import ERROR_BAR, LOSS_LABEL, SHADE, Picture, empty, family_colour, log_axis, styled
+from analysis.figures.style import (
+    DASHED,
+    DOTTED,
+    ERROR_BAR,
+    LOSS_LABEL,
+    SHADE,
+    Picture,
+    empty,
+    family_colour,
+    log_axis,
+    styled,
+)
 from analysis.gap.likelihoods import LikelihoodGaps
 from analysis.laws.interpolate import Interpolation
 from analysis.wording import CONVENTIONS, LIKELIHOODS, family_name
 
-MARKS: dict[str, tuple[str, str]] = {
-    "nelbo": (family_colour("mdm"), "o"),
-    "left_to_right": ("#CC79A7", "s"),
-    "confidence": ("#009E73", "^"),
+POINTS = 72
+"""Points of an inch."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """How the MDM is drawn under a likelihood, so that curves that coincide can still be told apart."""
+
+    colour: str
+    marker: str
+    size: float
+    dashes: Any
+    """The line's style."""
+    aside: float = 0.0
+    """How far its error bars stand beside its minima, points."""
+
+
+LOOKS = {
+    "nelbo": Look(family_colour("mdm"), "o", 8.0, "-"),
+    "left_to_right": Look("#CC79A7", "s", 5.0, DASHED, -4.0),
+    "confidence": Look("#009E73", "^", 4.0, DOTTED, 4.0),
 }
-"""Colour and marker of the MDM under each likelihood: Okabe and Ito's colours."""
+"""Okabe and Ito's colours. Later marks are smaller, so that earlier ones show around them."""
+ARM = Look(family_colour("arm"), "D", 6.0, "-")
 
 
 def plot_likelihoods(gaps: LikelihoodGaps, convention: str = "smdm_6nd", level: float = 0.95) -> Picture:
@@ -33,8 +64,8 @@ def plot_likelihoods(gaps: LikelihoodGaps, convention: str = "smdm_6nd", level: 
         if not lines:
             return empty(figure, "no budget has a usable minimum")
         axes = figure.subplots()
-        for label, side, colour, marker in lines:
-            _line(axes, label, side, colour, marker)
+        for label, side, look in lines:
+            _line(figure, axes, label, side, look)
         log_axis(axes, "x", "flops", margin=0.08)
         log_axis(axes, "y", "plain", margin=0.1)
         if gaps.common_range is not None:
@@ -44,26 +75,30 @@ def plot_likelihoods(gaps: LikelihoodGaps, convention: str = "smdm_6nd", level: 
         return figure
 
 
-def _lines(gaps: LikelihoodGaps, convention: str, level: float) -> list[tuple[str, FamilyMinima, str, str]]:
-    """Label, minima, colour and marker: the ARM, then the MDM under each likelihood."""
+def _lines(gaps: LikelihoodGaps, convention: str, level: float) -> list[tuple[str, FamilyMinima, Look]]:
+    """Label, minima and look: the ARM, then the MDM under each likelihood."""
     found = []
     for one in gaps.fits:
         for side in family_minima(one.fit, "loss_opt", convention, None, level):
             if side.family == "mdm":
                 label = f"{family_name('mdm')}, {LIKELIHOODS[one.likelihood]}"
-                found.append((label, side, *MARKS[one.likelihood]))
+                found.append((label, side, LOOKS[one.likelihood]))
             elif side.family == "arm" and one is gaps.fits[0]:
-                found.insert(0, (family_name("arm"), side, family_colour("arm"), "D"))
+                found.insert(0, (family_name("arm"), side, ARM))
     return found
 
 
-def _line(axes: Axes, label: str, side: FamilyMinima, colour: str, marker: str) -> None:
+def _line(figure: Picture, axes: Axes, label: str, side: FamilyMinima, look: Look) -> None:
     """Minima with their error bars, and the curve through them that the interpolated gap reads."""
-    axes.errorbar(side.flops, side.values, yerr=side.errors, fmt="none", color=colour, **ERROR_BAR)
-    style = dict[str, Any](marker=marker, ms=6, color=colour, mec="white", mew=0.8, zorder=5)
-    axes.plot(side.flops, side.values, lw=0 if len(side.flops) > 1 else 1.8, **style)
+    aside = axes.transData + ScaledTranslation(look.aside / POINTS, 0, figure.dpi_scale_trans)
+    bars = dict[str, Any](yerr=side.errors, fmt="none", color=look.colour, transform=aside)
+    axes.errorbar(side.flops, side.values, **bars, **ERROR_BAR)
+    axes.update_datalim(np.stack([side.flops, side.values - side.errors[0]], 1))
+    axes.update_datalim(np.stack([side.flops, side.values + side.errors[1]], 1))
+    mark = dict[str, Any](marker=look.marker, ms=look.size, color=look.colour, mec="white", mew=0.8, zorder=5)
+    axes.plot(side.flops, side.values, lw=0, **mark)
     if len(side.flops) > 1:
         log_l = np.linspace(np.log(side.values.max()), np.log(side.values.min()), 200)
         log_c = Interpolation(np.log(side.flops)[None], np.log(side.values)[None]).log_flops(log_l)[0]
-        axes.plot(np.exp(log_c), np.exp(log_l), color=colour, lw=1.8, zorder=3)
-    axes.plot([], [], lw=1.8, label=label, **style)
+        axes.plot(np.exp(log_c), np.exp(log_l), color=look.colour, lw=1.8, ls=look.dashes, zorder=3)
+    axes.plot([], [], lw=1.8, ls=look.dashes, label=label, **mark)

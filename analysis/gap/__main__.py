@@ -51,7 +51,7 @@ def _place(text: str) -> tuple[str, float | None]:
 
 
 def tree_of(given: argparse.Namespace) -> dict[str, Any]:
-    """`gaps`, one row a choice, see `gap_sensitivity`; `scatter`, what intervals add; and `findings`.
+    """`likelihood`, the MDM's; `gaps`, a row for each choice, see `gap_sensitivity`; `scatter`; and `findings`.
 
     Raises:
         ValueError: nothing to read or to fit, no gap, or an argument out of range.
@@ -101,7 +101,8 @@ def tree_of(given: argparse.Namespace) -> dict[str, Any]:
         raise ValueError(f"--at {at}{'' if where is None else f'={where:g}'}: no law gives a gap there: {reasons}")
     said = scatter_said(fit, given.unit) if drawn else []
     findings = in_order([*check(fit.runs, fit, drawn), *undetermined_floors(rows), *disagreements(rows, at)])
-    return {"gaps": rows, "scatter": said, "findings": [vars(finding) for finding in findings]}
+    told = [vars(finding) for finding in findings]
+    return {"likelihood": given.likelihood, "gaps": rows, "scatter": said, "findings": told}
 
 
 def text(tree: dict[str, Any]) -> str:
@@ -109,12 +110,12 @@ def text(tree: dict[str, Any]) -> str:
     from analysis.tables import aligned, gap_row, grave_lines
     from analysis.wording import LAWS
 
-    rows = tree["gaps"]
+    rows, likelihood = tree["gaps"], tree["likelihood"]
+    exact = [] if likelihood == "nelbo" else [f"The MDM's loss is an exact likelihood: {LIKELIHOODS[likelihood]}."]
     reasons = sorted({f"{LAWS[row['law']]}: {row['reason']}" for row in rows if row["reason"]})
     held = "Intervals are statistical only: a law's own error is in none of them; the rows' spread shows its size."
-    return "\n".join(
-        [aligned([gap_row(row) for row in rows]), "", held, *tree["scatter"], *reasons, *grave_lines(tree["findings"])]
-    )
+    table = aligned([gap_row(row) for row in rows])
+    return "\n".join([table, "", *exact, held, *tree["scatter"], *reasons, *grave_lines(tree["findings"])])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -4,6 +4,7 @@ The gap under the NELBO compares a bound with the ARM's likelihood. Under a chai
 likelihoods. Each gap is read at its own quoted loss, as the report's headline is, and at one loss that all reach.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,13 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.gap.curve import GapCurve, compute_gap, percentile_interval, quoted_loss
+from analysis.gap.curve import INTERPOLATED, GapCurve, compute_gap, percentile_interval, quoted_loss
 from analysis.laws.frontier import Frontier, overlap
 from analysis.laws.names import LawName
 from analysis.minima.bootstrap import Bootstrap, bootstrap
 from analysis.minima.cells import without_window
 from analysis.minima.fit import IsoFlopFit, fit_recipe
-from analysis.runs.likelihoods import evaluated_by, left_out_said, with_likelihood
+from analysis.runs.likelihoods import evaluated_by, left_out, with_likelihood
 from analysis.runs.load import numbers
 from analysis.sampling import LEVEL
 from analysis.wording import family_name
@@ -34,32 +35,67 @@ class LikelihoodFit:
     likelihood: str
     fit: IsoFlopFit
     draws: Bootstrap
-    left_out: str
-    """The MDM runs that were not evaluated by it, as text; empty without any."""
+    left_out: dict[str, str]
+    """The MDM runs that it has no loss of: reasons by run_id."""
 
     @property
     def runs(self) -> int:
         """The number of MDM runs in the fit."""
         return sum(len(cell.rows) for cell in self.fit.cells_of("mdm"))
 
-    def runs_used(self) -> list[list[str]]:
-        """The run_ids of each of the MDM's usable minima."""
-        return [list(self.fit.runs["run_id"].iloc[cell.rows]) for cell in self.fit.cells_of("mdm", "ok")]
-
     def sides(self, convention: str) -> tuple[Frontier, Frontier]:
         """The minima of the ARM and of the MDM."""
         return self.fit.frontier("arm", convention), self.fit.frontier("mdm", convention)
 
-    def gap(self, convention: str, loss: float, level: float) -> GapCurve:
-        """The gap at a loss: interpolated if the families' losses overlap, else by two power laws."""
+    def gap(self, convention: str, loss: float, level: float) -> GapCurve | None:
+        """The gap at a loss: interpolated if the families' losses overlap, else by two power laws.
+
+        None if a family has fewer than two minima whose FLOPs are known under the convention.
+        """
         sides = self.sides(convention)
+        if min(len(side.loss) for side in sides) < FEWEST:
+            return None
         law = LawName.POWER_LAW if overlap(*sides) is None else LawName.INTERPOLATED
         return compute_gap(*sides, law=law.value, grid=np.array([loss]), draws=self.draws, level=level)
+
+    def measured_gap(self, convention: str, loss: float, level: float) -> GapCurve | None:
+        """The interpolated gap at a loss; None if not both families reach it under the convention."""
+        gap = self.gap(convention, loss, level)
+        return gap if gap is not None and gap.support[0] == INTERPOLATED else None
+
+    def paired_with(self, other: "LikelihoodFit") -> bool:
+        """Whether a draw of both fits takes the errors that the same MDM run has in each.
+
+        The bootstrap draws residuals by their place in the list of the family's runs, so both lists must be of the same
+        runs. It draws normal errors, which say nothing about how the two losses of a run move together, for a given
+        noise and for Akima's curve.
+        """
+        if self.draws.unit == "run" and (self.fit.curve == "akima" or self.fit.recipe.known_noise("mdm") is not None):
+            return False
+        return self._drawn_runs() == other._drawn_runs()
+
+    def _drawn_runs(self) -> list[tuple[bool, list[str]]]:
+        """Each of the MDM's fitted budgets: whether its minimum is usable, and the run_ids."""
+        usable = {cell.budget for cell in self.fit.cells_of("mdm", "ok")}
+        fitted = [cell for cell in self.fit.cells_of("mdm") if cell.fitted]
+        return [(cell.budget in usable, list(self.fit.runs["run_id"].iloc[cell.rows])) for cell in fitted]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a likelihood gives no gap."""
+
+    reason: str
+    left_out: dict[str, str]
+    """See `LikelihoodFit`."""
 
 
 @dataclass(frozen=True, eq=False)
 class LikelihoodGaps:
-    """The gap under each likelihood, [1] each, by (convention, likelihood)."""
+    """The gap under each likelihood, [1] each, by (convention, likelihood).
+
+    A convention is absent where too few minima of a likelihood have known FLOPs under it.
+    """
 
     fits: tuple[LikelihoodFit, ...]
     """The NELBO's first. Likelihoods under which a family has fewer than two usable minima are not among them."""
@@ -73,12 +109,12 @@ class LikelihoodGaps:
     """(Share, lower, upper) of the NELBO's gap that remains under another likelihood, at the common loss.
 
     At equal loss the ARM's compute cancels, so a share compares the MDM with itself. Both fits redraw the errors of the
-    same runs, so a draw moves both. The interval is nan if the two fits are of different runs.
+    same runs, so a draw moves both. The interval is nan if the draws are not paired, see `LikelihoodFit.paired_with`.
     """
     differences: pd.DataFrame
     """See `differences_by_budget`."""
-    refused: dict[str, str]
-    """Likelihoods that some runs were evaluated by and that give no gap, with the reason."""
+    refused: dict[str, Refusal]
+    """Likelihoods that some runs were evaluated by and that give no gap."""
 
     @property
     def common_loss(self) -> float | None:
@@ -100,23 +136,26 @@ def gap_by_likelihood(
     known = evaluated_by(fit.runs)[1:]
     if not known:
         return None
-    fits, refused = [LikelihoodFit("nelbo", fit, draws, "")], dict[str, str]()
+    fits, refused = [LikelihoodFit("nelbo", fit, draws, {})], dict[str, Refusal]()
     for name in known:
-        try:
-            fits.append(_fitted(fit, draws, name, conventions[0]))
-        except ValueError as error:  # too few runs were evaluated by it so far; the others' gaps stand
-            refused[name] = str(error)
-    own, common = dict[tuple[str, str], GapCurve](), dict[tuple[str, str], GapCurve]()
+        found = _fitted(fit, draws, name, conventions[0])
+        if isinstance(found, Refusal):  # too few runs were evaluated by it so far; the others' gaps stand
+            refused[name] = found
+        else:
+            fits.append(found)
     shared = _common_range([one.sides(conventions[0]) for one in fits])
-    shares = dict[tuple[str, str], tuple[float, float, float]]()
-    gaps = LikelihoodGaps(tuple(fits), own, shared, common, shares, differences_by_budget(fit), refused)
-    for convention in conventions:
-        for one in fits:
-            key = convention, one.likelihood
-            own[key] = one.gap(convention, quoted_loss(*one.sides(conventions[0])), level)
-            if gaps.common_loss is not None:
-                common[key] = one.gap(convention, gaps.common_loss, level)
-                shares[key] = _share(common[key], common[convention, "nelbo"], one.runs_used() == fits[0].runs_used())
+    gaps = LikelihoodGaps(tuple(fits), {}, shared, {}, {}, differences_by_budget(fit), refused)
+    for convention, one in itertools.product(conventions, fits):
+        key = convention, one.likelihood
+        own = one.gap(convention, quoted_loss(*one.sides(conventions[0])), level)
+        if own is not None:
+            gaps.own[key] = own
+        common = None if gaps.common_loss is None else one.measured_gap(convention, gaps.common_loss, level)
+        if common is not None:
+            gaps.common[key] = common
+            of = gaps.common.get((convention, "nelbo"))
+            if of is not None:
+                gaps.shares[key] = _share(common, of, one.paired_with(fits[0]))
     return gaps
 
 
@@ -140,27 +179,25 @@ def differences_by_budget(fit: IsoFlopFit) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _fitted(fit: IsoFlopFit, draws: Bootstrap, likelihood: str, convention: str) -> LikelihoodFit:
-    """The fit under a likelihood.
-
-    Raises:
-        ValueError: no run can be fitted, or a family has too few usable minima.
-    """
+def _fitted(fit: IsoFlopFit, draws: Bootstrap, likelihood: str, convention: str) -> LikelihoodFit | Refusal:
+    """The fit under a likelihood, or why no run can be fitted or a family has too few usable minima."""
     runs = with_likelihood(without_window(fit.runs), likelihood)
-    other = fit_recipe(runs, fit.recipe)
+    try:
+        other = fit_recipe(runs, fit.recipe)
+    except ValueError as error:
+        return Refusal(str(error), left_out(runs))
     for family in ("arm", "mdm"):
         found = len(other.frontier(family, convention).loss)
         if found < FEWEST:
-            left_out = left_out_said(runs)
-            few = f"{family_name(family)}: {found} usable minima, a gap needs {FEWEST}"
-            raise ValueError(f"{few}; {left_out}" if left_out else few)
-    return LikelihoodFit(likelihood, other, bootstrap(other, draws.unit, draws.n, draws.seed), left_out_said(runs))
+            few = f"{family_name(family)}: {found} usable minima"
+            return Refusal(f"{few}, a gap needs {FEWEST}", left_out(runs))
+    return LikelihoodFit(likelihood, other, bootstrap(other, draws.unit, draws.n, draws.seed), left_out(runs))
 
 
-def _share(gap: GapCurve, of: GapCurve, same_runs: bool) -> tuple[float, float, float]:
+def _share(gap: GapCurve, of: GapCurve, paired: bool) -> tuple[float, float, float]:
     """How much of the gap `of` another gap at the same loss is, with the interval of paired draws."""
     share = float(gap.ratio[0] / of.ratio[0])
-    if gap.pair.drawn is None or of.pair.drawn is None or not same_runs:
+    if gap.pair.drawn is None or of.pair.drawn is None or not paired:
         return share, math.nan, math.nan
     drawn = [pair.drawn[1].log_flops(np.log(gap.loss)) for pair in (gap.pair, of.pair) if pair.drawn is not None]
     lower, upper, _ = percentile_interval(drawn[0] - drawn[1], gap.level)

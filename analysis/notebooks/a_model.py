@@ -9,7 +9,7 @@
 # ---
 
 # %% [markdown]
-# # A model to hold
+# # Open a trained model
 #
 # `load` opens the folder of a run, a safetensors file or a Hugging Face folder. Here we open two small models of bytes
 # from `experiments/cpu_overnight.py`: a masked diffusion model (MDM) and an autoregressive model (ARM) of the same
@@ -62,9 +62,10 @@ figure, axes = plt.subplots(figsize=(10, 3), dpi=100, layout="constrained")
 axes.step(range(length), arm_nats, where="mid", color="#0072B2", label="ARM, which sees the bytes before")
 axes.step(range(length), mdm_nats, where="mid", color="#D55E00", label="MDM, which sees both sides")
 axes.set_xticks(range(length), [chr(b) if b != 32 else "␣" for b in ids], family="DejaVu Sans Mono")
-axes.set_ylim(0)
+axes.set_ylim(0, 7.5)
+axes.spines[["top", "right"]].set_visible(False)
 axes.set_title("Nats of each byte", loc="left")
-_ = axes.legend(frameon=False, ncols=2, loc="upper right")
+_ = axes.legend(frameon=False, ncols=2, loc="upper center")
 
 # %% [markdown]
 # `text_loss` scores whole texts. The ARM's loss is its likelihood. For the MDM, `nelbo` is an upper bound of the nats,
@@ -87,7 +88,7 @@ table.set_index(pd.MultiIndex.from_tuples(scores)).round(1)
 # %%
 pairs = [("Return the number of ", answer) for answer in ("bytes.", "zebra.", "xqzvk.")]
 exact = mdm.loglikelihood(pairs, "any_order")
-sampled = mdm.loglikelihood(pairs, draws=64)
+sampled = mdm.loglikelihood(pairs, draws=32)
 of_arm = arm.loglikelihood(pairs, "left_to_right")
 for (_, answer), a, b, c in zip(pairs, exact, sampled, of_arm, strict=True):
     by_draws = f"{b.loglikelihood:.0f} ± {b.se_mc:.0f} by {b.draws} draws"

@@ -72,7 +72,7 @@ def _likelihoods(gaps: LikelihoodGaps | None) -> dict[str, Any] | None:
         ],
         "difference_to_nelbo": gaps.differences.to_dict("records"),
         "minima": {one.likelihood: one.fit.minima.to_dict("records") for one in gaps.fits},
-        "no_gap_because": gaps.refused,
+        "no_gap_because": {name: refusal.reason for name, refusal in gaps.refused.items()},
     }
 
 

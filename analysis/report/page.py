@@ -71,6 +71,7 @@ def _environment() -> jinja2.Environment:
         "family": wording.family_name,
         "floors": _floors,
         "law": wording.LAWS.__getitem__,
+        "missing": wording.missing_runs,
         "percent": lambda share: "–" if math.isnan(share) else f"±{wording.significant(100 * share, 2)}%",
         "ratio": ratio_text,
         "records": records,

@@ -7,8 +7,7 @@ exact likelihood of its own. So a gap may be read under each, and the ARM's loss
 import numpy as np
 import pandas as pd
 
-from analysis.runs.load import LOSS_HEADER, as_runs, numbers
-from analysis.wording import plural, some
+from analysis.runs.load import as_runs, numbers
 from mdm_jax.results import LIKELIHOOD_COLUMNS, LossKind
 from mdm_jax.spec import Likelihood
 
@@ -41,18 +40,18 @@ def with_likelihood(runs: pd.DataFrame, likelihood: str) -> pd.DataFrame:
     if not np.isfinite(loss[mdm]).any():
         how = f"python -m mdm_jax.evaluate.likelihood DIR --likelihoods {likelihood} adds it to finished runs"
         raise ValueError(f"likelihood = {likelihood!r}: no MDM run has a number in {column}; {how}")
-    runs.loc[mdm, "bits_per_byte"] *= (loss / before)[mdm]
+    per_nat = numbers(runs, "bits_per_byte") / np.where(before > 0, before, np.nan)
+    runs.loc[mdm, "bits_per_byte"] = (loss * per_nat)[mdm]
     runs.loc[mdm, "loss"], runs.loc[mdm, "loss_se_data"] = loss[mdm], numbers(runs, se_data)[mdm]
     runs.loc[mdm, "loss_se_mc"], runs.loc[mdm, "loss_kind"] = 0.0, LossKind.NLL.value
     for bad, reason in ((np.isnan(loss), NOT_EVALUATED), (~(loss > 0) | np.isinf(loss), _not_positive(column))):
         runs.loc[mdm & bad & (runs["excluded_reason"] == ""), "excluded_reason"] = reason
-    runs.attrs[LOSS_HEADER] = column
     return runs
 
 
 def _not_positive(column: str) -> str:
-    """Why a run is left out whose loss in this column is no loss."""
-    return f"{column} is not positive"
+    """Why a run is left out whose number in this column cannot be a loss."""
+    return f"{column} is not a finite positive number"
 
 
 def evaluated_by(runs: pd.DataFrame) -> list[str]:
@@ -62,8 +61,8 @@ def evaluated_by(runs: pd.DataFrame) -> list[str]:
     return [Likelihood.NELBO.value, *(name for name, finite in known.items() if (mdm & finite).any())]
 
 
-def left_out_said(runs: pd.DataFrame) -> str:
-    """The runs of a table from `with_likelihood` that it left out, as text; empty without any."""
+def left_out(runs: pd.DataFrame) -> dict[str, str]:
+    """The runs of a table from `with_likelihood` that it left out: reasons by run_id."""
     reasons = [NOT_EVALUATED, *map(_not_positive, (column for column, _ in LIKELIHOOD_COLUMNS.values()))]
-    names = list(runs.loc[runs["excluded_reason"].isin(reasons), "run_id"])
-    return f"without it {plural(len(names), 'MDM run')}: {some(names)}" if names else ""
+    gone = runs[runs["excluded_reason"].isin(reasons)]
+    return dict(zip(gone["run_id"], gone["excluded_reason"], strict=True))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from isoflop.preflight.topology import Chip
 from mdm_jax.spec import ComputeDtype, Remat, RunSpec
-from mdm_jax.spec.counting import count_parameters, forward_flops, scored_positions
+from mdm_jax.spec.counting import count_parameters, forward_flops, scored_positions, trunk_flops
 
 STATE_TRAFFIC = 7 * 4
 """Bytes a parameter in one step: AdamW reads weight, gradient and two moments, and writes three, in float32."""
@@ -64,9 +64,9 @@ def roofline(spec: RunSpec, chip: Chip, sent_bytes: float) -> Roofline:
 def recomputed_flops(spec: RunSpec) -> int:
     """FLOPs of the matrix products that the backward pass repeats: all of the trunk's, attention's, or none."""
     batch, length = spec.optim.global_batch, spec.data.seq_len
-    head = 2 * spec.model.d_model * spec.model.vocab_size * scored_positions(spec.objective, batch, length)
-    trunk = forward_flops(spec.model, spec.objective, batch, length) - head
-    products = 2 * count_parameters(spec.model).non_embedding * batch * length
+    trunk = trunk_flops(spec.model, spec.objective, batch, length)
+    passes = 1 + spec.objective.reconstructs
+    products = 2 * passes * count_parameters(spec.model).non_embedding * batch * length
     return {Remat.NONE: 0, Remat.DOTS: max(0, trunk - products), Remat.FULL: trunk}[spec.hardware.remat]
 
 

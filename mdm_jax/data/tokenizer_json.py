@@ -30,6 +30,11 @@ MOST_JSON_BYTES = 128 << 20
 MOST_IDS = 1 << 24
 EOS_NAMES = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "[SEP]")
 """Names of the token that ends a document, in order of preference: GPT-2, Llama 3, Llama 2, Gemma, BERT."""
+PROBES = ("a", " Ab  c\n\t d ", "É e\u0301 \u212b ﬁ ½ 漢 😀")
+"""Texts with what a normaliser may change: blanks at the ends and inside, case, accents, and compatibility forms."""
+SHOWN_CHARACTERS = 60
+MOST_MESSAGE = 300
+"""Characters of a message of the library, which may quote a whole file."""
 BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 
@@ -40,8 +45,9 @@ class JsonTokenizer:
     none, EOS is the id after the last.
 
     Attributes:
-        keeps_text: whether `text_bytes` counts the bytes of the text that was encoded. It is True for byte-level and
-            byte-fallback vocabularies (GPT-2, Llama), and False for WordPiece (BERT), which forgets spaces and case.
+        keeps_text: whether `text_bytes` counts the bytes of the text that was encoded. It is True if `PROBES` come
+            back, as with GPT-2 and Llama. It is False for WordPiece (BERT), which forgets spaces and case, and for a
+            file that normalises the text or puts a blank before it (Qwen, RoBERTa).
         largest_text_id: the largest id that `encode` or EOS has. Other special tokens may have larger ids.
     """
 
@@ -66,9 +72,9 @@ class JsonTokenizer:
         self.vocab_size = max(after_last, self.eos_id + 1)
         never_text = self._special - {self.eos_id} - _unknown(vocabulary, tree["model"])
         self.largest_text_id = max({self.eos_id, *vocabulary.values()} - never_text)
-        decoders = _kinds_of_decoder(tree)
-        self.keeps_text = bool(decoders & {"ByteLevel", "ByteFallback"})
-        self._bytes_of_id = _bytes_of_ids(vocabulary, self.vocab_size, self._special, "ByteLevel" in decoders)
+        byte_level = "ByteLevel" in _kinds_of_decoder(tree)
+        self._bytes_of_id = _bytes_of_ids(vocabulary, self.vocab_size, self._special, byte_level)
+        self.keeps_text = all(self._keeps(text) for text in PROBES)
 
     def encode(self, text: str) -> Int32[np.ndarray, "tokens"]:
         """The ids of a text, without EOS and without other special tokens.
@@ -78,7 +84,7 @@ class JsonTokenizer:
         """
         ids = np.asarray(self._encode(text), np.int32)
         if self.eos_id in ids:
-            raise ValueError(f"tokenizer.json encodes a part of a text to EOS (id {self.eos_id}): {text[:60]!r}...")
+            raise ValueError(f"tokenizer.json encodes a part of a text to EOS (id {self.eos_id}): {_shown(text)}")
         return ids
 
     def encode_batch(self, texts: Sequence[str]) -> tuple[Int32[np.ndarray, "tokens"], Int64[np.ndarray, "texts"]]:
@@ -109,8 +115,15 @@ class JsonTokenizer:
         return cut + sum(len(self.decode(document).encode()) for document in documents)
 
     def _encode(self, text: str) -> list[int]:
-        with _refused(f"tokenizer.json cannot encode {text[:60]!r}"):
+        with _refused(f"tokenizer.json cannot encode {_shown(text)}"):
             return self._tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids
+
+    def _keeps(self, text: str) -> bool:
+        try:
+            ids = self.encode(text)
+            return self.decode(ids) == text and self.text_bytes(ids) == len(text.encode())
+        except ValueError:  # the text has no ids, or they have no text
+            return False
 
     def _usable_ends(self) -> Iterator[int]:
         """Ids of the names in `EOS_NAMES` that are special and that their own name, as a text, does not give."""
@@ -133,8 +146,13 @@ def _refused(what: str) -> Iterator[None]:
         yield
     except BaseException as error:
         if isinstance(error, Exception) or type(error).__name__ == "PanicException":
-            raise ValueError(f"{what}: {error}") from None
+            raise ValueError(f"{what}: {str(error)[:MOST_MESSAGE]}") from None
         raise
+
+
+def _shown(text: str) -> str:
+    """The beginning of a text, for a message."""
+    return repr(text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…")
 
 
 def _parse(model: bytes) -> tuple[tokenizers.Tokenizer, dict[str, Any]]:
@@ -160,17 +178,17 @@ def _check_ids(tokenizer: tokenizers.Tokenizer, vocabulary: dict[str, int], tree
     """
     require(bool(vocabulary), "vocabulary", "empty", "at least one token")
     name, most = max(vocabulary.items(), key=lambda item: item[1])
-    require(most < MOST_IDS - 1, f"id of the token {name!r}", most, "below 2^24 - 1")
+    require(most < MOST_IDS - 1, f"id of the token {_shown(name)}", most, "below 2^24 - 1")
     for token in tree.get("added_tokens") or ():
         read, given = tokenizer.token_to_id(token["content"]), token["id"]
         bound = f"{read}: the library numbers added tokens after the last id of the model"
-        require(read == given, f"id of the added token {token['content']!r}", given, bound)
+        require(read == given, f"id of the added token {_shown(token['content'])}", given, bound)
 
 
 def _unknown(vocabulary: dict[str, int], model: dict[str, Any]) -> set[int]:
     """The id that stands for what has no id; none if the model has no such token."""
-    by_name = vocabulary.get(str(model.get("unk_token")))
-    return {number for number in (by_name, model.get("unk_id")) if number is not None}
+    by_name = (number for token, number in vocabulary.items() if token == model.get("unk_token"))
+    return {number for number in (*by_name, model.get("unk_id")) if number is not None}
 
 
 def _kinds_of_decoder(tree: dict[str, Any]) -> set[str]:

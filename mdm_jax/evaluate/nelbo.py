@@ -20,8 +20,8 @@ from mdm_jax.devices.sharding import replicate, split_rows, stack_batches
 from mdm_jax.evaluate.control_variate import group_losses
 from mdm_jax.model.transformer import Transformer, hidden
 from mdm_jax.objectives.loss import draw, row_losses
-from mdm_jax.spec import Family, FlopConvention, ObjectiveSpec, RunSpec
-from mdm_jax.spec.counting import step_flops
+from mdm_jax.spec import Family, ObjectiveSpec, RunSpec, evaluated_loss
+from mdm_jax.spec.counting import forward_flops
 from mdm_jax.spec.validation import require
 
 DRAW_SEED = 20_241_018
@@ -131,7 +131,8 @@ def _row_order(r: int, count: int) -> np.ndarray:
 
 def batches_a_dispatch(spec: RunSpec, devices: int) -> int:
     """The number of batches that are dispatched together: one or two seconds of work for a laptop."""
-    batch_flops = step_flops(spec, FlopConvention.EXACT) * spec.evaluation.batch // (3 * spec.optim.global_batch)
+    objective, batch = evaluated_loss(spec.family), spec.evaluation.batch
+    batch_flops = forward_flops(spec.model, objective, batch, spec.data.seq_len)
     return max(1, DISPATCH_FLOPS * devices // max(1, batch_flops))
 
 
@@ -139,7 +140,7 @@ def _dispatch(
     params: Transformer, spec: RunSpec, rows_SL: np.ndarray, mesh: Mesh, done: int
 ) -> Iterator[tuple[int, Array]]:
     """Dispatches batches from `done` on; yields the number of the first one, and the `[K, B]` losses, each time."""
-    objective = spec.objective if spec.family is Family.ARM else ObjectiveSpec()
+    objective = evaluated_loss(spec.family)
     passes, group = _passes(spec)
     batches = len(rows_SL) * group // spec.evaluation.batch
     most = min(batches, batches_a_dispatch(spec, mesh.size))

@@ -4,6 +4,7 @@ The NELBO is the one that every run ends with (`nelbo.py`): all rows together ar
 (`likelihood/rows.py`) have one value a row.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -67,10 +68,10 @@ def stream_nats(
         progress: called after each part of the work.
 
     Raises:
-        ValueError: no token, too few draws, or a method that the family does not have.
+        ValueError: no token, too few draws, a method that the family does not have, or nats that are not finite.
     """
     require(len(ids) > 0, "tokens", len(ids), "at least one")
-    require(2 <= draws <= 1 << 20, "draws", draws, "from 2 (a standard error needs two) to 2^20")
+    check_draws("draws", draws)
     whole = len(ids) // seq_len * seq_len
     rows_SL, end_1L = ids[:whole].reshape(-1, seq_len), ids[None, whole:]
     batch = max(2, BATCH_TOKENS // seq_len // 2 * 2)
@@ -90,7 +91,19 @@ def stream_nats(
                 nats.append(_exact_nats(params, model, rows_sl, min(batch, len(rows)), method, mesh, note))
             done += rows.size
     tokens = [np.full(len(rows), rows.shape[1], np.int64) for rows, _ in parts if rows.size]
-    return RowNats(np.concatenate(nats, 1), np.concatenate(tokens))
+    nats_RS = np.concatenate(nats, 1)
+    total = float(nats_RS.sum())
+    require(math.isfinite(total), "nats", total, "finite: the weights have NaN or are too large")
+    return RowNats(nats_RS, np.concatenate(tokens))
+
+
+def check_draws(name: str, draws: int) -> None:
+    """Returns if this number of Monte Carlo draws is allowed.
+
+    Raises:
+        ValueError: it is out of range; the message has the name.
+    """
+    require(2 <= draws <= 1 << 20, name, draws, "from 2 (a standard error needs two) to 2^20")
 
 
 def _nelbo_nats(

@@ -20,12 +20,14 @@ from typing import Any
 
 import numpy as np
 
-from mdm_jax.command import DONE, exit_code, new_parser
+from mdm_jax.command import DONE, exit_code, new_parser, one_line
+from mdm_jax.evaluate.aligned import aligned
 from mdm_jax.files.storage import as_path, is_file, write_atomic
 from mdm_jax.spec import Likelihood
 from mdm_jax.spec.validation import require
 
 SECTION = "mdm_jax"
+MOST_BYTES = 256 << 20
 ARROWS = {True: " ↑", False: " ↓", None: ""}
 LEGEND = "value ± error over documents ± Monte Carlo error; ↑ more is better, ↓ less is better"
 
@@ -63,9 +65,11 @@ def read_file(path: str) -> list[Metric]:
         OSError: it cannot be read.
     """
     require(is_file(as_path(path)), "results", path, "a JSON file of the harness")
+    length = as_path(path).stat().length  # checked before anything is read
+    require(length <= MOST_BYTES, f"{path}: bytes", length, "at most 256 MiB for results without samples")
     try:
         tree = json.loads(as_path(path).read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not JSON: {error}") from None
     return read_tree(tree, path)
 
@@ -88,16 +92,13 @@ def read_tree(tree: Any, file: str) -> list[Metric]:
 
 def _metrics(tree: Mapping[str, Any], task: str, file: str) -> list[Metric]:
     """The metrics of one task."""
-    values, documents, n_shot = (
-        tree["results"][task],
-        _at(tree, "n-samples", task, "effective"),
-        _at(tree, "n-shot", task),
-    )
-    method, guidance, draws = (_at(tree, SECTION, "estimators", task, of) for of in ("method", "guidance", "draws"))
+    values, method = tree["results"][task], _at(tree, SECTION, "estimators", task, "method")
+    better = _at(tree, "higher_is_better", task)
     found = []
     for key, value in values.items():
         metric, comma, of_filter = key.partition(",")
-        if not comma or metric.endswith("_stderr") or _number(value) is None:
+        number = _number(value)
+        if not comma or metric.endswith("_stderr") or number is None:
             continue
         found.append(
             Metric(
@@ -105,16 +106,16 @@ def _metrics(tree: Mapping[str, Any], task: str, file: str) -> list[Metric]:
                 task=task,
                 metric=metric,
                 filter=of_filter,
-                value=float(value),
+                value=number,
                 se_data=_number(values.get(f"{metric}_stderr,{of_filter}")),
                 se_mc=_number(_at(tree, SECTION, "se_mc", task, key)),
-                documents=documents,
-                n_shot=n_shot,
-                version=str(_at(tree, "versions", task)),
-                higher_is_better=_at(tree, "higher_is_better", task, metric),
-                method=method or "",
-                guidance=guidance,
-                draws=draws if method == Likelihood.NELBO else None,
+                documents=_whole(_at(tree, "n-samples", task, "effective")),
+                n_shot=_whole(_at(tree, "n-shot", task)),
+                version=one_line(_at(tree, "versions", task)),
+                higher_is_better=more if isinstance(more := _at(better, metric), bool) else None,
+                method=one_line(method or ""),
+                guidance=_number(_at(tree, SECTION, "estimators", task, "guidance")),
+                draws=_whole(_at(tree, SECTION, "estimators", task, "draws")) if method == Likelihood.NELBO else None,
                 file=file,
             )
         )
@@ -130,7 +131,13 @@ def _at(tree: Any, *keys: str) -> Any:
 
 def _number(value: Any) -> float | None:
     """The value as a number; None for the harness's "N/A"."""
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 63:
+        return float(value)
+    return value if isinstance(value, float) else None
+
+
+def _whole(value: Any) -> int | None:
+    return int(value) if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _model_name(tree: Mapping[str, Any], file: str) -> str:
@@ -138,7 +145,7 @@ def _model_name(tree: Mapping[str, Any], file: str) -> str:
     arguments = _at(tree, "config", "model_args")
     given = _at(arguments, "pretrained") if isinstance(arguments, Mapping) else arguments
     names = (_at(tree, SECTION, "name"), _at(tree, "model_name"), given, _at(tree, "config", "model"))
-    return next((str(name) for name in names if name), PurePath(file).name)
+    return next((one_line(name) for name in names if name), PurePath(file).name)
 
 
 def write_tree(path: str, tree: Mapping[str, Any]) -> None:
@@ -171,7 +178,7 @@ def results_table(files: Sequence[Sequence[Metric]]) -> str:
         known = next(one for one in found if one)
         metric = known.metric if known.filter == "none" else f"{known.metric} ({known.filter})"
         table.append([known.task, metric + ARROWS[known.higher_is_better], *(_cell(one) for one in found)])
-    return "\n".join([*_aligned(table), LEGEND, *_estimators(files, names), *_differences(files, names)])
+    return "\n".join([*aligned(table), LEGEND, *_estimators(files, names), *_differences(files, names)])
 
 
 def _cell(metric: Metric | None) -> str:
@@ -186,18 +193,16 @@ def _short(value: float) -> str:
     return f"{value:.5g}" if abs(value) >= 10 and math.isfinite(value) else f"{value:.4f}"
 
 
-def _aligned(table: list[list[str]]) -> list[str]:
-    widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table]
-
-
 def _column_names(files: Sequence[Sequence[Metric]]) -> list[str]:
-    """The model of each file by the last part of its path; also the file's name where several models have one name."""
-    names = [PurePath(metrics[0].model).name if metrics else "no metric" for metrics in files]
-    often = Counter(names)
+    """A different name for each file: the model's, with the file's name or path where several models have one name."""
+    models = [metrics[0].model if metrics else "no metric" for metrics in files]
+    paths = [PurePath(metrics[0].file) if metrics else PurePath() for metrics in files]
+    plain = [PurePath(model).name or model for model in models]
+    marks = ([path.name for path in paths], paths, range(1, len(files) + 1))
+    ways = [plain, *([f"{name} ({more})" for name, more in zip(plain, of, strict=True)] for of in marks)]
+    often = [Counter(way) for way in ways]
     return [
-        f"{name} ({PurePath(metrics[0].file).name})" if often[name] > 1 and metrics else name
-        for name, metrics in zip(names, files, strict=True)
+        next(way[i] for way, count in zip(ways, often, strict=True) if count[way[i]] == 1) for i in range(len(files))
     ]
 
 
@@ -250,7 +255,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = parser().parse_args(argv)
 
     def work() -> int:
-        files = [read_file(path) for path in flags.results]
+        files = [read_file(path) for path in dict.fromkeys(flags.results)]
         print(as_csv(files) if flags.csv else results_table(files), end="" if flags.csv else "\n")
         return DONE
 

@@ -183,6 +183,28 @@ def write_atomic(path: str | os.PathLike[str], content: str | bytes) -> None:
             target.write_bytes(raw)
 
 
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Returns if `write_atomic` can write a file at the path. It makes the file's folder, and leaves no file.
+
+    Call it before long work whose result goes there. Object stores are not asked.
+
+    Raises:
+        ValueError: the path is a link or a folder.
+        OSError: the folder cannot be made or written.
+    """
+    if not is_local(path):
+        return
+    target = as_path(path)
+    if kind(target) is Kind.FOLDER:
+        raise ValueError(f"{target}: is a folder: give the path of a file")
+    with _named_in_errors(target):
+        refuse_link(target)
+        make_folder(target.parent)
+        temporary = target.parent / f".{target.name}.{secrets.token_hex(4)}"
+        open(temporary, "xb").close()
+        os.unlink(temporary)
+
+
 def _replace(target: epath.Path, raw: bytes) -> None:
     temporary = target.parent / f".{target.name}.{secrets.token_hex(4)}"
     try:

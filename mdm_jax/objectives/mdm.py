@@ -66,10 +66,10 @@ def _count_form(
     """The masks, and the weight of a masked token in each row."""
     batch, length = tokens_BL.shape
     among = length if kept is None else kept
-    count_B, importance_B = level_counts(key_level, batch, among, objective.levels, length)
+    count_B, relative_B = level_counts(key_level, batch, among, objective.levels)
     mask_BL, weight_B = count_masks(key_mask, count_B, length, kept), 1 / count_B
-    if importance_B is not None:
-        weight_B *= importance_B
+    if relative_B is not None:
+        weight_B *= relative_B
     if objective.weighting is not Weighting.ELBO:
         weight_B *= jnp.asarray(count_weights(objective.weighting, length), jnp.float32)[count_B - 1]
     return mask_BL, weight_B

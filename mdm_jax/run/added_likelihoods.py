@@ -58,6 +58,7 @@ def add_likelihoods(folder: Path, likelihoods: Sequence[Likelihood], watch: Watc
     row = read_result(folder / RESULT_FILE)
     if row.status is not Status.OK or row.excluded_reason == TRUNK_SEGMENT:
         return f"{row.run_id}: left out, {row.excluded_reason or f'its status is {row.status.value}'}"
+    require(row.loss is not None, f"{folder / RESULT_FILE}: loss", row.loss, "a number in the row of a finished run")
     if not missing_likelihoods(row, likelihoods):
         return f"{_losses_text(row, likelihoods)} (it had them)"
     with hold_run(folder, watch.say):
@@ -78,7 +79,7 @@ def _columns(
 ) -> Iterator[Mapping[str, float | None]]:
     """The columns of each missing likelihood. An ARM's loss is one already."""
     if spec.family is Family.ARM:
-        assert row.loss is not None
+        assert row.loss is not None  # `add_likelihoods` refuses such a row
         yield from (arm_columns(row.loss, row.loss_se_data, one) for one in missing)
     if spec.family is Family.ARM or not missing:
         return

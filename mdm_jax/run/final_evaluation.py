@@ -8,6 +8,7 @@ import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -29,6 +30,7 @@ from mdm_jax.train.seal import SEAL_FILE
 from mdm_jax.train.stop import Phase
 
 Finished = Callable[[np.ndarray], None]
+Measured = TypeVar("Measured")
 
 
 def evaluated_rows(spec: RunSpec, corpus: Corpus) -> Int[np.ndarray, "S L"]:
@@ -68,17 +70,16 @@ class FinalEvaluation:
             Diverged: it is not finite.
             Preempted: the evaluation was asked to stop. Its losses so far are saved.
         """
-        measured: list[Evaluation] = []
 
-        def compute(known: np.ndarray, finished: Finished) -> None:
-            measured.append(evaluate(params, self.spec, self.rows_SL, self.mesh, known, finished))
+        def compute(known: np.ndarray, finished: Finished) -> Evaluation:
+            return evaluate(params, self.spec, self.rows_SL, self.mesh, known, finished)
 
         more = bool(self.spec.evaluation.likelihoods)
-        self._interruptible(compute, "evaluation", self._saved(PARTIAL_FILE), keep=more)
-        if not math.isfinite(measured[0].loss):
+        measured = self._interruptible(compute, "evaluation", self._saved(PARTIAL_FILE), keep=more)
+        if not math.isfinite(measured.loss):
             self.forget()
             raise Diverged(self.spec.schedule.steps, "final loss")
-        return measured[0]
+        return measured
 
     def likelihood(self, params: Transformer, likelihood: Likelihood) -> dict[str, float]:
         """The run table's columns of an exact likelihood: the loss in nats per token, and its error over rows.
@@ -87,16 +88,14 @@ class FinalEvaluation:
             Diverged: the loss is not finite.
             Preempted: see `loss`.
         """
-        spec, found = self.spec, np.empty(0, np.float32)
+        spec = self.spec
 
-        def compute(known: np.ndarray, finished: Finished) -> None:
-            nonlocal found
+        def compute(known: np.ndarray, finished: Finished) -> np.ndarray:
             settings = {"known": known, "finished": finished, "batch": spec.evaluation.batch}
-            found = row_losses(params, spec.model, self.rows_SL, likelihood, self.mesh, **settings)
+            return row_losses(params, spec.model, self.rows_SL, likelihood, self.mesh, **settings)
 
         saved = self._saved(partial_file(likelihood))
-        self._interruptible(compute, f"{likelihood.value} evaluation", saved, keep=True)
-        loss_S = found.astype(np.float64)
+        loss_S = self._interruptible(compute, f"{likelihood.value} evaluation", saved, keep=True).astype(np.float64)
         loss, se_data = float(loss_S.mean()), float(loss_S.std(ddof=1) / len(loss_S) ** 0.5)
         if not math.isfinite(loss):
             self.forget()
@@ -110,9 +109,9 @@ class FinalEvaluation:
                 (self.folder / name).unlink(missing_ok=True)
 
     def _interruptible(
-        self, compute: Callable[[np.ndarray, Finished], None], name: str, saved: PartialLosses, keep: bool
-    ) -> None:
-        """Calls `compute` with the losses of an earlier attempt, and with a function that saves new ones.
+        self, compute: Callable[[np.ndarray, Finished], Measured], name: str, saved: PartialLosses, keep: bool
+    ) -> Measured:
+        """What `compute` returns for the losses of an earlier attempt and a function that saves new ones.
 
         Args:
             compute: the evaluation.
@@ -134,9 +133,10 @@ class FinalEvaluation:
                 raise Preempted(f"batch {len(losses) // batch} of the {name}")
 
         watch.phase = Phase.EVALUATING
-        compute(known, finished)
+        measured = compute(known, finished)
         if first and keep and len(latest) > len(known):
             saved.write(latest)
+        return measured
 
     def _saved(self, name: str) -> PartialLosses:
         """The file of this name with losses of the last checkpoint."""

@@ -19,7 +19,7 @@ from mdm_jax.spec.kinds import (
     Variant,
     Weighting,
 )
-from mdm_jax.spec.objective_spec import ObjectiveSpec
+from mdm_jax.spec.objective_spec import ObjectiveSpec, evaluated_loss
 from mdm_jax.spec.run_spec import (
     BYTES_VOCAB_SIZE,
     EXACT_LIKELIHOODS,
@@ -75,6 +75,7 @@ __all__ = [
     "TokenizerSpec",
     "Variant",
     "Weighting",
+    "evaluated_loss",
     "from_json",
     "pair",
     "to_json",

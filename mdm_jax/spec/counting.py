@@ -11,6 +11,9 @@ N excludes embedding and head (SMDM: N = n_layers (4 d^2 + 3 d ffn + 2 d) + d). 
 
 `exact` counts attention over L^2 pairs (bidirectional) or L(L+1)/2 pairs (causal), and the head on the positions that
 have a loss. It counts neither rematerialisation nor the optimiser. D3PM's reconstruction term is a second forward pass.
+D3PM without zero masking needs one product with the head, which `exact` counts; the program computes more than one.
+The weights of a time conditioning are used once in a row, and `exact` counts them so. They count at every token under
+`smdm_6nd` and `with_head`, and not at all under `chinchilla`.
 
 `chinchilla` counts for each sequence:
 
@@ -82,15 +85,22 @@ def forward_flops(
     Args:
         full_attention: count L^2 query-key pairs for the causal model too, as a kernel without block skipping computes.
     """
-    d, tokens = model.d_model, batch * seq_len
-    dense = model.n_layers * (4 * d * d + 3 * d * model.d_ffn) * tokens
+    trunk = trunk_flops(model, objective, batch, seq_len, full_attention)
+    clean = batch * seq_len if objective.reconstructs else 0
+    return trunk + 2 * model.d_model * _head_columns(model) * (scored_positions(objective, batch, seq_len) + clean)
+
+
+def trunk_flops(
+    model: ModelSpec, objective: ObjectiveSpec, batch: int, seq_len: int, full_attention: bool = False
+) -> int:
+    """`forward_flops` without the head."""
+    d = model.d_model
+    dense = model.n_layers * (4 * d * d + 3 * d * model.d_ffn) * batch * seq_len
     causal = model.attention is Attention.CAUSAL and not full_attention
     pairs = seq_len * (seq_len + 1) // 2 if causal else seq_len * seq_len
     attention = model.n_layers * 2 * pairs * d * batch
-    trunk = dense + attention + _time_weights(model) * batch
-    head = d * _head_columns(model) * scored_positions(objective, batch, seq_len)
-    clean = trunk + d * _head_columns(model) * tokens if objective.reconstructs else 0
-    return 2 * (trunk + head + clean)
+    passes = 1 + objective.reconstructs
+    return 2 * passes * (dense + attention + _time_weights(model) * batch)
 
 
 def chinchilla_forward_flops(

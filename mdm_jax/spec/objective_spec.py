@@ -124,5 +124,10 @@ class ObjectiveSpec:
         return self.variant.value if plain else f"{self.variant.value}:{self.weighting.value}"
 
 
+def evaluated_loss(family: Family) -> ObjectiveSpec:
+    """The loss that evaluations report, whatever the training loss was: the NLL, or the NELBO in its count form."""
+    return ObjectiveSpec(Variant.NLL) if family is Family.ARM else ObjectiveSpec()
+
+
 def _plain(value: object) -> object:
     return getattr(value, "value", value)

@@ -24,9 +24,8 @@ from mdm_jax.spec.kinds import (
     Remat,
     ScheduleKind,
     TokenizerKind,
-    Variant,
 )
-from mdm_jax.spec.objective_spec import ObjectiveSpec
+from mdm_jax.spec.objective_spec import ObjectiveSpec, evaluated_loss
 from mdm_jax.spec.validation import HASHED_IF_SET, NOT_HASHED, build, require, to_dict
 
 SCHEMA_VERSION = 2
@@ -339,13 +338,10 @@ def pair(spec: RunSpec, family: Family) -> RunSpec:
 
     What the family does not have is switched off: `model.mask_column`, and `model.time_conditioning` for the ARM.
     """
-    if family is Family.ARM:
-        objective, attention = ObjectiveSpec(variant=Variant.NLL), Attention.CAUSAL
-    else:
-        objective, attention = ObjectiveSpec(), Attention.BIDIRECTIONAL
+    attention = Attention.CAUSAL if family is Family.ARM else Attention.BIDIRECTIONAL
     timed = spec.model.time_conditioning and family is Family.MDM
     model = dataclasses.replace(spec.model, attention=attention, time_conditioning=timed, mask_column=False)
-    return dataclasses.replace(spec, objective=objective, model=model)
+    return dataclasses.replace(spec, objective=evaluated_loss(family), model=model)
 
 
 def to_json(spec: RunSpec) -> str:

@@ -191,7 +191,7 @@ class Model:
             method: `nelbo` estimates a lower bound; a target with at most as many sets of tokens as draws gets its
                 exact value. `any_order` is that value for up to 12 tokens, `left_to_right` and `confidence` are exact
                 likelihoods. An ARM has only `left_to_right`, which is also its `nelbo`.
-            draws: the most Monte Carlo draws of a pair, from 2; rounded up to a multiple of 8, at least 16.
+            draws: the most Monte Carlo draws of a pair, from 2; rounded up to a multiple of 8, at least 24.
             max_se: the standard error in nats at which a pair gets no more draws; 0 uses all draws.
             guidance: w of unsupervised classifier-free guidance (see `logits`). The score is no likelihood then.
             seed: chooses the draws, from 0.
@@ -352,7 +352,9 @@ class Model:
 
     def _weights(self) -> Weights:
         timed = self.spec.time_conditioning
-        require(not timed, "export of a time-conditioned model", str(self._path), "a model that other files can hold")
+        require(
+            not timed, f"export of {self._path}: time_conditioning", timed, "false: these formats have no place for it"
+        )
         named = jax.tree_util.tree_flatten_with_path(self._params)[0]
         return {weight_name(entry): np.asarray(leaf) for entry, leaf in named}
 

@@ -1,5 +1,6 @@
 """The gap under each likelihood: planted losses give the planted gaps, and nothing but the MDM's loss changes."""
 
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -24,9 +25,10 @@ from analysis import (
 from analysis.checks.likelihoods import likelihood_findings
 from analysis.figures.style import rendered
 from analysis.gap.__main__ import main as gap_main
+from analysis.gap.likelihoods import Refusal
 from analysis.report.fits_json import as_json
 from analysis.report.page import render
-from analysis.report.summary import summarise
+from analysis.report.summary import Summary, summarise
 from analysis.report.write import write_report
 from analysis.runs.likelihoods import LIKELIHOODS
 from analysis.runs.load import numbers
@@ -64,6 +66,14 @@ def by_likelihood(rows: list[dict]) -> LikelihoodGaps:
 @pytest.fixture(scope="module")
 def without_noise() -> LikelihoodGaps:
     return by_likelihood(planted())
+
+
+@pytest.fixture(scope="module")
+def summary() -> Summary:
+    """Of a sweep in which one MDM run has no loss in confidence order."""
+    rows = planted(sd=0.004, sizes=5)
+    rows[30].pop(OTHER)
+    return summarise(sweeps.table(rows), n=200)
 
 
 def test_a_planted_likelihood_gives_the_planted_gap(without_noise: LikelihoodGaps) -> None:
@@ -139,9 +149,9 @@ def test_runs_without_the_likelihood_are_left_out_with_a_finding() -> None:
     rows[44] |= {"status": "diverged", COLUMN: None}
     other = with_likelihood(sweeps.table(rows), "left_to_right")
     out = dict(zip(other["run_id"], other["excluded_reason"], strict=True))
-    assert [out[rows[i]["run_id"]] for i in range(40, 45)] == [
-        *["not evaluated by this likelihood"] * 2, *[f"{COLUMN} is not positive"] * 2, "status diverged",
-    ]  # fmt: skip
+    absent, wrong = "not evaluated by this likelihood", f"{COLUMN} is not a finite positive number"
+    expected = [absent, absent, wrong, wrong, "status diverged"]
+    assert [out[rows[i]["run_id"]] for i in range(40, 45)] == expected
     assert sum(reason == "" for reason in out.values()) == len(rows) - 5
     (found,) = [finding for finding in check(other) if finding.code.startswith("not_evaluated")]
     assert found.number == 2
@@ -153,7 +163,7 @@ def test_runs_without_the_likelihood_are_left_out_with_a_finding() -> None:
     (found,) = likelihood_findings(gaps)
     assert (found.code, found.number) == ("partly_evaluated", 4)
     assert found.message.endswith("its gap is of other runs than the NELBO's")
-    assert gaps.fits[1].left_out == f"without it 4 MDM runs: {', '.join(rows[i]['run_id'] for i in range(40, 44))}"
+    assert list(gaps.fits[1].left_out) == [rows[i]["run_id"] for i in range(40, 44)]
 
 
 def test_a_likelihood_of_too_few_runs_has_no_gap_and_says_so() -> None:
@@ -162,10 +172,79 @@ def test_a_likelihood_of_too_few_runs_has_no_gap_and_says_so() -> None:
         row[COLUMN] = None
     gaps = by_likelihood(rows)
     assert [one.likelihood for one in gaps.fits] == ["nelbo", "confidence"]
-    assert gaps.refused["left_to_right"].startswith("MDM: 1 usable minima, a gap needs 2; without it 28 MDM runs: ")
+    refusal = gaps.refused["left_to_right"]
+    assert (refusal.reason, len(refusal.left_out)) == ("MDM: 1 usable minima, a gap needs 2", 28)
     (found,) = likelihood_findings(gaps)
-    assert found.message.endswith("it has no gap")
+    assert found.number == 28
+    assert found.message.startswith("left to right: 28 MDM runs without it: ")
+    assert found.message.endswith("it has no gap (MDM: 1 usable minima, a gap needs 2)")
     assert "--likelihoods left_to_right" in found.remedy
+
+
+def test_negative_losses_are_left_out_and_a_zero_nelbo_breaks_nothing() -> None:
+    rows = planted()
+    for row in rows:
+        row[COLUMN] = -row[COLUMN]
+    mdm = [row for row in rows if row["family"] == "mdm"]
+    mdm[0]["loss"], mdm[1]["loss"] = 0.0, None
+    gaps = by_likelihood(rows)
+    (found,) = likelihood_findings(gaps)
+    assert found.number == 33
+    assert found.message.endswith("it has no gap (MDM: 0 usable minima, a gap needs 2)")
+    assert found.remedy == f"give nats per token in {COLUMN}"
+    out = with_likelihood(sweeps.table(rows), "confidence")
+    assert list(out["excluded_reason"][35:37]) == ["loss is not positive", "loss is not a finite number"]
+    assert np.isnan(numbers(out, "bits_per_byte")[35])
+
+
+def test_a_likelihood_whose_minima_are_not_swept_has_no_gap_and_nothing_to_evaluate() -> None:
+    rows = planted()
+    for row in (row for row in rows if row["family"] == "mdm"):
+        row[COLUMN] = 9 - row["loss"]
+    gaps = by_likelihood(rows)
+    (found,) = likelihood_findings(gaps)
+    assert (found.code, gaps.refused["left_to_right"].left_out) == ("no_likelihood_gap", {})
+    assert "evaluate" not in found.remedy
+    assert found.message.startswith("left to right: no gap, MDM: 0 usable minima")
+
+
+def test_perplexities_in_a_likelihoods_column_are_found() -> None:
+    rows = planted()
+    for row in rows:
+        row[COLUMN] = float(np.exp(row[COLUMN]))
+    (found,) = likelihood_findings(by_likelihood(rows))
+    assert found.code == "impossible_loss"
+    assert found.message.startswith("left to right: MDM: 35 of 35 losses lie above")
+
+
+def test_a_convention_without_flops_under_a_likelihood_has_no_gap_there(summary: Summary) -> None:
+    rows = planted(sd=0.004, sizes=5)
+    for i, row in enumerate(rows):
+        row["flops_exact"] = 1.1 * row["budget"]
+        if row["family"] == "mdm" and i < 35:  # the exact FLOPs are known where left to right is not
+            row[COLUMN] = None
+        elif row["family"] == "mdm":
+            row["flops_exact"] = None
+    gaps = by_likelihood(rows)
+    assert ("exact", "nelbo") in gaps.own
+    assert ("exact", "left_to_right") not in {*gaps.own, *gaps.common, *gaps.shares}
+    assert ("smdm_6nd", "left_to_right") in gaps.own
+    gaps = dataclasses.replace(gaps, refused={"confidence": Refusal("no run", {"<a>": "why"})})
+    shown = dataclasses.replace(summary, conventions=("smdm_6nd", "exact"), likelihoods=gaps)
+    text = render(shown, {}, "made by hand")
+    assert "confidence order: no gap. no run; 1 MDM run without it: &lt;a&gt;." in text
+    assert as_json(shown)["likelihoods"]["no_gap_because"] == {"confidence": "no run"}
+
+
+@pytest.mark.parametrize("settings", [{"curve": "akima"}, {"noise_sd": 0.004}])
+def test_draws_of_normal_errors_are_not_paired(settings: dict) -> None:
+    fit = fit_isoflop(sweeps.table(planted(sd=0.004)), **settings)
+    gaps = gap_by_likelihood(fit, bootstrap(fit, n=200), ("smdm_6nd",))
+    assert gaps is not None
+    assert np.isnan(gaps.shares["smdm_6nd", "left_to_right"][1:]).all()
+    by_budgets = gap_by_likelihood(fit, bootstrap(fit, "budget", n=200), ("smdm_6nd",))
+    assert by_budgets is not None
+    assert np.isfinite(by_budgets.shares["smdm_6nd", "left_to_right"]).all()
 
 
 def test_ranges_that_do_not_meet_are_extrapolated_and_have_no_common_loss() -> None:
@@ -225,7 +304,12 @@ def test_the_command_reads_the_gap_under_a_likelihood(capsys: pytest.CaptureFixt
     ratios = {}
     for name in ("nelbo", "left_to_right"):
         assert gap_main([*arguments, "--likelihood", name]) == 0
-        ratios[name] = json.loads(capsys.readouterr().out)["gaps"][0]["ratio"]
+        tree = json.loads(capsys.readouterr().out)
+        assert tree["likelihood"] == name
+        ratios[name] = tree["gaps"][0]["ratio"]
+        assert gap_main([*arguments[:-1], "--likelihood", name]) == 0
+        said = "The MDM's loss is an exact likelihood: left to right." in capsys.readouterr().out
+        assert said == (name == "left_to_right")
     assert ratios["nelbo"] > 1.1 * ratios["left_to_right"]
 
 
@@ -243,13 +327,10 @@ def test_the_columns_survive_a_csv() -> None:
     assert np.isnan(numbers(back, "loss_confidence_se_data")).all()
 
 
-def test_the_report_shows_the_gap_under_each_likelihood() -> None:
-    rows = planted(sd=0.004, sizes=5)
-    rows[30].pop(OTHER)
-    summary = summarise(sweeps.table(rows), n=200)
+def test_the_report_shows_the_gap_under_each_likelihood(summary: Summary) -> None:
     assert summary.likelihoods is not None
     text = render(summary, {}, "made by hand")
-    for said in ("The gap under each likelihood", *WORDS.values(), "without it 1 MDM run: mdm-", 'href="#likelihoods"'):
+    for said in ("The gap under each likelihood", *WORDS.values(), "1 MDM run without it: mdm-", 'href="#likelihoods"'):
         assert said in text
     assert "may be smaller" not in text
     assert [finding.code for finding in summary.findings if "confidence order" in finding.message] == [

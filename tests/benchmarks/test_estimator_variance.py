@@ -2,12 +2,10 @@
 
 import jax
 import numpy as np
-import pandas as pd
 import pytest
 from tiny_runs import on_mesh
 
 from benchmarks.estimator_variance import DESIGNS, Design, contributions, drawn_masks, iid_counts, ratio
-from benchmarks.group_differences import differences
 
 ROWS, LENGTH = 4096, 6
 
@@ -38,14 +36,3 @@ def test_a_ratio_and_its_error() -> None:
     times, errors = np.array(found).T
     assert times.mean() == pytest.approx(6, rel=0.05)
     assert errors.mean() == pytest.approx(times.std(ddof=1), rel=0.3)
-
-
-def test_differences_of_groups_are_taken_cell_by_cell() -> None:
-    runs = pd.DataFrame({"family": "mdm", "budget": 1e9, "params_non_embedding": 10.0, "seed": [0, 1, 2, 0, 1]})
-    runs = runs.assign(group=["a", "a", "a", "b", "b"], loss=[1.0, 2.0, 9.0, 1.5, 2.7])
-    found = differences(runs, "a")
-    assert found.loc["b"].to_dict() == pytest.approx(
-        {"cells": 2, "loss": 2.1, "difference": 0.6, "se": 0.1, "cells below": 0}
-    )
-    with pytest.raises(ValueError, match="--base c: must be one of a, b"):
-        differences(runs, "c")

@@ -11,6 +11,7 @@ from isoflop.wording import duration, money, plain
 from mdm_jax.devices.accelerators import DEVICES
 from mdm_jax.spec import (
     EXACT_LIKELIHOODS,
+    CellSpec,
     ComputeDtype,
     DataSpec,
     EvaluationSpec,
@@ -18,9 +19,11 @@ from mdm_jax.spec import (
     FlopConvention,
     HardwareSpec,
     ModelSpec,
+    ObjectiveSpec,
     RunSpec,
     TokenizerKind,
     TokenizerSpec,
+    Variant,
 )
 from mdm_jax.spec.counting import forward_flops, train_flops
 
@@ -82,9 +85,13 @@ def test_work_includes_the_final_evaluation() -> None:
     rows = 32
     assert once[arm] == forward_flops(arm.model, arm.objective, rows, 2048)
     assert once[mdm] == RUN.evaluation.mc_samples * forward_flops(mdm.model, mdm.objective, rows, 2048)
+    changed = dataclasses.replace(mdm, objective=ObjectiveSpec(Variant.D3PM, time_steps=9, carry_over=False))
+    assert work_flops(changed) - train_flops(changed, FlopConvention.EXACT) == once[mdm]  # the NELBO, as for any MDM
     asked = {run: dataclasses.replace(run.evaluation, likelihoods=EXACT_LIKELIHOODS) for run in (mdm, arm)}
     more = {run: work_flops(dataclasses.replace(run, evaluation=asked[run])) - work_flops(run) for run in (mdm, arm)}
     assert more == {mdm: 2 * 2048 * forward_flops(mdm.model, mdm.objective, rows, 2048), arm: 0}
+    segment = dataclasses.replace(mdm, cell=CellSpec(segment=True))
+    assert work_flops(dataclasses.replace(segment, evaluation=asked[mdm])) == work_flops(segment)
 
 
 def test_this_machine_is_measured() -> None:

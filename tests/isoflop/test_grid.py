@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from isoflop.grid import check_bounds, make_grid
+from isoflop.grid import check_bounds, make_grid, tokens_for
 from isoflop.ladder import find_size
 from isoflop.place.expand import expand
 from isoflop.sweep import CurveSpec, SweepSpec, curve, product, recast
@@ -51,6 +51,14 @@ def test_steps_of_the_paper(family: Family, size: str, budget: float, steps: int
     assert (run.optim.global_batch, run.optim.lr_peak, run.data.seq_len) == (256, 2e-4, 2048)
     assert run.schedule.warmup_steps == max(steps // 100, 100)
     assert (run.cell.budget, run.cell.size, run.family) == (budget, size, family)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 1.0])
+def test_a_budget_buys_as_many_tokens_of_short_rows(share: float) -> None:
+    """Under 6ND a token costs the same in a row of any length."""
+    run = dataclasses.replace(SMDM_RUN, objective=ObjectiveSpec(stochastic_length=share))
+    expected = 1e19 / (6 * count_parameters(run.model).non_embedding)
+    assert tokens_for(run, 1e19, FlopConvention.SMDM_6ND) == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("convention", FlopConvention)

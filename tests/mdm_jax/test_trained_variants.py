@@ -37,5 +37,5 @@ def test_the_mask_column_is_left_out_and_time_is_the_share_of_masks(tmp_path):
     assert opened.logits(tokens_1L).shape == (1, 8, 257)
     nelbo = opened.nelbo(["eight by"], draws=4)
     assert 0.5 * np.log(257) < nelbo.nats_per_token < 2 * np.log(257)
-    with pytest.raises(ValueError, match="export of a time-conditioned model"):
+    with pytest.raises(ValueError, match="time_conditioning = True: must be false: these formats"):
         opened.export(tmp_path / "exported")

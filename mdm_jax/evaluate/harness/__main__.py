@@ -1,10 +1,10 @@
 """Evaluates a trained model on tasks of lm-evaluation-harness, with both errors of each metric.
 
-MODEL is a run's folder or a safetensors file. `--tasks` takes names, groups, tags or patterns of the harness; its data
-sets are downloaded unless `--include-path` has tasks of local files. `--preset smdm` has the estimators and the
-guidance of the SMDM paper for its eight tasks; other flags replace its settings. The table shows each metric with its
-error over documents and its Monte Carlo error. `--out FILE` writes the harness's results as JSON with a section
-`mdm_jax`, which `python -m mdm_jax.evaluate.table` joins with other models' results.
+MODEL is a run's folder, a safetensors file or a Hugging Face folder. `--tasks` takes names, groups, tags or patterns of
+the harness; its data sets are downloaded unless `--include-path` has tasks of local files. `--preset smdm` has the
+estimators and the guidance of the SMDM paper for its eight tasks; other flags replace its settings. The table shows
+each metric with its error over documents and its Monte Carlo error. `--out FILE` writes the harness's results as JSON
+with a section `mdm_jax`, which `python -m mdm_jax.evaluate.table` joins with other models' results.
 """
 
 import argparse
@@ -15,8 +15,8 @@ from typing import Any
 
 from mdm_jax.command import DONE, comma_list, exit_code, new_parser
 from mdm_jax.evaluate.harness.estimators import PRESETS, Estimators
-from mdm_jax.evaluate.likelihood.pairs import known_method
 from mdm_jax.evaluate.table import read_tree, results_table, write_tree
+from mdm_jax.files.storage import check_writable
 from mdm_jax.spec import Likelihood
 from mdm_jax.trained.load import load
 
@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     flags = new_parser("mdm_jax.evaluate.harness", __doc__)
     add = flags.add_argument
-    add("model", metavar="MODEL", help="the run's folder, or a safetensors file")
+    add("model", metavar="MODEL", help="a run's folder, a safetensors file or a Hugging Face folder")
     add("--tasks", required=True, type=comma_list, metavar="A,B", help="tasks of the harness")
     add("--preset", default="", metavar="NAME", help=f"settings of a paper for its tasks: {', '.join(PRESETS)}")
     add("--method", metavar="NAME", help=f"estimator of all tasks: {', '.join(Likelihood)} (default: nelbo)")
@@ -50,7 +50,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = parser().parse_args(argv)
 
     def work() -> int:
-        tree = _results(flags)
+        if flags.out:
+            check_writable(flags.out)
+        try:
+            tree = _results(flags)
+        except KeyboardInterrupt:
+            way = f"goes on from {flags.use_cache}" if flags.use_cache else "begins anew; --use-cache FILE keeps scores"
+            raise KeyboardInterrupt(f"interrupted: the same command {way}") from None
         if flags.out:
             write_tree(flags.out, tree)
         print(results_table([read_tree(tree, flags.out or flags.model)]))
@@ -64,9 +70,8 @@ def _results(flags: argparse.Namespace) -> dict[str, Any]:
     from mdm_jax.evaluate.harness.adapter import HarnessModel
     from mdm_jax.evaluate.harness.evaluation import evaluate_tasks
 
-    method = None if flags.method is None else known_method(flags.method)
     model = load(flags.model)
-    chosen = Estimators(model.family, flags.preset, method, flags.guidance, flags.draws, flags.max_se)
+    chosen = Estimators(model.family, flags.preset, flags.method, flags.guidance, flags.draws, flags.max_se)
     adapter = HarnessModel(
         model,
         chosen,

@@ -8,7 +8,7 @@ tokens and on the seed.
 import logging
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from lm_eval.api.instance import Instance
@@ -19,22 +19,38 @@ from tqdm import tqdm
 
 from mdm_jax.evaluate.harness.cache import Score, ScoreCache, score_key
 from mdm_jax.evaluate.harness.estimators import Estimator, Estimators
-from mdm_jax.evaluate.harness.pairs import Pair, cut_left, rolling_windows, split_text
+from mdm_jax.evaluate.harness.pairs import Pair, Place, cut_left, place_of, rolling_windows, split_text
 from mdm_jax.evaluate.harness.writing import Wanted, fitting, seed_of, wanted
 from mdm_jax.evaluate.likelihood.encoding import encode_continuation, encode_text
-from mdm_jax.evaluate.likelihood.pairs import known_method
-from mdm_jax.spec import Family
+from mdm_jax.evaluate.likelihood.pairs import Options
+from mdm_jax.spec import Family, Likelihood
 from mdm_jax.spec.validation import require, to_dict, unknown_key
 
 if TYPE_CHECKING:
     from mdm_jax.trained.model import Model
 
 PAIRS_AT_A_TIME = 512
-"""Pairs between two commits to the cache."""
+FORWARDS_AT_A_TIME = 1 << 14
+"""Most pairs, and most Monte Carlo draws of all of them, between two commits to the cache."""
 OF_THE_HARNESS = {"batch_size", "max_batch_size", "device"}
 """Arguments that the harness gives every model. This model chooses its own batches and devices."""
-Place = tuple[str | None, int | None, int]
-"""A request's task, document and number within the document."""
+OPTIONS: Mapping[str, Callable[[str], Any]] = {
+    "path": str,
+    "preset": str,
+    "method": str,
+    "guidance": float,
+    "draws": int,
+    "max_se": float,
+    "seed": int,
+    "rolling_context": int,
+    "cache": str,
+    "sampler": str,
+    "steps": int,
+    "block": int,
+}
+"""The names in the harness's `--model_args`, and what reads their values."""
+OF_THE_ADAPTER = ("seed", "rolling_context", "cache", "sampler", "steps", "block")
+"""Those that are no choice of the estimator."""
 logger = logging.getLogger(__name__)
 
 
@@ -68,13 +84,15 @@ class HarnessModel(TemplateLM):
         sampler is `confidence` by default, whose greedy answer is the one that `loglikelihood` speaks of.
 
         Raises:
-            ValueError: the model has no tokenizer, `rolling_context` does not fit a row, or the cache is no cache.
+            ValueError: the model has no tokenizer, `rolling_context` does not fit a row, the seed is out of range, or
+                the cache is no cache.
             OSError: the cache cannot be opened.
         """
         super().__init__()
         bound = f"from 0 to {model.seq_len - 1}, less than a row of the model"
         require(0 <= rolling_context < model.seq_len, "rolling_context", rolling_context, bound)
         require(pairs_at_a_time > 0, "pairs_at_a_time", pairs_at_a_time, "1 or more")
+        Options(seed=seed)  # refuses a bad seed now, before a task is read
         self.model, self.estimators, self.seed, self.rolling_context = model, estimators, seed, rolling_context
         self.name = name or repr(model)
         sampler = sampler or ("confidence" if model.family is Family.MDM else "ancestral")
@@ -105,20 +123,12 @@ class HarnessModel(TemplateLM):
         """
         from mdm_jax.trained.load import load
 
-        given = {name: value for name, value in arg_dict.items() if name not in OF_THE_HARNESS}
-        choice = ("preset", "method", "guidance", "draws", "max_se")
-        rest = ("seed", "rolling_context", "cache", "sampler", "steps", "block")
+        given = {name: _read(name, value) for name, value in arg_dict.items() if name not in OF_THE_HARNESS}
         require("path" in given, "model_args", dict(arg_dict), "given with path=, a run's folder or a safetensors file")
-        for name in given:
-            if name not in ("path", *choice, *rest):
-                raise unknown_key("", name, ["path", *choice, *rest])
-        if "method" in given:
-            given["method"] = known_method(str(given["method"]))
-        for name in {"guidance", "max_se"} & given.keys():
-            given[name] = float(given[name])
-        model = load(str(given["path"]))
-        chosen = Estimators(model.family, **{name: given[name] for name in choice if name in given})
-        return cls(model, chosen, name=str(given["path"]), **{name: given[name] for name in rest if name in given})
+        path = given.pop("path")
+        rest = {name: given.pop(name) for name in OF_THE_ADAPTER if name in given}
+        model = load(path)
+        return cls(model, Estimators(model.family, **given), name=path, **rest)
 
     def set_cache_hook(self, cache_hook: CacheHook) -> NoReturn:
         """Refuses the harness's cache.
@@ -160,15 +170,16 @@ class HarnessModel(TemplateLM):
         """The log-likelihood of each continuation in nats, by its task's estimator, and whether it is the greedy one.
 
         Raises:
-            ValueError: a continuation is empty or longer than a row.
+            ValueError: a continuation is empty or longer than a row. It is found before anything is scored.
         """
         answers: dict[int, tuple[float, bool]] = {}
-        for task, places in _by_task(requests).items():
-            pairs = self._fitting_pairs(task, [requests[i].args for i in places])
+        by_task = _by_task(requests)
+        fitting = {task: self._fitting_pairs(task, [requests[i].args for i in of]) for task, of in by_task.items()}
+        for task, pairs in fitting.items():
             greedy = self.greedy_tasks is None or task in self.greedy_tasks
             scores = self._scored(pairs, self.estimators.of(task), greedy, disable_tqdm)
-            for i, score in zip(places, scores, strict=True):
-                self.scores[_place(requests[i])] = score
+            for i, score in zip(by_task[task], scores, strict=True):
+                self.scores[place_of(requests[i])] = score
                 answers[i] = (score.loglikelihood, bool(score.is_greedy))
         return [answers[i] for i in range(len(requests))]
 
@@ -205,14 +216,12 @@ class HarnessModel(TemplateLM):
         """
         answers: dict[int, float] = {}
         for task, places in _by_task(requests).items():
-            estimator = self.estimators.of(task)
-            bound = f"0 for {task}: a perplexity needs a likelihood, and guidance gives none"
-            require(estimator.guidance == 0, "guidance", estimator.guidance, bound)
+            estimator = self.estimators.of_text(task)
             texts = [self._windows(requests[i].args[0]) for i in places]
             scores = iter(self._scored([window for text in texts for window in text], estimator, False, disable_tqdm))
             for i, windows in zip(places, texts, strict=True):
                 total = _sum_of(windows, [next(scores) for _ in windows])
-                self.scores[_place(requests[i])] = total
+                self.scores[place_of(requests[i])] = total
                 answers[i] = total.loglikelihood
         return [answers[i] for i in range(len(requests))]
 
@@ -260,8 +269,11 @@ class HarnessModel(TemplateLM):
         known = {pair: cached[key] for pair, key in keys.items() if key in cached}
         missing = sorted(dict.fromkeys(pair for pair in pairs if pair not in known), key=lambda pair: -pair.length)
         with tqdm(total=len(missing), desc=str(estimator.method), disable=disable_tqdm or None) as bar:
-            for first in range(0, len(missing), self._pairs_at_a_time):
-                part = missing[first : first + self._pairs_at_a_time]
+            size = self._pairs_at_a_time
+            if estimator.method is Likelihood.NELBO:
+                size = max(1, min(size, FORWARDS_AT_A_TIME // estimator.draws))
+            for first in range(0, len(missing), size):
+                part = missing[first : first + size]
                 new = dict(zip(part, self._ask(part, estimator, greedy), strict=True))
                 if self._cache:
                     self._cache.add({keys[pair]: score for pair, score in new.items()})
@@ -296,8 +308,18 @@ def _by_task(requests: Sequence[Instance]) -> dict[str | None, list[int]]:
     return places
 
 
-def _place(request: Instance) -> Place:
-    return request.task_name, request.doc_id, request.idx
+def _read(name: str, value: Any) -> Any:
+    """The value of an argument from the harness, which reads `1e3` as a number and `draws=many` as a text."""
+    if name not in OPTIONS:
+        raise unknown_key("", name, list(OPTIONS))
+    try:
+        read = OPTIONS[name](value)
+    except (TypeError, ValueError):
+        read = None
+    kinds = {int: "a whole number", float: "a number"}
+    same = isinstance(value, str) or OPTIONS[name] is str or read == value
+    require(read is not None and same, name, value, kinds.get(OPTIONS[name], "a text"))
+    return read
 
 
 def _sum_of(windows: list[Pair], parts: list[Score]) -> Score:

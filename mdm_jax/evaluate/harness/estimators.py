@@ -9,10 +9,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from mdm_jax.evaluate.likelihood.pairs import Options, known_method
 from mdm_jax.spec import Family, Likelihood
 from mdm_jax.spec.validation import require
-
-MOST_DRAWS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -33,8 +32,7 @@ class Estimator:
 
     def __post_init__(self) -> None:
         require(math.isfinite(self.guidance), "guidance", self.guidance, "finite")
-        require(2 <= self.draws <= MOST_DRAWS, "draws", self.draws, "from 2 (a standard error needs two) to 2^20")
-        require(0 <= self.max_se < math.inf, "max_se", self.max_se, "0 or more, and finite")
+        Options(self.method, self.draws, self.max_se)  # refuses bad numbers
 
 
 def _chain(guidance: float) -> Estimator:
@@ -69,7 +67,7 @@ class Estimators:
     Attributes:
         family: MDM or ARM.
         preset: name of a preset, or empty. Tasks that the preset does not name have the default estimator.
-        method: if given, the method of all tasks, in place of the preset's. So are the next three.
+        method: if given, the name of the method of all tasks, in place of the preset's.
         guidance: if given, the guidance of all tasks.
         draws: if given, the draws of all tasks.
         max_se: if given, the standard error at which the draws of all tasks stop.
@@ -77,13 +75,15 @@ class Estimators:
 
     family: Family
     preset: str = ""
-    method: Likelihood | None = None
+    method: str | None = None
     guidance: float | None = None
     draws: int | None = None
     max_se: float | None = None
 
     def __post_init__(self) -> None:
         require(self.preset in ("", *PRESETS), "preset", self.preset, f"one of {', '.join(PRESETS)}")
+        if self.method is not None:
+            known_method(self.method)
         if self.family is Family.ARM:
             fits = self.method in (None, Likelihood.LEFT_TO_RIGHT, Likelihood.NELBO)
             require(fits, "method", str(self.method), "left_to_right for an ARM, which has no other likelihood")
@@ -95,7 +95,19 @@ class Estimators:
     def of(self, task: str | None) -> Estimator:
         """The estimator of a task, by its name in lm-evaluation-harness."""
         preset = PRESETS[self.preset] if self.preset else {}
-        wanted = {"method": self.method, "guidance": self.guidance, "draws": self.draws, "max_se": self.max_se}
+        method = None if self.method is None else Likelihood(self.method)
+        wanted = {"method": method, "guidance": self.guidance, "draws": self.draws, "max_se": self.max_se}
         given = {name: value for name, value in wanted.items() if value is not None}
         chosen = replace(preset.get(task or "", Estimator()), **given)
         return replace(chosen, method=Likelihood.LEFT_TO_RIGHT, guidance=0.0) if self.family is Family.ARM else chosen
+
+    def of_text(self, task: str | None) -> Estimator:
+        """The estimator of a task that scores whole texts.
+
+        Raises:
+            ValueError: it has guidance, with which a text has no likelihood.
+        """
+        estimator = self.of(task)
+        bound = f"0 for {task}: a perplexity needs a likelihood, and guidance gives none"
+        require(estimator.guidance == 0, "guidance", estimator.guidance, bound)
+        return estimator

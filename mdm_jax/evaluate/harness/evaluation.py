@@ -9,22 +9,25 @@ import difflib
 import os
 import random
 import sys
-from collections.abc import Iterator, Sequence
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from lm_eval import __version__ as harness_version
-from lm_eval.api.task import Task
+from lm_eval.api.task import ConfigurableTask, Task
 from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 
 from mdm_jax.evaluate.harness.adapter import HarnessModel
-from mdm_jax.evaluate.harness.metric_errors import metric_errors
+from mdm_jax.evaluate.harness.metric_errors import group_errors, metric_errors
 from mdm_jax.spec.validation import require, to_dict
 
 BOOTSTRAP_DRAWS = 1000
 """Resamples for the errors over documents that have no closed form; their relative error is 2%."""
+ROLLING = "loglikelihood_rolling"
+WRITING = "generate_until"
 
 
 def evaluate_tasks(
@@ -48,30 +51,40 @@ def evaluate_tasks(
         include_defaults: whether the harness's own tasks are known too; reading their index takes seconds.
 
     Raises:
-        ValueError: a task is not there, asks for images, or an answer does not fit a row.
+        ValueError: a task is not there, has a fault, asks for images, or scores texts with guidance;
+            or an answer does not fit a row.
         OSError: a data set cannot be read.
     """
     require(limit is None or limit > 0, "limit", limit, "1 or more documents")
     random.seed(DEFAULT_RANDOM_SEED)  # as the harness does: some tasks shuffle their answers with these generators
     np.random.seed(DEFAULT_OTHER_SEED)  # noqa: NPY002
-    loaded = _loaded(tasks, include_path, include_defaults)
-    for task in loaded["tasks"].values():
+    shots = num_fewshot is None or num_fewshot >= 0
+    require(shots, "num_fewshot", num_fewshot, "0 or more examples")
+    with _faults_in_one_line(tasks):
+        loaded = _loaded(tasks, include_path, include_defaults)
+    for name, task in loaded["tasks"].items():
         _refuse_unanswerable(task)
+        if task.OUTPUT_TYPE == ROLLING:
+            model.estimators.of_text(name)  # refuses guidance now, before other tasks are scored
         if num_fewshot is not None and task.get_config("num_fewshot") != 0:
             task.set_config(key="num_fewshot", value=num_fewshot)
         elif task.get_config("num_fewshot") is None:
             task.set_config(key="num_fewshot", value=0)
         task.set_fewshot_seed(seed=DEFAULT_OTHER_SEED)
     model.greedy_tasks = frozenset(name for name, task in loaded["tasks"].items() if _reads_greedy(task))
-    with _in_this_process():
+    with _in_this_process(), _faults_in_one_line(tasks):
         results = evaluate(model, loaded, limit=limit, bootstrap_iters=bootstrap_draws, log_samples=False)
     assert results is not None  # only other processes than the first get None
-    return dict(results) | {"lm_eval_version": harness_version, "mdm_jax": _own_section(model, loaded["tasks"])}
+    return dict(results) | {"lm_eval_version": harness_version, "mdm_jax": _own_section(model, loaded)}
 
 
-def _own_section(model: HarnessModel, tasks: dict[str, Task]) -> dict[str, Any]:
-    writing = [name for name, task in tasks.items() if task.OUTPUT_TYPE == "generate_until"]
-    rolling = [name for name, task in tasks.items() if task.OUTPUT_TYPE == "loglikelihood_rolling"]
+def _own_section(model: HarnessModel, loaded: Mapping[str, Any]) -> dict[str, Any]:
+    tasks: dict[str, Task] = loaded["tasks"]
+    rolling = [name for name, task in tasks.items() if task.OUTPUT_TYPE == ROLLING]
+    writing = [name for name, task in tasks.items() if task.OUTPUT_TYPE == WRITING]
+    errors = {name: {} if name in writing else metric_errors(task, model.scores) for name, task in tasks.items()}
+    documents = {name: len({request.doc_id for request in task.instances}) for name, task in tasks.items()}
+    of_groups = {name: group_errors(group, errors, documents) for name, group in loaded["groups"].items()}
     section = {
         "name": model.name,
         "model": repr(model.model),
@@ -81,7 +94,7 @@ def _own_section(model: HarnessModel, tasks: dict[str, Task]) -> dict[str, Any]:
         "row_tokens": model.max_length,
         "preset": model.estimators.preset,
         "estimators": {name: to_dict(model.estimators.of(name)) for name in tasks},
-        "se_mc": {name: metric_errors(task, model.scores) for name, task in tasks.items() if name not in writing},
+        "se_mc": errors | of_groups,
         "cut_contexts": {name: model.cut_contexts.get(name, 0) for name in tasks},
     }
     if writing:
@@ -119,7 +132,7 @@ def _manager(names: Sequence[str], include_path: str | None, include_defaults: b
 
 def _refuse_unanswerable(task: Task) -> None:
     name = task.config.task
-    known = ("loglikelihood", "loglikelihood_rolling", "multiple_choice", "generate_until")
+    known = ("loglikelihood", ROLLING, "multiple_choice", WRITING)
     bound = f"one of {', '.join(known)}"
     require(task.OUTPUT_TYPE in known, f"output_type of {name}", task.OUTPUT_TYPE, bound)
     require(not getattr(task, "MULTIMODAL", False), f"input of {name}", "images or sound", "text")
@@ -129,8 +142,27 @@ def _refuse_unanswerable(task: Task) -> None:
 
 def _reads_greedy(task: Task) -> bool:
     """Whether a metric of the task may read if an answer is the greedy one, which costs an MDM a forward a token."""
-    own_code = callable(task.config.process_results)
+    plain = type(task).process_results is ConfigurableTask.process_results
+    own_code = callable(task.config.process_results) or not plain
     return task.OUTPUT_TYPE == "loglikelihood" or own_code or "exact_match" in (task.aggregation() or {})
+
+
+@contextlib.contextmanager
+def _faults_in_one_line(tasks: Sequence[str]) -> Iterator[None]:
+    """Turns an error that a task's own settings or data cause in the harness into a ValueError that names the tasks.
+
+    Such errors have many types: of templates, of data sets, of lists. An error of the model stays what it is.
+    """
+    try:
+        yield
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:
+        modules = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+        if HarnessModel.__module__ in modules or modules[-1].startswith("mdm_jax."):
+            raise
+        what = f"tasks {', '.join(tasks)}: the harness cannot use their settings or their data"
+        raise ValueError(f"{what}: {type(error).__name__}: {error}") from error
 
 
 @contextlib.contextmanager

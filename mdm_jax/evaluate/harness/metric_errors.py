@@ -10,23 +10,25 @@ between answers spread wider than their errors. If all answers of all documents 
 accuracy is too small, by 18% for two answers.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from lm_eval.api.group import Group
 from lm_eval.api.instance import Instance
 from lm_eval.api.metrics import mean
 from lm_eval.api.task import Task
 
 from mdm_jax.evaluate.harness.cache import Score
+from mdm_jax.evaluate.harness.pairs import Place, place_of
 
 REPETITIONS = 200
 """The relative error of a standard deviation over 200 repetitions is 5%."""
 DRAWINGS = 4000
 FEWEST, MOST = 8, 400
 """Drawings of all documents together, and bounds for one document. The harness takes up to a millisecond for each."""
-Place = tuple[str | None, int | None, int]
 Drawings = list[dict[str, Any]]
 """The metrics of one document, for each drawing of its scores."""
 
@@ -53,7 +55,7 @@ def metric_errors(
     generator, count = np.random.default_rng(seed), min(MOST, max(FEWEST, drawings // len(documents)))
     for texts, requests in documents:
         if texts not in drawn:  # equal texts have equal draws, so that equal documents also share the noise
-            drawn[texts] = _drawings(task, requests, [scores[_place(one)] for one in requests], count, generator)
+            drawn[texts] = _drawings(task, requests, [scores[place_of(one)] for one in requests], count, generator)
     repeated: dict[str, list[float]] = defaultdict(list)
     for _ in range(repetitions):
         picks = generator.integers(count, size=len(drawn))
@@ -64,6 +66,29 @@ def metric_errors(
     spread = {metric: _spread(values) * unbiased for metric, values in repeated.items()}
     filters = [name for name in task.instances[0].filtered_resps if _keeps_answers(task.instances, name)]
     return {f"{metric},{name}": error for metric, error in spread.items() for name in filters}
+
+
+def group_errors(
+    group: Group, errors: Mapping[str, Mapping[str, float]], documents: Mapping[str, int]
+) -> dict[str, float]:
+    """The Monte Carlo standard error of each metric of a group: a weighted mean over tasks with independent draws.
+
+    A metric has no error here if one of the tasks has none.
+
+    Args:
+        group: a group of the harness.
+        errors: the errors of each task's metrics.
+        documents: the number of documents of each task.
+    """
+    tasks = [task.task_name for task in group.get_all_tasks()]
+    found = {}
+    for settings in group.aggregate_metric_list or ():
+        for key in errors[tasks[0]]:
+            if key.partition(",")[0] == settings.metric and all(key in errors[task] for task in tasks):
+                weights = [documents[task] if settings.weight_by_size else 1 for task in tasks]
+                parts = [weight * errors[task][key] for weight, task in zip(weights, tasks, strict=True)]
+                found[key] = math.hypot(*parts) / sum(weights)
+    return found
 
 
 def _spread(values: Sequence[float]) -> float:
@@ -117,7 +142,3 @@ def _texts(requests: list[Instance]) -> tuple[Any, ...]:
 
 def _keeps_answers(requests: Sequence[Instance], filter_name: str) -> bool:
     return all(request.filtered_resps[filter_name] == request.resps[0] for request in requests)
-
-
-def _place(request: Instance) -> Place:
-    return request.task_name, request.doc_id, request.idx

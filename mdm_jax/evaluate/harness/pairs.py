@@ -12,9 +12,18 @@ With one token this is the rule of the harness for Hugging Face models.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lm_eval.api.instance import Instance
+
 from mdm_jax.spec.validation import require
 
 SHOWN_CHARACTERS = 40
+Place = tuple[str | None, int | None, int]
+"""A request's task, document and number within the document."""
+
+
+def place_of(request: Instance) -> Place:
+    """The place of a request, under which its score is kept."""
+    return request.task_name, request.doc_id, request.idx
 
 
 @dataclass(frozen=True)
@@ -39,11 +48,11 @@ def cut_left(pair: Pair, row_tokens: int, continuation: str) -> Pair:
     """The pair with the last tokens of its prompt that fit a row beside the target.
 
     Raises:
-        ValueError: the target is longer than a row.
+        ValueError: the target is empty, or longer than a row.
     """
     shown = continuation if len(continuation) <= SHOWN_CHARACTERS else continuation[:SHOWN_CHARACTERS] + "…"
-    name, bound = f"tokens of the answer {shown!r}", f"at most {row_tokens}, a row of the model"
-    require(len(pair.target) <= row_tokens, name, len(pair.target), bound)
+    bound = f"from 1 to {row_tokens}, a row of the model"
+    require(1 <= len(pair.target) <= row_tokens, f"tokens of the answer {shown!r}", len(pair.target), bound)
     too_many = max(0, pair.length - row_tokens)
     return Pair(pair.prompt[too_many:], pair.target)
 

@@ -10,6 +10,7 @@ stop.
 """
 
 import argparse
+import functools
 import os
 import signal
 import subprocess
@@ -55,14 +56,16 @@ def run_folders(path: str) -> list[Path]:
     """The folder of a run, or those of all runs of a sweep, by name.
 
     Raises:
-        ValueError: the path is neither.
+        ValueError: the path is neither, or no run of the sweep has begun.
     """
     folder = as_path(path)
     if is_file(folder / SPEC_FILE) or is_file(folder / RESULT_FILE):
         return [folder]
     runs = folder / RUNS_FOLDER if (folder / RUNS_FOLDER).is_dir() else folder
     found = [run for run in entries(runs) if is_file(run / SPEC_FILE)] if runs.is_dir() else []
-    if not found and not is_file(folder / PLAN_FILE):
+    if not found and is_file(folder / PLAN_FILE):
+        raise ValueError(f"{path}: no run of this plan has begun: python -m isoflop.run {path} runs them")
+    if not found:
         raise ValueError(f"{path}: neither a run's folder nor a sweep's: it has no {SPEC_FILE} and no runs")
     return sorted(found, key=lambda run: run.name)
 
@@ -92,27 +95,29 @@ def _in_turn(folders: Sequence[Path], likelihoods: Sequence[Likelihood]) -> int:
         flush_output()
         os._exit(code)
 
-    def tell(line: str) -> None:
-        say(line, DONE)
-
-    codes = [DONE]
-    watch = Watch(say=tell)
+    codes, watch = [DONE], Watch()
     signals = Signals(lambda: watch.phase, leave)
     watch.asked_to_stop = signals.asked
     with signals.handled():
         for folder in folders:
             if signals.asked():
                 return say("asked to stop: the same command goes on with the other runs", signals.code)
+            watch.say = functools.partial(_tell, folder.name)
             try:
                 print(add_likelihoods(folder, likelihoods, watch), flush=True)
             except Preempted as stop:
-                return say(stop, signals.code)
+                return say(f"{folder.name}: {stop}", signals.code)
             except BrokenPipeError:
                 raise
             except (ValueError, OSError, Diverged) as error:
                 worth_a_retry = isinstance(error, Held) or may_pass(error)
                 codes.append(say(f"{folder.name}: {error}", RETRY if worth_a_retry else BAD))
     return _gravest(codes)
+
+
+def _tell(name: str, line: str) -> None:
+    """Prints a line about the run of this name on standard error."""
+    say(f"{name}: {line}", DONE)
 
 
 def _shared(folders: Sequence[Path], likelihoods: Sequence[Likelihood], jobs: int) -> int:

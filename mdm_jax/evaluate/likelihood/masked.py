@@ -72,8 +72,8 @@ def masked_nats(
     return replicate(jax.lax.reshape(jnp.stack([first_P, second_P], 1), (batch,), out_sharding=BATCH))
 
 
-def estimates(requests: Requests, sets: Sequence[MaskSets], batches: Batches) -> Float64[np.ndarray, "E"]:
-    """The estimate of each of the given collections of sets, in nats."""
+def estimates(requests: Requests, sets: Sequence[MaskSets], batches: Batches) -> list[Float64[np.ndarray, "J"]]:
+    """The estimate of each of the given collections of sets in nats, as its summands: one for sets 2j and 2j+1."""
     places = [(e, row) for e, of_one in enumerate(sets) for row in range(0, len(of_one.weight_M), 2)]
     place_I2 = np.array(places, np.int64).reshape(-1, 2)
     pair_I = np.array([of_one.pair for of_one in sets], np.int64)[place_I2[:, 0]]
@@ -92,4 +92,5 @@ def estimates(requests: Requests, sets: Sequence[MaskSets], batches: Batches) ->
     for items, nats_B in results(dispatched()):
         nats_I2[items] = nats_B.reshape(-1, 2)
     weight_I2 = np.array([sets[e].weight_M[row : row + 2] for e, row in place_I2]).reshape(-1, 2)
-    return np.bincount(place_I2[:, 0], (weight_I2 * nats_I2).sum(1), len(sets))
+    ends_E = np.cumsum([len(of_one.weight_M) // 2 for of_one in sets])
+    return np.split((weight_I2 * nats_I2).sum(1), ends_E[:-1])

@@ -2,8 +2,10 @@
 
 A group of 8 draws has 4 strata of the number of masked tokens K. The draws of a stratum mask K and n + 1 - K tokens:
 the second draw masks all tokens that the first one does not, and one more, so each draw alone is a uniform set of its
-size, and the two together score every token. The groups of a pair are independent. So the spread of the groups' means
-gives the standard error, whatever the strata and the complements save.
+size, and the two together score every token. The groups of a pair are independent, and so are the strata of a group. So
+the spread over the groups within each stratum gives the standard error, whatever the strata and the complements save.
+It has about three times the degrees of freedom that the spread of the groups' means has. With so few groups that
+matters: a noisy error is too small on average, most of all where the draws end because it is small.
 
 The draws of a pair depend only on its ids, the seed and the number of the group, not on the other pairs or on its
 place among them. Draws are added in rounds until the error is small enough or the budget is used.
@@ -13,24 +15,26 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float64, Int
 
 from mdm_jax.evaluate.likelihood.any_order import all_sets
 from mdm_jax.evaluate.likelihood.masked import MaskSets, estimates
 from mdm_jax.evaluate.likelihood.requests import Pair, Requests
 
 GROUP_DRAWS = 8
-LEAST_GROUPS = 2
+STRATA = GROUP_DRAWS // 2
+LEAST_GROUPS = 3
+"""The mean reported error of two groups would be a tenth too small."""
 FIRST_GROUPS, MOST_GROWTH = 8, 4
 """Groups before the first look at the error, and the most by which a round multiplies the groups."""
 
 
 def group_of_draws(pair: Pair, index: int, seed: int, group: int) -> MaskSets:
     """The masks of one group. Their weighted nats are an unbiased estimate of the NELBO."""
-    rng, tokens, strata = np.random.default_rng([seed, group, pair.digest]), len(pair.target), GROUP_DRAWS // 2
-    u_P = (np.arange(strata) + rng.random(strata)) / strata
+    rng, tokens = np.random.default_rng([seed, group, pair.digest]), len(pair.target)
+    u_P = (np.arange(STRATA) + rng.random(STRATA)) / STRATA
     count_P = np.minimum((u_P * tokens).astype(np.int64), tokens - 1) + 1
-    mask_Mn = complementary_masks(count_P, rng.random((strata, tokens)).argsort(1).argsort(1))
+    mask_Mn = complementary_masks(count_P, rng.random((STRATA, tokens)).argsort(1).argsort(1))
     return MaskSets(index, mask_Mn, tokens / mask_Mn.sum(1) / GROUP_DRAWS)
 
 
@@ -55,38 +59,39 @@ def bounds(requests: Requests, exact: set[int], draws: int, max_se: float, seed:
     Args:
         requests: the pairs and the model.
         exact: the pairs whose sets of masked tokens are all enumerated.
-        draws: the most draws of another pair, rounded up to whole groups, of which there are at least two.
+        draws: the most draws of another pair, rounded up to whole groups, of which there are at least three.
         max_se: the error in nats at which no more draws are added; 0 uses all draws.
         seed: chooses the draws.
     """
     most, batches = max(LEAST_GROUPS, -(-draws // GROUP_DRAWS)), requests.batches(rows=2)
     first = min(most, FIRST_GROUPS) if max_se > 0 else most
-    means: list[list[float]] = [[] for _ in requests.pairs]
-    wanted = {p: 1 if p in exact else first for p in range(len(means))}
+    found: list[list[np.ndarray]] = [[] for _ in requests.pairs]
+    wanted = {p: 1 if p in exact else first for p in range(len(found))}
     while wanted:
         sets: list[MaskSets] = []
         for p, groups in wanted.items():
-            pair, done = requests.pairs[p], len(means[p])
+            pair, done = requests.pairs[p], len(found[p])
             all_of_it = [all_sets(p, len(pair.target))] if p in exact else None
             sets += all_of_it or [group_of_draws(pair, p, seed, group) for group in range(done, groups)]
-        for of_one, mean in zip(sets, estimates(requests, sets, batches), strict=True):
-            means[of_one.pair].append(float(mean))
-        further = ((p, _groups_wanted(means[p], most, max_se)) for p in wanted if p not in exact)
-        wanted = {p: groups for p, groups in further if groups > len(means[p])}
-    return [
-        Bound(x[0], 0.0, 0) if p in exact else Bound(float(np.mean(x)), standard_error(x), GROUP_DRAWS * len(x))
-        for p, x in enumerate(means)
-    ]
+        for of_one, nats in zip(sets, estimates(requests, sets, batches), strict=True):
+            found[of_one.pair].append(nats)
+        further = ((p, _groups_wanted(np.stack(found[p]), most, max_se)) for p in wanted if p not in exact)
+        wanted = {p: groups for p, groups in further if groups > len(found[p])}
+    return [Bound(float(x[0].sum()), 0.0, 0) if p in exact else _bound(np.stack(x)) for p, x in enumerate(found)]
 
 
-def standard_error(means: list[float]) -> float:
-    """The standard error of the mean of independent groups."""
-    return float(np.std(means, ddof=1)) / math.sqrt(len(means))
+def _bound(nats_GJ: Float64[np.ndarray, "G J"]) -> Bound:
+    return Bound(float(nats_GJ.sum(1).mean()), standard_error(nats_GJ), GROUP_DRAWS * len(nats_GJ))
 
 
-def _groups_wanted(means: list[float], most: int, max_se: float) -> int:
+def standard_error(nats_GJ: Float64[np.ndarray, "G J"]) -> float:
+    """The standard error of the mean over groups of the sum over strata. All summands are independent."""
+    return math.sqrt(float(nats_GJ.var(0, ddof=1).sum()) / len(nats_GJ))
+
+
+def _groups_wanted(nats_GJ: Float64[np.ndarray, "G J"], most: int, max_se: float) -> int:
     """The groups after which the error will probably be small enough; the present number if it is so now."""
-    error, now = standard_error(means), len(means)
-    if max_se <= 0 or error <= max_se:
+    error, now = standard_error(nats_GJ), len(nats_GJ)
+    if max_se <= 0 or not error > max_se:  # NaN is not greater than anything
         return now
     return min(most, math.ceil(now * min(MOST_GROWTH, max(1.25, (error / max_se) ** 2))))

@@ -25,8 +25,8 @@ from mdm_jax.command import DONE, exit_code, new_parser
 from mdm_jax.evaluate.perplexity.blocks import block_ends, nats_of_blocks, sums_of_blocks
 from mdm_jax.evaluate.perplexity.corpus import EvalCorpus, parse_corpus, read_corpus
 from mdm_jax.evaluate.perplexity.table import Score, TableRow, as_csv, as_text, kind_of, measures
-from mdm_jax.evaluate.stream import DRAWS, Progress
-from mdm_jax.files.storage import write_atomic
+from mdm_jax.evaluate.stream import DRAWS, Progress, check_draws
+from mdm_jax.files.storage import check_writable, write_atomic
 from mdm_jax.spec import Family, Likelihood
 from mdm_jax.spec.validation import require
 from mdm_jax.trained.load import load
@@ -70,11 +70,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _measure(flags: argparse.Namespace) -> int:
-    require(2 <= flags.draws <= 1 << 20, "--draws", flags.draws, "from 2 (a standard error needs two) to 2^20")
+    check_draws("--draws", flags.draws)
     require(flags.max_tokens >= 0, "--max-tokens", flags.max_tokens, "0 (everything) or a number of tokens")
     named = [parse_corpus(text) for text in flags.corpus]
     names = [name for name, _ in named]
     require(len(set(names)) == len(names), "--corpus", ", ".join(names), "a different name for each corpus")
+    if flags.out:
+        check_writable(flags.out)
     models = {path: load(path) for path in dict.fromkeys(flags.models)}
     tokenizers = [model.tokenizer for model in models.values()]
     corpora = [read_corpus(*pair, flags.text_field, tokenizers, flags.max_tokens) for pair in named]
@@ -99,8 +101,11 @@ def _rows(
     for corpus in corpora:
         ends_G, first = block_ends(corpus.bytes_D, _longest_row_bytes(models.values(), corpus)), None
         for path, model in models.items():
-            with watch(f"{labels[path]} on {corpus.name}") as progress:
-                score = _score(model, corpus, ends_G, method, draws, progress)
+            with watch(title := f"{labels[path]} on {corpus.name}") as progress:
+                try:
+                    score = _score(model, corpus, ends_G, method, draws, progress)
+                except ValueError as error:
+                    raise ValueError(f"{title}: {error}") from None
             first = first or score
             yield TableRow(
                 model=labels[path],
@@ -140,7 +145,7 @@ def _longest_row_bytes(models: Iterable[Model], corpus: EvalCorpus) -> float:
 
 def _labels(paths: list[str]) -> dict[str, str]:
     """A short name of each model: the last part of its path, or the whole path if two are equal."""
-    names = [PurePath(path).name for path in paths]
+    names = [PurePath(path).name or path for path in paths]
     return {path: name if names.count(name) == 1 else path for path, name in zip(paths, names, strict=True)}
 
 

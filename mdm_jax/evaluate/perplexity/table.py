@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from mdm_jax.evaluate.aligned import aligned
 from mdm_jax.evaluate.ratio import Ratio, ratio
 from mdm_jax.spec import Family, Likelihood
 
@@ -99,7 +100,7 @@ def as_text(rows: Sequence[TableRow]) -> str:
         size = f"{own[0].documents:,} documents in {own[0].blocks} blocks, {own[0].bytes:,} bytes"
         cells = [list(_cells(row)) for row in own]
         cells[0][-1] = "(reference)"
-        lines += ["", f"{name}: {size}", *_aligned([HEADER, *cells])]
+        lines += ["", f"{name}: {size}", *aligned([HEADER, *cells])]
     return "\n".join([*lines, "", *notes(rows)]).rstrip()
 
 
@@ -114,11 +115,6 @@ def _with_errors(row: TableRow, name: str) -> str:
     known = [error for error in errors if error > 0 and math.isfinite(error)]
     digits = max(0, min(6, 1 - math.floor(math.log10(min(known))))) if known else 4
     return " ".join([f"{value:.{digits}f}", *("± -" if math.isnan(e) else f"± {e:.{digits}f}" for e in errors)])
-
-
-def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table]
 
 
 def notes(rows: Sequence[TableRow]) -> list[str]:

@@ -175,8 +175,7 @@ def _with_plain_rope(where: str, config: Mapping[str, Any]) -> dict[str, Any]:
         require(isinstance(rope, dict), f"{where}: {key}", rope, "an object")
         kind = rope.get("rope_type", rope.get("type", "default"))
         require(kind == "default", f"{where}: {key}.rope_type", kind, "'default': the trunk has no other")
-        part = rope.get("partial_rotary_factor", 1.0)
-        require(part == 1, f"{where}: {key}.partial_rotary_factor", part, "1: the trunk turns whole heads")
-        if "rope_theta" in rope:
-            flat["rope_theta"] = rope["rope_theta"]
+        flat |= {name: rope[name] for name in ("rope_theta", "partial_rotary_factor") if name in rope}
+    part = flat.get("partial_rotary_factor", 1)
+    require(part in (None, 1), f"{where}: partial_rotary_factor", part, "1: the trunk turns whole heads")
     return flat

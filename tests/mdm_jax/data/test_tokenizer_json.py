@@ -87,6 +87,19 @@ def test_text_comes_back_and_its_bytes_are_counted(tokenizer):
     assert [tokenizer.text_bytes(cut[: len(cut) - n]) for n in range(4)] == [5, 4, 3, 2]
 
 
+def test_a_file_that_changes_texts_does_not_count_their_bytes():
+    """Qwen's file composes accents, and RoBERTa's puts a blank before a text."""
+    whole = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    for changes in (
+        {"normalizer": {"type": "NFC"}},
+        {"normalizer": {"type": "Lowercase"}},
+        {"pre_tokenizer": whole | {"add_prefix_space": True}},
+        {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, whole]}},
+    ):
+        assert not JsonTokenizer(changed(FILES["gpt2"], **changes).encode()).keeps_text
+    assert JsonTokenizer(changed(FILES["gpt2"], pre_tokenizer=whole).encode()).keeps_text
+
+
 def test_bert_forgets_case_and_spaces_and_is_not_cut_or_padded(tmp_path):
     """Its file asks for 8 ids a text. Bits per byte of a run then take the bytes that the preparation counted."""
     tokenizer = JsonTokenizer(FILES["bert"].encode())
@@ -133,6 +146,11 @@ HOSTILE = [
     (changed(GPT2, model__vocab={"a": 4_000_000_000}, model__merges=[]), "id of the token .* = 4000000000: must be"),
     (changed(GPT2, model__vocab={"a": -1}, model__merges=[]), "not a tokenizer.json, or cut short"),
     (changed(GPT2, added_tokens=[ADDED | {"id": 9999, "content": "</s>"}]), "id of the added token '</s>' = 9999"),
+    (
+        changed(GPT2, added_tokens=[ADDED | {"id": 9999, "content": "x" * 5000}]),
+        "id of the added token 'x{60}…' = 9999",
+    ),
+    (changed(GPT2, model__type="x" * 5000), "not a tokenizer.json, or cut short"),
     (changed(GPT2, pre_tokenizer={"type": "Split"}), "not a tokenizer.json, or cut short"),
 ]
 

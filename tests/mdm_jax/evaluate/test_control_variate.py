@@ -120,7 +120,7 @@ def test_less_variance_where_some_tokens_are_harder() -> None:
 
 
 def spec_of(data: int = 1, model: int = 1, estimator: Estimator = Estimator.CONTROL_VARIATE) -> RunSpec:
-    evaluation = EvaluationSpec(ROWS * L, 16, BATCH, estimator)
+    evaluation = EvaluationSpec(ROWS * L, 16, BATCH, estimator=estimator)
     hardware = HardwareSpec(mesh_data=data, mesh_model=model)
     return run_spec(Family.MDM, TRUNK, L, optim=OptimSpec(global_batch=8), evaluation=evaluation, hardware=hardware)
 

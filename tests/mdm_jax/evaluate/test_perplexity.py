@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import math
 import os
+import re
 import shutil
 import signal
 import threading
@@ -28,12 +29,11 @@ ROWS = ["0123456", "abcdefg", "ABCDEFG", "zyxwvut"]
 """Texts that fill a row of bytes each, with EOS."""
 
 
-def write(path: Path, attention: Attention, uniform: bool = False, vocab_size: int = 257) -> str:
-    """The path of a tiny model; a uniform one gives all tokens the same probability."""
+def write(path: Path, attention: Attention, head_scale: float = 1.0, vocab_size: int = 257) -> str:
+    """The path of a tiny model; with a head of zeros, all tokens have the same probability."""
     spec = dataclasses.replace(TRUNK, n_layers=1, d_model=8, d_ffn=8, vocab_size=vocab_size, attention=attention)
     weights = random_weights(spec)
-    if uniform:
-        weights["head"] *= 0
+    weights["head"] *= head_scale
     path.parent.mkdir(exist_ok=True)
     write_smdm(path, weights, spec, SEQ_LEN, True)
     return str(path)
@@ -46,8 +46,8 @@ def files(tmp_path_factory) -> dict[str, str]:
     (folder / "gpt2" / "tokenizer.json").write_text(byte_level(texts(300), 300))
     causal, both = Attention.CAUSAL, Attention.BIDIRECTIONAL
     made = {"arm": write(folder / "arm", causal), "mdm": write(folder / "mdm", both)}
-    made["uniform arm"] = write(folder / "gpt2" / "uniform", causal, uniform=True, vocab_size=300)
-    return made | {"uniform mdm": write(folder / "uniform_mdm", both, uniform=True)}
+    made["uniform arm"] = write(folder / "gpt2" / "uniform", causal, head_scale=0.0, vocab_size=300)
+    return made | {"uniform mdm": write(folder / "uniform_mdm", both, head_scale=0.0)}
 
 
 def table(words: list[str], out: Path) -> list[dict[str, str]]:
@@ -133,6 +133,7 @@ REFUSED = [
     (["--corpus", "a=x.txt", "a=y.txt"], "must be a different name for each corpus"),
     (["--corpus", "a=absent.txt"], "absent.txt': no such file"),
     (["--corpus", "a=absent.txt", "--draws", "1"], "--draws = 1: must be from 2"),
+    (["--corpus", "a=absent.txt", "--out", "."], ".: is a folder: give the path of a file"),
     (["--corpus", "a=absent.txt", "--max-tokens", "-1"], "--max-tokens = -1: must be 0"),
     (["--corpus", "a=absent.txt", "--likelihood", "any"], "invalid choice: 'any'"),
     ([], "the following arguments are required: --corpus"),
@@ -149,6 +150,22 @@ def test_a_model_that_is_not_there_and_an_empty_text_are_named(files, tmp_path, 
     assert "absent: no such file" in one_line(main, ["absent", "--corpus", "a=b.txt"], capsys)
     words = [files["arm"], "--corpus", f"a={tmp_path / 'a.txt'}"]
     assert "no text in" in one_line(main, words, capsys)
+
+
+def test_weights_that_overflow_are_named_with_the_texts(tmp_path, capsys):
+    path = write(tmp_path / "bad", Attention.CAUSAL, head_scale=2e38)
+    corpus = write_jsonl(tmp_path / "a.jsonl", ROWS)
+    said = one_line(main, [path, "--corpus", f"wiki={corpus}", "--draws", "2"], capsys)
+    assert re.search("bad on wiki: nats = (inf|nan): must be finite: the weights have NaN or are too large", said)
+
+
+@pytest.mark.parametrize("name", ["mdm", "arm"])
+def test_a_row_of_one_token_has_its_probability_after_nothing(files, name):
+    """Such a row may end any text. Id V is MASK for an MDM, and the start token for an ARM."""
+    model = load(files[name])
+    logits_V = np.asarray(model.logits(np.array([[model.spec.vocab_size]])))[0, 0].astype(np.float64)
+    nats = np.log(np.exp(logits_V).sum()) - logits_V[97]
+    np.testing.assert_allclose(model.row_nats(np.array([97]), draws=2).nats_RS, nats, rtol=1e-5)
 
 
 def test_progress_reaches_the_end_and_may_stop_the_work(files):

@@ -70,6 +70,15 @@ def test_columns_that_do_not_compare_are_named(place, value, said):
     assert table.endswith(f"piqa: the columns do not compare: {said}")
 
 
+def test_files_of_one_name_are_told_apart_and_still_compared():
+    other = copy.deepcopy(GPT2)
+    other["n-shot"]["piqa"] = 5
+    lines = results_table([read_tree(GPT2, "a/out.json"), read_tree(other, "b/out.json")]).splitlines()
+    assert "gpt2 (a/out.json)  gpt2 (b/out.json)" in lines[0]
+    assert lines[-1].startswith("piqa: the columns do not compare: examples: 0 in gpt2 (a/out.json), 5 in")
+    assert results_table([[], []]).splitlines()[0].endswith("no metric (1)  no metric (2)")
+
+
 def test_csv_has_a_line_for_each_metric_of_each_file(tmp_path, capsys):
     paths = []
     for name, tree in (("ours.json", OURS), ("theirs.json", GPT2)):
@@ -89,6 +98,20 @@ def test_csv_has_a_line_for_each_metric_of_each_file(tmp_path, capsys):
     assert capsys.readouterr().out.startswith("task ")
 
 
+def test_values_of_another_type_are_unknown():
+    """A results file may come from anywhere."""
+    tree = copy.deepcopy(OURS)
+    tree["results"] = {"piqa": {"acc,none": 0.5, "acc_stderr,none": [1], "huge,none": 10**400, "text,none": "x"}}
+    tree["n-samples"], tree["n-shot"], tree["versions"] = {"piqa": {"effective": "many"}}, [], {"piqa": "a\nb"}
+    tree["higher_is_better"] = {"piqa": {"acc": ["yes"]}}
+    tree["mdm_jax"] = {"name": "a\nb", "estimators": {"piqa": {"method": "nelbo", "guidance": "w", "draws": {}}}}
+    (metric,) = read_tree(tree, "ours.json")
+    assert (metric.value, metric.se_data, metric.se_mc, metric.higher_is_better) == (0.5, None, None, None)
+    assert (metric.documents, metric.n_shot, metric.guidance, metric.draws) == (None, None, None, None)
+    assert (metric.model, metric.version) == ("a b", "a b")
+    assert results_table([[metric]]).splitlines()[1] == "piqa  acc     0.5000 ± ?"
+
+
 def test_results_with_numpys_numbers_are_written_as_numbers(tmp_path):
     write_tree(str(tmp_path / "out.json"), {"count": np.int64(3), "share": np.float32(0.5), "function": len})
     written = json.loads((tmp_path / "out.json").read_text())
@@ -99,6 +122,7 @@ def test_results_with_numpys_numbers_are_written_as_numbers(tmp_path):
     ("content", "said"),
     [
         ("", "not JSON"),
+        ("[" * 100_000, "not JSON"),
         ("[1]", "no results of lm-evaluation-harness: it has no section `results`"),
         ('{"results": [1]}', "it has no section `results`"),
         ('{"results": {"piqa": 1}}', "it has no section `results`"),

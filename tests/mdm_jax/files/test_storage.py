@@ -10,7 +10,7 @@ import pytest
 from bucket import in_memory
 from failing_disk import failing_bucket, failing_disk
 
-from mdm_jax.files.storage import Kind, as_path, is_file, kind, make_folder, refuse_link, write_atomic
+from mdm_jax.files.storage import Kind, as_path, check_writable, is_file, kind, make_folder, refuse_link, write_atomic
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664), (0o027, 0o640)])
@@ -64,6 +64,20 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one_and_nothing_else(tmp_p
         possible = {"new"}
     assert (tmp_path / "result.json").read_text() in possible
     assert os.listdir(tmp_path) == ["result.json"]
+
+
+def test_a_path_is_checked_before_long_work_and_nothing_is_written(tmp_path) -> None:
+    write_atomic(tmp_path / "old.json", "old")
+    check_writable(tmp_path / "old.json")
+    check_writable(tmp_path / "new" / "result.json")
+    check_writable("memory://bucket/result.json")
+    assert (os.listdir(tmp_path / "new"), (tmp_path / "old.json").read_text()) == ([], "old")
+    (tmp_path / "link").symlink_to(tmp_path / "old.json")
+    for name, said in ((".", "is a folder: give the path of a file"), ("link", "link")):
+        with pytest.raises(ValueError, match=said):
+            check_writable(tmp_path / name)
+    with pytest.raises(OSError, match=r"old\.json/x not written: "):
+        check_writable(tmp_path / "old.json" / "x")
 
 
 def test_what_lies_at_a_path(tmp_path) -> None:

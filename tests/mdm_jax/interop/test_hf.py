@@ -209,6 +209,7 @@ CONFIGS = [
         "rope_parameters.rope_type = 'llama3': must be 'default'",
     ),
     ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor = 0.5"),
+    ({"partial_rotary_factor": 0.5}, "partial_rotary_factor = 0.5"),
     ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling.rope_type = 'linear'"),
     ({"rope_scaling": 2.0}, "rope_scaling = 2.0: must be an object"),
     ({"hidden_act": "gelu"}, "hidden_act = 'gelu': must be 'silu'"),

@@ -108,10 +108,10 @@ def dense_loss(params, objective: ObjectiveSpec):
     return value
 
 
-FREE = [(True, True), (False, True), (True, False), (False, False)]
+SLOW = [pytest.param(carry, True, marks=pytest.mark.slow) for carry in (True, False)]
 
 
-@pytest.mark.parametrize(("carry_over", "zero_masking"), FREE)
+@pytest.mark.parametrize(("carry_over", "zero_masking"), [(True, False), (False, False), *SLOW])
 def test_loss_and_gradient_are_those_of_the_definition(carry_over, zero_masking):
     objective = d3pm(carry_over, zero_masking)
     run, drawn = run_of(objective), drawn_by(objective)

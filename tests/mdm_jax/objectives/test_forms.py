@@ -15,7 +15,7 @@ from tiny_runs import sharp_model
 from mdm_jax.devices.sharding import BATCH_L, HEAD_DV
 from mdm_jax.model.transformer import hidden
 from mdm_jax.objectives import loss as objectives
-from mdm_jax.objectives.masking import optimal_shares
+from mdm_jax.objectives.masking import level_counts, optimal_edges
 from mdm_jax.objectives.noise import level, step_level
 from mdm_jax.spec import Cutoff, HardwareSpec, LevelSampler, ModelSpec, NoiseSchedule, ObjectiveSpec, Variant
 
@@ -121,18 +121,32 @@ def test_the_steps_bound_by_hand():
     assert steps_loss(NoiseSchedule.LOG_LINEAR, 2) == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize("length", [2, 3, L, 5, 64])
-def test_optimal_allocation_is_unbiased(length):
-    """Summed over all counts: the chance of a pair's count, times both rows' weights 1 / (L p), is 1 / L for each."""
-    p_K = np.asarray(optimal_shares(length, length), np.float64)
-    weight_K = 1 / (length * p_K)
-    of_row_K = (p_K * weight_K + p_K[::-1] * weight_K) / 2
-    np.testing.assert_allclose(of_row_K, 1 / length, rtol=1e-5)
-    product_K = np.arange(1, length + 1) * np.arange(length, 0, -1)
-    np.testing.assert_allclose(p_K**2 * product_K, (p_K**2 * product_K)[0], rtol=1e-5)
-    padded_K = np.asarray(optimal_shares(length, length + 3))
-    assert (padded_K[length:] == 0).all()
-    np.testing.assert_allclose(padded_K[:length], p_K, rtol=1e-6)
+@pytest.mark.parametrize("pairs", [1, 3, 8, 64])
+@pytest.mark.parametrize("length", [2, L, 5, 64])
+def test_optimal_allocation_is_unbiased(length, pairs):
+    """Summed over all strata and counts: the chance of a count in its stratum, times the stratum's width, is 1 / L."""
+    edges, ends_K = optimal_edges(pairs), np.arange(length + 1) / length
+    overlap_PK = np.minimum(edges[1:, None], ends_K[1:]) - np.maximum(edges[:-1, None], ends_K[:-1])
+    chance_PK = overlap_PK.clip(0) / np.diff(edges)[:, None]
+    np.testing.assert_allclose(chance_PK.sum(1), 1, rtol=1e-12)
+    np.testing.assert_allclose(np.diff(edges) @ chance_PK, 1 / length, rtol=1e-12)
+    np.testing.assert_allclose(np.diff(edges), np.diff(edges)[::-1], rtol=1e-9)  # the pair's other row is as likely
+
+
+def test_optimal_allocation_draws_from_its_strata():
+    """Pair h draws its count from the h-th stratum, and its rows have the stratum's width as weight."""
+    pairs, length = 8, 1000
+    keys = jax.random.split(jax.random.key(0), 500)
+    count_XB, relative_XB = jax.jit(
+        lambda: jax.lax.map(lambda key: level_counts(key, 2 * pairs, length, LevelSampler.OPTIMAL), keys)
+    )()
+    edges = optimal_edges(pairs)
+    first_XP = np.asarray(count_XB)[:, ::2] - 1
+    assert ((first_XP >= np.floor(edges[:-1] * length)) & (first_XP <= edges[1:] * length)).all()
+    np.testing.assert_allclose(np.asarray(relative_XB)[0], np.repeat(np.diff(edges) * pairs, 2), rtol=1e-6)
+    middle_P = (edges[:-1] + edges[1:]) / 2 * length - 0.5
+    se_P = np.diff(edges) * length / (12 * len(keys)) ** 0.5 + 0.1
+    assert (np.abs(first_XP.mean(0) - middle_P) < 4 * se_P).all()
 
 
 DRAWN = [

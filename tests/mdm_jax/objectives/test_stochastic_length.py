@@ -12,7 +12,8 @@ from jax.sharding import reshard
 from scipy import stats
 from tiny_runs import run_spec, sharp_model, tokens
 
-from mdm_jax.devices.sharding import BATCH, BATCH_L, HEAD_DV
+from mdm_jax.devices.sharding import BATCH, BATCH_L, HEAD_DV, place
+from mdm_jax.evaluate import nelbo
 from mdm_jax.model.transformer import hidden
 from mdm_jax.objectives import loss as objectives
 from mdm_jax.objectives import mdm
@@ -20,6 +21,7 @@ from mdm_jax.objectives.arm import equal_weights
 from mdm_jax.objectives.masking import kept_length
 from mdm_jax.spec import (
     Attention,
+    EvaluationSpec,
     Family,
     FlopConvention,
     HardwareSpec,
@@ -91,7 +93,7 @@ def test_a_cut_batch_is_the_batch_of_its_short_rows(objective, kept):
 @pytest.mark.parametrize("levels", [LevelSampler.ANTITHETIC, LevelSampler.OPTIMAL])
 @pytest.mark.parametrize("kept", [1, 2, 7, L])
 def test_counts_are_of_the_kept_tokens(levels, kept):
-    """A pair has kept + 1 masked tokens, and L + 1 positions for the head; weights of a uniform row sum to 1."""
+    """A pair has kept + 1 masked tokens, and L + 1 positions for the head; the weights sum to 1."""
     for key in range(5):
         drawn = drawn_with(ObjectiveSpec(levels=levels, **SHORT), kept, key)
         masked_BL = np.asarray(drawn.inputs_BL) == V
@@ -100,8 +102,7 @@ def test_counts_are_of_the_kept_tokens(levels, kept):
         assert (inside_BL.reshape(B // 2, -1).sum(1) == kept + 1).all()
         assert (inside_BL.sum(1) >= 1).all()
         assert ((np.asarray(drawn.weight_BL)[:, :kept] > 0) == inside_BL).all()
-        if levels is LevelSampler.ANTITHETIC:
-            np.testing.assert_allclose(np.asarray(drawn.weight_BL).sum(), 1, rtol=1e-6)
+        np.testing.assert_allclose(np.asarray(drawn.weight_BL).sum(), 1, rtol=1e-6)
 
 
 def test_draws_have_both_whole_and_cut_batches_in_one_shape():
@@ -113,6 +114,16 @@ def test_draws_have_both_whole_and_cut_batches_in_one_shape():
     assert 10 < (length_X == L).sum() < 35
     last_X = np.array([np.flatnonzero(row.any(0))[-1] for row in np.asarray(drawn.weight_BL) > 0])
     assert (last_X < length_X).all()
+
+
+@pytest.mark.parametrize("family", list(Family))
+def test_the_evaluation_reads_whole_rows(family):
+    trunk = ModelSpec(n_layers=1, d_model=8, n_heads=2, d_ffn=16, vocab_size=V)
+    whole = run_spec(family, trunk, L, evaluation=EvaluationSpec(eval_tokens=16 * L, mc_samples=2, batch=8))
+    short = dataclasses.replace(whole, objective=dataclasses.replace(whole.objective, stochastic_length=1.0))
+    params, mesh = jax.jit(place)(sharp_model(whole.model)), jax.sharding.get_mesh()
+    one, other = (nelbo.evaluate(params, run, tokens((16, L), V), mesh) for run in (whole, short))
+    assert one == other
 
 
 @pytest.mark.parametrize("convention", list(FlopConvention))

@@ -92,7 +92,7 @@ def test_the_command_adds_to_a_finished_run_what_it_would_have_had(shop, tmp_pat
     losses = f"nelbo {row.loss:.4f}, left_to_right {row.loss_left_to_right:.4f}, confidence {row.loss_confidence:.4f}"
     captured = capsys.readouterr()
     assert captured.out == f"{spec.run_id}: {losses} nats/token\n"
-    begun = [f"mdm_jax: {one.value} evaluation begins" for one in EXACT_LIKELIHOODS]
+    begun = [f"mdm_jax: {spec.run_id}: {one.value} evaluation begins" for one in EXACT_LIKELIHOODS]
     assert captured.err.splitlines() == begun
     sealed = (folder / "result.json").read_bytes()
     shutil.rmtree(folder / "checkpoints")
@@ -139,41 +139,53 @@ def test_one_likelihood_alone_is_added_and_the_other_stays_unknown(tmp_path, cap
     assert "result.json against its spec = 'seed': must be equal in both" in capsys.readouterr().err
 
 
-def test_runs_that_cannot_be_evaluated_are_said_and_the_others_go_on(shop, whole, tmp_path, capsys) -> None:
+def test_runs_that_cannot_be_evaluated_are_said_and_the_others_go_on(shop, tmp_path, capsys) -> None:
     arm, base = shop.spec(Family.ARM), shop.spec(Family.MDM)
-    copied(whole, arm, tmp_path)
-    names = ("diverged", "none", "bare", "data")
+    names = ("diverged", "none", "bare", "data", "lossless")
     specs = {name: dataclasses.replace(base, seed=i + 1) for i, name in enumerate(names)}
+    specs["arm"] = arm
     specs["segment"] = dataclasses.replace(base, seed=9, cell=CellSpec(segment=True))
     known = open_corpus(base.data).manifest.data_hash
-    settings: dict[str, dict[str, Any]] = {name: {"status": Status.OK, "data_hash": known} for name in specs}
+    settings: dict[str, dict[str, Any]] = {
+        name: {"status": Status.OK, "data_hash": known, "loss": 2.0} for name in specs
+    }
     settings["diverged"] |= {"status": Status.DIVERGED, "excluded_reason": "loss is nan at step 7"}
     settings["data"] |= {"data_hash": "0" * 64}
+    settings["lossless"] |= {"loss": None}
     for name, spec in specs.items():
         folder = tmp_path / spec.run_id
         folder.mkdir()
         (folder / "spec.json").write_text(to_json(spec) + "\n")
         if name != "none":
-            write_result(folder / "result.json", result_of(spec, loss=2.0, **settings[name]))
+            write_result(folder / "result.json", result_of(spec, **settings[name]))
     assert main([str(tmp_path)]) == 1
     captured = capsys.readouterr()
     told = dict(line.split(": ", 1) for line in captured.out.splitlines())
     assert told[specs["diverged"].run_id] == "left out, loss is nan at step 7"
     assert told[specs["none"].run_id] == "left out, it has no result yet"
     assert told[specs["segment"].run_id] == "left out, undecayed trunk segment"
-    assert told[arm.run_id].startswith("nll ")
+    assert told[arm.run_id] == "nll 2.0000, left_to_right 2.0000, confidence 2.0000 nats/token"
     errors = dict(line.removeprefix("mdm_jax: ").split(": ", 1) for line in captured.err.splitlines())
     assert "checkpoints/12 cannot be used: absent" in errors[specs["bare"].run_id]
     assert "data_hash = " in errors[specs["data"].run_id]
-    assert set(told) | set(errors) == {spec.run_id for spec in (arm, *specs.values())}
+    assert "loss = None: must be a number" in errors[specs["lossless"].run_id]
+    assert set(told) | set(errors) == {spec.run_id for spec in specs.values()}
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [(["absent"], "neither a run's folder nor a sweep's"), ([".", "--jobs", "0"], "--jobs = 0: must be at least 1")],
+    [
+        (["absent"], "neither a run's folder nor a sweep's"),
+        ([".", "--jobs", "0"], "--jobs = 0: must be at least 1"),
+        (["planned"], "planned: no run of this plan has begun: python -m isoflop.run planned runs them"),
+        (["bare"], "bare: neither a run's folder nor a sweep's: it has no spec.json and no runs"),
+    ],
 )
 def test_a_wrong_argument_is_one_line(arguments: list[str], said: str, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
+    for name in ("planned", "bare"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "planned" / "plan.jsonl").touch()
     assert main(arguments) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line

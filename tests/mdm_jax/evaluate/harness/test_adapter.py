@@ -161,14 +161,21 @@ def test_an_evaluation_that_was_stopped_goes_on_from_its_cache(models, tmp_path,
     np.testing.assert_allclose(nats(answers(model, cache=file, draws=16, pairs_at_a_time=1)), nats(whole), atol=1e-5)
 
 
+def test_an_answer_that_does_not_fit_is_found_before_anything_is_scored(models, monkeypatch):
+    monkeypatch.setattr(Model, "loglikelihood", lambda *_, **__: pytest.fail("scored"))
+    harness = adapter(models[Family.MDM])
+    with pytest.raises(ValueError, match="tokens of the answer"):
+        harness.loglikelihood([*asked([("a", "b")], "first"), *asked([("a", "b" * 13)], "second")], disable_tqdm=True)
+
+
 def test_the_harness_makes_the_model_from_its_arguments(tmp_path):
     path = write_random(tmp_path / "model.x", Attention.BIDIRECTIONAL, ROW)
     made = get_model("mdm_jax").create_from_arg_string(
-        f"path={path},preset=smdm,method=confidence,guidance=1,seed=7", {"batch_size": 1, "device": "cuda"}
+        f"path={path},preset=smdm,method=confidence,guidance=1,draws=1e3,seed=7", {"batch_size": 1, "device": "cuda"}
     )
     assert isinstance(made, HarnessModel)
     assert (made.world_size, made.rank, made.max_length, made.eot_token_id) == (1, 0, ROW, EOS)
-    assert made.estimators == Estimators(Family.MDM, "smdm", Likelihood.CONFIDENCE, 1.0)
+    assert made.estimators == Estimators(Family.MDM, "smdm", Likelihood.CONFIDENCE, 1.0, 1000)
     assert (made.seed, made.name) == (7, str(path))
     assert made.tok_encode("aλ") == [97, 0xCE, 0xBB]
 
@@ -230,13 +237,17 @@ def test_a_generated_answer_is_the_greedy_one_and_ends_at_its_stop(models, famil
 
 
 REFUSED = [
-    (lambda m: answers(m, [("a", "b" * 13)]), "tokens of the answer 'b{13}' = 13: must be at most 12, a row"),
-    (lambda m: answers(m, [("a", "")]), "target"),
+    (lambda m: answers(m, [("a", "b" * 13)]), "tokens of the answer 'b{13}' = 13: must be from 1 to 12, a row"),
+    (lambda m: answers(m, [("a", "")]), "tokens of the answer '' = 0: must be from 1 to 12, a row"),
     (lambda m: adapter(m, sampler="gready"), "sampler = 'gready': must be one of ancestral"),
     (lambda m: adapter(m, steps=0), "steps = 0: must be from 1"),
     (lambda m: CachingLM(adapter(m), "never.db"), "use_cache: .* give the model the argument cache=PATH"),
     (lambda m: HarnessModel.create_from_arg_obj({"preset": "smdm"}), "model_args = .*: must be given with path="),
     (lambda m: HarnessModel.create_from_arg_obj({"path": "x", "drawz": 1}), "unknown key drawz: did you mean draws"),
+    (lambda m: HarnessModel.create_from_arg_obj({"path": "x", "draws": "many"}), "draws = 'many': must be a whole"),
+    (lambda m: HarnessModel.create_from_arg_obj({"path": "x", "seed": 1.5}), "seed = 1.5: must be a whole number"),
+    (lambda m: HarnessModel.create_from_arg_obj({"path": "x", "guidance": "w"}), "guidance = 'w': must be a number"),
+    (lambda m: adapter(m, seed=-1), "seed = -1: must be from 0"),
     (lambda m: adapter(m, rolling_context=12), "rolling_context = 12: must be from 0 to 11"),
     (
         lambda m: adapter(m, guidance=0.5).loglikelihood_rolling(asked([("a",)])),

@@ -38,13 +38,34 @@ def test_keys_differ_where_what_they_name_differs(other):
     assert score_key(*other) != score_key("w", 0.5, [1, 2, 3])
 
 
+def test_a_damaged_row_counts_as_absent_and_a_damaged_file_is_named(tmp_path):
+    cache = ScoreCache(tmp_path / "scores")
+    cache.add(SCORES)
+    with closing(sqlite3.connect(cache.path)) as file, file:
+        file.execute("UPDATE scores SET loglikelihood = 'x' WHERE key = 'a'")
+        file.execute("UPDATE scores SET se_mc = NULL WHERE key = 'b'")
+    assert cache.find([*SCORES]) == {"c": SCORES["c"]}
+    (tmp_path / "scores").write_bytes(b"SQLite format 3\0" + b"x" * 5000)
+    for use in (lambda: cache.find(["a"]), lambda: cache.add(SCORES)):
+        with pytest.raises(ValueError, match="scores: not a cache of scores, or damaged"):
+            use()
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path):
+    cache = ScoreCache(tmp_path / "scores")
+    with closing(sqlite3.connect(cache.path)) as file, file:
+        file.execute("CREATE TRIGGER full BEFORE INSERT ON scores BEGIN SELECT RAISE(ABORT, 'full'); END")
+    with pytest.raises(ValueError, match="scores: not a cache of scores, or damaged: full"):
+        cache.add(SCORES)
+
+
 def test_a_file_that_is_no_cache_is_named(tmp_path):
     (tmp_path / "text").write_text("not a database, but long enough to be read as the head of one" * 20)
     with pytest.raises(ValueError, match="text: not a cache of scores, or damaged"):
         ScoreCache(tmp_path / "text")
     with closing(sqlite3.connect(tmp_path / "tables")) as file, file:
         file.execute("CREATE TABLE scores (name TEXT)")
-    with pytest.raises(OSError, match="tables: cannot be opened as a cache of scores: no such column: key"):
+    with pytest.raises(OSError, match="tables: cannot be used as a cache of scores: no such column: key"):
         ScoreCache(tmp_path / "tables")
-    with pytest.raises(OSError, match="cannot be opened as a cache of scores: unable to open"):
+    with pytest.raises(OSError, match="cannot be used as a cache of scores: unable to open"):
         ScoreCache(tmp_path / "absent" / "scores")

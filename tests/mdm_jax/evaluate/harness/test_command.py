@@ -22,6 +22,7 @@ from mdm_jax.evaluate.harness.evaluation import evaluate_tasks
 from mdm_jax.evaluate.harness.pairs import rolling_windows
 from mdm_jax.evaluate.table import main as table
 from mdm_jax.spec import Attention, Family
+from mdm_jax.trained.model import Model
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 ROW = 16
@@ -117,7 +118,54 @@ def test_a_task_of_generated_text_is_answered(paths, tasks, tmp_path, family):
     sampler = "confidence" if family is Family.MDM else "ancestral"
     expected = {"sampler": sampler, "steps": 2 if flags else None, "block": None, "tasks": ["local_writing"]}
     assert found["mdm_jax"]["writing"] == expected
-    assert list(found["mdm_jax"]["se_mc"]) == ["local_cloze"]
+    assert found["mdm_jax"]["se_mc"]["local_writing"] == {}
+    assert found["mdm_jax"]["se_mc"]["local_cloze"]
+
+
+def test_ctrl_c_is_one_line_that_says_how_to_go_on(paths, tasks, tmp_path, monkeypatch, capsys):
+    first = evaluated(paths[Family.MDM], tasks, tmp_path / "a.json", "--draws", "16")
+    score, asked = Model.loglikelihood, []
+
+    def stopped(self, pairs, **settings):
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(len(pairs))
+        return score(self, pairs, **settings)
+
+    words = [paths[Family.MDM], "--tasks", "local_choice,local_rolling", "--include-path", tasks, "--draws", "16"]
+    with monkeypatch.context() as patched:
+        patched.setattr(Model, "loglikelihood", stopped)
+        assert main([*words, "--use-cache", str(tmp_path / "scores")]) == 130
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == f"mdm_jax: interrupted: the same command goes on from {tmp_path / 'scores'}"
+    flags = ("--draws", "16", "--use-cache", str(tmp_path / "scores"))
+    assert evaluated(paths[Family.MDM], tasks, tmp_path / "b.json", *flags) == first
+
+
+FAULTS = [
+    ("local_choice.jsonl", '{"question": ', "DatasetGenerationError"),
+    ("local_choice.jsonl", "", "StopIteration"),
+    ("local_choice.jsonl", '{"question": "q", "gold": 7, "choices": ["a", "b"]}\n', "IndexError"),
+    ("local_choice.jsonl", '{"question": "q", "gold": 0, "choices": ["", "b"]}\n', "IndexError"),
+]
+
+
+@pytest.mark.parametrize(("file", "content", "said"), FAULTS)
+def test_a_fault_of_a_task_is_one_line(paths, tmp_path, capsys, file, content, said):
+    tasks = write_tasks(tmp_path)
+    (tmp_path / file).write_text(content)
+    assert main([paths[Family.ARM], "--tasks", "local_choice", "--include-path", tasks]) == 1
+    line = f"mdm_jax: tasks local_choice: the harness cannot use their settings or their data: {said}"
+    assert capsys.readouterr().err.splitlines()[-1].startswith(line)
+
+
+def test_an_error_of_the_model_stays_what_it_is(paths, tasks, monkeypatch):
+    def broken(*_, **__):
+        raise LookupError("of the model")
+
+    monkeypatch.setattr(Model, "loglikelihood", broken)
+    with pytest.raises(LookupError, match="of the model"):
+        main([paths[Family.ARM], "--tasks", "local_choice", "--include-path", tasks])
 
 
 REFUSED = [
@@ -126,8 +174,12 @@ REFUSED = [
     (["--tasks", "local_choice", "--preset", "llada"], "preset = 'llada': must be one of smdm"),
     (["--tasks", "local_choice", "--method", "elbo"], "method = 'elbo': must be one of"),
     (["--tasks", "local_choice", "--draws", "1"], "draws = 1: must be from 2"),
+    (["--tasks", "local_choice", "--seed", "-1"], "seed = -1: must be from 0"),
+    (["--tasks", "local_choice", "--num-fewshot", "-1"], "num_fewshot = -1: must be 0 or more examples"),
+    (["--tasks", "local_choice,local_rolling", "--guidance", "1"], "guidance = 1.0: must be 0 for local_rolling"),
+    (["--tasks", "local_choice", "--out", "."], ".: is a folder: give the path of a file"),
     (["--tasks", "local_choice", "--limit", "0"], "limit = 0: must be 1 or more documents"),
-    (["--tasks", "local_choice", "--use-cache", "absent/scores"], "absent/scores: cannot be opened as a cache"),
+    (["--tasks", "local_choice", "--use-cache", "absent/scores"], "absent/scores: cannot be used as a cache"),
     (["--tasks", "local_choice", "--include-path", "absent"], "include_path = 'absent': must be a folder"),
 ]
 

@@ -42,10 +42,12 @@ BAD = [
     (lambda: Estimators(Family.MDM, "llada"), "preset = 'llada': must be one of smdm"),
     (lambda: Estimators(Family.ARM, guidance=0.5), "guidance = 0.5: must be 0 for an ARM"),
     (lambda: Estimators(Family.ARM, method=Likelihood.CONFIDENCE), "method = 'confidence': must be left_to_right"),
+    (lambda: Estimators(Family.MDM, method="elbo"), "method = 'elbo': must be one of nelbo"),
+    (lambda: Estimators(Family.MDM, "smdm").of_text("race"), "guidance = 0.7: must be 0 for race: a perplexity needs"),
     (lambda: Estimators(Family.MDM, guidance=float("nan")), "guidance = nan: must be finite"),
     (lambda: Estimators(Family.MDM, draws=1), "draws = 1: must be from 2"),
     (lambda: Estimators(Family.ARM, draws=1), "draws = 1: must be from 2"),
-    (lambda: Estimators(Family.MDM, max_se=-1.0), "max_se = -1.0: must be 0 or more"),
+    (lambda: Estimators(Family.MDM, max_se=-1.0), "max_se = -1.0: must be 0, or a standard error"),
 ]
 
 

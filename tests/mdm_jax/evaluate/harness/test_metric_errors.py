@@ -1,15 +1,18 @@
 """The Monte Carlo error of a metric: closed forms for an accuracy and a perplexity, and the spread over new draws."""
 
 import math
+from typing import Any, cast
 
 import numpy as np
 import pytest
+from lm_eval.api.group import Group
 from lm_eval.api.instance import Instance
+from lm_eval.config.group import AggMetricConfig
 from lm_eval.tasks import TaskManager
 from local_tasks import write_tasks
 
 from mdm_jax.evaluate.harness.cache import Score
-from mdm_jax.evaluate.harness.metric_errors import metric_errors
+from mdm_jax.evaluate.harness.metric_errors import group_errors, metric_errors
 
 DOCUMENTS = 40
 PAGES = [{"page": f"page {i}"} for i in range(3)]
@@ -96,3 +99,27 @@ def test_equal_texts_share_their_noise(tmp_path):
     scores = answered(task, lambda request: Score(-4.0, 0.1))
     error = metric_errors(task, scores)["bits_per_byte,none"]
     assert error == pytest.approx(0.1 / 4 / math.log(2), rel=0.2)
+
+
+@pytest.mark.parametrize("by_size", [True, False])
+def test_a_groups_error_is_that_of_a_weighted_mean(tasks, by_size):
+    """Against the harness's own mean of many drawings of the tasks' metrics."""
+    settings = AggMetricConfig(metric="acc", weight_by_size=by_size, filter_list=["none"])
+    group = Group("words", aggregate_metric_list=[settings])
+    for task in ("local_choice", "local_cloze"):
+        group.add(tasks["tasks"][task])
+    errors, documents = (
+        {"local_choice": {"acc,none": 0.1}, "local_cloze": {"acc,none": 0.3, "perplexity,none": 9.0}},
+        {},
+    )
+    documents = {"local_choice": 40, "local_cloze": 10}
+    draw, means = np.random.default_rng(0), []
+    for _ in range(2000):
+        drawn = {
+            t: {"acc,none": draw.normal(0, of["acc,none"]), "sample_len": documents[t]} for t, of in errors.items()
+        }
+        values: Any = group.aggregate(cast("Any", drawn))
+        means.append(values["acc,none"])
+    found = group_errors(group, errors, documents)
+    assert found == {"acc,none": pytest.approx(np.std(means), rel=0.06)}
+    assert group_errors(group, errors | {"local_cloze": {}}, documents) == {}

@@ -49,5 +49,5 @@ def test_a_long_context_is_cut_on_its_left_and_a_long_answer_refused():
     assert cut_left(Pair((1, 2, 3), (4, 5)), 4, "…") == Pair((2, 3), (4, 5))
     assert cut_left(Pair((1, 2, 3), (4, 5)), 5, "…") == Pair((1, 2, 3), (4, 5))
     assert cut_left(Pair((1, 2, 3), (4, 5)), 2, "…") == Pair((), (4, 5))
-    with pytest.raises(ValueError, match=r"tokens of the answer 'x{40}…' = 2: must be at most 1, a row of the model"):
+    with pytest.raises(ValueError, match=r"tokens of the answer 'x{40}…' = 2: must be from 1 to 1, a row of the model"):
         cut_left(Pair((1,), (4, 5)), 1, "x" * 99)
