@@ -7,7 +7,10 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array
 
-from mdm_jax.spec import ComputeDtype, ModelSpec
+from mdm_jax.spec import ComputeDtype, Float32Precision, ModelSpec
+
+EXACT_TIE_NATS, ROUGH_TIE_NATS = 1e-4, 1e-2
+"""Differences in nats that count as equal, with products in float32 and with others."""
 
 
 def product_precision(model: ModelSpec) -> AbstractContextManager:
@@ -18,6 +21,12 @@ def product_precision(model: ModelSpec) -> AbstractContextManager:
     """
     exact = model.compute_dtype is ComputeDtype.FLOAT32
     return jax.default_matmul_precision(model.float32_precision.value if exact else "default")
+
+
+def tolerance_nats(model: ModelSpec) -> float:
+    """Predictions that differ by no more nats are equal: rounding may not choose among them."""
+    float32 = model.compute_dtype is ComputeDtype.FLOAT32 and model.float32_precision is Float32Precision.HIGHEST
+    return EXACT_TIE_NATS if float32 else ROUGH_TIE_NATS
 
 
 def sum_in_float32(equation: str, x: Array, y: Array, out: PartitionSpec | None = None) -> Array:

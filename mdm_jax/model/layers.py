@@ -25,10 +25,27 @@ def rms_norm(x_BLD: Float[Array, "B L D"], gain_D: Float[Array, "D"]) -> Float[A
 
 def rope(x_BLHK: Float[Array, "B L H K"]) -> Float[Array, "B L H K"]:
     """Queries or keys, rotated by their position. Channel i of a head is paired with channel i + K/2 (NeoX order)."""
-    length, width = x_BLHK.shape[1], x_BLHK.shape[3]
+    cos_Lk, sin_Lk = _rotations(x_BLHK.shape[1], x_BLHK.shape[3])
+    return _rotated(x_BLHK, cos_Lk[None, :, None], sin_Lk[None, :, None])
+
+
+def rope_at(x_B1HK: Float[Array, "B 1 H K"], position_B: Int[Array, "B"], length: int) -> Float[Array, "B 1 H K"]:
+    """`rope` of one token of each row, at a position below `length`."""
+    cos_Bk, sin_Bk = (
+        jnp.asarray(table_Lk).at[position_B].get(out_sharding=BATCH_L)
+        for table_Lk in _rotations(length, x_B1HK.shape[3])
+    )
+    return _rotated(x_B1HK, cos_Bk[:, None, None], sin_Bk[:, None, None])
+
+
+def _rotations(length: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cosine and sine of each position's angle at each frequency, float32."""
     frequency_k = ROPE_BASE ** -(np.arange(0, width, 2) / width)
-    angle_1L1k = np.outer(np.arange(length), frequency_k)[None, :, None].astype(np.float32)
-    cos, sin = np.cos(angle_1L1k), np.sin(angle_1L1k)
+    angle_Lk = np.outer(np.arange(length), frequency_k).astype(np.float32)
+    return np.cos(angle_Lk), np.sin(angle_Lk)
+
+
+def _rotated(x_BLHK: Array, cos: Array | np.ndarray, sin: Array | np.ndarray) -> Array:
     a, b = jnp.split(x_BLHK.astype(jnp.float32), 2, -1)
     return jnp.concatenate([a * cos - b * sin, a * sin + b * cos], -1).astype(x_BLHK.dtype)
 

@@ -138,22 +138,44 @@ def _layer(
     block: Block, number: Array | None, x_BLD: Float[Array, "B L D"], context: _Context
 ) -> Float[Array, "B L D"]:
     """`x + attention(norm(x))`, then `x + swiglu(norm(x))`; `number` is the layer's, for its dropout."""
-    batch, length, d = x_BLD.shape
     first = 0 if number is None else 1 + 2 * number
     modulated = None
     if context.condition_B1C is not None:
         modulated = modulations(context.condition_B1C, block.modulation[...])
-    h_BLD = _normed(x_BLD, block.norm_attention[...], modulated, 0)
-    qkv_BLCHK = project(h_BLD, block.qkv[...], "td,dchk->tchk", BATCH_LCHK)
-    q_BLHK, k_BLHK, v_BLHK = (qkv_BLCHK[:, :, i] for i in range(3))
+    q_BLHK, k_BLHK, v_BLHK = queries_keys_values(block, x_BLD, modulated)
     o_BLHK = attend(rope(q_BLHK), rope(k_BLHK), v_BLHK, context.spec.attention, context.length_B)
-    o_BLD = o_BLHK.reshape(batch, length, d)
-    x_BLD = x_BLD + context.drop(project(o_BLD, block.out[...].reshape(d, d), "tf,fd->td", BATCH_LD), first)
-    h_BLD = _normed(x_BLD, block.norm_mlp[...], modulated, 2)
+    x_BLD = x_BLD + context.drop(_project_heads(block, o_BLHK), first)
+    return x_BLD + context.drop(_swiglu(block, x_BLD, modulated), first + 1)
+
+
+def queries_keys_values(
+    block: Block, x_BLD: Float[Array, "B L D"], modulated_B14D: Float[Array, "B 1 4 D"] | None = None
+) -> tuple[Float[Array, "B L H K"], Float[Array, "B L H K"], Float[Array, "B L H K"]]:
+    """Queries, keys and values of a layer, before rotary positions."""
+    h_BLD = _normed(x_BLD, block.norm_attention[...], modulated_B14D, 0)
+    qkv_BLCHK = project(h_BLD, block.qkv[...], "td,dchk->tchk", BATCH_LCHK)
+    return qkv_BLCHK[:, :, 0], qkv_BLCHK[:, :, 1], qkv_BLCHK[:, :, 2]
+
+
+def after_attention(
+    block: Block, x_BLD: Float[Array, "B L D"], o_BLHK: Float[Array, "B L H K"]
+) -> Float[Array, "B L D"]:
+    """A layer's output from its input and the result of its attention, without dropout or conditioning."""
+    x_BLD = x_BLD + _project_heads(block, o_BLHK)
+    return x_BLD + _swiglu(block, x_BLD, None)
+
+
+def _project_heads(block: Block, o_BLHK: Array) -> Array:
+    batch, length, heads, width = o_BLHK.shape
+    d = heads * width
+    return project(o_BLHK.reshape(batch, length, d), block.out[...].reshape(d, d), "tf,fd->td", BATCH_LD)
+
+
+def _swiglu(block: Block, x_BLD: Array, modulated_B14D: Array | None) -> Array:
+    h_BLD = _normed(x_BLD, block.norm_mlp[...], modulated_B14D, 2)
     gate_BLF = project(h_BLD, block.gate[...], "td,df->tf", BATCH_LF)
     up_BLF = project(h_BLD, block.up[...], "td,df->tf", BATCH_LF)
-    down_BLD = project(jax.nn.silu(gate_BLF) * up_BLF, block.down[...], "tf,fd->td", BATCH_LD)
-    return x_BLD + context.drop(down_BLD, first + 1)
+    return project(jax.nn.silu(gate_BLF) * up_BLF, block.down[...], "tf,fd->td", BATCH_LD)
 
 
 def _normed(x_BLD: Array, gain_D: Array, modulated_B14D: Array | None, place: int) -> Array:

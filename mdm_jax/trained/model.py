@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Integer
 
 from mdm_jax.data.tokenizer import Tokenizer
+from mdm_jax.devices.sharding import DATA
 from mdm_jax.evaluate.likelihood.encoding import Part, encode_pairs
 from mdm_jax.evaluate.likelihood.pairs import Options, PairScore, known_method, score
 from mdm_jax.evaluate.likelihood.requests import Requests
@@ -25,9 +26,20 @@ from mdm_jax.interop.hf.tokenizer import tokenizer_files
 from mdm_jax.interop.model_file import ModelFile, Weights
 from mdm_jax.interop.smdm.weights import write_smdm
 from mdm_jax.model.transformer import Transformer
+from mdm_jax.sample.options import SamplingOptions
+from mdm_jax.sample.rows import fill_rows
 from mdm_jax.spec import Attention, Family, Likelihood, ModelSpec, RunSpec
 from mdm_jax.spec.counting import count_parameters
-from mdm_jax.spec.validation import require
+from mdm_jax.spec.validation import build, require
+from mdm_jax.trained.generation import (
+    Generated,
+    Request,
+    as_generated,
+    batches_of,
+    infill_requests,
+    prompt_requests,
+    seeded_rows,
+)
 from mdm_jax.trained.tokenizer import tokenizer_beside, tokenizer_of
 
 MOST_GUIDANCE = 100
@@ -199,6 +211,82 @@ class Model:
         w = float(guidance) if guidance else None
         with jax.set_mesh(self._mesh):
             return score(Requests(self._scoring, self.spec, encoded, self.seq_len, self._mesh, w), options)
+
+    def generate(
+        self,
+        prompts: str | Sequence[Part],
+        tokens: int | None = None,
+        *,
+        n: int = 1,
+        seed: int | Sequence[int] = 0,
+        **options: Any,
+    ) -> list[Generated]:
+        """Texts that continue the prompts: `n` of each, one prompt after the other.
+
+        A text depends on its prompt, the options and its own seed, and not on the other texts.
+
+        Args:
+            prompts: a text, or several of them, each a text or ids in 0..V-1. A prompt may be empty.
+            tokens: new tokens of each text, at most; an EOS ends a text before. None fills the model's row.
+            n: texts of each prompt.
+            seed: of the first text; the next ones have the next seeds. Or the seeds of all texts.
+            options: `sampler`, `steps`, `block`, `bound`, `temperature`, `top_k`, `top_p` and `guidance`; see
+                `mdm_jax.sample.options`.
+
+        Raises:
+            ValueError: a prompt (named) leaves no room in a row or has unknown ids, an option is unknown or out of
+                range, or the family does not have it; or the tokenizer is unusable.
+        """
+        chosen = self.sampling_options(**options)
+        given = [prompts] if isinstance(prompts, str) else prompts
+        requests = prompt_requests(given, tokens, self.spec.vocab_size, self.seq_len, self.tokenizer)
+        return self._filled(requests, n, chosen, seed, self.tokenizer.eos_id)
+
+    def infill(
+        self, texts: str | Sequence[Part], *, n: int = 1, seed: int | Sequence[int] = 0, **options: Any
+    ) -> list[Generated]:
+        """The texts with their holes filled: `n` of each, one text after the other. It needs an MDM.
+
+        Args:
+            texts: a text, or several of them. `[MASK]` is a hole of one token, and `[MASK:N]` of N tokens. A text may
+                also be ids, in which V is a hole.
+            n: results of each text.
+            seed: see `generate`.
+            options: see `generate`.
+
+        Raises:
+            ValueError: the model is an ARM, a text (named) has no hole or is longer than a row, or as for `generate`.
+        """
+        require(self.family is Family.MDM, "infill: family", self.family.value, "mdm: an ARM reads only what is before")
+        chosen = self.sampling_options(**options)
+        given = [texts] if isinstance(texts, str) else texts
+        requests = infill_requests(given, self.spec.vocab_size, self.seq_len, self.tokenizer)
+        return self._filled(requests, n, chosen, seed, None)
+
+    def sampling_options(self, **options: Any) -> SamplingOptions:
+        """What `generate` would use, with the family's own sampler if none is named.
+
+        Raises:
+            ValueError: an option is unknown or out of range, or the family does not have it.
+        """
+        return build(SamplingOptions, options).of(self.family)
+
+    def _filled(
+        self,
+        requests: Sequence[Request],
+        n: int,
+        options: SamplingOptions,
+        seed: int | Sequence[int],
+        eos_id: int | None,
+    ) -> list[Generated]:
+        if not requests:
+            return []
+        rows = seeded_rows(requests, n, options, seed, self.spec.vocab_size)
+        batches = batches_of(rows, self.seq_len, self._mesh.shape[DATA])
+        with jax.set_mesh(self._mesh):
+            filled = fill_rows(self._scoring, self.spec, rows, options, batches, eos_id)
+        each = [request for request in requests for _ in range(n)]
+        return [as_generated(*one, eos_id, self.tokenizer) for one in zip(each, rows, filled, strict=True)]
 
     @functools.cached_property
     def fingerprint(self) -> str:

@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 
 FACTS = {"spec", "config", "results", "layout", "command", "files"}
 PARTS = {"devices", "model", "objectives", "data", "interop"}
-ASSEMBLY = {"train", "evaluate"}
+ASSEMBLY = {"train", "evaluate", "sample"}
 DOORS = {"main", "run", "trained"}
 BESIDE = {"isoflop", "analysis"}
 TOP = {"experiments", "benchmarks", "tests", "constraints"}

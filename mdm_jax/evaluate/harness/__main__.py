@@ -34,6 +34,9 @@ def parser() -> argparse.ArgumentParser:
     add("--max-se", type=float, metavar="NATS", help="draw until an answer's standard error is below this")
     add("--seed", type=int, default=0, help="of the Monte Carlo draws (default: %(default)s)")
     add("--rolling-context", type=int, default=1, metavar="N", help="tokens before each window of a rolling task")
+    add("--sampler", default="", metavar="NAME", help="of generated text (default: confidence; an ARM has its own)")
+    add("--steps", type=int, metavar="N", help="steps of each generated text (default: one a token)")
+    add("--block", type=int, metavar="N", help="generate blocks of N tokens from left to right")
     add("--limit", type=int, metavar="N", help="only the first N documents of each task")
     add("--num-fewshot", type=int, metavar="N", help="examples before each question")
     add("--include-path", metavar="DIR", help="folder of further tasks, as YAML files")
@@ -70,7 +73,15 @@ def _results(flags: argparse.Namespace) -> dict[str, Any]:
     model = load(flags.model)
     chosen = Estimators(model.family, flags.preset, flags.method, flags.guidance, flags.draws, flags.max_se)
     adapter = HarnessModel(
-        model, chosen, name=flags.model, seed=flags.seed, rolling_context=flags.rolling_context, cache=flags.use_cache
+        model,
+        chosen,
+        name=flags.model,
+        seed=flags.seed,
+        rolling_context=flags.rolling_context,
+        cache=flags.use_cache,
+        sampler=flags.sampler,
+        steps=flags.steps,
+        block=flags.block,
     )
     return evaluate_tasks(adapter, flags.tasks, flags.include_path, flags.limit, flags.num_fewshot)
 

@@ -20,9 +20,10 @@ from tqdm import tqdm
 from mdm_jax.evaluate.harness.cache import Score, ScoreCache, score_key
 from mdm_jax.evaluate.harness.estimators import Estimator, Estimators
 from mdm_jax.evaluate.harness.pairs import Pair, Place, cut_left, place_of, rolling_windows, split_text
+from mdm_jax.evaluate.harness.writing import Wanted, fitting, seed_of, wanted
 from mdm_jax.evaluate.likelihood.encoding import encode_continuation, encode_text
 from mdm_jax.evaluate.likelihood.pairs import Options
-from mdm_jax.spec import Likelihood
+from mdm_jax.spec import Family, Likelihood
 from mdm_jax.spec.validation import require, to_dict, unknown_key
 
 if TYPE_CHECKING:
@@ -43,8 +44,13 @@ OPTIONS: Mapping[str, Callable[[str], Any]] = {
     "seed": int,
     "rolling_context": int,
     "cache": str,
+    "sampler": str,
+    "steps": int,
+    "block": int,
 }
 """The names in the harness's `--model_args`, and what reads their values."""
+OF_THE_ADAPTER = ("seed", "rolling_context", "cache", "sampler", "steps", "block")
+"""Those that are no choice of the estimator."""
 logger = logging.getLogger(__name__)
 
 
@@ -54,6 +60,7 @@ class HarnessModel(TemplateLM):
     Attributes:
         scores: the score of each request that was answered, by its place.
         cut_contexts: by task, the number of contexts that were cut on their left to fit a row.
+        writing: sampler, steps and block of generated text.
         greedy_tasks: tasks whose metrics read whether an answer is the greedy one; None if all may read it.
     """
 
@@ -66,9 +73,15 @@ class HarnessModel(TemplateLM):
         seed: int = 0,
         rolling_context: int = 1,
         cache: str = "",
+        sampler: str = "",
+        steps: int | None = None,
+        block: int | None = None,
         pairs_at_a_time: int = PAIRS_AT_A_TIME,
     ) -> None:
         """The adapter of one model; see `rolling_windows` for `rolling_context`. `name` is the model's in results.
+
+        Generated text is by `sampler`, with `steps` (at most the new tokens) and `block` of `SamplingOptions`. An MDM's
+        sampler is `confidence` by default, whose greedy answer is the one that `loglikelihood` speaks of.
 
         Raises:
             ValueError: the model has no tokenizer, `rolling_context` does not fit a row, the seed is out of range, or
@@ -82,6 +95,9 @@ class HarnessModel(TemplateLM):
         Options(seed=seed)  # refuses a bad seed now, before a task is read
         self.model, self.estimators, self.seed, self.rolling_context = model, estimators, seed, rolling_context
         self.name = name or repr(model)
+        sampler = sampler or ("confidence" if model.family is Family.MDM else "ancestral")
+        self.writing = {"sampler": sampler, "steps": steps, "block": block}
+        model.sampling_options(**self.writing)  # refuses a bad choice now
         self.scores: dict[Place, Score] = {}
         self.cut_contexts: dict[str, int] = {}
         self.greedy_tasks: frozenset[str] | None = None
@@ -98,8 +114,8 @@ class HarnessModel(TemplateLM):
         """The model of the harness's arguments.
 
         Args:
-            arg_dict: `path` (required), the fields of `Estimators` except the family, `seed`, `rolling_context` and
-                `cache`.
+            arg_dict: `path` (required), the fields of `Estimators` except the family, `seed`, `rolling_context`,
+                `cache`, `sampler`, `steps` and `block`.
             additional_config: arguments that the harness gives every model; this model has no use for them.
 
         Raises:
@@ -110,7 +126,7 @@ class HarnessModel(TemplateLM):
         given = {name: _read(name, value) for name, value in arg_dict.items() if name not in OF_THE_HARNESS}
         require("path" in given, "model_args", dict(arg_dict), "given with path=, a run's folder or a safetensors file")
         path = given.pop("path")
-        rest = {name: given.pop(name) for name in ("seed", "rolling_context", "cache") if name in given}
+        rest = {name: given.pop(name) for name in OF_THE_ADAPTER if name in given}
         model = load(path)
         return cls(model, Estimators(model.family, **given), name=path, **rest)
 
@@ -212,14 +228,39 @@ class HarnessModel(TemplateLM):
     def _windows(self, text: str) -> list[Pair]:
         return rolling_windows(self.tok_encode(text), self._prefix, self.max_length, self.rolling_context)
 
-    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> NoReturn:
-        """Refuses.
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """The generated answer to each context, cut at the first of the task's stop texts.
+
+        Neither the order of the requests nor the other requests change an answer.
 
         Raises:
-            ValueError: always; this version has no samplers.
+            ValueError: the family does not have the sampler, or an argument of the task is out of range.
         """
-        tasks = ", ".join(sorted({str(request.task_name) for request in requests}))
-        raise ValueError(f"{tasks}: asks for generated text, and no sampler of this version gives it to the harness")
+        groups: dict[tuple[Wanted, int], list[int]] = defaultdict(list)
+        prompts = []
+        for i, request in enumerate(requests):
+            given: Any = request.args
+            context, arguments = given
+            asked = wanted(arguments)
+            ids = encode_text(self._encoder, context).tolist() if context else self._prefix
+            prompt, tokens = fitting(ids, asked.tokens, self.max_length)
+            prompts.append(prompt)
+            groups[asked, tokens].append(i)
+        answers: dict[int, str] = {}
+        with tqdm(total=len(requests), desc="generated", disable=disable_tqdm or None) as bar:
+            for (asked, tokens), places in groups.items():
+                seeds = [seed_of(self.seed, prompts[i], requests[i].idx) for i in places]
+                texts = self._written([prompts[i] for i in places], tokens, asked, seeds)
+                answers |= dict(zip(places, map(asked.shortened, texts), strict=True))
+                bar.update(len(places))
+        return [answers[i] for i in range(len(requests))]
+
+    def _written(self, prompts: list[tuple[int, ...]], tokens: int, asked: Wanted, seeds: list[int]) -> list[str]:
+        chosen = {name: value for name, value in self.writing.items() if value is not None}
+        if "steps" in chosen:
+            chosen["steps"] = min(int(chosen["steps"]), tokens)
+        settings = {"temperature": asked.temperature, "top_k": asked.top_k, "top_p": asked.top_p}
+        return [text.text for text in self.model.generate(prompts, tokens, seed=seeds, **settings, **chosen)]
 
     def _scored(self, pairs: Sequence[Pair], estimator: Estimator, greedy: bool, disable_tqdm: bool) -> list[Score]:
         """The score of each pair. Equal pairs are scored once; the cache is read before and written after each part."""

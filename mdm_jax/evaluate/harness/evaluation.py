@@ -27,6 +27,7 @@ from mdm_jax.spec.validation import require, to_dict
 BOOTSTRAP_DRAWS = 1000
 """Resamples for the errors over documents that have no closed form; their relative error is 2%."""
 ROLLING = "loglikelihood_rolling"
+WRITING = "generate_until"
 
 
 def evaluate_tasks(
@@ -50,7 +51,7 @@ def evaluate_tasks(
         include_defaults: whether the harness's own tasks are known too; reading their index takes seconds.
 
     Raises:
-        ValueError: a task is not there, has a fault, asks for generated text or images, or scores texts with guidance;
+        ValueError: a task is not there, has a fault, asks for images, or scores texts with guidance;
             or an answer does not fit a row.
         OSError: a data set cannot be read.
     """
@@ -80,7 +81,8 @@ def evaluate_tasks(
 def _own_section(model: HarnessModel, loaded: Mapping[str, Any]) -> dict[str, Any]:
     tasks: dict[str, Task] = loaded["tasks"]
     rolling = [name for name, task in tasks.items() if task.OUTPUT_TYPE == ROLLING]
-    errors = {name: metric_errors(task, model.scores) for name, task in tasks.items()}
+    writing = [name for name, task in tasks.items() if task.OUTPUT_TYPE == WRITING]
+    errors = {name: {} if name in writing else metric_errors(task, model.scores) for name, task in tasks.items()}
     documents = {name: len({request.doc_id for request in task.instances}) for name, task in tasks.items()}
     of_groups = {name: group_errors(group, errors, documents) for name, group in loaded["groups"].items()}
     section = {
@@ -95,6 +97,8 @@ def _own_section(model: HarnessModel, loaded: Mapping[str, Any]) -> dict[str, An
         "se_mc": errors | of_groups,
         "cut_contexts": {name: model.cut_contexts.get(name, 0) for name in tasks},
     }
+    if writing:
+        section["writing"] = {**model.writing, "tasks": writing}
     if rolling:
         windows = {"first_window_follows": "EOS", "later_windows_follow_tokens": model.rolling_context}
         section["rolling"] = windows | {"tasks": rolling}
@@ -128,9 +132,9 @@ def _manager(names: Sequence[str], include_path: str | None, include_defaults: b
 
 def _refuse_unanswerable(task: Task) -> None:
     name = task.config.task
-    scored = task.OUTPUT_TYPE in ("loglikelihood", ROLLING, "multiple_choice")
-    bound = "one that scores given answers: no sampler of this version gives the harness generated text"
-    require(scored, f"output_type of {name}", task.OUTPUT_TYPE, bound)
+    known = ("loglikelihood", ROLLING, "multiple_choice", WRITING)
+    bound = f"one of {', '.join(known)}"
+    require(task.OUTPUT_TYPE in known, f"output_type of {name}", task.OUTPUT_TYPE, bound)
     require(not getattr(task, "MULTIMODAL", False), f"input of {name}", "images or sound", "text")
     safe = not getattr(task, "UNSAFE_CODE", False)
     require(safe, f"unsafe_code of {name}", True, "false: the task would run code that the model wrote")

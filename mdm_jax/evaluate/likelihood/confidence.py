@@ -22,20 +22,11 @@ from flax import struct
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
-from mdm_jax.devices.precision import product_precision
+from mdm_jax.devices.precision import product_precision, tolerance_nats
 from mdm_jax.devices.sharding import BATCH, BATCH_L, replicate, reshard
 from mdm_jax.evaluate.likelihood.reading import Rows, at_position, on_devices, predictions, reader
 from mdm_jax.model.transformer import Transformer
-from mdm_jax.spec import ComputeDtype, Float32Precision, ModelSpec
-
-EXACT_TIE_NATS, ROUGH_TIE_NATS = 1e-4, 1e-2
-"""Differences in the nats of the likeliest token that count as equal, with products in float32 and with others."""
-
-
-def tolerance_nats(model: ModelSpec) -> float:
-    """Positions whose likeliest tokens differ by no more nats are equally certain."""
-    float32 = model.compute_dtype is ComputeDtype.FLOAT32 and model.float32_precision is Float32Precision.HIGHEST
-    return EXACT_TIE_NATS if float32 else ROUGH_TIE_NATS
+from mdm_jax.spec import ModelSpec
 
 
 @struct.dataclass

@@ -205,10 +205,42 @@ def test_no_token_spans_the_cut_and_no_blank_is_added_at_it(tmp_path):
     assert harness._encode_pair("", "the cat") == ([model.tokenizer.eos_id], whole)
 
 
+WRITING = [
+    ("ab", {"until": ["\n"], "max_gen_toks": 5}),
+    ("", {"until": "q", "max_gen_toks": 4}),
+    ("a context that is cut", {"until": [], "do_sample": True, "temperature": 0.7, "top_k": 20}),
+    ("ab", {"until": ["\n"], "max_gen_toks": 5}),
+]
+
+
+@pytest.mark.parametrize("family", Family)
+def test_generated_answers_do_not_depend_on_their_order(models, family):
+    harness, order = adapter(models[family], seed=3), [2, 0, 3, 1]
+    found = harness.generate_until(asked(WRITING, kind="generate_until"), disable_tqdm=True)
+    mixed = harness.generate_until(asked([WRITING[i] for i in order], kind="generate_until"), disable_tqdm=True)
+    assert mixed == [found[i] for i in order]
+    assert found[0] == found[3]
+
+
+@pytest.mark.parametrize("family", Family)
+def test_a_generated_answer_is_the_greedy_one_and_ends_at_its_stop(models, family):
+    model = models[family]
+    harness = adapter(model)
+    whole = harness.generate_until(asked([("ab", {"max_gen_toks": 5})], kind="generate_until"), True)[0]
+    method = Likelihood.CONFIDENCE if family is Family.MDM else Likelihood.LEFT_TO_RIGHT
+    written = model.generate("ab", 5, temperature=0.0, **({"sampler": "confidence"} if family is Family.MDM else {}))
+    assert whole == written[0].text
+    assert model.loglikelihood([("ab", written[0].ids)], method, greedy=True)[0].is_greedy
+    stop = whole[len(whole) // 2]
+    cut = harness.generate_until(asked([("ab", {"max_gen_toks": 5, "until": [stop]})], kind="generate_until"), True)[0]
+    assert cut == whole[: whole.index(stop)]
+
+
 REFUSED = [
     (lambda m: answers(m, [("a", "b" * 13)]), "tokens of the answer 'b{13}' = 13: must be from 1 to 12, a row"),
     (lambda m: answers(m, [("a", "")]), "tokens of the answer '' = 0: must be from 1 to 12, a row"),
-    (lambda m: adapter(m).generate_until(asked([("a", {})])), "local: asks for generated text"),
+    (lambda m: adapter(m, sampler="gready"), "sampler = 'gready': must be one of ancestral"),
+    (lambda m: adapter(m, steps=0), "steps = 0: must be from 1"),
     (lambda m: CachingLM(adapter(m), "never.db"), "use_cache: .* give the model the argument cache=PATH"),
     (lambda m: HarnessModel.create_from_arg_obj({"preset": "smdm"}), "model_args = .*: must be given with path="),
     (lambda m: HarnessModel.create_from_arg_obj({"path": "x", "drawz": 1}), "unknown key drawz: did you mean draws"),

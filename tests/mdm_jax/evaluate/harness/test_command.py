@@ -109,6 +109,19 @@ def test_the_same_command_answers_from_its_cache(paths, tasks, tmp_path, monkeyp
     assert evaluated(paths[Family.MDM], tasks, tmp_path / "b.json", *flags) == first
 
 
+@pytest.mark.parametrize("family", Family)
+def test_a_task_of_generated_text_is_answered(paths, tasks, tmp_path, family):
+    """Only the MDM has a number of steps. Its answers are random letters here, which match nothing."""
+    flags = ["--steps", "2"] if family is Family.MDM else []
+    found = evaluated(paths[family], tasks, tmp_path / "out.json", *flags, names="local_writing,local_cloze")
+    assert found["results"]["local_writing"]["exact_match,none"] == 0
+    sampler = "confidence" if family is Family.MDM else "ancestral"
+    expected = {"sampler": sampler, "steps": 2 if flags else None, "block": None, "tasks": ["local_writing"]}
+    assert found["mdm_jax"]["writing"] == expected
+    assert found["mdm_jax"]["se_mc"]["local_writing"] == {}
+    assert found["mdm_jax"]["se_mc"]["local_cloze"]
+
+
 def test_ctrl_c_is_one_line_that_says_how_to_go_on(paths, tasks, tmp_path, monkeypatch, capsys):
     first = evaluated(paths[Family.MDM], tasks, tmp_path / "a.json", "--draws", "16")
     score, asked = Model.loglikelihood, []
@@ -156,7 +169,7 @@ def test_an_error_of_the_model_stays_what_it_is(paths, tasks, monkeypatch):
 
 
 REFUSED = [
-    (["--tasks", "local_writing"], "output_type of local_writing = 'generate_until': must be one that scores"),
+    (["--tasks", "local_writing", "--steps", "0"], "steps = 0: must be from 1"),
     (["--tasks", ""], "tasks = []: must be at least one name"),
     (["--tasks", "local_choice", "--preset", "llada"], "preset = 'llada': must be one of smdm"),
     (["--tasks", "local_choice", "--method", "elbo"], "method = 'elbo': must be one of"),

@@ -1,0 +1,91 @@
+"""Text from a trained model: continuations of prompts, or texts whose holes are filled.
+
+    python -m mdm_jax.sample MODEL --prompt "The cat" --tokens 40 --n 3
+    python -m mdm_jax.sample MODEL --infill "The [MASK:8] of" --sampler first_hitting
+
+MODEL is a run's folder, a safetensors file with its tokenizer beside it, or a Hugging Face folder. Without a prompt the
+text begins a row. `[MASK]` is a hole of one token, `[MASK:N]` of N tokens. Each text has its own seed: the first has
+--seed, and the next ones follow. `--out FILE` writes a line of JSON for each text, with its seed, its forward passes
+(nfe), and the seconds of its batch, in which the first batch of a shape compiles its program.
+
+Samplers of an MDM: first_hitting (the default, exact with one step a token), ancestral, confidence, margin, entropy,
+threshold, entropy_bound, remask_cap, remask_rescale, remask_confidence. An ARM writes from left to right.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from mdm_jax.command import DONE, exit_code, new_parser
+from mdm_jax.files.storage import write_atomic
+from mdm_jax.sample.samplers import KINDS, Sampler
+from mdm_jax.spec.validation import require
+from mdm_jax.trained.generation import Generated
+from mdm_jax.trained.load import load
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    flags = new_parser("mdm_jax.sample", __doc__)
+    add = flags.add_argument
+    add("model", metavar="MODEL", help="a run's folder, or a file or folder of weights")
+    what = flags.add_mutually_exclusive_group()
+    what.add_argument("--prompt", nargs="+", default=[""], metavar="TEXT", help="texts to continue (default: none)")
+    what.add_argument("--infill", nargs="+", metavar="TEXT", help="texts with [MASK] or [MASK:N]")
+    add("--tokens", type=int, metavar="N", help="most new tokens after a prompt (default: the rest of the row)")
+    add("--n", type=int, default=1, help="texts for each prompt (%(default)s)")
+    add("--seed", type=int, default=0, help="seed of the first text (%(default)s)")
+    add("--sampler", metavar="NAME", help=f"one of {', '.join(Sampler)}")
+    add("--steps", type=int, metavar="N", help="steps of each text (default: one a token)")
+    add("--block", type=int, metavar="N", help="fill blocks of N tokens from left to right (default: the whole row)")
+    defaults = ", ".join(f"{name} {kind.bound:g}" for name, kind in KINDS.items() if kind.bound is not None)
+    add("--bound", type=float, metavar="X", help=f"the number that a sampler depends on (defaults: {defaults})")
+    add("--temperature", type=float, metavar="T", help="0 takes the likeliest token (default: 1)")
+    add("--top-k", type=int, metavar="K", help="only the K likeliest tokens (default: all)")
+    add("--top-p", type=float, metavar="P", help="only the likeliest tokens of this probability together (default: 1)")
+    add("--guidance", type=float, metavar="W", help="unsupervised classifier-free guidance of an MDM (default: 0)")
+    add("--out", metavar="FILE", help="JSONL file of the texts")
+    return flags
+
+
+SETTINGS = ("sampler", "steps", "block", "bound", "temperature", "top_k", "top_p", "guidance")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code: 0, or 1 after one line that says what is wrong."""
+    flags = parser().parse_args(argv)
+
+    def work() -> int:
+        given = {name: getattr(flags, name) for name in SETTINGS if getattr(flags, name) is not None}
+        require(flags.tokens is None or not flags.infill, "--tokens", flags.tokens, "absent with --infill")
+        model = load(flags.model)
+        if flags.infill:
+            texts = model.infill(flags.infill, n=flags.n, seed=flags.seed, **given)
+        else:
+            texts = model.generate(flags.prompt, flags.tokens, n=flags.n, seed=flags.seed, **given)
+        if flags.out:
+            record = {"model": flags.model, "family": model.family.value, **given}
+            write_atomic(flags.out, "".join(_line(text, record) for text in texts))
+        _show(texts, infilled=bool(flags.infill))
+        return DONE
+
+    return exit_code(work)
+
+
+def _line(text: Generated, record: dict[str, Any]) -> str:
+    return json.dumps(record | dataclasses.asdict(text), ensure_ascii=False) + "\n"
+
+
+def _show(texts: Sequence[Generated], infilled: bool) -> None:
+    """Prints the texts, and between them a line with seed, forward passes and seconds."""
+    for text in texts:
+        cost = f"{text.tokens} tokens, {text.nfe} forward passes, {text.seconds:.2f} s in a batch of {text.batch}"
+        print(f"--- seed {text.seed}: {cost}")
+        print(text.text if infilled else text.prompt + text.text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

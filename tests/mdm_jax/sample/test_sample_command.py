@@ -1,0 +1,63 @@
+"""`python -m mdm_jax.sample`: its text, its JSONL and its errors."""
+
+import json
+
+import pytest
+from smdm_files import write_random
+
+from mdm_jax import load
+from mdm_jax.sample.__main__ import main
+from mdm_jax.spec import Attention
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
+
+@pytest.fixture(scope="module")
+def mdm(tmp_path_factory) -> str:
+    return str(write_random(tmp_path_factory.mktemp("mdm") / "model", Attention.BIDIRECTIONAL, seq_len=12))
+
+
+def test_texts_go_to_standard_output_and_to_a_file(mdm, tmp_path, capsys):
+    out = tmp_path / "texts.jsonl"
+    words = ["--prompt", "ab", "c", "--tokens", "4", "--n", "2", "--seed", "7", "--sampler", "margin", "--steps", "2"]
+    assert main([mdm, *words, "--out", str(out)]) == 0
+    records = [json.loads(line) for line in out.read_text().splitlines()]
+    expected = load(mdm).generate(["ab", "c"], 4, n=2, seed=7, sampler="margin", steps=2)
+    assert [record["text"] for record in records] == [text.text for text in expected]
+    assert [tuple(record["ids"]) for record in records] == [text.ids for text in expected]
+    assert [record["seed"] for record in records] == [7, 8, 9, 10]
+    assert all(
+        record["nfe"] in (1, 2) and record["seconds"] > 0 and record["sampler"] == "margin" for record in records
+    )
+    shown = capsys.readouterr().out
+    assert shown.startswith("--- seed 7: ")
+    assert "\nab" + expected[0].text in shown
+
+
+def test_holes_are_filled(mdm, capsys):
+    assert main([mdm, "--infill", "a[MASK:2]b"]) == 0
+    assert capsys.readouterr().out.endswith(load(mdm).infill("a[MASK:2]b")[0].text + "\n")
+
+
+WRONG = [
+    (["--sampler", "gready"], "sampler = 'gready': must be one of ancestral, first_hitting"),
+    (["--prompt", "a" * 13], "prompts[0]: tokens = 13: must be at most 11"),
+    (["--tokens", "4", "--steps", "9"], "steps = 9: must be at most 4"),
+    (["--infill", "a[MASK]", "--tokens", "3"], "--tokens = 3: must be absent with --infill"),
+    (["--infill", "a[MASK]", "--prompt", "b"], "not allowed with argument"),
+    (["--temperature", "hot"], "invalid float value"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), WRONG)
+def test_a_mistake_is_one_line(mdm, words, said, capsys):
+    try:
+        code = main([mdm, *words])
+    except SystemExit as end:
+        code = end.code
+    printed = capsys.readouterr()
+    assert code == 1
+    assert printed.out == ""
+    assert said in printed.err
+    assert printed.err.count("\n") == 1
+    assert printed.err.startswith("mdm_jax: ")

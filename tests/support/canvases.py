@@ -1,0 +1,58 @@
+"""Rows to fill, and a sampler of an MDM run on them."""
+
+import jax
+import numpy as np
+from jax.typing import DTypeLike
+from tiny_runs import on_mesh, sharp_model
+
+from mdm_jax.devices.sharding import place
+from mdm_jax.sample.canvas import NO_EOS, WHOLE_ROW, Canvas, Filters
+from mdm_jax.sample.denoise import Filled, denoise
+from mdm_jax.sample.rule import Rule
+from mdm_jax.spec import ModelSpec
+
+MASKED = ModelSpec(n_layers=1, d_model=8, n_heads=2, d_ffn=16, vocab_size=3)
+placed = jax.jit(place)
+
+
+def canvas(
+    ids_BL,
+    steps: int = 1,
+    block: int = WHOLE_ROW,
+    bound: float = 0.0,
+    temperature: float = 1.0,
+    seed: int = 0,
+    eos: int = NO_EOS,
+    guidance: float | None = None,
+    lengths=None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+) -> Canvas:
+    """Rows with equal settings, and the seeds `seed`, `seed + 1`, ..."""
+    ids_BL = np.asarray(ids_BL, np.int32)
+    rows, length = ids_BL.shape
+
+    def each(value: float, dtype: DTypeLike) -> np.ndarray:
+        return np.full(rows, value, dtype)
+
+    def if_given(value: float | None, dtype: DTypeLike) -> np.ndarray | None:
+        return None if value is None else each(value, dtype)
+
+    return Canvas(
+        ids_BL,
+        each(length, np.int32) if lengths is None else np.asarray(lengths, np.int32),
+        seed + np.arange(rows, dtype=np.uint32),
+        each(steps, np.int32),
+        each(block, np.int32),
+        each(bound, np.float32),
+        each(eos, np.int32),
+        Filters(each(temperature, np.float32), if_given(top_k, np.int32), if_given(top_p, np.float32)),
+        if_given(guidance, np.float32),
+    )
+
+
+def fill(rows: Canvas, rule: Rule, model: ModelSpec = MASKED, mesh: tuple[int, int] = (1, 1), **options) -> Filled:
+    """The filled rows, as numpy arrays."""
+    with on_mesh(*mesh):
+        weights = placed(sharp_model(model, mesh[1]))
+        return jax.device_get(denoise(weights, rows, model, rule, **options))
