@@ -5,6 +5,8 @@ in which they do not was damaged, or edited in one place and not in the other. O
 and other units, so nothing is asked of them here.
 """
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 
@@ -16,15 +18,20 @@ REMEDY = "correct the columns that are named, or take the row from runs/<run_id>
 HEX_DIGITS = 64
 ROUNDING = 1e-6
 """Largest relative difference that a spreadsheet's rounding explains."""
+SHORT_ROWS, MASK_COLUMN, TIMED = "short", "no_zero_masking", "timed"
+"""Settings of a training loss, in `objective_variant`, that change the tokens of a row or the weights of the model."""
 SHAPE = ("n_layers", "d_model", "n_heads", "ffn", "vocab_size")
 
 
 def contradictions_within(full: pd.DataFrame) -> list[str]:
     """The reason to leave each row out, empty where its columns agree; unknown columns are not asked."""
     ours = [len(str(digest)) == HEX_DIGITS for digest in full["spec_hash"]]
-    counts = np.array([_counted(row) for row in full[list(SHAPE)].to_numpy(np.float64)]).reshape(len(full), 2)
+    labels = [str(label) for label in full["objective_variant"]]
+    shapes = full[list(SHAPE)].to_numpy(np.float64)
+    counts = np.array([_counted(*row) for row in zip(shapes, labels, strict=True)]).reshape(len(full), 2)
     with np.errstate(all="ignore"):  # zeros and overflows of a row that other checks leave out
         implied = _implied(full, counts)
+        implied["tokens"][[SHORT_ROWS in label for label in labels]] = np.nan  # rows are shorter than seq_len there
         wrong = {name: np.abs(_product(full, name) / value - 1) > ROUNDING for name, value in implied.items()}
     named = (", ".join(name for name in implied if wrong[name][i]) for i in range(len(full)))
     return [f"{SELF_CONTRADICTION}: {names}" if own and names else "" for own, names in zip(ours, named, strict=True)]
@@ -45,13 +52,15 @@ def _product(full: pd.DataFrame, *names: str) -> np.ndarray:
     return np.prod([np.asarray(full[name], np.float64) for name in names], axis=0)
 
 
-def _counted(shape: np.ndarray) -> tuple[float, float]:
-    """Parameters of a model of this shape, all of them and those without embedding and head; nan where unknown."""
+def _counted(shape: np.ndarray, label: str) -> tuple[float, float]:
+    """Parameters of such a model, all of them and those without embedding and head; nan where the shape is unknown."""
     if not np.isfinite(shape).all():
         return np.nan, np.nan
     try:
         layers, width, heads, ffn, vocabulary = (int(value) for value in shape)
-        count = count_parameters(ModelSpec(layers, width, heads, ffn, vocabulary))
+        model = ModelSpec(layers, width, heads, ffn, vocabulary)
+        more = {"mask_column": MASK_COLUMN in label, "time_conditioning": TIMED in label}
+        count = count_parameters(dataclasses.replace(model, **more))
     except ValueError:
         return np.nan, np.nan
     return float(count.total), float(count.non_embedding)

@@ -16,6 +16,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import zstandard
+from json_tokenizers import byte_level
 from small_corpus import documents, texts, write_jsonl
 
 from mdm_jax.data.holdout import WINDOW_BYTES, shared_windows
@@ -209,8 +210,14 @@ def test_every_command_of_the_documentation_prepares_a_corpus(tfds_directory, tm
     for name, seed in (("train-00000-of-00002", 1), ("train-00001-of-00002", 2), ("validation-00000-of-00001", 3)):
         table = pyarrow.table({"text": texts(400, seed), "url": [f"https://{i}" for i in range(400)]})
         pyarrow.parquet.write_table(table, hub / f"{name}-0123456789abcdef.parquet", row_group_size=100)
+    Path("text").mkdir()
+    Path("text", "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts(400)))
+    Path("gpt2").mkdir()
+    gpt2 = json.loads(byte_level(texts(40), 300))
+    gpt2["model"]["vocab"] |= {f"unused {i}": i for i in range(len(gpt2["model"]["vocab"]), 50257)}
+    Path("gpt2", "tokenizer.json").write_text(json.dumps(gpt2))
     commands = re.findall(r"^python -m mdm_jax\.data\.prepare (.*)$", DOCS, re.MULTILINE)
-    assert len(commands) == 4
+    assert len(commands) == 5
     for command in commands:
         words = shlex.split(command)
         more = ["--jobs", "1"]
