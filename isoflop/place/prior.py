@@ -79,8 +79,8 @@ TINY = Prior(
     "tiny",
     FlopConvention.SMDM_6ND,
     {
-        Family.ARM: FamilyPrior(Law(1.4413e-3, 0.62243), Law(28.93, -0.10396), (4e9, 1e12)),
-        Family.MDM: FamilyPrior(Law(3.6559e-3, 0.56160), Law(11.05, -0.05372), (8e10, 3e12)),
+        Family.ARM: FamilyPrior(Law(2.7322e-3, 0.59852), Law(16.356, -0.08128), (3e9, 1e12)),
+        Family.MDM: FamilyPrior(Law(1.9422e-2, 0.50040), Law(10.118, -0.05078), (8e10, 3e12)),
     },
     vocab_size=257,
 )

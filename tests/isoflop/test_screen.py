@@ -47,8 +47,8 @@ def test_rows_and_totals_are_the_plans(tmp_path: Path, capsys: pytest.CaptureFix
     out, runs = capsys.readouterr().out, read_plan(tmp_path)
     rows = [line.split() for line in out.splitlines() if line.startswith(("arm ", "mdm "))]
     assert [row[:5] for row in rows[:2]] == [
-        ["arm", "4e+09", "7", "1.05k-25.2k", "1.37k"],
-        ["arm", "1e+10", "7", "1.05k-32.9k", "2.42k"],
+        ["arm", "4e+09", "7", "1.05k-25.2k", "1.53k"],
+        ["arm", "1e+10", "7", "1.05k-32.9k", "2.64k"],
     ]
     assert sum(int(row[2]) for row in rows) == len(runs) == 52
     flops = sum(trained_flops(run, FlopConvention.SMDM_6ND) for run in runs)
