@@ -17,7 +17,7 @@ from mdm_jax.model.transformer import Transformer
 from mdm_jax.sample.canvas import Canvas, by_row, on_devices, step_key
 from mdm_jax.sample.draw import Predicted, predict
 from mdm_jax.sample.reading import read
-from mdm_jax.sample.rule import Change, Rule, View
+from mdm_jax.sample.rules.rule import Change, Rule, View
 from mdm_jax.spec import ModelSpec
 
 POSITIONS, TOKENS = 0, 1

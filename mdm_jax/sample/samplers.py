@@ -4,13 +4,13 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mdm_jax.sample.ancestral import ANCESTRAL
-from mdm_jax.sample.confidence import ENTROPY, MARGIN, PROBABILITY
-from mdm_jax.sample.entropy_bound import ENTROPY_BOUND
-from mdm_jax.sample.first_hitting import FIRST_HITTING
-from mdm_jax.sample.remask import REMASK_CAP, REMASK_CONFIDENCE, REMASK_RESCALE
-from mdm_jax.sample.rule import Rule
-from mdm_jax.sample.threshold import THRESHOLD
+from mdm_jax.sample.rules.ancestral import ANCESTRAL
+from mdm_jax.sample.rules.confidence import ENTROPY, MARGIN, PROBABILITY
+from mdm_jax.sample.rules.entropy_bound import ENTROPY_BOUND
+from mdm_jax.sample.rules.first_hitting import FIRST_HITTING
+from mdm_jax.sample.rules.remask import REMASK_CAP, REMASK_CONFIDENCE, REMASK_RESCALE
+from mdm_jax.sample.rules.rule import Rule
+from mdm_jax.sample.rules.threshold import THRESHOLD
 
 
 class Sampler(enum.StrEnum):

@@ -8,7 +8,7 @@ from tiny_runs import on_mesh, sharp_model
 from mdm_jax.devices.sharding import place
 from mdm_jax.sample.canvas import NO_EOS, WHOLE_ROW, Canvas, Filters
 from mdm_jax.sample.denoise import Filled, denoise
-from mdm_jax.sample.rule import Rule
+from mdm_jax.sample.rules.rule import Rule
 from mdm_jax.spec import ModelSpec
 
 MASKED = ModelSpec(n_layers=1, d_model=8, n_heads=2, d_ffn=16, vocab_size=3)

@@ -8,12 +8,12 @@ from canvases import MASKED, canvas, fill
 from enumerated import log_softmax
 from sampler_chains import p_value, predictions
 
-from mdm_jax.sample.ancestral import ANCESTRAL
 from mdm_jax.sample.canvas import WHOLE_ROW
-from mdm_jax.sample.confidence import PROBABILITY
 from mdm_jax.sample.denoise import denoise
-from mdm_jax.sample.first_hitting import FIRST_HITTING
-from mdm_jax.sample.remask import REMASK_CONFIDENCE
+from mdm_jax.sample.rules.ancestral import ANCESTRAL
+from mdm_jax.sample.rules.confidence import PROBABILITY
+from mdm_jax.sample.rules.first_hitting import FIRST_HITTING
+from mdm_jax.sample.rules.remask import REMASK_CONFIDENCE
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 MODEL = dataclasses.replace(MASKED, vocab_size=12)

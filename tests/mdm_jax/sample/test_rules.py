@@ -9,11 +9,11 @@ import pytest
 from canvases import MASKED, canvas, fill
 from sampler_chains import above_threshold, chain, p_value, surest_first, taking_back, within_entropy
 
-from mdm_jax.sample.ancestral import ANCESTRAL
-from mdm_jax.sample.confidence import ENTROPY, MARGIN, PROBABILITY
 from mdm_jax.sample.draw import Predicted
-from mdm_jax.sample.remask import REMASK_CAP, REMASK_CONFIDENCE, REMASK_RESCALE
-from mdm_jax.sample.rule import View
+from mdm_jax.sample.rules.ancestral import ANCESTRAL
+from mdm_jax.sample.rules.confidence import ENTROPY, MARGIN, PROBABILITY
+from mdm_jax.sample.rules.remask import REMASK_CAP, REMASK_CONFIDENCE, REMASK_RESCALE
+from mdm_jax.sample.rules.rule import View
 from mdm_jax.sample.samplers import KINDS, Sampler
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")

@@ -5,10 +5,10 @@ import pytest
 from canvases import MASKED, canvas, fill
 from sampler_chains import chain, each_by_itself, one_at_random, p_value
 
-from mdm_jax.sample.ancestral import ANCESTRAL
 from mdm_jax.sample.canvas import WHOLE_ROW
-from mdm_jax.sample.first_hitting import FIRST_HITTING
-from mdm_jax.sample.rule import Rule
+from mdm_jax.sample.rules.ancestral import ANCESTRAL
+from mdm_jax.sample.rules.first_hitting import FIRST_HITTING
+from mdm_jax.sample.rules.rule import Rule
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 V, L = MASKED.vocab_size, 4

@@ -14,10 +14,10 @@ from collections.abc import Callable
 
 from jaxtyping import Array, Key
 
-from mdm_jax.sample.counts import tokens_now
 from mdm_jax.sample.draw import Predicted
-from mdm_jax.sample.order import lowest
-from mdm_jax.sample.rule import Change, Rule, View, only_reveal
+from mdm_jax.sample.rules.counts import tokens_now
+from mdm_jax.sample.rules.order import lowest
+from mdm_jax.sample.rules.rule import Change, Rule, View, only_reveal
 
 
 def _by(doubt: Callable[[Predicted], Array]) -> Rule:

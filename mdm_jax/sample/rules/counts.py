@@ -7,7 +7,7 @@ whole batch, which couples the rows. In whole numbers this is n divided by the s
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from mdm_jax.sample.rule import View
+from mdm_jax.sample.rules.rule import View
 
 
 def tokens_now(view: View) -> Array:

@@ -7,8 +7,8 @@ So the number of steps follows from the text.
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from mdm_jax.sample.order import lowest
-from mdm_jax.sample.rule import Change, Rule, View, only_reveal
+from mdm_jax.sample.rules.order import lowest
+from mdm_jax.sample.rules.rule import Change, Rule, View, only_reveal
 
 
 def _choose(view: View, _: Key[Array, ""]) -> Change:

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from mdm_jax.sample.counts import tokens_now
-from mdm_jax.sample.rule import Change, Rule, View, only_reveal
+from mdm_jax.sample.rules.counts import tokens_now
+from mdm_jax.sample.rules.rule import Change, Rule, View, only_reveal
 
 
 def _choose(view: View, key: Key[Array, ""]) -> Change:

@@ -8,7 +8,7 @@ the bound, in nats; the first one is always taken. The bound 0 reveals one token
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from mdm_jax.sample.rule import Change, Rule, View, only_reveal
+from mdm_jax.sample.rules.rule import Change, Rule, View, only_reveal
 
 
 def _choose(view: View, _: Key[Array, ""]) -> Change:

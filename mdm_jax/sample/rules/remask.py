@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from mdm_jax.sample.rule import Change, Rule, View
+from mdm_jax.sample.rules.rule import Change, Rule, View
 
 
 def _by(sigma: Callable[[View, Array], Array]) -> Rule:
