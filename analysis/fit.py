@@ -131,7 +131,7 @@ def text(tree: dict[str, Any]) -> str:
     from analysis import tables
 
     filled = {name: row_of for name, row_of in tables.ROWS.items() if tree.get(name)}
-    parts = [f"{name}\n{tables.aligned([row_of(row) for row in tree[name]])}" for name, row_of in filled.items()]
+    parts = [f"{name}\n{tables.text_table([row_of(row) for row in tree[name]])}" for name, row_of in filled.items()]
     parts += ["\n".join(f"{name}: no surface: {why}" for name, why in tree.get("without_surface", {}).items())]
     parts += ["\n".join(tables.finding_line(row) for row in tree.get("findings", []))]
     return "\n\n".join(part for part in parts if part)

@@ -16,6 +16,7 @@ from analysis.wording import (
     with_error,
     with_interval,
 )
+from mdm_jax.command import aligned
 
 QUANTITIES = {"loss_opt": "loss", "n_opt": "N*", "d_opt": "D*", "loss": "loss", "n": "N*", "d": "D*"}
 QUANTITIES["run_loss"] = "runs' losses"
@@ -23,11 +24,9 @@ QUANTITIES["run_loss"] = "runs' losses"
 Row = dict[str, Any]
 
 
-def aligned(rows: list[dict[str, str]]) -> str:
-    """Rows of text as a table of aligned columns."""
-    cells = [list(rows[0]), *(list(row.values()) for row in rows)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
-    return "\n".join("  ".join(c.rjust(w) for c, w in zip(line, widths, strict=True)) for line in cells)
+def text_table(rows: list[dict[str, str]]) -> str:
+    """Rows of text as a table of right-aligned columns."""
+    return "\n".join(aligned([list(rows[0]), *(list(row.values()) for row in rows)], left=()))
 
 
 def html_table(rows: list[dict[str, str]]) -> str:

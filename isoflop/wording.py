@@ -5,6 +5,8 @@ import sys
 import textwrap
 from collections.abc import Sequence
 
+from mdm_jax.command import aligned
+
 LEFT_ALIGNED = ("group", "family", "size", "")
 """Columns of a table."""
 COLUMNS = 100
@@ -41,12 +43,8 @@ def money(dollars: float) -> str:
 def plain(title: str, header: Row, rows: Sequence[Row]) -> str:
     """The table as aligned text. Columns that are empty in every row are left out."""
     shown = [i for i in range(len(header)) if any(row[i] for row in rows)]
-    widths = {i: max(len(row[i]) for row in (header, *rows)) for i in shown}
-    lines = [title]
-    for row in (header, *rows):
-        cells = (row[i].ljust(widths[i]) if header[i] in LEFT_ALIGNED else row[i].rjust(widths[i]) for i in shown)
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines) + "\n"
+    lines = aligned([[row[i] for i in shown] for row in (header, *rows)], LEFT_ALIGNED)
+    return "\n".join([title, *lines]) + "\n"
 
 
 def columns() -> int:

@@ -1,10 +1,10 @@
-"""Shared by all commands: parser, exit codes, errors in one line, values of flags, and a check for hidden packages."""
+"""Shared by all commands: parser, exit codes, one-line errors, values of flags, tables, a check for hidden packages."""
 
 import argparse
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path, PurePath
@@ -85,6 +85,14 @@ def refuse_hidden(package: str) -> None:
 def one_line(message: object) -> str:
     """The text without line breaks."""
     return " ".join(str(message).split())
+
+
+def aligned(table: Sequence[Sequence[str]], left: Collection[str]) -> list[str]:
+    """The lines of a table of cells. Its first row names the columns, and those that `left` names are left-aligned."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    places = [str.ljust if name in left else str.rjust for name in table[0]]
+    padded = [[place(cell, n) for place, cell, n in zip(places, line, widths, strict=True)] for line in table]
+    return ["  ".join(line).rstrip() for line in padded]
 
 
 def signal_name(number: int) -> str:

@@ -107,14 +107,14 @@ def tree_of(given: argparse.Namespace) -> dict[str, Any]:
 
 def text(tree: dict[str, Any]) -> str:
     """The rows as a table, the reasons of rows without a gap, and the findings but for notes."""
-    from analysis.tables import aligned, gap_row, grave_lines
+    from analysis.tables import gap_row, grave_lines, text_table
     from analysis.wording import LAWS
 
     rows, likelihood = tree["gaps"], tree["likelihood"]
     exact = [] if likelihood == "nelbo" else [f"The MDM's loss is an exact likelihood: {LIKELIHOODS[likelihood]}."]
     reasons = sorted({f"{LAWS[row['law']]}: {row['reason']}" for row in rows if row["reason"]})
     held = "Intervals are statistical only: a law's own error is in none of them; the rows' spread shows its size."
-    table = aligned([gap_row(row) for row in rows])
+    table = text_table([gap_row(row) for row in rows])
     return "\n".join([table, "", *exact, held, *tree["scatter"], *reasons, *grave_lines(tree["findings"])])
 
 

@@ -20,8 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from mdm_jax.command import DONE, exit_code, new_parser, one_line
-from mdm_jax.evaluate.aligned import aligned
+from mdm_jax.command import DONE, aligned, exit_code, new_parser, one_line
 from mdm_jax.files.storage import as_path, is_file, write_atomic
 from mdm_jax.spec import Likelihood
 from mdm_jax.spec.validation import require
@@ -178,7 +177,7 @@ def results_table(files: Sequence[Sequence[Metric]]) -> str:
         known = next(one for one in found if one)
         metric = known.metric if known.filter == "none" else f"{known.metric} ({known.filter})"
         table.append([known.task, metric + ARROWS[known.higher_is_better], *(_cell(one) for one in found)])
-    return "\n".join([*aligned(table), LEGEND, *_estimators(files, names), *_differences(files, names)])
+    return "\n".join([*aligned(table, left=table[0]), LEGEND, *_estimators(files, names), *_differences(files, names)])
 
 
 def _cell(metric: Metric | None) -> str:

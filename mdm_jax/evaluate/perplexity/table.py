@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from mdm_jax.evaluate.aligned import aligned
+from mdm_jax.command import aligned
 from mdm_jax.evaluate.ratio import Ratio, ratio
 from mdm_jax.spec import Family, Likelihood
 
@@ -100,7 +100,7 @@ def as_text(rows: Sequence[TableRow]) -> str:
         size = f"{own[0].documents:,} documents in {own[0].blocks} blocks, {own[0].bytes:,} bytes"
         cells = [list(_cells(row)) for row in own]
         cells[0][-1] = "(reference)"
-        lines += ["", f"{name}: {size}", *aligned([HEADER, *cells])]
+        lines += ["", f"{name}: {size}", *aligned([HEADER, *cells], left=HEADER)]
     return "\n".join([*lines, "", *notes(rows)]).rstrip()
 
 
