@@ -298,6 +298,11 @@ def set_aside_unusable(folder: Any) -> str:
 def to_csv(rows: Iterable[RunResult]) -> str:
     """The run table as CSV: a header and one line for each run. An unknown value is an empty field."""
     lines = [RunResult.columns(), *(map(escaped, dataclasses.asdict(row).values()) for row in rows)]
+    return csv_text(lines)
+
+
+def csv_text(lines: Iterable[Iterable[Any]]) -> str:
+    """Lines of cells as CSV. None is an empty field."""
     return "".join(map(_csv_line, lines))
 
 

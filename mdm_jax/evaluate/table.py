@@ -7,14 +7,12 @@ whose columns do not compare: another version, number of documents or number of 
 """
 
 import argparse
-import csv
-import io
 import json
 import math
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from pathlib import PurePath
 from typing import Any
 
@@ -22,6 +20,7 @@ import numpy as np
 
 from mdm_jax.command import DONE, aligned, exit_code, new_parser, one_line
 from mdm_jax.files.storage import as_path, is_file, write_atomic
+from mdm_jax.results import csv_text
 from mdm_jax.spec import Likelihood
 from mdm_jax.spec.validation import require
 
@@ -234,11 +233,8 @@ def _differences(files: Sequence[Sequence[Metric]], names: list[str]) -> list[st
 
 def as_csv(files: Sequence[Sequence[Metric]]) -> str:
     """All metrics as CSV, one line for each metric of each file."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(Metric)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(one) for metrics in files for one in metrics)
-    return text.getvalue()
+    names = [field.name for field in fields(Metric)]
+    return csv_text([names, *(astuple(one) for metrics in files for one in metrics)])
 
 
 def parser() -> argparse.ArgumentParser:

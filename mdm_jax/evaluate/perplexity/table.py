@@ -1,16 +1,15 @@
 """The table: a row for each model and corpus, with Monte Carlo and sampling errors, as text and as CSV."""
 
-import csv
-import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
 from mdm_jax.command import aligned
 from mdm_jax.evaluate.ratio import Ratio, ratio
+from mdm_jax.results import csv_text
 from mdm_jax.spec import Family, Likelihood
 
 FEW_BLOCKS = 10
@@ -79,14 +78,8 @@ def measures(score: Score, first: Score) -> dict[str, float]:
 
 def as_csv(rows: Sequence[TableRow]) -> str:
     """The rows as CSV, with all digits; NaN is an empty cell."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    names = [field.name for field in fields(TableRow)]
-    writer.writerow(names)
-    for row in rows:
-        values = [getattr(row, name) for name in names]
-        writer.writerow(["" if isinstance(v, float) and math.isnan(v) else v for v in values])
-    return text.getvalue()
+    known = [[None if isinstance(x, float) and math.isnan(x) else x for x in astuple(row)] for row in rows]
+    return csv_text([[field.name for field in fields(TableRow)], *known])
 
 
 HEADER = ("model", "family", "likelihood", "tokens", "nats/token", "perplexity", "bits/byte", "difference")
