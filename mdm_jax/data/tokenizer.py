@@ -16,8 +16,8 @@ import numpy as np
 import sentencepiece
 from jaxtyping import Int32, Int64, Integer
 
-from mdm_jax.data.manifest import TOKENIZER_JSON_FILE, Manifest, tokenizer_file
-from mdm_jax.data.tokenizer_json import MOST_JSON_BYTES, JsonTokenizer
+from mdm_jax.data.manifest import Manifest, tokenizer_file
+from mdm_jax.data.tokenizer_json import MOST_JSON_BYTES, JsonTokenizer, decoded_bytes
 from mdm_jax.files.storage import Path, as_path, is_file
 from mdm_jax.spec import BYTES_VOCAB_SIZE, TokenizerKind, TokenizerSpec
 from mdm_jax.spec.validation import require
@@ -91,16 +91,12 @@ class SentencePieceTokenizer:
     def text_bytes(self, ids: Integer[np.ndarray, "tokens"]) -> int:
         """The number of UTF-8 bytes of the documents as `decode` gives them, after the model's own normalisation.
 
-        A document begins at the first id and after each EOS. An id that stands for one byte counts as one byte, even if
-        the rest of its character is cut off.
+        See `decoded_bytes`.
         """
-        documents = np.split(ids, np.flatnonzero(ids == self.eos_id) + 1)
-        end = len(documents[-1])
-        while end and documents[-1][end - 1] < self._pieces and self._processor.is_byte(int(documents[-1][end - 1])):
-            end -= 1  # these bytes may be part of a character, which `decode` would replace by another one
-        cut_bytes = len(documents[-1]) - end
-        documents[-1] = documents[-1][:end]
-        return cut_bytes + sum(len(self.decode(document).encode()) for document in documents)
+        return decoded_bytes(ids, self.eos_id, self._is_byte, self.decode)
+
+    def _is_byte(self, number: int) -> bool:
+        return number < self._pieces and self._processor.is_byte(number)
 
 
 Tokenizer = ByteTokenizer | SentencePieceTokenizer | JsonTokenizer
@@ -174,7 +170,7 @@ def open_tokenizer(model: str) -> Tokenizer:
     if not model:
         return ByteTokenizer()
     path = as_path(model)
-    return _read_json(path) if path.suffix == as_path(TOKENIZER_JSON_FILE).suffix else _read_model(path)
+    return _read_json(path) if path.suffix == ".json" else _read_model(path)
 
 
 def load_tokenizer(directory: str | os.PathLike, manifest: Manifest) -> Tokenizer:

@@ -13,7 +13,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -103,16 +103,11 @@ class JsonTokenizer:
     def text_bytes(self, ids: Integer[np.ndarray, "tokens"]) -> int:
         """The number of UTF-8 bytes of the ids' text; special tokens have none.
 
-        Byte-level ids are counted one by one. Other documents are decoded. A document begins at the first id and after
-        each EOS, and ids of single bytes that end the array count one byte each, even if their character is cut.
+        Byte-level ids are counted one by one, and other ids by `decoded_bytes`.
         """
         if self._bytes_of_id is not None:
             return int(self._bytes_of_id[ids].sum())
-        documents = np.split(ids, np.flatnonzero(ids == self.eos_id) + 1)
-        last = documents[-1]
-        cut = sum(1 for _ in itertools.takewhile(self._is_byte, reversed(last.tolist())))
-        documents[-1] = last[: len(last) - cut]
-        return cut + sum(len(self.decode(document).encode()) for document in documents)
+        return decoded_bytes(ids, self.eos_id, self._is_byte, self.decode)
 
     def _encode(self, text: str) -> list[int]:
         with _refused(f"tokenizer.json cannot encode {_shown(text)}"):
@@ -134,6 +129,24 @@ class JsonTokenizer:
 
     def _is_byte(self, number: int) -> bool:
         return bool(BYTE_TOKEN.fullmatch(self._tokenizer.id_to_token(number) or ""))
+
+
+def decoded_bytes(
+    ids: Integer[np.ndarray, "tokens"],
+    eos_id: int,
+    is_byte: Callable[[int], bool],
+    decode: Callable[[np.ndarray], str],
+) -> int:
+    """The number of UTF-8 bytes of the documents in `ids`.
+
+    Each document is decoded. A document begins at the first id and after each EOS. Ids of single bytes that end the
+    array count one byte each: their character may be cut, and `decode` would replace it by another one.
+    """
+    documents = np.split(ids, np.flatnonzero(ids == eos_id) + 1)
+    last = documents[-1]
+    cut = sum(1 for _ in itertools.takewhile(is_byte, reversed(last.tolist())))
+    documents[-1] = last[: len(last) - cut]
+    return cut + sum(len(decode(document).encode()) for document in documents)
 
 
 @contextlib.contextmanager
