@@ -29,8 +29,8 @@ def find_files(path: str, suffixes: tuple[str, ...]) -> list[Path]:
     if root.is_file():
         return [root]
     if root.is_dir():
-        endings = tuple(s + c for s in suffixes for c in ("", *COMPRESSED))
-        found = [folder / name for folder, _, names in root.walk() for name in names if name.endswith(endings)]
+        known = endings(suffixes)
+        found = [folder / name for folder, _, names in root.walk() for name in names if name.endswith(known)]
     elif glob.has_magic(path):
         found = _matching_files(root)
     else:
@@ -38,6 +38,11 @@ def find_files(path: str, suffixes: tuple[str, ...]) -> list[Path]:
     if not found:
         raise ValueError(f"corpus.path = {path!r}: holds no file ({', '.join(suffixes)})")
     return sorted(found, key=str)
+
+
+def endings(suffixes: tuple[str, ...]) -> tuple[str, ...]:
+    """The suffixes, each alone and with the suffix of each compression after it."""
+    return tuple(suffix + more for suffix in suffixes for more in ("", *COMPRESSED))
 
 
 def _matching_files(pattern: Path) -> list[Path]:

@@ -8,7 +8,7 @@ from itertools import islice
 import numpy as np
 from jaxtyping import Int32, Int64
 
-from mdm_jax.data.sources.files import COMPRESSED, find_files
+from mdm_jax.data.sources.files import endings, find_files
 from mdm_jax.data.sources.pieces import SUFFIXES, no_text_message, pieces_of, read_piece
 from mdm_jax.data.tokenizer import Tokenizer
 from mdm_jax.files.storage import as_path
@@ -53,26 +53,22 @@ def source_of(path: str) -> CorpusSource:
     Raises:
         ValueError: nothing is there, or a folder or glob has files of two kinds.
     """
-    names = [str(path)] if not (as_path(path).is_dir() or glob.has_magic(path)) else None
-    found = [source for source in SOURCES if any(_ends_as(source, name) for name in names or _names(path, source))]
-    if names is not None:
-        return found[0] if found else CorpusSource.TEXT
+    if not (as_path(path).is_dir() or glob.has_magic(path)):
+        return next((source for source in SOURCES if path.endswith(endings(SUFFIXES[source]))), CorpusSource.TEXT)
+    found = [source for source in SOURCES if _holds(path, source)]
     kinds = ", ".join(source.value for source in found)
     require(len(found) <= 1, path, kinds, "files of one kind: name one of them with a glob, such as 'folder/*.jsonl'")
-    endings = ", ".join(ending for source in SOURCES for ending in SUFFIXES[source])
-    require(bool(found), path, "no text", f"a folder or glob of files that end in {endings}")
+    known = ", ".join(ending for source in SOURCES for ending in SUFFIXES[source])
+    require(bool(found), path, "no text", f"a folder or glob of files that end in {known}")
     return found[0]
 
 
-def _names(path: str, source: CorpusSource) -> list[str]:
+def _holds(path: str, source: CorpusSource) -> bool:
+    """Whether a folder or glob has a file of this kind."""
     try:
-        return [str(file) for file in find_files(path, SUFFIXES[source])]
-    except ValueError:  # no file of this kind
-        return []
-
-
-def _ends_as(source: CorpusSource, name: str) -> bool:
-    return name.endswith(tuple(ending + more for ending in SUFFIXES[source] for more in ("", *COMPRESSED)))
+        return any(str(file).endswith(endings(SUFFIXES[source])) for file in find_files(path, SUFFIXES[source]))
+    except ValueError:  # no file at all
+        return False
 
 
 def read_corpus(name: str, path: str, text_field: str, tokenizers: Sequence[Tokenizer], max_tokens: int) -> EvalCorpus:
