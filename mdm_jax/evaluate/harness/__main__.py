@@ -14,11 +14,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from mdm_jax.command import DONE, comma_list, exit_code, new_parser
-from mdm_jax.evaluate.harness.estimators import PRESETS, Estimators
+from mdm_jax.evaluate.harness.estimators import PRESETS
 from mdm_jax.evaluate.table import read_tree, results_table, write_tree
 from mdm_jax.files.storage import check_writable
 from mdm_jax.spec import Likelihood
-from mdm_jax.trained.load import load
 
 
 def parser() -> argparse.ArgumentParser:
@@ -67,23 +66,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _results(flags: argparse.Namespace) -> dict[str, Any]:
     _require_harness()
-    from mdm_jax.evaluate.harness.adapter import HarnessModel
+    from mdm_jax.evaluate.harness.adapter import OPTIONS, HarnessModel
     from mdm_jax.evaluate.harness.evaluation import evaluate_tasks
 
-    model = load(flags.model)
-    chosen = Estimators(model.family, flags.preset, flags.method, flags.guidance, flags.draws, flags.max_se)
-    adapter = HarnessModel(
-        model,
-        chosen,
-        name=flags.model,
-        seed=flags.seed,
-        rolling_context=flags.rolling_context,
-        cache=flags.use_cache,
-        sampler=flags.sampler,
-        steps=flags.steps,
-        block=flags.block,
-    )
-    return evaluate_tasks(adapter, flags.tasks, flags.include_path, flags.limit, flags.num_fewshot)
+    values = vars(flags) | {"path": flags.model, "cache": flags.use_cache}
+    model = HarnessModel.create_from_arg_obj({name: values[name] for name in OPTIONS if values[name] is not None})
+    return evaluate_tasks(model, flags.tasks, flags.include_path, flags.limit, flags.num_fewshot)
 
 
 def _require_harness() -> None:

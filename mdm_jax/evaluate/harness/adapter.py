@@ -8,7 +8,7 @@ tokens and on the seed.
 import logging
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from lm_eval.api.instance import Instance
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 PAIRS_AT_A_TIME = 512
 FORWARDS_AT_A_TIME = 1 << 14
 """Most pairs, and most Monte Carlo draws of all of them, between two commits to the cache."""
-OF_THE_HARNESS = {"batch_size", "max_batch_size", "device"}
+UNUSED_ARGUMENTS = {"batch_size", "max_batch_size", "device"}
 """Arguments that the harness gives every model. This model chooses its own batches and devices."""
-OPTIONS: Mapping[str, Callable[[str], Any]] = {
+OPTIONS: Mapping[str, type[str | float | int]] = {
     "path": str,
     "preset": str,
     "method": str,
@@ -48,9 +48,9 @@ OPTIONS: Mapping[str, Callable[[str], Any]] = {
     "steps": int,
     "block": int,
 }
-"""The names in the harness's `--model_args`, and what reads their values."""
-OF_THE_ADAPTER = ("seed", "rolling_context", "cache", "sampler", "steps", "block")
-"""Those that are no choice of the estimator."""
+"""The names in the harness's `--model_args`, and the types of their values."""
+ADAPTER_OPTIONS = ("seed", "rolling_context", "cache", "sampler", "steps", "block")
+"""The options that `HarnessModel` takes itself. The others, except the path, choose the estimators."""
 logger = logging.getLogger(__name__)
 
 
@@ -123,10 +123,10 @@ class HarnessModel(TemplateLM):
         """
         from mdm_jax.trained.load import load
 
-        given = {name: _read(name, value) for name, value in arg_dict.items() if name not in OF_THE_HARNESS}
+        given = {name: _read(name, value) for name, value in arg_dict.items() if name not in UNUSED_ARGUMENTS}
         require("path" in given, "model_args", dict(arg_dict), "given with path=, a run's folder or a safetensors file")
         path = given.pop("path")
-        rest = {name: given.pop(name) for name in OF_THE_ADAPTER if name in given}
+        rest = {name: given.pop(name) for name in ADAPTER_OPTIONS if name in given}
         model = load(path)
         return cls(model, Estimators(model.family, **given), name=path, **rest)
 
@@ -312,13 +312,14 @@ def _read(name: str, value: Any) -> Any:
     """The value of an argument from the harness, which reads `1e3` as a number and `draws=many` as a text."""
     if name not in OPTIONS:
         raise unknown_key("", name, list(OPTIONS))
+    kind = OPTIONS[name]
     try:
-        read = OPTIONS[name](value)
+        read = kind(value)
     except (TypeError, ValueError):
         read = None
-    kinds = {int: "a whole number", float: "a number"}
-    same = isinstance(value, str) or OPTIONS[name] is str or read == value
-    require(read is not None and same, name, value, kinds.get(OPTIONS[name], "a text"))
+    same = kind is str or isinstance(value, str | kind) or read == value
+    bound = {int: "a whole number", float: "a number"}.get(kind, "a text")
+    require(read is not None and same, name, value, bound)
     return read
 
 
