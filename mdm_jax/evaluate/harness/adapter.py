@@ -20,7 +20,7 @@ from tqdm import tqdm
 from mdm_jax.evaluate.harness.cache import Score, ScoreCache, score_key
 from mdm_jax.evaluate.harness.estimators import Estimator, Estimators
 from mdm_jax.evaluate.harness.pairs import Pair, Place, cut_left, place_of, rolling_windows, split_text
-from mdm_jax.evaluate.harness.writing import Wanted, fitting, seed_of, wanted
+from mdm_jax.evaluate.harness.writing import Wanted, fit_to_row, seed_of, wanted
 from mdm_jax.evaluate.likelihood.encoding import encode_continuation, encode_text
 from mdm_jax.evaluate.likelihood.pairs import Options
 from mdm_jax.spec import Family, Likelihood
@@ -174,8 +174,8 @@ class HarnessModel(TemplateLM):
         """
         answers: dict[int, tuple[float, bool]] = {}
         by_task = _by_task(requests)
-        fitting = {task: self._fitting_pairs(task, [requests[i].args for i in of]) for task, of in by_task.items()}
-        for task, pairs in fitting.items():
+        pairs_of = {task: self._fitting_pairs(task, [requests[i].args for i in of]) for task, of in by_task.items()}
+        for task, pairs in pairs_of.items():
             greedy = self.greedy_tasks is None or task in self.greedy_tasks
             scores = self._scored(pairs, self.estimators.of(task), greedy, disable_tqdm)
             for i, score in zip(by_task[task], scores, strict=True):
@@ -243,7 +243,7 @@ class HarnessModel(TemplateLM):
             context, arguments = given
             asked = wanted(arguments)
             ids = encode_text(self._encoder, context).tolist() if context else self._prefix
-            prompt, tokens = fitting(ids, asked.tokens, self.max_length)
+            prompt, tokens = fit_to_row(ids, asked.tokens, self.max_length)
             prompts.append(prompt)
             groups[asked, tokens].append(i)
         answers: dict[int, str] = {}
@@ -283,7 +283,7 @@ class HarnessModel(TemplateLM):
 
     def _ask(self, pairs: list[Pair], estimator: Estimator, greedy: bool) -> list[Score]:
         answers = self.model.loglikelihood(
-            [(pair.prompt, pair.target) for pair in pairs],
+            pairs,
             method=estimator.method,
             draws=estimator.draws,
             max_se=estimator.max_se,

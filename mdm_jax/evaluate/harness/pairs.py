@@ -10,7 +10,7 @@ With one token this is the rule of the harness for Hugging Face models.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from lm_eval.api.instance import Instance
 
@@ -26,8 +26,7 @@ def place_of(request: Instance) -> Place:
     return request.task_name, request.doc_id, request.idx
 
 
-@dataclass(frozen=True)
-class Pair:
+class Pair(NamedTuple):
     """A prompt and the target that is scored after it, as token ids."""
 
     prompt: tuple[int, ...]

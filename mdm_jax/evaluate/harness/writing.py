@@ -57,7 +57,7 @@ def wanted(given: Mapping[str, Any]) -> Wanted:
     )
 
 
-def fitting(prompt: Sequence[int], tokens: int, row_tokens: int) -> tuple[tuple[int, ...], int]:
+def fit_to_row(prompt: Sequence[int], tokens: int, row_tokens: int) -> tuple[tuple[int, ...], int]:
     """The end of a prompt, and the number of new tokens, that fit a row together.
 
     The prompt keeps at least half of a row, and the answer has the rest of what the task asks for.
