@@ -12,12 +12,10 @@ from jax.sharding import Mesh
 
 from mdm_jax.data.tokenizer import Tokenizer
 from mdm_jax.evaluate.ratio import ratio
-from mdm_jax.evaluate.stream import DRAWS, stream_nats
+from mdm_jax.evaluate.stream import stream_nats
 from mdm_jax.model.transformer import Transformer
 from mdm_jax.spec import Likelihood, ModelSpec
 from mdm_jax.spec.validation import require
-
-__all__ = ["DRAWS", "TextLoss", "text_loss"]
 
 
 @dataclass(frozen=True)

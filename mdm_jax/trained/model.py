@@ -18,8 +18,8 @@ from mdm_jax.evaluate.likelihood.pairs import Options, PairScore, known_method, 
 from mdm_jax.evaluate.likelihood.requests import Requests
 from mdm_jax.evaluate.likelihood.start_token import with_start
 from mdm_jax.evaluate.logits import padded_logits
-from mdm_jax.evaluate.stream import Progress, RowNats, stream_nats
-from mdm_jax.evaluate.texts import DRAWS, TextLoss, text_loss
+from mdm_jax.evaluate.stream import DRAWS, Progress, RowNats, stream_nats
+from mdm_jax.evaluate.texts import TextLoss, text_loss
 from mdm_jax.files.storage import Path
 from mdm_jax.interop.hf.folder import write_hf
 from mdm_jax.interop.hf.tokenizer import tokenizer_files
