@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64, Integer, Real
+from jaxtyping import Float64, Real
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Ratio:
     se_data: float
 
 
-def ratio(top_RG: Float64[np.ndarray, "R G"], bottom_G: Real[np.ndarray, "G"] | Integer[np.ndarray, "G"]) -> Ratio:
+def ratio(top_RG: Float64[np.ndarray, "R G"], bottom_G: Real[np.ndarray, "G"]) -> Ratio:
     """`sum_g top / sum_g bottom` of the draws' mean, with errors over draws and over parts.
 
     The error over the parts is that of a ratio of two sums over independent parts (Cochran 1977, Sampling Techniques,
