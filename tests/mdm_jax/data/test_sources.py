@@ -211,7 +211,7 @@ def test_every_command_of_the_documentation_prepares_a_corpus(tfds_directory, tm
         table = pyarrow.table({"text": texts(400, seed), "url": [f"https://{i}" for i in range(400)]})
         pyarrow.parquet.write_table(table, hub / f"{name}-0123456789abcdef.parquet", row_group_size=100)
     Path("text").mkdir()
-    Path("text", "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts(400)))
+    write_jsonl(Path("text", "a.jsonl"), texts(400))
     Path("gpt2").mkdir()
     gpt2 = json.loads(byte_level(texts(40), 300))
     gpt2["model"]["vocab"] |= {f"unused {i}": i for i in range(len(gpt2["model"]["vocab"]), 50257)}
