@@ -59,7 +59,7 @@ class HarnessModel(TemplateLM):
 
     Attributes:
         scores: the score of each request that was answered, by its place.
-        cut_contexts: by task, the number of contexts that were cut on their left to fit a row.
+        cut_contexts: the number of contexts of each task that were cut on their left to fit a row.
         writing: sampler, steps and block of generated text.
         greedy_tasks: tasks whose metrics read whether an answer is the greedy one; None if all may read it.
     """

@@ -49,7 +49,7 @@ def metric_errors(
         scores: the score of each request, by task, document and number within the document.
         drawings: drawings of all documents together.
         repetitions: aggregations of all documents.
-        seed: of the draws.
+        seed: the seed of the draws.
     """
     documents, drawn = _documents(task.instances), {}
     generator, count = np.random.default_rng(seed), min(MOST, max(FEWEST, drawings // len(documents)))

@@ -1,6 +1,6 @@
 """Perplexity and bits per byte of texts under trained models, zero-shot: no model is trained on them.
 
-    python -m mdm_jax.evaluate.perplexity RUN_OR_FILE [RUN_OR_FILE ...] --corpus NAME=PATH [NAME=PATH ...]
+    python -m mdm_jax.evaluate.perplexity MODEL [MODEL ...] --corpus NAME=PATH [NAME=PATH ...]
 
 MODEL is a run's folder, a safetensors file with its tokenizer beside it, or a Hugging Face folder. PATH is a file, a
 folder or a glob of text, JSONL or Parquet. Each model reads each corpus. The table has nats per token, perplexity and
@@ -59,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
         help="read the first documents, at most N tokens a model",
     )
     names = [method.value for method in METHODS]
-    add("--likelihood", choices=names, default=names[0], help="of an MDM; an ARM has one likelihood (%(default)s)")
+    add("--likelihood", choices=names, default=names[0], help="likelihood of an MDM; an ARM has only one (%(default)s)")
     add("--out", metavar="CSV", help="also write the table to this file, after each finished row")
     return flags
 
