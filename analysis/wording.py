@@ -35,7 +35,7 @@ def plural(number: int, noun: str) -> str:
 
 
 def missing_runs(run_ids: Collection[str]) -> str:
-    """4 MDM runs without it: a, b, c, d; of a likelihood."""
+    """The sentence after the name of a likelihood: 4 MDM runs without it: a, b, c, d."""
     return f"{plural(len(run_ids), 'MDM run')} without it: {some(run_ids)}"
 
 

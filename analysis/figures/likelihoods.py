@@ -25,12 +25,12 @@ from analysis.laws.interpolate import Interpolation
 from analysis.wording import CONVENTIONS, LIKELIHOODS, family_name
 
 POINTS = 72
-"""Points of an inch."""
+"""Points in an inch."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """How the MDM is drawn under a likelihood, so that curves that coincide can still be told apart."""
+    """How a curve and its minima are drawn, so that curves that coincide can still be told apart."""
 
     colour: str
     marker: str

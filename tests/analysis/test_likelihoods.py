@@ -70,7 +70,7 @@ def without_noise() -> LikelihoodGaps:
 
 @pytest.fixture(scope="module")
 def summary() -> Summary:
-    """Of a sweep in which one MDM run has no loss in confidence order."""
+    """The summary of a sweep in which one MDM run has no loss in confidence order."""
     rows = planted(sd=0.004, sizes=5)
     rows[30].pop(OTHER)
     return summarise(sweeps.table(rows), n=200)
@@ -112,7 +112,7 @@ def test_the_common_loss_is_reached_by_all_and_each_own_loss_is_the_headlines() 
 
 
 def test_the_share_of_the_nelbos_gap_is_paired() -> None:
-    """In 60 sweeps with this noise the 95% interval covered 59 times; it was a third as wide as the gap's."""
+    """The 95% interval covered in 59 of 60 sweeps with this noise; it was a third as wide as the gap's."""
     rows, rng = planted(sd=0.01), np.random.default_rng(3)
     for row in (row for row in rows if row["family"] == "mdm"):
         row[COLUMN] += 0.003 * rng.standard_normal()
