@@ -88,11 +88,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _in_turn(folders: Sequence[Path], likelihoods: Sequence[Likelihood]) -> int:
     """The gravest exit code of the runs, each evaluated in this process."""
     from mdm_jax.run.added_likelihoods import add_likelihoods
+    from mdm_jax.run.attempt import LEFT_AT_ONCE
     from mdm_jax.train.loop import Diverged, Preempted, Watch
     from mdm_jax.train.stop import Signals
 
     def leave(code: int) -> None:
-        say("asked to stop: the same command goes on from what was saved last", code)
+        say(LEFT_AT_ONCE, code)
         flush_output()
         os._exit(code)
 
