@@ -12,7 +12,7 @@ HUGE, TINY = 1e6, 1e-4
 """A number from HUGE on, or below TINY, is written with a power of ten."""
 FAMILIES = {"arm": "ARM", "mdm": "MDM"}
 LIKELIHOODS = {"nelbo": "NELBO (a bound)", "left_to_right": "left to right", "confidence": "confidence order"}
-"""What an MDM's loss is."""
+"""What an MDM's loss can be: the bound, and the exact likelihoods."""
 LAWS = {name.value: name.wording for name in LawName}
 MODEL_ERRORS = {name.value: name.model_error for name in LawName}
 """The error of each law that its interval, which is statistical, does not include."""

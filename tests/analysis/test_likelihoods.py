@@ -30,9 +30,8 @@ from analysis.report.fits_json import as_json
 from analysis.report.page import render
 from analysis.report.summary import Summary, summarise
 from analysis.report.write import write_report
-from analysis.runs.likelihoods import LIKELIHOODS
 from analysis.runs.load import numbers
-from analysis.wording import LIKELIHOODS as WORDS
+from analysis.wording import LIKELIHOODS
 from mdm_jax.results import LIKELIHOOD_COLUMNS, Status, result_of, to_csv
 from mdm_jax.spec import EXACT_LIKELIHOODS, CellSpec, Family, RunSpec, pair
 
@@ -314,7 +313,7 @@ def test_the_command_reads_the_gap_under_a_likelihood(capsys: pytest.CaptureFixt
 
 
 def test_the_names_are_those_of_the_specs() -> None:
-    assert tuple(WORDS) == LIKELIHOODS == ("nelbo", *EXACT_LIKELIHOODS)
+    assert tuple(LIKELIHOODS) == ("nelbo", *EXACT_LIKELIHOODS)
 
 
 def test_the_columns_survive_a_csv() -> None:
@@ -330,7 +329,12 @@ def test_the_columns_survive_a_csv() -> None:
 def test_the_report_shows_the_gap_under_each_likelihood(summary: Summary) -> None:
     assert summary.likelihoods is not None
     text = render(summary, {}, "made by hand")
-    for said in ("The gap under each likelihood", *WORDS.values(), "1 MDM run without it: mdm-", 'href="#likelihoods"'):
+    for said in (
+        "The gap under each likelihood",
+        *LIKELIHOODS.values(),
+        "1 MDM run without it: mdm-",
+        'href="#likelihoods"',
+    ):
         assert said in text
     assert "may be smaller" not in text
     assert [finding.code for finding in summary.findings if "confidence order" in finding.message] == [
@@ -363,5 +367,5 @@ def test_the_figure_has_a_line_for_the_arm_and_each_likelihood(without_noise: Li
     (legend,) = [axes.get_legend() for axes in figure.axes]
     assert legend is not None
     labels = [text.get_text() for text in legend.get_texts()]
-    assert labels == ["ARM", *(f"MDM, {word}" for word in WORDS.values()), "all measured"]
+    assert labels == ["ARM", *(f"MDM, {word}" for word in LIKELIHOODS.values()), "all measured"]
     assert set(rendered(figure)) == {"svg", "png"}
