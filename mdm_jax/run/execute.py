@@ -20,7 +20,7 @@ from mdm_jax.evaluate.nelbo import Evaluation
 from mdm_jax.files.storage import Path, write_atomic
 from mdm_jax.layout import CHECKPOINTS_FOLDER, METRICS_FOLDER, SPEC_FILE, steps_in
 from mdm_jax.results import RunResult, Status
-from mdm_jax.run.final_evaluation import FinalEvaluation, arm_columns, evaluated_rows
+from mdm_jax.run.final_evaluation import FinalEvaluation, evaluated_rows, likelihood_columns
 from mdm_jax.run.parent import read_parent
 from mdm_jax.run.record import Record
 from mdm_jax.run.second_try import retried_without_cache
@@ -103,7 +103,7 @@ class _Work:
         measured, more = self.evaluation.loss(params), dict[str, float | None]()
         for likelihood in () if self.spec.cell.segment else self.spec.evaluation.likelihoods:
             if self.spec.family is Family.ARM:
-                more |= arm_columns(measured.loss, measured.se_data, likelihood)
+                more |= likelihood_columns(likelihood, measured.loss, measured.se_data)
             else:
                 more |= self.evaluation.likelihood(params, likelihood)
         return measured, more
