@@ -12,7 +12,7 @@ HUGE, TINY = 1e6, 1e-4
 """A number from HUGE on, or below TINY, is written with a power of ten."""
 FAMILIES = {"arm": "ARM", "mdm": "MDM"}
 LIKELIHOODS = {"nelbo": "NELBO (a bound)", "left_to_right": "left to right", "confidence": "confidence order"}
-"""What an MDM's loss is."""
+"""What an MDM's loss can be: the bound, and the exact likelihoods."""
 LAWS = {name.value: name.wording for name in LawName}
 MODEL_ERRORS = {name.value: name.model_error for name in LawName}
 """The error of each law that its interval, which is statistical, does not include."""
@@ -35,7 +35,7 @@ def plural(number: int, noun: str) -> str:
 
 
 def missing_runs(run_ids: Collection[str]) -> str:
-    """4 MDM runs without it: a, b, c, d; of a likelihood."""
+    """The sentence after the name of a likelihood: 4 MDM runs without it: a, b, c, d."""
     return f"{plural(len(run_ids), 'MDM run')} without it: {some(run_ids)}"
 
 

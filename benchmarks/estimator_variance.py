@@ -180,16 +180,13 @@ class Measured:
     """A trained model and its fixed rows."""
 
     def __init__(self, model: Model, rows_SL: np.ndarray):
-        self.model, self.rows_SL = model, rows_SL
+        self.rows_SL = rows_SL
         self.params, self.spec, self.mesh = model._params, model.spec, model._mesh
-
-    def _run(self, tokens_BL: jax.Array) -> jax.Array:
-        return hidden(self.params, tokens_BL, self.spec, HardwareSpec())
 
     @functools.cached_property
     def _nats(self) -> Callable[[jax.Array, jax.Array], jax.Array]:
         def nats(inputs_BL: jax.Array, tokens_BL: jax.Array) -> jax.Array:
-            h_ND = self._run(inputs_BL).reshape(-1, self.spec.d_model)
+            h_ND = hidden(self.params, inputs_BL, self.spec, HardwareSpec()).reshape(-1, self.spec.d_model)
             head_DV = self.params.head[...]
             return token_nats(h_ND, tokens_BL.reshape(-1), head_DV, self.spec.vocab_size).reshape(tokens_BL.shape)
 
@@ -198,22 +195,26 @@ class Measured:
     def _put(self, x_BL: np.ndarray) -> jax.Array:
         return global_batch(self.mesh, (x_BL.shape[0], x_BL.shape[1]), lambda first, last: x_BL[first:last])
 
-    def nats(self, mask_BL: np.ndarray, draws: int) -> np.ndarray:
-        """The nats of the masked tokens, 0 for the others."""
-        tokens_BL = np.repeat(self.rows_SL, draws, 0)
-        inputs_BL = np.where(mask_BL, self.spec.vocab_size, tokens_BL).astype(np.int32)
+    def _drawn(self, design: Design, key: jax.Array, rows_SL: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Inputs, tokens and masks of all draws of the rows, and the weight of each draw's summed nats."""
+        mask_BL, weight_B = (np.asarray(x) for x in drawn_masks(design, key, *rows_SL.shape))
+        tokens_BL = np.repeat(rows_SL, design.draws, 0)
+        return np.where(mask_BL, self.spec.vocab_size, tokens_BL).astype(np.int32), tokens_BL, mask_BL, weight_B
+
+    def nats(self, inputs_BL: np.ndarray, tokens_BL: np.ndarray) -> np.ndarray:
+        """The nats of all tokens."""
         size = BATCH_TOKENS // tokens_BL.shape[1]
         found = [
             np.asarray(self._nats(self._put(inputs_BL[i : i + size]), self._put(tokens_BL[i : i + size])))
             for i in range(0, len(tokens_BL), size)
         ]
-        return np.where(mask_BL, np.concatenate(found), 0)
+        return np.concatenate(found)
 
     def losses(self, design: Design, key: jax.Array) -> np.ndarray:
         """One estimate of each row's loss, nats per token; their mean estimates the loss of the rows."""
         rows, length = self.rows_SL.shape
-        mask_BL, weight_B = (np.asarray(x) for x in drawn_masks(design, key, rows, length))
-        nats_BL = self.nats(mask_BL, design.draws)
+        inputs_BL, tokens_BL, mask_BL, weight_B = self._drawn(design, key, self.rows_SL)
+        nats_BL = np.where(mask_BL, self.nats(inputs_BL, tokens_BL), 0)
         if design.narrowing is None:
             return (nats_BL.sum(1) * weight_B).reshape(rows, -1).sum(1)
         shape = rows, design.draws, length
@@ -235,10 +236,8 @@ class Measured:
 
     def gradient(self, design: Design, key: jax.Array, rows_SL: np.ndarray) -> np.ndarray:
         """One estimate of the gradient of the rows' mean loss, all weights in one array."""
-        rows, length = rows_SL.shape
-        mask_BL, weight_B = (np.asarray(x) for x in drawn_masks(design, key, rows, length))
-        tokens_BL = np.repeat(rows_SL, design.draws, 0)
-        inputs_BL = np.where(mask_BL, self.spec.vocab_size, tokens_BL).astype(np.int32)
+        rows = len(rows_SL)
+        inputs_BL, tokens_BL, mask_BL, weight_B = self._drawn(design, key, rows_SL)
         weight_BL = (mask_BL * weight_B[:, None] / rows).astype(np.float32)
         total = np.zeros(())
         for i in range(0, len(tokens_BL), rows):
@@ -291,9 +290,10 @@ def parts(table: dict[str, dict[str, float]]) -> dict[str, float]:
 
 def gradient_table(measured: Measured, passes: int, batches: int) -> dict[str, dict[str, float]]:
     """The variance of the gradient a forward pass over its squared norm, and SMDM's over it."""
-    found: dict[str, np.ndarray] = {}
-    designs = {name: design for name, design in DESIGNS.items() if design.narrowing is None}
-    for name, design in designs.items():
+    found, table = dict[str, np.ndarray](), {}
+    for name, design in DESIGNS.items():
+        if design.narrowing is not None:
+            continue
         spread = []
         for b in range(batches):
             rows_SL = measured.rows_SL[b * GRADIENT_ROWS : (b + 1) * GRADIENT_ROWS]
@@ -305,11 +305,9 @@ def gradient_table(measured: Measured, passes: int, batches: int) -> dict[str, d
             spread.append(square_P * GRADIENT_ROWS * design.draws / norm)
         found[name] = np.concatenate(spread)
         times, error = ratio(found["smdm"], found[name])
+        table[name] = {"variance": float(found[name].mean()), "ratio": times, "ratio_se": error}
         print(f"  {name:32s} gradient {found[name].mean():8.3g}  {times:6.2f} +- {error:.2f}", flush=True)
-    return {
-        name: dict(zip(("variance", "ratio", "ratio_se"), (float(x.mean()), *ratio(found["smdm"], x)), strict=True))
-        for name, x in found.items()
-    }
+    return table
 
 
 def honesty(measured: Measured, run: RunSpec, repetitions: int) -> dict[str, object]:
@@ -361,8 +359,9 @@ def measure(model: Model, given: argparse.Namespace) -> dict[str, object]:
     print(f"{model}, {given.rows} rows", flush=True)
     with jax.set_mesh(measured.mesh):
         table = loss_table(measured, given.passes)
-        out: dict[str, object] = {"loss": table, "parts": parts(table)}
-        print("  " + ", ".join(f"{name} {share:.3f}" for name, share in parts(table).items()))
+        shares = parts(table)
+        out: dict[str, object] = {"loss": table, "parts": shares}
+        print("  " + ", ".join(f"{name} {share:.3f}" for name, share in shares.items()))
         if given.batches:
             out["gradient"] = gradient_table(measured, given.gradient_passes, given.batches)
         if given.honesty:

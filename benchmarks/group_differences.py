@@ -28,6 +28,8 @@ CELL = ["family", "budget", "params_non_embedding", "seed"]
 def differences(runs: pd.DataFrame, base: str) -> pd.DataFrame:
     """The row of each group: its cells, mean loss, and mean difference from `base` with its standard error, in nats.
 
+    `cells` are those that both groups have, and `cells below` the number with a lower loss than in `base`.
+
     Args:
         runs: from `read_runs`. Runs that it excludes, and those without a group, are left out.
         base: the group that is subtracted.
@@ -46,30 +48,25 @@ def differences(runs: pd.DataFrame, base: str) -> pd.DataFrame:
         raise ValueError(f"--base {base}: {f'must be one of {groups}' if groups else 'no run has a group'}")
     less = cells.sub(cells[base], axis=0)
     shared = less.notna().sum()
-    lower = (less < 0).sum()
     table = {"cells": shared, "loss": cells.mean(), "difference": less.mean(), "se": less.std(ddof=1) / shared**0.5}
-    return pd.DataFrame(table | {"cells below": lower}).sort_values("difference")
+    return pd.DataFrame(table | {"cells below": (less < 0).sum()}).sort_values("difference")
 
 
 def draw(table: pd.DataFrame, base: str) -> Figure:
     """Each group's mean difference from `base`, with a 95% interval by Student's t over the cells."""
     shown = table.drop(index=base).iloc[::-1]
+    error, places = scipy.stats.t.ppf(0.975, shown["cells"] - 1) * shown["se"], range(len(shown))
     with styled():
-        return _drawn(shown, base)
-
-
-def _drawn(shown: pd.DataFrame, base: str) -> Figure:
-    figure = Figure(figsize=(6.2, 0.9 + 0.34 * len(shown)), layout="constrained")
-    axes = figure.subplots()
-    axes.axvline(0, color=MUTED, lw=1)
-    error = scipy.stats.t.ppf(0.975, shown["cells"] - 1) * shown["se"]
-    axes.errorbar(shown["difference"], range(len(shown)), xerr=error, fmt="o", color=FAMILY_COLOURS["mdm"], capsize=2.5)
-    axes.set_yticks(range(len(shown)), list(shown.index))
-    axes.set_ylim(-0.6, len(shown) - 0.4)
-    axes.grid(visible=False, axis="y")
-    axes.set_xlabel("nats per token; lower is better")
-    axes.set_title(f"Final NELBO less that of {base}")
-    return figure
+        figure = Figure(figsize=(6.2, 0.9 + 0.34 * len(shown)), layout="constrained")
+        axes = figure.subplots()
+        axes.axvline(0, color=MUTED, lw=1)
+        axes.errorbar(shown["difference"], places, xerr=error, fmt="o", color=FAMILY_COLOURS["mdm"], capsize=2.5)
+        axes.set_yticks(places, list(shown.index))
+        axes.set_ylim(-0.6, len(shown) - 0.4)
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel("nats per token; lower is better")
+        axes.set_title(f"Final NELBO less that of {base}")
+        return figure
 
 
 def main(argv: Sequence[str] | None = None) -> int:

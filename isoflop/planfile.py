@@ -15,12 +15,12 @@ from mdm_jax.layout import (
     PLAN_FILE,
     RESULT_FILE,
     RUNS_FOLDER,
-    SPEC_FILE,
     plan_lines,
+    read_spec,
     steps_in,
 )
 from mdm_jax.results import Status, read_result
-from mdm_jax.spec import RunSpec, from_json, to_json
+from mdm_jax.spec import RunSpec, to_json
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def _specs_in_folders(home: Path, run_ids: Iterable[str]) -> dict[str, RunSpec]:
     found = {}
     for run_id in sorted(run_ids):
         try:
-            run = from_json((home / run_id / SPEC_FILE).read_text())
+            run = read_spec(home / run_id)
         except (FileNotFoundError, NotADirectoryError, ValueError):
             continue
         if run.run_id == run_id:

@@ -1,11 +1,14 @@
-"""Shared by all commands: parser, exit codes, one-line errors, values of flags, tables, a check for hidden packages."""
+"""Shared by all commands: parser, exit codes, errors in one line, values of flags, tables, and the cores of a job.
+
+It also has a check for hidden packages.
+"""
 
 import argparse
 import os
 import signal
 import sys
-from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path, PurePath
 from typing import Any, NoReturn
@@ -126,3 +129,25 @@ def numbers(text: str) -> tuple[float, ...]:
         except ValueError:
             raise argparse.ArgumentTypeError(f"{item!r}: must be a number, such as 1e18") from None
     return tuple(values)
+
+
+def cores_of(job: int, jobs: int) -> list[int]:
+    """Cores of one of `jobs` jobs; empty if one job has them all, or the system does not list them."""
+    if jobs == 1 or not hasattr(os, "sched_getaffinity"):
+        return []
+    cores = sorted(os.sched_getaffinity(0))
+    return cores[job * len(cores) // jobs : (job + 1) * len(cores) // jobs] or [cores[job % len(cores)]]
+
+
+@contextmanager
+def on_cores(cores: list[int]) -> Iterator[None]:
+    """Processes started inside run on these cores. XLA sizes its thread pool by them, so jobs do not compete."""
+    if not cores:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)

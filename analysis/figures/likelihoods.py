@@ -15,22 +15,22 @@ from analysis.figures.style import (
     LOSS_LABEL,
     SHADE,
     Picture,
+    draw_curve,
     empty,
     family_colour,
     log_axis,
     styled,
 )
 from analysis.gap.likelihoods import LikelihoodGaps
-from analysis.laws.interpolate import Interpolation
 from analysis.wording import CONVENTIONS, LIKELIHOODS, family_name
 
 POINTS = 72
-"""Points of an inch."""
+"""Points in an inch."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """How the MDM is drawn under a likelihood, so that curves that coincide can still be told apart."""
+    """How a curve and its minima are drawn, so that curves that coincide can still be told apart."""
 
     colour: str
     marker: str
@@ -97,8 +97,5 @@ def _line(figure: Picture, axes: Axes, label: str, side: FamilyMinima, look: Loo
     axes.update_datalim(np.stack([side.flops, side.values + side.errors[1]], 1))
     mark = dict[str, Any](marker=look.marker, ms=look.size, color=look.colour, mec="white", mew=0.8, zorder=5)
     axes.plot(side.flops, side.values, lw=0, **mark)
-    if len(side.flops) > 1:
-        log_l = np.linspace(np.log(side.values.max()), np.log(side.values.min()), 200)
-        log_c = Interpolation(np.log(side.flops)[None], np.log(side.values)[None]).log_flops(log_l)[0]
-        axes.plot(np.exp(log_c), np.exp(log_l), color=look.colour, lw=1.8, ls=look.dashes, zorder=3)
+    draw_curve(axes, side, color=look.colour, ls=look.dashes)
     axes.plot([], [], lw=1.8, ls=look.dashes, label=label, **mark)

@@ -18,6 +18,7 @@ from analysis.figures.style import (
     MUTED,
     SHADE,
     Picture,
+    draw_curve,
     draw_law,
     draw_minima,
     empty,
@@ -27,7 +28,6 @@ from analysis.figures.style import (
 )
 from analysis.gap.curve import GapCurve
 from analysis.laws.frontier import Frontier, overlap
-from analysis.laws.interpolate import Interpolation
 from analysis.laws.saturating import fit_saturating_power_law
 from analysis.minima.bootstrap import Bootstrap
 from analysis.minima.fit import IsoFlopFit
@@ -91,10 +91,8 @@ def _family(axes: Axes, side: FamilyMinima) -> None:
     """A family's error bars, the curve through its minima, its law and its name."""
     colour, name = family_colour(side.family), side.name
     draw_law(axes, side, width=1.0)
+    draw_curve(axes, side, color=colour)
     if side.line is not None:
-        log_l = np.linspace(np.log(side.values.max()), np.log(side.values.min()), 200)
-        log_c = Interpolation(np.log(side.flops)[None], np.log(side.values)[None]).log_flops(log_l)[0]
-        axes.plot(np.exp(log_c), np.exp(log_l), color=colour, lw=1.8, zorder=3)
         name += f"\n$L \\propto C^{{\\,{side.line.law.exponent:.3f}}}$"
     if side.family == "arm":  # names stand outside the overlap: at the ARM's lowest loss, at the others' highest
         end, place = -1, dict[str, Any](xytext=(-9, -7), ha="right", va="top")

@@ -19,6 +19,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from analysis.figures.series import FamilyMinima
+from analysis.laws.interpolate import Interpolation
 from analysis.wording import count, scientific
 
 FAMILY_COLOURS = {"arm": "#0072B2", "mdm": "#D55E00"}
@@ -99,6 +100,14 @@ def draw_law(axes: Axes, side: FamilyMinima, width: float) -> None:
         axes.plot(line.flops, line.values, color=colour, lw=width, ls=DASHED, zorder=2)
         if line.band is not None:
             axes.fill_between(line.flops, *line.band, color=colour, alpha=0.13, lw=0, zorder=1)
+
+
+def draw_curve(axes: Axes, side: FamilyMinima, **line: Any) -> None:
+    """The curve through a family's minima that the interpolated gap reads; nothing for one minimum."""
+    if len(side.flops) > 1:
+        log_l = np.linspace(np.log(side.values.max()), np.log(side.values.min()), 200)
+        log_c = Interpolation(np.log(side.flops)[None], np.log(side.values)[None]).log_flops(log_l)[0]
+        axes.plot(np.exp(log_c), np.exp(log_l), lw=1.8, zorder=3, **line)
 
 
 def budget_colours(budgets: np.ndarray) -> dict[float, str]:

@@ -36,7 +36,7 @@ class LikelihoodFit:
     fit: IsoFlopFit
     draws: Bootstrap
     left_out: dict[str, str]
-    """The MDM runs that it has no loss of: reasons by run_id."""
+    """Reasons by run_id of the MDM runs that have no loss under the likelihood."""
 
     @property
     def runs(self) -> int:
@@ -100,13 +100,13 @@ class LikelihoodGaps:
     fits: tuple[LikelihoodFit, ...]
     """The NELBO's first. Likelihoods under which a family has fewer than two usable minima are not among them."""
     own: dict[tuple[str, str], GapCurve]
-    """At the likelihood's own quoted loss."""
+    """The gap at the likelihood's own quoted loss."""
     common_range: tuple[float, float] | None
     """The losses, nats per token, that the ARM and the MDM under each likelihood reach; None if there are none."""
     common: dict[tuple[str, str], GapCurve]
-    """At the common loss; empty if there is none."""
+    """The gap at the common loss; empty if there is none."""
     shares: dict[tuple[str, str], tuple[float, float, float]]
-    """(Share, lower, upper) of the NELBO's gap that remains under another likelihood, at the common loss.
+    """The share of the NELBO's gap that remains at the common loss, as (share, lower, upper).
 
     At equal loss the ARM's compute cancels, so a share compares the MDM with itself. Both fits redraw the errors of the
     same runs, so a draw moves both. The interval is nan if the draws are not paired, see `LikelihoodFit.paired_with`.

@@ -76,7 +76,6 @@ def _environment() -> jinja2.Environment:
         "ratio": ratio_text,
         "records": records,
         "scientific": wording.scientific,
-        "share": lambda ends: wording.with_interval(*ends),
         "signed": wording.signed,
         "significant": wording.significant,
         "span": lambda ends: "–" if math.isnan(ends[0]) else " to ".join(map(wording.significant, ends)),

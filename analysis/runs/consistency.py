@@ -5,8 +5,6 @@ in which they do not was damaged, or edited in one place and not in the other. O
 and other units, so nothing is asked of them here.
 """
 
-import dataclasses
-
 import numpy as np
 import pandas as pd
 
@@ -58,9 +56,9 @@ def _counted(shape: np.ndarray, label: str) -> tuple[float, float]:
         return np.nan, np.nan
     try:
         layers, width, heads, ffn, vocabulary = (int(value) for value in shape)
-        model = ModelSpec(layers, width, heads, ffn, vocabulary)
-        more = {"mask_column": MASK_COLUMN in label, "time_conditioning": TIMED in label}
-        count = count_parameters(dataclasses.replace(model, **more))
+        masks, timed = MASK_COLUMN in label, TIMED in label
+        model = ModelSpec(layers, width, heads, ffn, vocabulary, mask_column=masks, time_conditioning=timed)
+        count = count_parameters(model)
     except ValueError:
         return np.nan, np.nan
     return float(count.total), float(count.non_embedding)

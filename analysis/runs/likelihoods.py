@@ -8,11 +8,10 @@ import numpy as np
 import pandas as pd
 
 from analysis.runs.load import as_runs, numbers
+from analysis.wording import LIKELIHOODS
 from mdm_jax.results import LIKELIHOOD_COLUMNS, LossKind
 from mdm_jax.spec import Likelihood
 
-LIKELIHOODS = (Likelihood.NELBO.value, *LIKELIHOOD_COLUMNS)
-"""Names of what an MDM's loss can be: the bound, and the exact likelihoods."""
 NOT_EVALUATED = "not evaluated by this likelihood"
 
 

@@ -142,7 +142,7 @@ class SurfaceFrontier(Law):
             return self._flops_beyond(log_n, log_a, log_b, alpha, beta, np.zeros(1))
 
     def _too_small(self, log_n: np.ndarray, base: np.ndarray, alpha: np.ndarray, beta: np.ndarray) -> np.ndarray:
-        """Above 0 where a log size is below the best one of a loss, below 0 where it is above."""
+        """A value above 0 where a log size is below the best one of a loss, below 0 where it is above."""
         return base + np.log1p(alpha / (beta * self.cost.slope(log_n))) - alpha * log_n
 
     def _flops_beyond(

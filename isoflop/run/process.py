@@ -4,11 +4,12 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from mdm_jax.command import cores_of, on_cores
 from mdm_jax.files.storage import open_no_link
 from mdm_jax.spec import RunSpec
 
@@ -69,12 +70,12 @@ class Launcher:
             OSError: the command cannot be executed, or the folder is not writable.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        cores = _cores_of(slot, self.jobs)
+        cores = cores_of(slot, self.jobs)
         with open_no_link(folder / LOG_FILE, "ab") as log:
             log.write(f"# attempt {attempt}\n".encode())
             log.flush()
             start = log.tell()
-            with _on_cores(cores):
+            with on_cores(cores):
                 process = subprocess.Popen(
                     command,
                     stdin=subprocess.DEVNULL,
@@ -85,28 +86,6 @@ class Launcher:
                     start_new_session=True,  # Ctrl-C at the terminal reaches the runner alone
                 )
         return Child(spec, process, time.monotonic(), folder / LOG_FILE, start, slot)
-
-
-def _cores_of(slot: int, jobs: int) -> list[int]:
-    """Cores of one of `jobs` slots; empty if one job has them all, or the system does not list them."""
-    if jobs == 1 or not hasattr(os, "sched_getaffinity"):
-        return []
-    cores = sorted(os.sched_getaffinity(0))
-    return cores[slot * len(cores) // jobs : (slot + 1) * len(cores) // jobs] or [cores[slot % len(cores)]]
-
-
-@contextmanager
-def _on_cores(cores: list[int]) -> Iterator[None]:
-    """Processes started inside run on these cores. XLA sizes its thread pool by them, so jobs do not compete."""
-    if not cores:
-        yield
-        return
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 def _thread_settings(cores: int) -> dict[str, str]:

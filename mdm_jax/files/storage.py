@@ -200,13 +200,18 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     with _named_in_errors(target):
         refuse_link(target)
         make_folder(target.parent)
-        temporary = target.parent / f".{target.name}.{secrets.token_hex(4)}"
+        temporary = _temporary(target)
         open(temporary, "xb").close()
         os.unlink(temporary)
 
 
+def _temporary(target: epath.Path) -> epath.Path:
+    """A new name beside the file, which is hidden."""
+    return target.parent / f".{target.name}.{secrets.token_hex(4)}"
+
+
 def _replace(target: epath.Path, raw: bytes) -> None:
-    temporary = target.parent / f".{target.name}.{secrets.token_hex(4)}"
+    temporary = _temporary(target)
     try:
         with open(temporary, "xb") as file:
             file.write(raw)

@@ -25,7 +25,7 @@ from mdm_jax.results import (
     result_tree,
     write_result,
 )
-from mdm_jax.run.final_evaluation import FinalEvaluation, arm_columns, evaluated_rows
+from mdm_jax.run.final_evaluation import FinalEvaluation, evaluated_rows, likelihood_columns
 from mdm_jax.spec import Family, Likelihood, RunSpec
 from mdm_jax.spec.validation import require
 from mdm_jax.train.checkpoint import read_step
@@ -80,7 +80,7 @@ def _columns(
     """The columns of each missing likelihood. An ARM's loss is one already."""
     if spec.family is Family.ARM:
         assert row.loss is not None  # `add_likelihoods` refuses such a row
-        yield from (arm_columns(row.loss, row.loss_se_data, one) for one in missing)
+        yield from (likelihood_columns(one, row.loss, row.loss_se_data) for one in missing)
     if spec.family is Family.ARM or not missing:
         return
     corpus = open_corpus(spec.data)

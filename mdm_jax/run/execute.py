@@ -9,7 +9,6 @@ next to the run's own. When the run has its own checkpoint, it does not need the
 """
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -19,8 +18,9 @@ from mdm_jax.devices.sharding import make_mesh
 from mdm_jax.evaluate.nelbo import Evaluation
 from mdm_jax.files.storage import Path, write_atomic
 from mdm_jax.layout import CHECKPOINTS_FOLDER, METRICS_FOLDER, SPEC_FILE, steps_in
+from mdm_jax.model.transformer import Transformer
 from mdm_jax.results import RunResult, Status
-from mdm_jax.run.final_evaluation import FinalEvaluation, arm_columns, evaluated_rows
+from mdm_jax.run.final_evaluation import FinalEvaluation, evaluated_rows, likelihood_columns
 from mdm_jax.run.parent import read_parent
 from mdm_jax.run.record import Record
 from mdm_jax.run.second_try import retried_without_cache
@@ -61,17 +61,21 @@ def execute(spec: RunSpec, folder: Path, record: Record, watch: Watch) -> RunRes
         write_atomic(folder / SPEC_FILE, to_json(spec) + "\n")
     record.write(Status.RUNNING)
     watch.saved = lambda: _note_cost(record, watch)
-    work = _Work(spec, folder, data_hash, mesh, rows, FinalEvaluation(spec, folder, data_hash, mesh, eval_SL, watch))
+    evaluation = FinalEvaluation(spec, folder, data_hash, mesh, eval_SL, watch)
+
+    def work() -> tuple[Evaluation, dict[str, float | None]]:
+        return _evaluate(evaluation, _train(spec, folder, data_hash, mesh, rows, watch).evaluated)
+
     try:
         with jax.set_mesh(mesh):
-            measured, more = retried_without_cache(work.train_and_evaluate, folder, record.attempts, watch.say)
+            measured, more = retried_without_cache(work, folder, record.attempts, watch.say)
     except Diverged as error:
         record.write(Status.DIVERGED, str(error))
         raise
     record.add_columns(**_loss_columns(measured, text_bytes), **more)
     record.add_cost(watch)
     row = record.write(Status.OK)
-    work.evaluation.forget()
+    evaluation.forget()
     return row
 
 
@@ -81,45 +85,41 @@ def _note_cost(record: Record, watch: Watch) -> None:
     record.write(Status.RUNNING)
 
 
-@dataclass(frozen=True)
-class _Work:
-    """The part of an attempt that uses the devices, with `mesh` as the ambient mesh."""
+def _train(
+    spec: RunSpec, folder: Path, data_hash: str, mesh: jax.sharding.Mesh, rows: TrainingRows, watch: Watch
+) -> TrainState:
+    """The state after the last step, with `mesh` as the ambient mesh.
 
-    spec: RunSpec
-    folder: Path
-    data_hash: str
-    mesh: jax.sharding.Mesh
-    rows: TrainingRows
-    evaluation: FinalEvaluation
+    Raises:
+        Diverged, Preempted: see `train`.
+    """
+    watch.phase = Phase.NOTHING_NEW  # an earlier try may have left another phase
+    checkpoints = Checkpoints(folder / CHECKPOINTS_FOLDER, Identity(spec.spec_hash, data_hash))
+    state, step = _starting_state(spec, folder, checkpoints, data_hash, watch)
+    metrics = MetricsWriter(folder / METRICS_FOLDER, step) if jax.process_index() == 0 else None
+    try:
+        return train(state, spec, mesh, rows, checkpoints, metrics, watch)
+    finally:
+        if metrics is not None:
+            metrics.close()
+        checkpoints.close()
 
-    def train_and_evaluate(self) -> tuple[Evaluation, dict[str, float | None]]:
-        """The final loss, and the columns of the exact likelihoods that the spec names; a trunk's segment has none.
 
-        Raises:
-            Diverged: a final loss is not finite, or see `train`.
-            Preempted: see `train`; or an evaluation was asked to stop, and its losses so far are saved.
-        """
-        params = self._train().evaluated
-        measured, more = self.evaluation.loss(params), dict[str, float | None]()
-        for likelihood in () if self.spec.cell.segment else self.spec.evaluation.likelihoods:
-            if self.spec.family is Family.ARM:
-                more |= arm_columns(measured.loss, measured.se_data, likelihood)
-            else:
-                more |= self.evaluation.likelihood(params, likelihood)
-        return measured, more
+def _evaluate(evaluation: FinalEvaluation, params: Transformer) -> tuple[Evaluation, dict[str, float | None]]:
+    """The final loss, and the columns of the exact likelihoods that the spec names; a trunk's segment has none.
 
-    def _train(self) -> TrainState:
-        watch = self.evaluation.watch
-        watch.phase = Phase.NOTHING_NEW  # an earlier try may have left another phase
-        checkpoints = Checkpoints(self.folder / CHECKPOINTS_FOLDER, Identity(self.spec.spec_hash, self.data_hash))
-        state, step = _starting_state(self.spec, self.folder, checkpoints, self.data_hash, watch)
-        metrics = MetricsWriter(self.folder / METRICS_FOLDER, step) if jax.process_index() == 0 else None
-        try:
-            return train(state, self.spec, self.mesh, self.rows, checkpoints, metrics, watch)
-        finally:
-            if metrics is not None:
-                metrics.close()
-            checkpoints.close()
+    Raises:
+        Diverged: a loss is not finite.
+        Preempted: an evaluation was asked to stop, and its losses so far are saved.
+    """
+    spec = evaluation.spec
+    measured, more = evaluation.loss(params), dict[str, float | None]()
+    for likelihood in () if spec.cell.segment else spec.evaluation.likelihoods:
+        if spec.family is Family.ARM:
+            more |= likelihood_columns(likelihood, measured.loss, measured.se_data)
+        else:
+            more |= evaluation.likelihood(params, likelihood)
+    return measured, more
 
 
 def _starting_state(

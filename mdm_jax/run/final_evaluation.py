@@ -43,6 +43,11 @@ def evaluated_rows(spec: RunSpec, corpus: Corpus) -> Int[np.ndarray, "S L"]:
     return rows_SL[: usable_rows(spec, len(rows_SL))]
 
 
+def likelihood_columns(likelihood: Likelihood, loss: float, se_data: float | None) -> dict[str, float | None]:
+    """The run table's columns of an exact likelihood. An ARM's are its loss, the likelihood in its only order."""
+    return dict(zip(LIKELIHOOD_COLUMNS[likelihood], (loss, se_data), strict=True))
+
+
 @dataclass(frozen=True)
 class FinalEvaluation:
     """The evaluation of the weights at the run's last step, with `mesh` as the ambient mesh.
@@ -81,8 +86,8 @@ class FinalEvaluation:
             raise Diverged(self.spec.schedule.steps, "final loss")
         return measured
 
-    def likelihood(self, params: Transformer, likelihood: Likelihood) -> dict[str, float]:
-        """The run table's columns of an exact likelihood: the loss in nats per token, and its error over rows.
+    def likelihood(self, params: Transformer, likelihood: Likelihood) -> dict[str, float | None]:
+        """The columns of an exact likelihood of an MDM: the loss in nats per token, and its error over rows.
 
         Raises:
             Diverged: the loss is not finite.
@@ -100,7 +105,7 @@ class FinalEvaluation:
         if not math.isfinite(loss):
             self.forget()
             raise Diverged(spec.schedule.steps, f"{likelihood.value} loss")
-        return dict(zip(LIKELIHOOD_COLUMNS[likelihood], (loss, se_data), strict=True))
+        return likelihood_columns(likelihood, loss, se_data)
 
     def forget(self) -> None:
         """Removes the files of losses so far."""
@@ -146,8 +151,3 @@ class FinalEvaluation:
         parts += [name] if name != PARTIAL_FILE else []  # a file of an earlier version stays usable
         belongs_to = hashlib.sha256("\n".join(parts).encode()).hexdigest()
         return PartialLosses(self.folder / name, belongs_to, self.spec.evaluation.batch)
-
-
-def arm_columns(loss: float, se_data: float | None, likelihood: Likelihood) -> dict[str, float | None]:
-    """The columns of an exact likelihood for an ARM, whose loss is a chain-rule likelihood in its only order."""
-    return dict(zip(LIKELIHOOD_COLUMNS[likelihood], (loss, se_data), strict=True))

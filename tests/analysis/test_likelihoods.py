@@ -30,9 +30,8 @@ from analysis.report.fits_json import as_json
 from analysis.report.page import render
 from analysis.report.summary import Summary, summarise
 from analysis.report.write import write_report
-from analysis.runs.likelihoods import LIKELIHOODS
 from analysis.runs.load import numbers
-from analysis.wording import LIKELIHOODS as WORDS
+from analysis.wording import LIKELIHOODS
 from mdm_jax.results import LIKELIHOOD_COLUMNS, Status, result_of, to_csv
 from mdm_jax.spec import EXACT_LIKELIHOODS, CellSpec, Family, RunSpec, pair
 
@@ -70,7 +69,7 @@ def without_noise() -> LikelihoodGaps:
 
 @pytest.fixture(scope="module")
 def summary() -> Summary:
-    """Of a sweep in which one MDM run has no loss in confidence order."""
+    """The summary of a sweep in which one MDM run has no loss in confidence order."""
     rows = planted(sd=0.004, sizes=5)
     rows[30].pop(OTHER)
     return summarise(sweeps.table(rows), n=200)
@@ -112,7 +111,7 @@ def test_the_common_loss_is_reached_by_all_and_each_own_loss_is_the_headlines() 
 
 
 def test_the_share_of_the_nelbos_gap_is_paired() -> None:
-    """In 60 sweeps with this noise the 95% interval covered 59 times; it was a third as wide as the gap's."""
+    """The 95% interval covered in 59 of 60 sweeps with this noise; it was a third as wide as the gap's."""
     rows, rng = planted(sd=0.01), np.random.default_rng(3)
     for row in (row for row in rows if row["family"] == "mdm"):
         row[COLUMN] += 0.003 * rng.standard_normal()
@@ -289,32 +288,21 @@ def test_the_command_reads_the_gap_under_a_likelihood(capsys: pytest.CaptureFixt
     path = tmp_path / "theirs.csv"
     theirs = pd.DataFrame(planted(sd=0.004, sizes=5)).rename(columns={COLUMN: "chain"})
     theirs.to_csv(path, index=False)
-    arguments = [
-        str(path),
-        "--columns",
-        f"{COLUMN}=chain",
-        "--preset",
-        "smdm",
-        "--bootstrap",
-        "0",
-        "--at",
-        "loss=3.2",
-        "--json",
-    ]
+    arguments = [str(path), "--columns", f"{COLUMN}=chain", "--preset", "smdm", "--bootstrap", "0", "--at", "loss=3.2"]
     ratios = {}
     for name in ("nelbo", "left_to_right"):
-        assert gap_main([*arguments, "--likelihood", name]) == 0
+        assert gap_main([*arguments, "--json", "--likelihood", name]) == 0
         tree = json.loads(capsys.readouterr().out)
         assert tree["likelihood"] == name
         ratios[name] = tree["gaps"][0]["ratio"]
-        assert gap_main([*arguments[:-1], "--likelihood", name]) == 0
+        assert gap_main([*arguments, "--likelihood", name]) == 0
         said = "The MDM's loss is an exact likelihood: left to right." in capsys.readouterr().out
         assert said == (name == "left_to_right")
     assert ratios["nelbo"] > 1.1 * ratios["left_to_right"]
 
 
 def test_the_names_are_those_of_the_specs() -> None:
-    assert tuple(WORDS) == LIKELIHOODS == ("nelbo", *EXACT_LIKELIHOODS)
+    assert tuple(LIKELIHOODS) == ("nelbo", *EXACT_LIKELIHOODS)
 
 
 def test_the_columns_survive_a_csv() -> None:
@@ -330,7 +318,12 @@ def test_the_columns_survive_a_csv() -> None:
 def test_the_report_shows_the_gap_under_each_likelihood(summary: Summary) -> None:
     assert summary.likelihoods is not None
     text = render(summary, {}, "made by hand")
-    for said in ("The gap under each likelihood", *WORDS.values(), "1 MDM run without it: mdm-", 'href="#likelihoods"'):
+    for said in (
+        "The gap under each likelihood",
+        *LIKELIHOODS.values(),
+        "1 MDM run without it: mdm-",
+        'href="#likelihoods"',
+    ):
         assert said in text
     assert "may be smaller" not in text
     assert [finding.code for finding in summary.findings if "confidence order" in finding.message] == [
@@ -363,5 +356,5 @@ def test_the_figure_has_a_line_for_the_arm_and_each_likelihood(without_noise: Li
     (legend,) = [axes.get_legend() for axes in figure.axes]
     assert legend is not None
     labels = [text.get_text() for text in legend.get_texts()]
-    assert labels == ["ARM", *(f"MDM, {word}" for word in WORDS.values()), "all measured"]
+    assert labels == ["ARM", *(f"MDM, {word}" for word in LIKELIHOODS.values()), "all measured"]
     assert set(rendered(figure)) == {"svg", "png"}

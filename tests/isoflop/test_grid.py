@@ -55,7 +55,7 @@ def test_steps_of_the_paper(family: Family, size: str, budget: float, steps: int
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 1.0])
 def test_a_budget_buys_as_many_tokens_of_short_rows(share: float) -> None:
-    """Under 6ND a token costs the same in a row of any length."""
+    """A token costs the same under 6ND in a row of any length."""
     run = dataclasses.replace(SMDM_RUN, objective=ObjectiveSpec(stochastic_length=share))
     expected = 1e19 / (6 * count_parameters(run.model).non_embedding)
     assert tokens_for(run, 1e19, FlopConvention.SMDM_6ND) == pytest.approx(expected, rel=1e-6)

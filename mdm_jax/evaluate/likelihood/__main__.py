@@ -15,8 +15,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 from mdm_jax.command import (
     BAD,
@@ -24,10 +23,12 @@ from mdm_jax.command import (
     INTERRUPTED,
     PREEMPTED,
     RETRY,
+    cores_of,
     describe_exit,
     exit_code,
     flush_output,
     new_parser,
+    on_cores,
     say,
 )
 from mdm_jax.files.faults import may_pass
@@ -87,11 +88,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _in_turn(folders: Sequence[Path], likelihoods: Sequence[Likelihood]) -> int:
     """The gravest exit code of the runs, each evaluated in this process."""
     from mdm_jax.run.added_likelihoods import add_likelihoods
+    from mdm_jax.run.attempt import LEFT_AT_ONCE
     from mdm_jax.train.loop import Diverged, Preempted, Watch
     from mdm_jax.train.stop import Signals
 
     def leave(code: int) -> None:
-        say("asked to stop: the same command goes on from what was saved last", code)
+        say(LEFT_AT_ONCE, code)
         flush_output()
         os._exit(code)
 
@@ -135,7 +137,7 @@ def _shared(folders: Sequence[Path], likelihoods: Sequence[Likelihood], jobs: in
     try:
         for job in range(jobs):
             share = [os.fspath(folder) for folder in folders[job::jobs]]
-            with _on_cores(job, jobs):
+            with on_cores(cores_of(job, jobs)):
                 children.append(subprocess.Popen([*command, *share, "--likelihoods", *names]))
             if asked:
                 break
@@ -152,22 +154,6 @@ def _shared(folders: Sequence[Path], likelihoods: Sequence[Likelihood], jobs: in
 
 def _gravest(codes: Sequence[int]) -> int:
     return min(codes, key=GRAVEST_FIRST.index)
-
-
-@contextmanager
-def _on_cores(job: int, jobs: int) -> Iterator[None]:
-    """Processes that are started inside run on this job's share of the cores, where the system lists them."""
-    if not hasattr(os, "sched_getaffinity"):
-        yield
-        return
-    before = os.sched_getaffinity(0)
-    cores = sorted(before)
-    share = cores[job * len(cores) // jobs : (job + 1) * len(cores) // jobs]
-    os.sched_setaffinity(0, share or [cores[job % len(cores)]])
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 if __name__ == "__main__":
