@@ -49,7 +49,7 @@ def _columns(objective: ObjectiveSpec, vocab_size: int) -> int:
 
 
 def _scored_rows(drawn: Draw, h_BLD: Array, objective: ObjectiveSpec, vocab_size: int) -> tuple[Array, Array, Array]:
-    """Hidden states, targets and weights, `[N, ...]`, of the scored positions: of pairs of counts the masked ones."""
+    """Hidden states, targets and weights, `[N, ...]`, of the scored positions: only masked ones for pairs of counts."""
     if objective.pairs_counts:
         position_PM = paired_positions(drawn.inputs_BL == vocab_size)
         h_ND, target_N, weight_N = (gather_paired(x, position_PM) for x in (h_BLD, drawn.targets_BL, drawn.weight_BL))

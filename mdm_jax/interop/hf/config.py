@@ -16,7 +16,7 @@ from mdm_jax.spec.validation import require
 START = "mdm_jax_start_token_id"
 """Key of an ARM's start token, which is the last row of the table. Llamas of other origin do not have the key."""
 LLADA_CODE = "GSAI-ML/LLaDA-8B-Base--"
-"""Where Hugging Face finds the code of LLaDA's classes: the folder itself has no code."""
+"""The repository from which Hugging Face takes the code of LLaDA's classes: the folder itself has no code."""
 
 
 @dataclass(frozen=True)
