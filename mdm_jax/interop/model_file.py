@@ -6,9 +6,6 @@ import numpy as np
 
 from mdm_jax.spec import ModelSpec
 
-NORM_EPS, ROPE_BASE = 1e-5, 1e4
-"""Constants of our trunk. A file that gives other values is refused. A test compares them with the trunk's own."""
-
 Shapes = dict[str, tuple[int, ...]]
 """The shape of each tensor, by its name."""
 Weights = dict[str, np.ndarray]

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mdm_jax.interop.config_json import require_size
-from mdm_jax.interop.model_file import NORM_EPS, ROPE_BASE
-from mdm_jax.spec import Attention, ModelSpec
+from mdm_jax.spec import NORM_EPS, ROPE_BASE, Attention, ModelSpec
 from mdm_jax.spec.validation import require
 
 START = "mdm_jax_start_token_id"
