@@ -19,5 +19,8 @@ class ModelFile:
     spec: ModelSpec
     seq_len: int
     has_start: bool
-    """False for an ARM without a start token: the last row of `embed` is zero then, and nothing may read it."""
+    """Whether id V is a token that the model reads: MASK for every MDM, the start token for an ARM that has one.
+
+    An ARM without a start token has zeros in the last row of `embed`, which nothing may read.
+    """
     weights: Weights
