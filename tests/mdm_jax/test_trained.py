@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+from enumerated import log_softmax
 from running import checkpoints, leaves, result
 from small_corpus import prepared
 from smdm_files import TRUNK, write_random
@@ -37,12 +38,6 @@ def mdm(tmp_path_factory) -> Model:
 @pytest.fixture(scope="module")
 def arm(tmp_path_factory) -> Model:
     return load(write_random(tmp_path_factory.mktemp("arm") / "model", Attention.CAUSAL, seq_len=3))
-
-
-def log_softmax(logits) -> np.ndarray:
-    x = np.asarray(logits, np.float64)
-    x -= x.max(-1, keepdims=True)
-    return x - np.log(np.exp(x).sum(-1, keepdims=True))
 
 
 def arm_nats(model: Model, rows_SL: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from command_line import one_line
 from safetensors.numpy import load_file, save_file
 from smdm_files import TRUNK, random_weights, write_random
 
@@ -344,10 +345,7 @@ def test_the_command_exports_and_imports_and_says_what_is_wrong_in_one_line(tmp_
     assert main(["import", folder, file]) == 0
     assert source.read_bytes() == (tmp_path / "again").read_bytes()
     capsys.readouterr()
-    assert main(["export", str(source), folder]) == 1
-    said = capsys.readouterr().err
-    assert said.startswith("mdm_jax: ")
-    assert said.count("\n") == 1
+    one_line(main, ["export", str(source), folder], capsys)
     assert main(["export", file, str(tmp_path / "bare"), "--no-tokenizer"]) == 0
     assert sorted(path.name for path in (tmp_path / "bare").iterdir()) == ["config.json", "model.safetensors"]
     assert load(tmp_path / "bare").family is Family.MDM
