@@ -6,9 +6,6 @@ import numpy as np
 
 from mdm_jax.spec import ModelSpec
 
-NORM_EPS, ROPE_BASE = 1e-5, 1e4
-"""Constants of our trunk. A file that gives other values is refused. A test compares them with the trunk's own."""
-
 Shapes = dict[str, tuple[int, ...]]
 """The shape of each tensor, by its name."""
 Weights = dict[str, np.ndarray]
@@ -22,5 +19,8 @@ class ModelFile:
     spec: ModelSpec
     seq_len: int
     has_start: bool
-    """False for an ARM without a start token: the last row of `embed` is zero then, and nothing may read it."""
+    """Whether id V is a token that the model reads: MASK for every MDM, the start token for an ARM that has one.
+
+    An ARM without a start token has zeros in the last row of `embed`, which nothing may read.
+    """
     weights: Weights

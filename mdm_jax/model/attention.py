@@ -92,7 +92,7 @@ def attend_by_head(
     for K = 8.
     """
     q_BHLK, k_BHLK, v_BHLK = (x_BLHK.swapaxes(1, 2) for x_BLHK in (q_BLHK, k_BLHK, v_BLHK))
-    score_BHLM = sum_in_float32("bhlk,bhmk->bhlm", _scaled(q_BHLK), k_BHLK)
+    score_BHLM = sum_in_float32("bhlk,bhmk->bhlm", scaled(q_BHLK), k_BHLK)
     if kind is Attention.CAUSAL:
         score_BHLM = jnp.where(jnp.tri(q_BLHK.shape[1], dtype=bool), score_BHLM, -jnp.inf)
     if length_B is not None:
@@ -124,7 +124,7 @@ def attend_splash(
     def local(q_blhk: Array, k_blhk: Array, v_blhk: Array, *length: Array) -> Array:
         positions = q_blhk.shape[1]
         kernel = splash_kernel(positions, q_blhk.shape[2], kind, interpret)
-        q_bhlk, k_bhlk, v_bhlk = (x_blhk.swapaxes(1, 2) for x_blhk in (_scaled(q_blhk), k_blhk, v_blhk))
+        q_bhlk, k_bhlk, v_bhlk = (x_blhk.swapaxes(1, 2) for x_blhk in (scaled(q_blhk), k_blhk, v_blhk))
         if not length:
             return jax.vmap(kernel)(q_bhlk, k_bhlk, v_bhlk).swapaxes(1, 2)
         segment_bl = (jnp.arange(positions) >= length[0][:, None]).astype(jnp.int32)
@@ -171,7 +171,8 @@ def _over_rows(local: Callable[..., Array], q: Array, k: Array, v: Array, length
     return over_shards(local, (BATCH_LHK,) * 3 + (BATCH,) * len(given), BATCH_LHK)(q, k, v, *given)
 
 
-def _scaled(q: Array) -> Array:
+def scaled(q: Array) -> Array:
+    """Queries divided by the square root of a head's width, in their dtype."""
     return q * jnp.asarray(q.shape[-1] ** -0.5, q.dtype)
 
 

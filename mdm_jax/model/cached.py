@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from mdm_jax.devices.precision import sum_in_float32
 from mdm_jax.devices.sharding import BATCH, BATCH_HLK, BATCH_LHK, over_shards
-from mdm_jax.model.attention import attend
+from mdm_jax.model.attention import attend, scaled
 from mdm_jax.model.layers import look_up, rms_norm, rope, rope_at
 from mdm_jax.model.transformer import Block, Transformer, after_attention, queries_keys_values
 from mdm_jax.spec import Attention, ModelSpec
@@ -89,8 +89,7 @@ def _attend_one(
             jax.lax.dynamic_update_slice(kept_HLK, new_1HK.swapaxes(0, 1), (0, position, 0))
             for kept_HLK, new_1HK in ((cache.k_BHLK, k_1HK), (cache.v_BHLK, v_1HK))
         )
-        scaled_HK = q_1HK[0] * jnp.asarray(q_1HK.shape[-1] ** -0.5, q_1HK.dtype)
-        score_HL = sum_in_float32("hk,hlk->hl", scaled_HK, k_HLK)
+        score_HL = sum_in_float32("hk,hlk->hl", scaled(q_1HK[0]), k_HLK)
         score_HL = jnp.where(jnp.arange(k_HLK.shape[1]) <= position, score_HL, -jnp.inf)
         share_HL = jax.nn.softmax(score_HL, -1).astype(v_HLK.dtype)
         return jnp.einsum("hl,hlk->hk", share_HL, v_HLK)[None], LayerCache(k_HLK, v_HLK)

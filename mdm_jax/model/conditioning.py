@@ -24,7 +24,7 @@ def masked_share(
     masked_BL = tokens_BL == mask_id
     if length_B is None:
         return masked_BL.mean(1, dtype=jnp.float32)
-    kept_B = jnp.asarray(reshard(length_B, BATCH))
+    kept_B = reshard(length_B, BATCH)
     inside_BL = jnp.arange(tokens_BL.shape[1]) < kept_B[:, None]
     return (masked_BL & inside_BL).sum(1) / kept_B.astype(jnp.float32)
 

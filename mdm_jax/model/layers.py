@@ -11,9 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from mdm_jax.devices.precision import sum_in_float32
 from mdm_jax.devices.sharding import BATCH_L, BATCH_LD, DATA, MODEL, gather, layout, over_shards, reshard
-
-NORM_EPS = 1e-5
-ROPE_BASE = 1e4
+from mdm_jax.spec import NORM_EPS, ROPE_BASE
 
 
 def rms_norm(x_BLD: Float[Array, "B L D"], gain_D: Float[Array, "D"]) -> Float[Array, "B L D"]:

@@ -91,11 +91,12 @@ def hidden(
         seed_B: each row's seed of its dropout, uint32. There is no dropout by default.
     """
     dtype = jnp.dtype(spec.compute_dtype.value)
-    context = _Context(spec, length_B, None, seed_B if spec.dropout else None)
+    condition_B1C = None
     if spec.time_conditioning:
         if level_B is None:
             level_B = masked_share(tokens_BL, spec.vocab_size, length_B)
-        context = context._replace(condition_B1C=condition(level_B, model.time_in[...], model.time_out[...]))
+        condition_B1C = condition(level_B, model.time_in[...], model.time_out[...])
+    context = _Context(spec, length_B, condition_B1C, seed_B if spec.dropout else None)
     x_BLD = context.drop(look_up(model.embed[...], tokens_BL, dtype), 0)
     x_BLD = _through_layers(model.blocks, x_BLD, hardware, context)
     return rms_norm(x_BLD, model.norm_final[...])

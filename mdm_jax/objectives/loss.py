@@ -13,9 +13,8 @@ from jaxtyping import Array, Float, Int, Key
 
 from mdm_jax.devices.sharding import BATCH, BATCH_L, reshard
 from mdm_jax.objectives import arm, mdm
-from mdm_jax.objectives.arm import equal_weights
 from mdm_jax.objectives.d3pm import mask_loss, mask_nats
-from mdm_jax.objectives.drawn import Draw as Draw
+from mdm_jax.objectives.drawn import Draw
 from mdm_jax.objectives.masking import gather_paired, kept_length, paired_positions
 from mdm_jax.objectives.vocab_loss import token_nats, vocab_loss
 from mdm_jax.spec import ObjectiveSpec, Variant
@@ -32,8 +31,8 @@ def draw(key: Key[Array, ""], tokens_BL: Int[Array, "B L"], objective: Objective
         kept = kept_length(jax.random.fold_in(key, LENGTH_STREAM), objective.stochastic_length, length)
         length_B = reshard(jnp.full(batch, kept, jnp.int32), BATCH)
     if objective.variant is Variant.NLL:
-        return Draw(arm.shifted(tokens_BL, vocab_size), tokens_BL, equal_weights(tokens_BL, kept), length_B)
-    clean_BL = equal_weights(tokens_BL, kept) if objective.reconstructs else None
+        return Draw(arm.shifted(tokens_BL, vocab_size), tokens_BL, arm.equal_weights(tokens_BL, kept), length_B)
+    clean_BL = arm.equal_weights(tokens_BL, kept) if objective.reconstructs else None
     drawn = mdm.draw(key, tokens_BL, objective, vocab_size, kept)
     return dataclasses.replace(drawn, length_B=length_B, clean_BL=clean_BL)
 
@@ -49,7 +48,7 @@ def _columns(objective: ObjectiveSpec, vocab_size: int) -> int:
 
 
 def _scored_rows(drawn: Draw, h_BLD: Array, objective: ObjectiveSpec, vocab_size: int) -> tuple[Array, Array, Array]:
-    """Hidden states, targets and weights, `[N, ...]`, of the scored positions: of pairs of counts the masked ones."""
+    """Hidden states, targets and weights, `[N, ...]`, of the scored positions: only masked ones for pairs of counts."""
     if objective.pairs_counts:
         position_PM = paired_positions(drawn.inputs_BL == vocab_size)
         h_ND, target_N, weight_N = (gather_paired(x, position_PM) for x in (h_BLD, drawn.targets_BL, drawn.weight_BL))

@@ -29,6 +29,7 @@ from jaxtyping import Array, Float, Int
 from mdm_jax.spec import Cutoff, NoiseSchedule, ObjectiveSpec
 
 LINEAR_SIGMA = (1e-3, 7.0)
+LINEAR_RATE = LINEAR_SIGMA[1] - LINEAR_SIGMA[0]
 GEOMETRIC_SIGMA = (1e-3, 1.0)
 GEOMETRIC_RATE = math.log(GEOMETRIC_SIGMA[1] / GEOMETRIC_SIGMA[0])
 POWER = 2.0
@@ -36,9 +37,8 @@ EXPONENTIAL = (NoiseSchedule.LINEAR, NoiseSchedule.GEOMETRIC)
 
 
 def _sigma(noise: NoiseSchedule, t_B: Float[Array, "*B"]) -> Float[Array, "*B"]:
-    low, high = LINEAR_SIGMA
     if noise is NoiseSchedule.LINEAR:
-        return low + (high - low) * t_B
+        return LINEAR_SIGMA[0] + LINEAR_RATE * t_B
     return GEOMETRIC_SIGMA[0] * jnp.exp(GEOMETRIC_RATE * t_B)
 
 
@@ -67,7 +67,7 @@ def nelbo_weight(noise: NoiseSchedule, t_B: Float[Array, "*B"], power: float = P
         return power / t_B
     if noise in EXPONENTIAL:
         sigma_B = _sigma(noise, t_B)
-        rate = LINEAR_SIGMA[1] - LINEAR_SIGMA[0] if noise is NoiseSchedule.LINEAR else GEOMETRIC_RATE * sigma_B
+        rate = LINEAR_RATE if noise is NoiseSchedule.LINEAR else GEOMETRIC_RATE * sigma_B
         return rate / jnp.expm1(sigma_B)
     if noise is NoiseSchedule.COSINE_SQUARED:  # pi cot(pi t / 2), without the sign error of a rounded pi / 2
         return jnp.pi * jnp.sin(jnp.pi / 2 * (1 - t_B)) / jnp.sin(jnp.pi / 2 * t_B)
@@ -102,10 +102,8 @@ def step_level(objective: ObjectiveSpec, i_B: Int[Array, "*B"]) -> tuple[Float[A
         return m_B, -jnp.expm1(power * jnp.log1p(-1 / i_B.astype(jnp.float32)))
     if noise in EXPONENTIAL:
         sigma_B = _sigma(noise, (i_B - 1) * dt)
-        if noise is NoiseSchedule.LINEAR:
-            rise = (LINEAR_SIGMA[1] - LINEAR_SIGMA[0]) * dt
-        else:
-            rise = sigma_B * math.expm1(GEOMETRIC_RATE * dt)
+        linear = noise is NoiseSchedule.LINEAR
+        rise = LINEAR_RATE * dt if linear else sigma_B * math.expm1(GEOMETRIC_RATE * dt)
         return m_B, -jnp.exp(-sigma_B) * jnp.expm1(-rise) / m_B
     quarter = jnp.pi / (4 if noise is NoiseSchedule.COSINE else 2)  # sin(a)^2 - sin(b)^2 = sin(a + b) sin(a - b)
     gain_B = jnp.sin(quarter * ((2 * i_B - 1) * dt)) * jnp.sin(quarter * dt)

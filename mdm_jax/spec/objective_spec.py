@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, fields
 
 from mdm_jax.spec.kinds import Cutoff, Family, LevelSampler, NoiseSchedule, Variant, Weighting
-from mdm_jax.spec.validation import HASHED_IF_SET, require
+from mdm_jax.spec.validation import HASHED_IF_SET, require, to_dict
 
 PARTIAL = (NoiseSchedule.LINEAR, NoiseSchedule.GEOMETRIC)
 """Schedules whose masked share does not run from 0 to 1."""
@@ -63,8 +63,8 @@ class ObjectiveSpec:
         for name in names:
             default = next(f.default for f in fields(self) if f.name == name)
             value, known = getattr(self, name), ", ".join(variants)
-            bound = f"{getattr(default, 'value', default)} (the default) unless variant is one of {known}"
-            require(self.variant in variants or value == default, f"objective.{name}", _plain(value), bound)
+            bound = f"{to_dict(default)} (the default) unless variant is one of {known}"
+            require(self.variant in variants or value == default, f"objective.{name}", to_dict(value), bound)
 
     def _check_numbers(self) -> None:
         polynomial = self.noise is NoiseSchedule.POLYNOMIAL
@@ -127,7 +127,3 @@ class ObjectiveSpec:
 def evaluated_loss(family: Family) -> ObjectiveSpec:
     """The loss that evaluations report, whatever the training loss was: the NLL, or the NELBO in its count form."""
     return ObjectiveSpec(Variant.NLL) if family is Family.ARM else ObjectiveSpec()
-
-
-def _plain(value: object) -> object:
-    return getattr(value, "value", value)

@@ -32,6 +32,8 @@ SCHEMA_VERSION = 2
 SEALED_SINCE = 2
 """The first schema version with a `sha256`. Plan lines and spec.json of version 1 have none and are still read."""
 BYTES_VOCAB_SIZE = 257
+NORM_EPS, ROPE_BASE = 1e-5, 1e4
+"""Constants of the trunk: epsilon of RMSNorm, and base of the rotary frequencies."""
 EXACT_LIKELIHOODS = (Likelihood.LEFT_TO_RIGHT, Likelihood.CONFIDENCE)
 """The likelihoods that a run can be evaluated by besides its loss: each is exact, and has columns in the run table."""
 MOST_GROUP_DRAWS = 16

@@ -11,7 +11,8 @@ from jaxtyping import Array, Float, Int, UInt
 from mdm_jax.devices.precision import product_precision
 from mdm_jax.devices.sharding import BATCH, place, reshard, split_microbatches
 from mdm_jax.model.transformer import Transformer, hidden
-from mdm_jax.objectives.loss import Draw, draw, loss, reconstruction
+from mdm_jax.objectives.drawn import Draw
+from mdm_jax.objectives.loss import draw, loss, reconstruction
 from mdm_jax.spec import RunSpec
 from mdm_jax.train.optim import LearningRate, adamw
 from mdm_jax.train.state import TrainState

@@ -1,12 +1,12 @@
 """A trained model in the hand: what `load` finds in a run's folder, its logits, and its NELBO against enumeration."""
 
 import dataclasses
-import itertools
 import math
 import shutil
 
 import numpy as np
 import pytest
+from enumerated import log_softmax, nats_by_count
 from running import checkpoints, leaves, result
 from small_corpus import prepared
 from smdm_files import TRUNK, write_random
@@ -39,12 +39,6 @@ def arm(tmp_path_factory) -> Model:
     return load(write_random(tmp_path_factory.mktemp("arm") / "model", Attention.CAUSAL, seq_len=3))
 
 
-def log_softmax(logits) -> np.ndarray:
-    x = np.asarray(logits, np.float64)
-    x -= x.max(-1, keepdims=True)
-    return x - np.log(np.exp(x).sum(-1, keepdims=True))
-
-
 def arm_nats(model: Model, rows_SL: np.ndarray) -> np.ndarray:
     """The nats of each token, from the logits of the row shifted behind the start token."""
     start_S1 = np.full((len(rows_SL), 1), model.spec.vocab_size)
@@ -54,13 +48,8 @@ def arm_nats(model: Model, rows_SL: np.ndarray) -> np.ndarray:
 
 def any_order_nats(model: Model, row_L: np.ndarray) -> float:
     """The count form's expectation: L times the mean, over sizes K and sets of K masked tokens, of their mean nats."""
-    length = len(row_L)
-    mask_ML = np.array([m for m in itertools.product([False, True], repeat=length) if any(m)])
-    log_p_MLV = log_softmax(model.logits(np.where(mask_ML, model.spec.vocab_size, row_L)))
-    nats_ML = -log_p_MLV[:, np.arange(length), row_L] * mask_ML
-    size_M = mask_ML.sum(1)
-    weight_M = 1 / (size_M * np.array([math.comb(length, k) for k in size_M]))
-    return float((weight_M * nats_ML.sum(1)).sum())
+    log_p, mask = (lambda rows_SL: log_softmax(model.logits(rows_SL))), model.spec.vocab_size
+    return float(nats_by_count(log_p, row_L[None], mask).sum())
 
 
 def rows_of(model: Model, texts: list[str]) -> list[np.ndarray]:

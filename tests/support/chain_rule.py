@@ -1,17 +1,12 @@
 """The log-likelihood of a target from the logits of whole rows: the slow reference of what the harness scores."""
 
 import numpy as np
+from enumerated import log_softmax
 
 from mdm_jax.spec import Family
 from mdm_jax.trained.model import Model
 
 EOS = 256
-
-
-def log_softmax(logits) -> np.ndarray:
-    x = np.asarray(logits, np.float64)
-    x -= x.max(-1, keepdims=True)
-    return x - np.log(np.exp(x).sum(-1, keepdims=True))
 
 
 def chain_rule(model: Model, prompt: bytes, target: bytes, guidance: float = 0.0) -> float:

@@ -3,7 +3,11 @@
 import itertools
 from collections.abc import Callable
 
+import jax
 import numpy as np
+
+from mdm_jax.model.transformer import Transformer, hidden
+from mdm_jax.spec import HardwareSpec, ModelSpec
 
 Conditionals = Callable[[np.ndarray], np.ndarray]
 """From rows `[S, L]` in which V is MASK to log-probabilities `[S, L, V]`."""
@@ -18,6 +22,23 @@ def log_softmax(logits) -> np.ndarray:
 def all_rows(vocab_size: int, length: int) -> np.ndarray:
     """Every row of this length, `[V^L, L]`."""
     return np.array(list(itertools.product(range(vocab_size), repeat=length)), np.int32).reshape(-1, length)
+
+
+def predictions_of(weights: Transformer, spec: ModelSpec) -> Conditionals:
+    """The model's predictions, float64. Call the result under the mesh of the weights."""
+    run = jax.jit(lambda rows_SL: hidden(weights, rows_SL, spec, HardwareSpec()) @ weights.head[...])
+    return lambda rows_SL: log_softmax(run(rows_SL.astype(np.int32)))
+
+
+def nats_by_count(log_p: Conditionals, rows_SL: np.ndarray, mask: int) -> np.ndarray:
+    """`[S, L]`: the mean nats of masked tokens over all sets of 1 .. L of them. Their mean is the NELBO of a token."""
+    rows, length = rows_SL.shape
+    mask_ML = all_rows(2, length)[1:].astype(bool)
+    log_p_SMLV = log_p(np.where(mask_ML, mask, rows_SL[:, None]).reshape(-1, length)).reshape(rows, *mask_ML.shape, -1)
+    nats_SML = -np.take_along_axis(log_p_SMLV, rows_SL[:, None, :, None], -1)[..., 0]
+    size_M = mask_ML.sum(1)
+    mean_SM = (nats_SML * mask_ML).sum(2) / size_M
+    return np.stack([mean_SM[:, size_M == k].mean(1) for k in range(1, length + 1)], 1)
 
 
 def left_to_right(log_p: Conditionals, prompt: np.ndarray, target: np.ndarray, mask: int) -> float:

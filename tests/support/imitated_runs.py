@@ -50,7 +50,7 @@ def write_sweep(directory: Path, runs: Sequence[RunSpec], modes: Sequence[str]) 
 
 
 def set_modes(directory: Path, runs: Sequence[RunSpec], modes: Sequence[str]) -> None:
-    """From now on run i goes the modes' i-th way."""
+    """Makes run i go the modes' i-th way from now on."""
     modes_of = {run.run_id: mode for run, mode in zip(runs, modes, strict=True)}
     (directory / "modes.json").write_text(json.dumps(modes_of))
 

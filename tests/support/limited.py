@@ -1,4 +1,4 @@
-"""For processes whose files may not grow: they write no bytecode.
+"""The environment of processes whose files may not grow: they write no bytecode.
 
 Python 3.11 keeps bytecode files that such a limit cuts off, and every later process then fails to import them.
 """

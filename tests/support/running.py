@@ -138,7 +138,7 @@ def on_failing_disk(path: Path) -> dict[str, str]:
 
 
 def free_address() -> str:
-    """Where a coordinator can listen: a port that was free a moment ago."""
+    """An address at which a coordinator can listen: its port was free a moment ago."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return f"127.0.0.1:{free.getsockname()[1]}"

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from mdm_jax.interop.config_json import require_size
-from mdm_jax.interop.model_file import NORM_EPS, ROPE_BASE
-from mdm_jax.spec import Attention, ModelSpec
+from mdm_jax.spec import NORM_EPS, ROPE_BASE, Attention, ModelSpec
 from mdm_jax.spec.validation import require
 
+ROWS = "vocab_size"
+"""Key of the rows of the embedding and of the head, in both classes."""
 START = "mdm_jax_start_token_id"
 """Key of an ARM's start token, which is the last row of the table. Llamas of other origin do not have the key."""
 LLADA_CODE = "GSAI-ML/LLaDA-8B-Base--"
-"""Where Hugging Face finds the code of LLaDA's classes: the folder itself has no code."""
+"""The repository from which Hugging Face takes the code of LLaDA's classes: the folder itself has no code."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,6 @@ class Layout:
     """Fields of ModelSpec, and the keys that give them."""
     length: str
     """Key of the tokens of a row."""
-    rows: str
-    """Key of the rows of the embedding and of the head."""
     fixed: Mapping[str, tuple[Any, Any]]
     """Keys with one value that our trunk has, and the value that an absent key has."""
     as_heads: str
@@ -49,7 +48,6 @@ LLAMA = Layout(
         "d_ffn": "intermediate_size",
     },
     length="max_position_embeddings",
-    rows="vocab_size",
     fixed={
         "hidden_act": ("silu", "silu"),
         "rms_norm_eps": (NORM_EPS, 1e-6),
@@ -66,7 +64,6 @@ LLADA = Layout(
     attention=Attention.BIDIRECTIONAL,
     shape={"n_layers": "n_layers", "d_model": "d_model", "n_heads": "n_heads", "d_ffn": "mlp_hidden_size"},
     length="max_sequence_length",
-    rows="vocab_size",
     fixed={
         "activation_type": ("silu", "swiglu"),
         "rms_norm_eps": (NORM_EPS, NORM_EPS),
@@ -102,7 +99,7 @@ def write_config(spec: ModelSpec, seq_len: int, has_extra: bool, eos_id: int | N
     config: dict[str, Any] = {"architectures": [layout.architecture], "model_type": layout.model_type}
     config |= {key: getattr(spec, field) for field, key in layout.shape.items()}
     config |= {key: ours for key, (ours, _) in layout.fixed.items()}
-    config |= {layout.as_heads: spec.n_heads, layout.length: seq_len, layout.rows: spec.vocab_size + has_extra}
+    config |= {layout.as_heads: spec.n_heads, layout.length: seq_len, ROWS: spec.vocab_size + has_extra}
     extra = spec.vocab_size if has_extra else None
     config |= {"eos_token_id": eos_id, "pad_token_id": None, "torch_dtype": "float32"}
     if layout is LLAMA:
@@ -131,7 +128,7 @@ def read_config(where: str, config: Mapping[str, Any]) -> tuple[ModelSpec, int, 
     layout = LAYOUTS[named[0]]
     config = _with_plain_rope(where, config) if layout is LLAMA else config
     sizes = {field: require_size(where, config, key) for field, key in layout.shape.items()}
-    seq_len, rows = (require_size(where, config, key) for key in (layout.length, layout.rows))
+    seq_len, rows = (require_size(where, config, key) for key in (layout.length, ROWS))
     for key, (ours, absent) in layout.fixed.items():
         value = config.get(key, absent)
         fits = type(value) is type(ours) or (type(ours) is float and type(value) is int)
@@ -161,7 +158,7 @@ def _has_extra_token(where: str, config: Mapping[str, Any], layout: Layout, rows
     require(config.get(key) == rows - 1, f"{where}: {key}", config.get(key), bound)
     if layout is LLADA:
         table = config.get("embedding_size", "absent")
-        require(table in (None, rows), f"{where}: embedding_size", table, f"{rows}, as {layout.rows}")
+        require(table in (None, rows), f"{where}: embedding_size", table, f"{rows}, as {ROWS}")
     return True
 
 

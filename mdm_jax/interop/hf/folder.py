@@ -52,14 +52,13 @@ def write_hf(
     there = kind(path, follow=True)
     empty = there is Kind.ABSENT or (there is Kind.FOLDER and not entries(path))
     require(empty, str(path), "not empty", "absent, or an empty folder: name another, or remove it")
-    has_extra = model.has_start or spec.attention is Attention.BIDIRECTIONAL
-    write_atomic(path / WEIGHTS_FILE, save(to_hf(model.weights, spec, has_extra), {"format": "pt"}))
+    write_atomic(path / WEIGHTS_FILE, save(to_hf(model.weights, spec, model.has_start), {"format": "pt"}))
     for name, content in (tokenizer or {}).items():
         write_atomic(path / name, content)
-    config = write_config(spec, model.seq_len, has_extra, eos_id)
+    config = write_config(spec, model.seq_len, model.has_start, eos_id)
     if spec.attention is Attention.CAUSAL:
         ids = {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
-        never = {"suppress_tokens": [spec.vocab_size]} if has_extra else {}
+        never = {"suppress_tokens": [spec.vocab_size]} if model.has_start else {}
         write_atomic(path / GENERATION_FILE, json.dumps(ids | never, indent=2) + "\n")
     write_atomic(path / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
 

@@ -11,10 +11,11 @@ from typing import Any, Protocol, runtime_checkable
 
 import sentencepiece
 
+from mdm_jax.data.manifest import TOKENIZER_FILE, TOKENIZER_JSON_FILE
 from mdm_jax.files.storage import Path, is_file
 from mdm_jax.spec import BYTES_VOCAB_SIZE, Attention, ModelSpec
 
-JSON_FILE, MODEL_FILE, CONFIG_FILE = "tokenizer.json", "tokenizer.model", "tokenizer_config.json"
+CONFIG_FILE = "tokenizer_config.json"
 EOS, START, MASK = "<|endoftext|>", "<|start|>", "<|mask|>"
 EXTRA_OF_FAMILY = {True: ("bos_token", START), False: ("mask_token", MASK)}
 """The role and the name of id V in a causal model, and in another."""
@@ -50,27 +51,27 @@ def tokenizer_files(tokenizer: Tokenizer, spec: ModelSpec, has_extra: bool, seq_
     config |= {"eos_token": end[tokenizer.eos_id]} | ({role: name} if extra else {})
     if not model:
         assert vocab == BYTES_VOCAB_SIZE
-        return {JSON_FILE: _encoded(_bytes_json(end | extra, starts)), CONFIG_FILE: _encoded(config)}
+        return {TOKENIZER_JSON_FILE: _encoded(_bytes_json(end | extra, starts)), CONFIG_FILE: _encoded(config)}
     if model.lstrip().startswith(b"{"):
         tree = json.loads(model)
         own = {token["id"]: token["content"] for token in tree.get("added_tokens") or ()}
         as_trained = {"post_processor": _before_text(vocab, name) if starts else None}
         tree |= as_trained | dict.fromkeys(("truncation", "padding")) if has_extra else {}
         config |= _end_and_added(end, own.get(tokenizer.eos_id), extra)
-        return {JSON_FILE: _encoded(tree), CONFIG_FILE: _encoded(config)}
-    return {MODEL_FILE: model, CONFIG_FILE: _encoded(config | _sentencepiece_config(model, end, extra, starts))}
+        return {TOKENIZER_JSON_FILE: _encoded(tree), CONFIG_FILE: _encoded(config)}
+    return {TOKENIZER_FILE: model, CONFIG_FILE: _encoded(config | _sentencepiece_config(model, end, extra, starts))}
 
 
 def holds_bytes(folder: Path) -> bool:
     """Whether the folder has no tokenizer, or the one that `tokenizer_files` writes for bytes."""
-    if is_file(folder / MODEL_FILE):
+    if is_file(folder / TOKENIZER_FILE):
         return False
-    if not is_file(folder / JSON_FILE):
+    if not is_file(folder / TOKENIZER_JSON_FILE):
         return True
     end, extra = {BYTES_VOCAB_SIZE - 1: EOS}, BYTES_VOCAB_SIZE
     trees = [_bytes_json(end, False), _bytes_json(end | {extra: MASK}, False), _bytes_json(end | {extra: START}, True)]
     ours = [_encoded(tree) for tree in trees]
-    file = folder / JSON_FILE
+    file = folder / TOKENIZER_JSON_FILE
     return file.stat().length <= max(map(len, ours)) and file.read_bytes() in ours
 
 

@@ -74,14 +74,9 @@ def names_of(attention: Attention) -> Names:
     return LLAMA if attention is Attention.CAUSAL else LLADA
 
 
-def rows_of(spec: ModelSpec, has_start: bool) -> int:
-    """The rows of the embedding and of the head: V+1 where id V is a token that the model reads, and else V."""
-    return spec.vocab_size + has_start
-
-
-def hf_shapes(spec: ModelSpec, has_start: bool) -> Shapes:
-    """The shape of every tensor, by its name. An MDM has V+1 rows always: `has_start` is True for it."""
-    names, d, ffn, rows = names_of(spec.attention), spec.d_model, spec.d_ffn, rows_of(spec, has_start)
+def hf_shapes(spec: ModelSpec, has_extra: bool) -> Shapes:
+    """The shape of every tensor, by its name; `has_extra` says whether id V is a token that the model reads."""
+    names, d, ffn, rows = names_of(spec.attention), spec.d_model, spec.d_ffn, spec.vocab_size + has_extra
     shape = {"norm_attention": (d,), "norm_mlp": (d,), "gate": (ffn, d), "up": (ffn, d), "down": (d, ffn)}
     shapes: Shapes = {names.embed: (rows, d), names.head: (rows, d), names.norm_final: (d,)}
     for i in range(spec.n_layers):
@@ -90,13 +85,13 @@ def hf_shapes(spec: ModelSpec, has_start: bool) -> Shapes:
     return shapes
 
 
-def to_hf(ours: Weights, spec: ModelSpec, has_start: bool) -> Weights:
+def to_hf(ours: Weights, spec: ModelSpec, has_extra: bool) -> Weights:
     """Our weights under the names and in the layouts of the Hugging Face class."""
-    names, shapes, rows = names_of(spec.attention), hf_shapes(spec, has_start), rows_of(spec, has_start)
+    names, shapes = names_of(spec.attention), hf_shapes(spec, has_extra)
     head_VD = ours["head"].T
-    if has_start:
+    if has_extra:
         head_VD = np.concatenate([head_VD, head_VD.mean(0, np.float64, keepdims=True).astype(np.float32)])
-    tensors = {names.embed: ours["embed"][:rows], names.head: head_VD, names.norm_final: ours["norm_final"]}
+    tensors = {names.embed: ours["embed"][: len(head_VD)], names.head: head_VD, names.norm_final: ours["norm_final"]}
     for i in range(spec.n_layers):
         for theirs, (name, place) in names.parts.items():
             full_name = f"{names.layer.format(i)}{theirs}.weight"
@@ -105,11 +100,11 @@ def to_hf(ours: Weights, spec: ModelSpec, has_start: bool) -> Weights:
     return {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
 
 
-def from_hf(tensors: Weights, spec: ModelSpec, has_start: bool) -> Weights:
-    """Our weights from tensors of `hf_shapes`. Without a start token the last row of `embed` is zero."""
+def from_hf(tensors: Weights, spec: ModelSpec, has_extra: bool) -> Weights:
+    """Our weights from tensors of `hf_shapes`. Without the extra token the last row of `embed` is zero."""
     names, d, heads, width = names_of(spec.attention), spec.d_model, spec.n_heads, spec.d_head
-    no_start_1D = np.zeros((0 if has_start else 1, d), np.float32)
-    ours = {"embed": np.concatenate([tensors[names.embed], no_start_1D]), "norm_final": tensors[names.norm_final]}
+    missing_xD = np.zeros((0 if has_extra else 1, d), np.float32)
+    ours = {"embed": np.concatenate([tensors[names.embed], missing_xD]), "norm_final": tensors[names.norm_final]}
     ours["head"] = tensors[names.head][: spec.vocab_size].T
     inner = {"qkv": (d, heads, width), "out": (heads, width, d)}
     stacks: dict[str, list[np.ndarray]] = {}

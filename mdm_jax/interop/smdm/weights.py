@@ -18,9 +18,9 @@ from safetensors.numpy import save
 from mdm_jax.command import refuse_hidden
 from mdm_jax.files.storage import as_path, is_file, write_atomic
 from mdm_jax.interop.config_json import parse_object, read_object, require_size
-from mdm_jax.interop.model_file import NORM_EPS, ROPE_BASE, ModelFile, Shapes, Weights
+from mdm_jax.interop.model_file import ModelFile, Shapes, Weights
 from mdm_jax.interop.tensors import check_shapes, read_tensors
-from mdm_jax.spec import Attention, ModelSpec
+from mdm_jax.spec import NORM_EPS, ROPE_BASE, Attention, ModelSpec
 from mdm_jax.spec.validation import require
 
 SEQ_LEN = 2048

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator
 from math import comb
 
+import enumerated
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -140,17 +141,9 @@ def evaluated(spec: RunSpec, **arguments) -> nelbo.Evaluation:
 
 def exact_loss(spec: RunSpec) -> float:
     """The mean NELBO of the rows, summed over all masks."""
-    mask_ML = np.array(list(itertools.product([False, True], repeat=L)))[1:]
-    rows_SL = rows()
     with on_mesh():
-        weights = sharp_model(spec.model)
-        run = jax.jit(lambda z: jax.nn.log_softmax(hidden(weights, z, spec.model, HardwareSpec()) @ weights.head[...]))
-        inputs = np.where(mask_ML, V, rows_SL[:, None]).reshape(-1, L).astype(np.int32)
-        log_p = np.asarray(run(inputs), np.float64).reshape(len(rows_SL), -1, L, V)
-    nats_SML = -np.take_along_axis(log_p, rows_SL[:, None, :, None], -1)[..., 0]
-    size_M = mask_ML.sum(1)
-    mean_SM = (nats_SML * mask_ML).sum(2) / size_M
-    return float(np.mean([mean_SM[:, size_M == k].mean() for k in range(1, L + 1)]))
+        log_p = enumerated.predictions_of(sharp_model(spec.model), spec.model)
+        return float(enumerated.nats_by_count(log_p, rows(), V).mean())
 
 
 def repeated(

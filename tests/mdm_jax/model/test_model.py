@@ -10,9 +10,9 @@ from flax import nnx
 from tiny_runs import sharp_model, tokens
 
 from isoflop.ladder import SMDM
-from mdm_jax.model.layers import NORM_EPS, ROPE_BASE, rms_norm, rope
+from mdm_jax.model.layers import rms_norm, rope
 from mdm_jax.model.transformer import Transformer, hidden
-from mdm_jax.spec import Attention, ComputeDtype, HardwareSpec, LayerLoop, ModelSpec, Remat
+from mdm_jax.spec import NORM_EPS, ROPE_BASE, Attention, ComputeDtype, HardwareSpec, LayerLoop, ModelSpec, Remat
 from mdm_jax.spec.counting import count_parameters
 
 pytestmark = pytest.mark.usefixtures("one_device")

@@ -2,8 +2,8 @@
 
 import dataclasses
 import functools
-import itertools
 
+import enumerated
 import jax
 import numpy as np
 import pytest
@@ -12,14 +12,12 @@ from tiny_runs import on_mesh, run_spec, sharp_model, tokens
 
 from mdm_jax.devices.sharding import make_mesh, place
 from mdm_jax.evaluate import nelbo
-from mdm_jax.model.transformer import hidden
 from mdm_jax.spec import EvaluationSpec, Family, HardwareSpec, ModelSpec, ObjectiveSpec, OptimSpec, RunSpec, Weighting
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 V, L, BATCH, ROWS = 3, 4, 8, 24
 TRUNK = ModelSpec(n_layers=1, d_model=8, n_heads=2, d_ffn=16, vocab_size=V)
 UNUSED = 5  # rows past the last whole batch
-MASKS_ML = np.array(list(itertools.product([False, True], repeat=L)))[1:]
 
 
 def spec_of(family: Family, mc_samples: int = 128, data: int = 1, model: int = 1) -> RunSpec:
@@ -44,22 +42,11 @@ def evaluate(spec: RunSpec) -> nelbo.Evaluation:
         return nelbo.evaluate(placed(sharp_model(spec.model, mesh_model=model)), spec, arranged_rows(), mesh)
 
 
-def exact_nats(family: Family, rows_SL: np.ndarray, inputs_SML: np.ndarray) -> np.ndarray:
-    """`[S, M, L]`: nats of the rows' tokens, each row read in M ways."""
-    spec = spec_of(family).model
-    with on_mesh():
-        weights = sharp_model(spec)
-        run = jax.jit(lambda z: jax.nn.log_softmax(hidden(weights, z, spec, HardwareSpec()) @ weights.head[...]))
-        log_p = np.asarray(run(inputs_SML.reshape(-1, L).astype(np.int32)), np.float64)
-    return -np.take_along_axis(log_p.reshape(*inputs_SML.shape, V), rows_SL[:, None, :, None], -1)[..., 0]
-
-
 def nats_by_count(rows_SL: np.ndarray) -> np.ndarray:
     """`[S, L]`: the mean nats of masked tokens over all sets of 1 .. L of them."""
-    nats_SML = exact_nats(Family.MDM, rows_SL, np.where(MASKS_ML, V, rows_SL[:, None]))
-    size_M = MASKS_ML.sum(1)
-    mean_SM = (nats_SML * MASKS_ML).sum(2) / size_M
-    return np.stack([mean_SM[:, size_M == k].mean(1) for k in range(1, L + 1)], 1)
+    spec = spec_of(Family.MDM).model
+    with on_mesh():
+        return enumerated.nats_by_count(enumerated.predictions_of(sharp_model(spec), spec), rows_SL, V)
 
 
 @functools.cache
@@ -84,7 +71,10 @@ def row_losses(family: Family) -> np.ndarray:
     if family is Family.MDM:
         return nats_by_count(rows_SL).mean(1)
     start_SL = np.pad(rows_SL[:, :-1], ((0, 0), (1, 0)), constant_values=V)
-    return exact_nats(family, rows_SL, start_SL[:, None])[:, 0].mean(1)
+    spec = spec_of(family).model
+    with on_mesh():
+        log_p_SLV = enumerated.predictions_of(sharp_model(spec), spec)(start_SL)
+    return -np.take_along_axis(log_p_SLV, rows_SL[..., None], -1)[..., 0].mean(1)
 
 
 def test_arm_is_exact():

@@ -1,9 +1,9 @@
 """The forms of the MDM's loss by enumeration: all masks, levels and steps of a row of 4 tokens can be summed."""
 
 import functools
-import itertools
 import math
 
+import enumerated
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,7 +22,6 @@ from mdm_jax.spec import Cutoff, HardwareSpec, LevelSampler, ModelSpec, NoiseSch
 pytestmark = pytest.mark.usefixtures("one_device")
 V, L, B = 3, 4, 16
 ROW_L = np.array([2, 0, 1, 1], np.int32)
-MASKS_ML = np.array(list(itertools.product([False, True], repeat=L)))[1:]
 TRUNK = ModelSpec(n_layers=1, d_model=8, n_heads=2, d_ffn=16, vocab_size=V)
 WHOLE = [NoiseSchedule.LOG_LINEAR, NoiseSchedule.COSINE, NoiseSchedule.COSINE_SQUARED, NoiseSchedule.POLYNOMIAL]
 ENDS = dict.fromkeys(WHOLE, (0.0, 1.0)) | {
@@ -38,13 +37,7 @@ def form(variant: Variant, noise: NoiseSchedule = NoiseSchedule.LOG_LINEAR, **ch
 @functools.cache
 def nats_by_count() -> np.ndarray:
     """`[L]`: the mean nats of masked tokens over all sets of 1 .. L of them, float64. Their mean is the NELBO."""
-    model = sharp_model(TRUNK)
-    run = jax.jit(lambda z: jax.nn.log_softmax(hidden(model, z, TRUNK, HardwareSpec()) @ model.head[...]))
-    log_p = np.asarray(run(np.where(MASKS_ML, V, ROW_L).astype(np.int32)), np.float64)
-    nats_ML = -np.take_along_axis(log_p, ROW_L[None, :, None], -1)[..., 0]
-    size_M = MASKS_ML.sum(1)
-    mean_M = (nats_ML * MASKS_ML).sum(1) / size_M
-    return np.stack([mean_M[size_M == k].mean() for k in range(1, L + 1)])
+    return enumerated.nats_by_count(enumerated.predictions_of(sharp_model(TRUNK), TRUNK), ROW_L[None], V)[0]
 
 
 def expected_at(m_T: np.ndarray, nats_K: np.ndarray | None = None) -> np.ndarray:

@@ -15,7 +15,7 @@ from tiny_runs import run_spec
 from mdm_jax.devices.sharding import BATCH_L, place
 from mdm_jax.model.transformer import Transformer
 from mdm_jax.objectives import vocab_loss
-from mdm_jax.objectives.loss import Draw
+from mdm_jax.objectives.drawn import Draw
 from mdm_jax.spec import Family, HardwareSpec, LayerLoop, ModelSpec, OptimSpec, RunSpec
 from mdm_jax.spec.counting import forward_flops
 from mdm_jax.train.step import loss_and_grads

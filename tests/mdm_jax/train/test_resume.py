@@ -92,7 +92,7 @@ def kill_and_compare(shop: Workshop, spec: RunSpec, runs: Path, kills: int) -> N
 
 @pytest.mark.parametrize("family", [Family.ARM, pytest.param(Family.MDM, marks=pytest.mark.slow)])
 def test_killed_runs_end_with_the_same_bits(shop, tmp_path, family) -> None:
-    """With dropout and lengths that are drawn for each step; plain runs are killed below."""
+    """The runs have dropout and lengths that are drawn for each step; plain runs are killed below."""
     plain = shop.spec(family, steps=24)
     model = dataclasses.replace(plain.model, dropout=0.1)
     objective = dataclasses.replace(plain.objective, stochastic_length=0.5)

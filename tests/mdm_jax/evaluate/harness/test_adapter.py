@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 import sentencepiece
-from chain_rule import chain_rule, log_softmax
+from chain_rule import chain_rule
+from enumerated import log_softmax
 from lm_eval.api.instance import Instance, OutputType
 from lm_eval.api.model import CachingLM
 from lm_eval.api.registry import get_model
