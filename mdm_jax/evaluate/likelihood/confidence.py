@@ -24,7 +24,7 @@ from jaxtyping import Array
 
 from mdm_jax.devices.precision import product_precision, tolerance_nats
 from mdm_jax.devices.sharding import BATCH, BATCH_L, replicate, reshard
-from mdm_jax.evaluate.likelihood.reading import Rows, at_position, on_devices, predictions, reader
+from mdm_jax.evaluate.likelihood.reading import Rows, at_position, on_devices, predictions, read
 from mdm_jax.model.transformer import Transformer
 from mdm_jax.spec import ModelSpec
 
@@ -52,12 +52,11 @@ def reveal(
 ) -> Reveal:
     """The state after `steps` further tokens of each row; a row whose tokens are all revealed remains as it is."""
     rows = on_devices(rows)
-    ids_BL = jnp.asarray(rows.ids_BL)
-    read, head_DV = reader(params, model, rows, guidance), params.head[...]
+    ids_BL, head_DV = jnp.asarray(rows.ids_BL), params.head[...]
 
     def step(_: Array, state: Reveal) -> Reveal:
         masked_BL = jnp.asarray(state.masked_BL)
-        h_BLD = read(jnp.where(masked_BL, model.vocab_size, ids_BL))
+        h_BLD = read(params, jnp.where(masked_BL, model.vocab_size, ids_BL), rows, model, guidance)
         nats_BL, doubt_BL, likeliest_BL = predictions(h_BLD, ids_BL, head_DV, model)
         least_B1 = jnp.where(masked_BL, doubt_BL, jnp.inf).min(-1, keepdims=True)
         # NaN is not greater than anything, so that weights with NaN reveal tokens too, and their NaN is seen.
