@@ -4,17 +4,11 @@ Every setting is an array over the rows. So a row's result does not depend on th
 different settings share a compiled program.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax.typing import ArrayLike
 from jaxtyping import Array, Key
-
-from mdm_jax.devices.sharding import BATCH, over_shards, reshard, rows_spec
 
 WHOLE_ROW = np.iinfo(np.int32).max
 """A block that is longer than any row."""
@@ -61,16 +55,6 @@ class Canvas:
     eos_B: ArrayLike
     filters: Filters
     guidance_B: ArrayLike | None = None
-
-
-def on_devices(canvas: Canvas) -> Canvas:
-    """The rows split over the devices. Call it under `jit`."""
-    return jax.tree.map(lambda x: reshard(jnp.asarray(x), rows_spec(jnp.ndim(x))), canvas)
-
-
-def by_row(function: Callable[..., Any], *arrays: Any) -> Any:
-    """`function` of each row, from arrays whose first axis is B. No row sees another one."""
-    return over_shards(jax.vmap(function), BATCH, BATCH)(*arrays)
 
 
 def step_key(seed: Array, step: Array, use: int) -> Key[Array, ""]:

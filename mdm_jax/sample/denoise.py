@@ -12,10 +12,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from mdm_jax.devices.precision import product_precision, tolerance_nats
-from mdm_jax.devices.sharding import replicate
+from mdm_jax.devices.sharding import by_row, replicate, split_over_data
 from mdm_jax.model.guidance import guided_hidden
 from mdm_jax.model.transformer import Transformer
-from mdm_jax.sample.canvas import Canvas, by_row, on_devices, step_key
+from mdm_jax.sample.canvas import Canvas, step_key
 from mdm_jax.sample.draw import Predicted, predict
 from mdm_jax.sample.rules.rule import Change, Rule, View
 from mdm_jax.spec import ModelSpec
@@ -70,7 +70,7 @@ def denoise(params: Transformer, canvas: Canvas, model: ModelSpec, rule: Rule, s
         skip_idle: whether a step in which no row reveals anything passes without a forward pass. It changes the result
             in no bit.
     """
-    canvas, mask = on_devices(canvas), model.vocab_size
+    canvas, mask = split_over_data(canvas), model.vocab_size
     fixed = by_row(functools.partial(_plan, mask=mask), canvas)
     ids_BL, length_B = jnp.asarray(canvas.ids_BL), jnp.asarray(canvas.length_B)
     w_B = None if canvas.guidance_B is None else jnp.asarray(canvas.guidance_B)

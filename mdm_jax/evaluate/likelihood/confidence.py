@@ -23,8 +23,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array
 
 from mdm_jax.devices.precision import product_precision, tolerance_nats
-from mdm_jax.devices.sharding import BATCH, BATCH_L, replicate, reshard
-from mdm_jax.evaluate.likelihood.reading import Rows, at_position, on_devices, predictions, read
+from mdm_jax.devices.sharding import at_position, replicate, split_over_data
+from mdm_jax.evaluate.likelihood.reading import Rows, predictions, read
 from mdm_jax.model.transformer import Transformer
 from mdm_jax.spec import ModelSpec
 
@@ -51,7 +51,7 @@ def reveal(
     params: Transformer, rows: Rows, state: Reveal, steps: Array, model: ModelSpec, guidance: Array | None = None
 ) -> Reveal:
     """The state after `steps` further tokens of each row; a row whose tokens are all revealed remains as it is."""
-    rows = on_devices(rows)
+    rows, state = split_over_data((rows, state))
     ids_BL, head_DV = jnp.asarray(rows.ids_BL), params.head[...]
 
     def step(_: Array, state: Reveal) -> Reveal:
@@ -67,12 +67,5 @@ def reveal(
         left_BL = masked_BL & (jnp.arange(ids_BL.shape[1]) != next_B[:, None])
         return Reveal(left_BL, state.nats_B + added_B, state.greedy_B & hit_B)
 
-    begin = Reveal(
-        *(reshard(jnp.asarray(x), at) for x, at in zip(_fields(state), (BATCH_L, BATCH, BATCH), strict=True))
-    )
     with product_precision(model):
-        return Reveal(*(replicate(x) for x in _fields(jax.lax.fori_loop(0, steps, step, begin))))
-
-
-def _fields(state: Reveal) -> tuple:
-    return state.masked_BL, state.nats_B, state.greedy_B
+        return jax.tree.map(replicate, jax.lax.fori_loop(0, steps, step, state))

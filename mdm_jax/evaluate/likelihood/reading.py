@@ -9,7 +9,7 @@ from flax import struct
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from mdm_jax.devices.sharding import BATCH, BATCH_L, over_shards, reshard, rows_spec
+from mdm_jax.devices.sharding import BATCH, BATCH_L
 from mdm_jax.model.guidance import guided_hidden
 from mdm_jax.model.transformer import Transformer
 from mdm_jax.objectives.vocab_loss import token_and_likeliest_nats
@@ -32,12 +32,6 @@ def whole_rows(ids_BL: Int[np.ndarray, "B L"]) -> Rows:
     """Rows without a prompt and without padding."""
     batch, length = ids_BL.shape
     return Rows(ids_BL.astype(np.int32), np.full(batch, length, np.int32), np.zeros(batch, np.int32))
-
-
-def on_devices(rows: Rows) -> Rows:
-    """The rows split over the devices. Call it under `jit`."""
-    ids_BL, length_B, prompt_B = (jnp.asarray(x) for x in (rows.ids_BL, rows.length_B, rows.prompt_B))
-    return Rows(reshard(ids_BL, BATCH_L), reshard(length_B, BATCH), reshard(prompt_B, BATCH))
 
 
 def read(
@@ -67,10 +61,3 @@ def predictions(
     nats_N, doubt_N, token_N = token_and_likeliest_nats(h_ND, target_N, head_DV, model.vocab_size)
     as_rows = functools.partial(jax.lax.reshape, new_sizes=(batch, length), out_sharding=BATCH_L)
     return as_rows(nats_N), as_rows(doubt_N), as_rows(token_N)
-
-
-def at_position(x_BLx: Array, position_B: Int[Array, "B"]) -> Array:
-    """`x` at one position of each row, `[B, ...]`, without communication between devices."""
-    specs = (rows_spec(x_BLx.ndim), BATCH)
-    take = jax.vmap(lambda x_Lx, position: x_Lx[position])
-    return over_shards(take, specs, rows_spec(x_BLx.ndim - 1))(x_BLx, position_B)
