@@ -5,9 +5,7 @@ distribution has the greatest probability. Its true token is scored and then rev
 depends only on the tokens that the model sees, never on the true token, so the probabilities of all targets sum to 1. A
 choice by the true token's probability would not give a likelihood.
 
-Equal positions are common: a row that is all MASK has the same prediction at every position, because attention then
-averages equal values. Rounding must not choose among them, so the leftmost of all positions within a tolerance of the
-most certain one is taken.
+The leftmost of equally certain positions is taken; see `lowest_up_to_rounding` for what is equal.
 
 Greedy generation reveals the likeliest token at the most certain position. It gives the target exactly if each token is
 the likeliest one where this chain scores it, because until the first other token both reveal the same tokens.
@@ -22,7 +20,7 @@ from flax import struct
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
-from mdm_jax.devices.precision import product_precision, tolerance_nats
+from mdm_jax.devices.precision import lowest_up_to_rounding, product_precision, tolerance_nats
 from mdm_jax.devices.sharding import at_position, replicate, split_over_data
 from mdm_jax.evaluate.likelihood.reading import Rows, predictions, read
 from mdm_jax.model.transformer import Transformer
@@ -58,9 +56,7 @@ def reveal(
         masked_BL = jnp.asarray(state.masked_BL)
         h_BLD = read(params, jnp.where(masked_BL, model.vocab_size, ids_BL), rows, model, guidance)
         nats_BL, doubt_BL, likeliest_BL = predictions(h_BLD, ids_BL, head_DV, model)
-        least_B1 = jnp.where(masked_BL, doubt_BL, jnp.inf).min(-1, keepdims=True)
-        # NaN is not greater than anything, so that weights with NaN reveal tokens too, and their NaN is seen.
-        next_B = jnp.argmax(masked_BL & ~(doubt_BL > least_B1 + tolerance_nats(model)), -1)
+        next_B = jnp.argmax(lowest_up_to_rounding(doubt_BL, masked_BL, tolerance_nats(model)), -1)
         here_B = at_position(masked_BL, next_B)
         added_B = jnp.where(here_B, at_position(nats_BL, next_B), 0.0)
         hit_B = ~here_B | (at_position(likeliest_BL, next_B) == at_position(ids_BL, next_B))
