@@ -12,8 +12,7 @@ from mdm_jax.devices.sharding import at_position, by_row, replicate, split_over_
 from mdm_jax.model.cached import Cache, fill_cache, read_next, split_layers
 from mdm_jax.model.transformer import Transformer, hidden
 from mdm_jax.objectives.arm import shifted
-from mdm_jax.sample.canvas import Canvas, step_key
-from mdm_jax.sample.denoise import TOKENS, Filled
+from mdm_jax.sample.canvas import TOKENS, Canvas, Filled, step_key
 from mdm_jax.sample.draw import Predicted, predict
 from mdm_jax.spec import HardwareSpec, ModelSpec
 

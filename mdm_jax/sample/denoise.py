@@ -9,33 +9,16 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array
 
 from mdm_jax.devices.precision import product_precision, tolerance_nats
 from mdm_jax.devices.sharding import by_row, replicate, split_over_data
 from mdm_jax.model.guidance import guided_hidden
 from mdm_jax.model.transformer import Transformer
-from mdm_jax.sample.canvas import Canvas, step_key
+from mdm_jax.sample.canvas import POSITIONS, TOKENS, Canvas, Filled, step_key
 from mdm_jax.sample.draw import Predicted, predict
 from mdm_jax.sample.rules.rule import Change, Rule, View
 from mdm_jax.spec import ModelSpec
-
-POSITIONS, TOKENS = 0, 1
-"""Uses of a row's random keys."""
-
-
-class Filled(NamedTuple):
-    """Filled rows.
-
-    Attributes:
-        ids_BL: the tokens; there is no MASK left within a row's length.
-        nats_BL: nats of each generated token when it was drawn, by the model without temperature, top-k and top-p.
-        forwards_B: forward passes that each row needed; with guidance a step takes two.
-    """
-
-    ids_BL: Int[Array, "B L"]
-    nats_BL: Float[Array, "B L"]
-    forwards_B: Int[Array, "B"]
 
 
 class _State(NamedTuple):

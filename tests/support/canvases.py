@@ -6,8 +6,8 @@ from jax.typing import DTypeLike
 from tiny_runs import on_mesh, sharp_model
 
 from mdm_jax.devices.sharding import place
-from mdm_jax.sample.canvas import NO_EOS, WHOLE_ROW, Canvas, Filters
-from mdm_jax.sample.denoise import Filled, denoise
+from mdm_jax.sample.canvas import NO_EOS, WHOLE_ROW, Canvas, Filled, Filters
+from mdm_jax.sample.denoise import denoise
 from mdm_jax.sample.rules.rule import Rule
 from mdm_jax.spec import ModelSpec
 

@@ -12,9 +12,8 @@ from tiny_runs import on_mesh, sharp_model
 
 from mdm_jax.model.transformer import hidden
 from mdm_jax.objectives.arm import shifted
-from mdm_jax.sample.canvas import Canvas
+from mdm_jax.sample.canvas import Canvas, Filled
 from mdm_jax.sample.causal import continue_rows
-from mdm_jax.sample.denoise import Filled
 from mdm_jax.spec import Attention, ComputeDtype, HardwareSpec, ModelSpec
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
