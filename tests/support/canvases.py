@@ -56,3 +56,18 @@ def fill(rows: Canvas, rule: Rule, model: ModelSpec = MASKED, mesh: tuple[int, i
     with on_mesh(*mesh):
         weights = placed(sharp_model(model, mesh[1]))
         return jax.device_get(denoise(weights, rows, model, rule, **options))
+
+
+def assert_ended_at_first_eos(found: Filled, whole: Filled, eos: int) -> None:
+    """Asserts that rows which EOS ends have the tokens of `whole`, which no EOS ends, up to the first EOS.
+
+    EOS fills the rest. The model reads each token once, from left to right.
+    """
+    whole_SL = np.asarray(whole.ids_BL)
+    length = whole_SL.shape[1]
+    first_S = np.where((whole_SL == eos).any(1), (whole_SL == eos).argmax(1), length)
+    assert len(set(first_S)) > 2
+    for row, before, first in zip(found.ids_BL, whole_SL, first_S, strict=True):
+        np.testing.assert_array_equal(row[:first], before[:first])
+        assert (row[first:] == eos).all()
+    np.testing.assert_array_equal(found.forwards_B, np.minimum(first_S + 1, length))
