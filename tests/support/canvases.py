@@ -25,8 +25,6 @@ def canvas(
     eos: int = NO_EOS,
     guidance: float | None = None,
     lengths=None,
-    top_k: int | None = None,
-    top_p: float | None = None,
 ) -> Canvas:
     """Rows with equal settings, and the seeds `seed`, `seed + 1`, ..."""
     ids_BL = np.asarray(ids_BL, np.int32)
@@ -34,9 +32,6 @@ def canvas(
 
     def each(value: float, dtype: DTypeLike) -> np.ndarray:
         return np.full(rows, value, dtype)
-
-    def if_given(value: float | None, dtype: DTypeLike) -> np.ndarray | None:
-        return None if value is None else each(value, dtype)
 
     return Canvas(
         ids_BL,
@@ -46,8 +41,8 @@ def canvas(
         each(block, np.int32),
         each(bound, np.float32),
         each(eos, np.int32),
-        Filters(each(temperature, np.float32), if_given(top_k, np.int32), if_given(top_p, np.float32)),
-        if_given(guidance, np.float32),
+        Filters(each(temperature, np.float32)),
+        None if guidance is None else each(guidance, np.float32),
     )
 
 
