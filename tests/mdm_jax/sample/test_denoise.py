@@ -17,7 +17,7 @@ from mdm_jax.sample.rules.remask import REMASK_CONFIDENCE
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 MODEL = dataclasses.replace(MASKED, vocab_size=12)
-V, L, B = MODEL.vocab_size, 8, 8
+V, L = MODEL.vocab_size, 8
 
 
 @pytest.mark.parametrize("rule", [ANCESTRAL, REMASK_CONFIDENCE])
