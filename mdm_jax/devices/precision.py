@@ -1,11 +1,11 @@
-"""Matrix products: the number format of their sums, and the precision of products of float32 numbers."""
+"""Matrix products: the number format of their sums, the precision of float32 products, and ties up to rounding."""
 
 from contextlib import AbstractContextManager
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
-from jaxtyping import Array
+from jaxtyping import Array, Bool, Float
 
 from mdm_jax.spec import ComputeDtype, Float32Precision, ModelSpec
 
@@ -27,6 +27,19 @@ def tolerance_nats(model: ModelSpec) -> float:
     """Predictions that differ by no more nats are equal: rounding may not choose among them."""
     float32 = model.compute_dtype is ComputeDtype.FLOAT32 and model.float32_precision is Float32Precision.HIGHEST
     return EXACT_TIE_NATS if float32 else ROUGH_TIE_NATS
+
+
+def lowest_up_to_rounding(
+    score_xL: Float[Array, "*x L"], allowed_xL: Bool[Array, "*x L"], tolerance: float
+) -> Bool[Array, "*x L"]:
+    """The allowed positions whose score is above the lowest allowed one by no more than the tolerance.
+
+    Equal scores are common: a row that is all MASK has the same prediction at every position, because attention then
+    averages equal values. Rounding must not choose among them.
+    """
+    least_x1 = jnp.where(allowed_xL, score_xL, jnp.inf).min(-1, keepdims=True)
+    # NaN is not greater than anything, so that weights with NaN reveal tokens too, and their NaN is seen.
+    return allowed_xL & ~(score_xL > least_x1 + tolerance)
 
 
 def sum_in_float32(equation: str, x: Array, y: Array, out: PartitionSpec | None = None) -> Array:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, reshard
@@ -102,6 +103,21 @@ def over_shards(function: Callable[..., Any], in_specs: Any, out_specs: Any) -> 
 def rows_spec(rank: int) -> PartitionSpec:
     """The layout that splits the leading axis over `data` and keeps the other axes whole."""
     return PartitionSpec(DATA, *[None] * (rank - 1))
+
+
+def split_over_data(tree: T) -> T:
+    """The arrays of the tree with their leading axis, the rows, split over the devices. Call it under `jit`."""
+    return jax.tree.map(lambda x: reshard(jnp.asarray(x), rows_spec(jnp.ndim(x))), tree)
+
+
+def by_row(function: Callable[..., Any], *trees: Any) -> Any:
+    """`function` of each row, from arrays whose leading axis is B. No row sees another one."""
+    return over_shards(jax.vmap(function), BATCH, BATCH)(*trees)
+
+
+def at_position(x_BLx: jax.Array, position_B: jax.Array) -> jax.Array:
+    """`x` at one position of each row, `[B, ...]`, without communication between devices."""
+    return by_row(lambda x_Lx, position: x_Lx[position], x_BLx, position_B)
 
 
 def global_batch(mesh: Mesh, shape: tuple[int, int], read: Callable[[int, int], np.ndarray]) -> jax.Array:

@@ -21,6 +21,7 @@ from typing import Any
 
 from mdm_jax.command import DONE, exit_code, new_parser
 from mdm_jax.files.storage import write_atomic
+from mdm_jax.sample.options import SamplingOptions
 from mdm_jax.sample.samplers import KINDS, Sampler
 from mdm_jax.spec.validation import require
 from mdm_jax.trained.generation import Generated
@@ -51,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     return flags
 
 
-SETTINGS = ("sampler", "steps", "block", "bound", "temperature", "top_k", "top_p", "guidance")
+SETTINGS = [setting.name for setting in dataclasses.fields(SamplingOptions)]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

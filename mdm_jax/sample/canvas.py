@@ -1,24 +1,22 @@
-"""Rows to fill: which tokens are given, which are to be generated, and the settings of each row.
+"""Rows to fill, with the settings of each row; and filled rows.
 
 Every setting is an array over the rows. So a row's result does not depend on the rows beside it, and rows with
 different settings share a compiled program.
 """
 
-from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax.typing import ArrayLike
-from jaxtyping import Array, Key
-
-from mdm_jax.devices.sharding import BATCH, over_shards, reshard, rows_spec
+from jaxtyping import Array, Float, Int, Key
 
 WHOLE_ROW = np.iinfo(np.int32).max
 """A block that is longer than any row."""
 NO_EOS = -1
+POSITIONS, TOKENS = 0, 1
+"""Uses of a row's random keys."""
 
 
 @struct.dataclass
@@ -63,14 +61,18 @@ class Canvas:
     guidance_B: ArrayLike | None = None
 
 
-def on_devices(canvas: Canvas) -> Canvas:
-    """The rows split over the devices. Call it under `jit`."""
-    return jax.tree.map(lambda x: reshard(jnp.asarray(x), rows_spec(jnp.ndim(x))), canvas)
+class Filled(NamedTuple):
+    """Filled rows.
 
+    Attributes:
+        ids_BL: the tokens; there is no MASK left within a row's length.
+        nats_BL: nats of each generated token when it was drawn, by the model without temperature, top-k and top-p.
+        forwards_B: forward passes that each row needed; with guidance a step takes two.
+    """
 
-def by_row(function: Callable[..., Any], *arrays: Any) -> Any:
-    """`function` of each row, from arrays whose first axis is B. No row sees another one."""
-    return over_shards(jax.vmap(function), BATCH, BATCH)(*arrays)
+    ids_BL: Int[Array, "B L"]
+    nats_BL: Float[Array, "B L"]
+    forwards_B: Int[Array, "B"]
 
 
 def step_key(seed: Array, step: Array, use: int) -> Key[Array, ""]:

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from mdm_jax.devices.precision import product_precision
-from mdm_jax.devices.sharding import replicate
+from mdm_jax.devices.sharding import at_position, by_row, replicate, split_over_data
 from mdm_jax.model.cached import Cache, fill_cache, read_next, split_layers
 from mdm_jax.model.transformer import Transformer, hidden
-from mdm_jax.sample.canvas import Canvas, by_row, on_devices, step_key
-from mdm_jax.sample.denoise import TOKENS, Filled
+from mdm_jax.objectives.arm import shifted
+from mdm_jax.sample.canvas import TOKENS, Canvas, Filled, step_key
 from mdm_jax.sample.draw import Predicted, predict
 from mdm_jax.spec import HardwareSpec, ModelSpec
 
@@ -38,13 +38,14 @@ def continue_rows(params: Transformer, canvas: Canvas, model: ModelSpec, cached:
         model: shape of the model.
         cached: whether keys and values are kept. Without the cache, each token takes a pass over the whole row.
     """
-    canvas = on_devices(canvas)
-    head_DV = params.head[...]
+    canvas, head_DV = split_over_data(canvas), params.head[...]
 
-    inputs = functools.partial(_inputs, start=model.vocab_size)
+    def inputs(ids_BL: Array) -> Array:
+        return shifted(ids_BL, model.vocab_size)
 
     def uncached(state: _State) -> Array:
-        return by_row(_at, hidden(params, by_row(inputs, state.ids_BL), model, HardwareSpec()), state.at_B)
+        h_BLD = hidden(params, inputs(state.ids_BL), model, HardwareSpec())
+        return at_position(h_BLD, state.at_B)[:, None]
 
     def drawn(h_B1D: Array, canvas: Canvas, state: _State) -> _State:
         predicted = predict(h_B1D, head_DV, by_row(_uniform, canvas, state), model.vocab_size, canvas.filters)
@@ -54,14 +55,14 @@ def continue_rows(params: Transformer, canvas: Canvas, model: ModelSpec, cached:
         state, cache = carry
         if not cached:
             return drawn(uncached(state), canvas, state), cache
-        token_B = by_row(lambda ids_L, at: inputs(ids_L)[at], state.ids_BL, state.at_B)
+        token_B = at_position(inputs(state.ids_BL), state.at_B)
         h_B1D, cache = read_next(params, layers, token_B, state.at_B, cache, model)
         return drawn(h_B1D, canvas, state), cache
 
     with product_precision(model):
         begin = by_row(functools.partial(_begin, start=model.vocab_size), canvas)
         layers = split_layers(params, model) if cached else ()
-        cache = fill_cache(params, layers, by_row(inputs, begin.ids_BL), model) if cached else ()
+        cache = fill_cache(params, layers, inputs(begin.ids_BL), model) if cached else ()
         end, _ = jax.lax.while_loop(lambda carry: ~carry[0].done_B.all(), step, (begin, cache))
         ids_BL = by_row(_result, canvas, end)
         return Filled(replicate(ids_BL), replicate(end.nats_BL), replicate(end.total_B))
@@ -74,17 +75,8 @@ def _begin(canvas: Canvas, start: int) -> _State:
     return _State(ids_L, jnp.zeros(ids_L.shape), first, jnp.int32(0), jnp.bool(False))
 
 
-def _inputs(ids_L: Array, start: int) -> Array:
-    """What the model reads: start, x_0, .., x_{L-2}."""
-    return jnp.pad(ids_L[:-1], (1, 0), constant_values=start)
-
-
 def _uniform(canvas: Canvas, state: _State) -> Array:
     return jax.random.uniform(step_key(jnp.asarray(canvas.seed_B), state.total_B, TOKENS), (1,))
-
-
-def _at(x_Lx: Array, position: Array) -> Array:
-    return jax.lax.dynamic_slice_in_dim(x_Lx, position, 1)
 
 
 def _advance(canvas: Canvas, state: _State, predicted: Predicted) -> _State:

@@ -9,33 +9,16 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array
 
 from mdm_jax.devices.precision import product_precision, tolerance_nats
-from mdm_jax.devices.sharding import replicate
+from mdm_jax.devices.sharding import by_row, replicate, split_over_data
+from mdm_jax.model.guidance import guided_hidden
 from mdm_jax.model.transformer import Transformer
-from mdm_jax.sample.canvas import Canvas, by_row, on_devices, step_key
+from mdm_jax.sample.canvas import POSITIONS, TOKENS, Canvas, Filled, step_key
 from mdm_jax.sample.draw import Predicted, predict
-from mdm_jax.sample.reading import read
 from mdm_jax.sample.rules.rule import Change, Rule, View
 from mdm_jax.spec import ModelSpec
-
-POSITIONS, TOKENS = 0, 1
-"""Uses of a row's random keys."""
-
-
-class Filled(NamedTuple):
-    """Filled rows.
-
-    Attributes:
-        ids_BL: the tokens; there is no MASK left within a row's length.
-        nats_BL: nats of each generated token when it was drawn, by the model without temperature, top-k and top-p.
-        forwards_B: forward passes that each row needed; with guidance a step takes two.
-    """
-
-    ids_BL: Int[Array, "B L"]
-    nats_BL: Float[Array, "B L"]
-    forwards_B: Int[Array, "B"]
 
 
 class _State(NamedTuple):
@@ -70,12 +53,13 @@ def denoise(params: Transformer, canvas: Canvas, model: ModelSpec, rule: Rule, s
         skip_idle: whether a step in which no row reveals anything passes without a forward pass. It changes the result
             in no bit.
     """
-    canvas, mask = on_devices(canvas), model.vocab_size
+    canvas, mask = split_over_data(canvas), model.vocab_size
     fixed = by_row(functools.partial(_plan, mask=mask), canvas)
-    ids_BL = jnp.asarray(canvas.ids_BL)
+    ids_BL, length_B = jnp.asarray(canvas.ids_BL), jnp.asarray(canvas.length_B)
+    w_B = None if canvas.guidance_B is None else jnp.asarray(canvas.guidance_B)
 
     def forward(state: _State) -> Predicted:
-        h_BLD = read(params, state.ids_BL, ~jnp.asarray(fixed.open_L), canvas, model)
+        h_BLD = guided_hidden(params, state.ids_BL, ~fixed.open_L, length_B, model, w_B)
         uniform_BL = by_row(_uniforms, canvas, state)
         return predict(h_BLD, params.head[...], uniform_BL, model.vocab_size, canvas.filters)
 
@@ -92,7 +76,7 @@ def denoise(params: Transformer, canvas: Canvas, model: ModelSpec, rule: Rule, s
     with product_precision(model):
         begin = by_row(_begin, ids_BL)
         end = jax.lax.while_loop(lambda state: ~state.done_B.all(), step, begin)
-        passes = 1 if canvas.guidance_B is None else 2
+        passes = 1 if w_B is None else 2
         return Filled(replicate(end.ids_BL), replicate(end.nats_BL), replicate(passes * end.forwards_B))
 
 

@@ -3,17 +3,17 @@
 A hole is `[MASK]`, which stands for one token, or `[MASK:N]` for N of them.
 """
 
+import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from jaxtyping import Int32, Integer
+from jaxtyping import Int, Int32, Integer
 
 from mdm_jax.data.tokenizer import Tokenizer
 from mdm_jax.evaluate.likelihood.buckets import Batches
-from mdm_jax.evaluate.likelihood.encoding import Part, encode_continuation, encode_text
+from mdm_jax.evaluate.likelihood.encoding import Part, encode_continuation, encode_text, part_ids
 from mdm_jax.sample.options import SamplingOptions
 from mdm_jax.sample.rows import MOST_SEED, FilledRow, Row
 from mdm_jax.spec.validation import require
@@ -82,13 +82,13 @@ def prompt_requests(
         ValueError: a prompt (named) does not leave room in a row, or has unknown ids.
     """
     require(tokens is None or tokens >= 1, "tokens", tokens, "1 or more")
-    found = []
+    found, encode = [], functools.partial(encode_text, tokenizer)
     for p, prompt in enumerate(prompts):
-        ids, name = _given_ids(prompt, f"prompts[{p}]", mask - 1, tokenizer), f"prompts[{p}]: tokens"
+        ids = part_ids(prompt, f"prompts[{p}]", mask, encode)
         length = len(ids) + (tokens or 1)
         new = "a new token" if tokens is None else f"{tokens} new tokens"
         bound = f"at most {seq_len - (tokens or 1)}: a row of the model has {seq_len}, of which {new} take a part"
-        require(length <= seq_len, name, len(ids), bound)
+        require(length <= seq_len, f"prompts[{p}]: tokens", len(ids), bound)
         row = np.full(seq_len if tokens is None else length, mask, np.int32)
         row[: len(ids)] = ids
         shown = prompt if isinstance(prompt, str) else tokenizer.decode(ids)
@@ -108,28 +108,15 @@ def infill_requests(texts: Sequence[Part], mask: int, seq_len: int, tokenizer: T
     Raises:
         ValueError: a text (named) has no hole, is longer than a row, or has unknown ids.
     """
-    found = []
+    found, encode = [], functools.partial(_with_holes, mask=mask, tokenizer=tokenizer)
     for t, text in enumerate(texts):
         name = f"texts[{t}]"
-        ids = _with_holes(text, mask, tokenizer) if isinstance(text, str) else _given_ids(text, name, mask, tokenizer)
+        ids = part_ids(text, name, mask + 1, encode)  # V is a hole
         shown = text if isinstance(text, str) else f"{len(ids)} ids"
         require(bool((ids == mask).any()), name, shown, "a text with [MASK], or ids with V, at what is to be filled")
         require(len(ids) <= seq_len, f"{name}: tokens", len(ids), f"at most {seq_len}, the model's longest row")
         found.append(Request(shown, ids, 0))
     return found
-
-
-def _given_ids(part: Any, name: str, most: int, tokenizer: Tokenizer) -> Int32[np.ndarray, "tokens"]:
-    if isinstance(part, str):
-        return encode_text(tokenizer, part).astype(np.int32) if part else np.zeros(0, np.int32)
-    ids = np.asarray(part)
-    if ids.size == 0:
-        return np.zeros(0, np.int32)
-    held = f"{ids.dtype} {list(ids.shape)}"
-    require(ids.ndim == 1 and np.issubdtype(ids.dtype, np.integer), name, held, "a text, or a list of ids")
-    low, high = int(ids.min()), int(ids.max())
-    require(low >= 0 and high <= most, f"{name}: ids", f"{low} to {high}", f"from 0 to {most}")
-    return ids.astype(np.int32)
 
 
 def _with_holes(text: str, mask: int, tokenizer: Tokenizer) -> Int32[np.ndarray, "tokens"]:
@@ -141,10 +128,9 @@ def _with_holes(text: str, mask: int, tokenizer: Tokenizer) -> Int32[np.ndarray,
         if i % 2:
             pieces.append(np.full(int(part or 1), mask, np.int32))
         elif part:
-            ids = encode_text(tokenizer, part) if i == 0 else encode_continuation(tokenizer, "", known, part)
-            pieces.append(ids.astype(np.int32))
+            pieces.append(encode_text(tokenizer, part) if i == 0 else encode_continuation(tokenizer, "", known, part))
             known = np.concatenate([known, pieces[-1]])
-    return np.concatenate([np.zeros(0, np.int32), *pieces])
+    return np.concatenate(pieces)
 
 
 def seeded_rows(
@@ -170,10 +156,9 @@ def seeded_rows(
     return found
 
 
-def batches_of(rows: Sequence[Row], seq_len: int, shards: int) -> Any:
+def batches_of(rows: Sequence[Row], seq_len: int, shards: int) -> Iterator[tuple[int, Int[np.ndarray, "B"]]]:
     """The padded length and the rows of each batch; rows with similar steps come into one batch."""
-    lengths, steps = (np.array(x, np.int64) for x in zip(*((len(row.ids), row.steps) for row in rows), strict=True))
-    return Batches(seq_len, shards).cut(lengths, steps)
+    return Batches(seq_len, shards).cut(np.array([len(row.ids) for row in rows]), np.array([row.steps for row in rows]))
 
 
 def as_generated(request: Request, row: Row, filled: FilledRow, eos_id: int | None, tokenizer: Tokenizer) -> Generated:

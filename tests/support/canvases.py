@@ -6,8 +6,8 @@ from jax.typing import DTypeLike
 from tiny_runs import on_mesh, sharp_model
 
 from mdm_jax.devices.sharding import place
-from mdm_jax.sample.canvas import NO_EOS, WHOLE_ROW, Canvas, Filters
-from mdm_jax.sample.denoise import Filled, denoise
+from mdm_jax.sample.canvas import NO_EOS, WHOLE_ROW, Canvas, Filled, Filters
+from mdm_jax.sample.denoise import denoise
 from mdm_jax.sample.rules.rule import Rule
 from mdm_jax.spec import ModelSpec
 
@@ -25,8 +25,6 @@ def canvas(
     eos: int = NO_EOS,
     guidance: float | None = None,
     lengths=None,
-    top_k: int | None = None,
-    top_p: float | None = None,
 ) -> Canvas:
     """Rows with equal settings, and the seeds `seed`, `seed + 1`, ..."""
     ids_BL = np.asarray(ids_BL, np.int32)
@@ -34,9 +32,6 @@ def canvas(
 
     def each(value: float, dtype: DTypeLike) -> np.ndarray:
         return np.full(rows, value, dtype)
-
-    def if_given(value: float | None, dtype: DTypeLike) -> np.ndarray | None:
-        return None if value is None else each(value, dtype)
 
     return Canvas(
         ids_BL,
@@ -46,8 +41,8 @@ def canvas(
         each(block, np.int32),
         each(bound, np.float32),
         each(eos, np.int32),
-        Filters(each(temperature, np.float32), if_given(top_k, np.int32), if_given(top_p, np.float32)),
-        if_given(guidance, np.float32),
+        Filters(each(temperature, np.float32)),
+        None if guidance is None else each(guidance, np.float32),
     )
 
 
@@ -56,3 +51,18 @@ def fill(rows: Canvas, rule: Rule, model: ModelSpec = MASKED, mesh: tuple[int, i
     with on_mesh(*mesh):
         weights = placed(sharp_model(model, mesh[1]))
         return jax.device_get(denoise(weights, rows, model, rule, **options))
+
+
+def assert_ended_at_first_eos(found: Filled, whole: Filled, eos: int) -> None:
+    """Asserts that rows which EOS ends have the tokens of `whole`, which no EOS ends, up to the first EOS.
+
+    EOS fills the rest. The model reads each token once, from left to right.
+    """
+    whole_SL = np.asarray(whole.ids_BL)
+    length = whole_SL.shape[1]
+    first_S = np.where((whole_SL == eos).any(1), (whole_SL == eos).argmax(1), length)
+    assert len(set(first_S)) > 2
+    for row, before, first in zip(found.ids_BL, whole_SL, first_S, strict=True):
+        np.testing.assert_array_equal(row[:first], before[:first])
+        assert (row[first:] == eos).all()
+    np.testing.assert_array_equal(found.forwards_B, np.minimum(first_S + 1, length))

@@ -30,9 +30,9 @@ def predictions(model: ModelSpec, length: int) -> dict[Row, np.ndarray]:
 
 
 @functools.cache
-def probabilities(model: ModelSpec, row: Row, temperature: float = 1.0) -> np.ndarray:
+def probabilities(model: ModelSpec, row: Row) -> np.ndarray:
     """The probability of each token at each position, `[L, V]`."""
-    return np.exp(log_softmax(predictions(model, len(row))[row] / temperature))
+    return np.exp(log_softmax(predictions(model, len(row))[row]))
 
 
 def masked(row: Row, mask: int, block: int | None = None) -> list[int]:
@@ -78,11 +78,11 @@ def one_at_random(model: ModelSpec, block: int | None = None) -> Move:
     return move
 
 
-def each_by_itself(model: ModelSpec, steps: int, block: int | None = None) -> Move:
+def each_by_itself(model: ModelSpec, steps: int) -> Move:
     """Each masked token is revealed with the probability 1 / (steps left)."""
 
     def move(row: Row, step: int) -> Iterator[tuple[float, Row]]:
-        at, share = masked(row, model.vocab_size, block), 1 / (steps - step)
+        at, share = masked(row, model.vocab_size), 1 / (steps - step)
         for chosen in itertools.chain.from_iterable(itertools.combinations(at, k) for k in range(len(at) + 1)):
             weight = share ** len(chosen) * (1 - share) ** (len(at) - len(chosen))
             for chance, following in drawn(probabilities(model, row), row, chosen):

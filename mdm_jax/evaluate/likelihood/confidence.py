@@ -5,9 +5,7 @@ distribution has the greatest probability. Its true token is scored and then rev
 depends only on the tokens that the model sees, never on the true token, so the probabilities of all targets sum to 1. A
 choice by the true token's probability would not give a likelihood.
 
-Equal positions are common: a row that is all MASK has the same prediction at every position, because attention then
-averages equal values. Rounding must not choose among them, so the leftmost of all positions within a tolerance of the
-most certain one is taken.
+The leftmost of equally certain positions is taken; see `lowest_up_to_rounding` for what is equal.
 
 Greedy generation reveals the likeliest token at the most certain position. It gives the target exactly if each token is
 the likeliest one where this chain scores it, because until the first other token both reveal the same tokens.
@@ -22,9 +20,9 @@ from flax import struct
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
-from mdm_jax.devices.precision import product_precision, tolerance_nats
-from mdm_jax.devices.sharding import BATCH, BATCH_L, replicate, reshard
-from mdm_jax.evaluate.likelihood.reading import Rows, at_position, on_devices, predictions, reader
+from mdm_jax.devices.precision import lowest_up_to_rounding, product_precision, tolerance_nats
+from mdm_jax.devices.sharding import at_position, replicate, split_over_data
+from mdm_jax.evaluate.likelihood.reading import Rows, predictions, read
 from mdm_jax.model.transformer import Transformer
 from mdm_jax.spec import ModelSpec
 
@@ -51,29 +49,19 @@ def reveal(
     params: Transformer, rows: Rows, state: Reveal, steps: Array, model: ModelSpec, guidance: Array | None = None
 ) -> Reveal:
     """The state after `steps` further tokens of each row; a row whose tokens are all revealed remains as it is."""
-    rows = on_devices(rows)
-    ids_BL = jnp.asarray(rows.ids_BL)
-    read, head_DV = reader(params, model, rows, guidance), params.head[...]
+    rows, state = split_over_data((rows, state))
+    ids_BL, head_DV = jnp.asarray(rows.ids_BL), params.head[...]
 
     def step(_: Array, state: Reveal) -> Reveal:
         masked_BL = jnp.asarray(state.masked_BL)
-        h_BLD = read(jnp.where(masked_BL, model.vocab_size, ids_BL))
+        h_BLD = read(params, jnp.where(masked_BL, model.vocab_size, ids_BL), rows, model, guidance)
         nats_BL, doubt_BL, likeliest_BL = predictions(h_BLD, ids_BL, head_DV, model)
-        least_B1 = jnp.where(masked_BL, doubt_BL, jnp.inf).min(-1, keepdims=True)
-        # NaN is not greater than anything, so that weights with NaN reveal tokens too, and their NaN is seen.
-        next_B = jnp.argmax(masked_BL & ~(doubt_BL > least_B1 + tolerance_nats(model)), -1)
+        next_B = jnp.argmax(lowest_up_to_rounding(doubt_BL, masked_BL, tolerance_nats(model)), -1)
         here_B = at_position(masked_BL, next_B)
         added_B = jnp.where(here_B, at_position(nats_BL, next_B), 0.0)
         hit_B = ~here_B | (at_position(likeliest_BL, next_B) == at_position(ids_BL, next_B))
         left_BL = masked_BL & (jnp.arange(ids_BL.shape[1]) != next_B[:, None])
         return Reveal(left_BL, state.nats_B + added_B, state.greedy_B & hit_B)
 
-    begin = Reveal(
-        *(reshard(jnp.asarray(x), at) for x, at in zip(_fields(state), (BATCH_L, BATCH, BATCH), strict=True))
-    )
     with product_precision(model):
-        return Reveal(*(replicate(x) for x in _fields(jax.lax.fori_loop(0, steps, step, begin))))
-
-
-def _fields(state: Reveal) -> tuple:
-    return state.masked_BL, state.nats_B, state.greedy_B
+        return jax.tree.map(replicate, jax.lax.fori_loop(0, steps, step, state))

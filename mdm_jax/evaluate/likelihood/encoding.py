@@ -45,9 +45,9 @@ def encode_pairs(pairs: Sequence[Any], vocab_size: int, seq_len: int, tokenizer:
         two = isinstance(pair, Sequence | np.ndarray) and not isinstance(pair, str | bytes) and len(pair) == 2
         require(two, f"pairs[{p}]", pair, "a prompt and a target")
         prompt, target = pair
-        prompt_ids = _ids(prompt, f"pairs[{p}]: prompt", vocab_size, lambda text: encode_text(tokenizer(), text))
+        prompt_ids = part_ids(prompt, f"pairs[{p}]: prompt", vocab_size, lambda text: encode_text(tokenizer(), text))
         encode = functools.partial(_encode_target, tokenizer, prompt, prompt_ids)
-        target_ids = _ids(target, f"pairs[{p}]: target", vocab_size, encode)
+        target_ids = part_ids(target, f"pairs[{p}]: target", vocab_size, encode)
         require(len(target_ids) > 0, f"pairs[{p}]: target", target, "at least one token")
         length, bound = len(prompt_ids) + len(target_ids), f"at most {seq_len}, the model's longest row"
         require(length <= seq_len, f"pairs[{p}]: tokens of prompt and target", length, bound)
@@ -62,10 +62,15 @@ def _encode_target(tokenizer: Callable[[], Tokenizer], prompt: Any, prompt_ids: 
     return encode_continuation(tokenizer(), prompt if isinstance(prompt, str) else "", prompt_ids, text)
 
 
-def _ids(part: Any, name: str, vocab_size: int, encode: Callable[[str], np.ndarray]) -> np.ndarray:
+def part_ids(part: Any, name: str, vocab_size: int, encode: Callable[[str], np.ndarray]) -> Int32[np.ndarray, "tokens"]:
+    """The ids of a `Part`; `encode` gives those of a text that is not empty.
+
+    Raises:
+        ValueError: see `checked_ids`.
+    """
     if not isinstance(part, str):
         return checked_ids(part, name, vocab_size, "a text, or a list of ids")
-    return encode(part).astype(np.int32) if part else np.zeros(0, np.int32)
+    return encode(part) if part else np.zeros(0, np.int32)
 
 
 def checked_ids(ids: Any, name: str, vocab_size: int, bound: str = "a list of ids") -> Int32[np.ndarray, "tokens"]:

@@ -11,12 +11,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from mdm_jax.devices.precision import product_precision
-from mdm_jax.devices.sharding import BATCH, replicate, reshard
-from mdm_jax.evaluate.likelihood.reading import Rows, at_position, on_devices, predictions, reader
-from mdm_jax.model.transformer import Transformer
+from mdm_jax.devices.sharding import at_position, replicate, split_over_data
+from mdm_jax.evaluate.likelihood.reading import Rows, predictions, read
+from mdm_jax.model.transformer import Transformer, hidden
 from mdm_jax.objectives import arm
 from mdm_jax.objectives.vocab_loss import token_nats
-from mdm_jax.spec import ModelSpec
+from mdm_jax.spec import HardwareSpec, ModelSpec
 
 
 def _nats_at(
@@ -24,7 +24,7 @@ def _nats_at(
 ) -> Float[Array, "B"]:
     ids_BL = jnp.asarray(rows.ids_BL)
     later_BL = jnp.arange(ids_BL.shape[1]) >= seen_B[:, None]
-    h_BLD = reader(params, model, rows, guidance)(jnp.where(later_BL, model.vocab_size, ids_BL))
+    h_BLD = read(params, jnp.where(later_BL, model.vocab_size, ids_BL), rows, model, guidance)
     return token_nats(at_position(h_BLD, seen_B), at_position(ids_BL, seen_B), params.head[...], model.vocab_size)
 
 
@@ -42,7 +42,7 @@ def next_token_nats(
         guidance: w, or None for the model itself.
     """
     with product_precision(model):
-        return replicate(_nats_at(params, on_devices(rows), reshard(seen_B, BATCH), model, guidance))
+        return replicate(_nats_at(params, *split_over_data((rows, seen_B)), model, guidance))
 
 
 @functools.partial(jax.jit, static_argnames="model")
@@ -50,21 +50,21 @@ def add_prefix_nats(
     params: Transformer, rows: Rows, nats_B: Array, start: Array, stop: Array, model: ModelSpec
 ) -> Float[Array, "B"]:
     """`nats_B` and the nats of the tokens at positions `start … stop - 1` under an MDM, each seeing those before it."""
-    rows = on_devices(rows)
+    rows, nats_B = split_over_data((rows, nats_B))
 
     def add(i: Array, nats_B: Array) -> Array:
         return nats_B + _nats_at(params, rows, jnp.full_like(rows.prompt_B, i), model, None)
 
     with product_precision(model):
-        return replicate(jax.lax.fori_loop(start, stop, add, reshard(nats_B, BATCH)))
+        return replicate(jax.lax.fori_loop(start, stop, add, nats_B))
 
 
 @functools.partial(jax.jit, static_argnames="model")
 def causal_nats(params: Transformer, rows: Rows, model: ModelSpec) -> tuple[Float[Array, "B L"], Bool[Array, "B L"]]:
     """Nats of every token under an ARM, and whether the token is the likeliest one; padding gives numbers too."""
     with product_precision(model):
-        rows = on_devices(rows)
-        ids_BL = jnp.asarray(rows.ids_BL)
-        h_BLD = reader(params, model, rows, None)(arm.shifted(ids_BL, model.vocab_size))
+        rows = split_over_data(rows)
+        ids_BL, length_B = jnp.asarray(rows.ids_BL), jnp.asarray(rows.length_B)
+        h_BLD = hidden(params, arm.shifted(ids_BL, model.vocab_size), model, HardwareSpec(), length_B)
         nats_BL, _, likeliest_BL = predictions(h_BLD, ids_BL, params.head[...], model)
         return replicate(nats_BL), replicate(likeliest_BL == ids_BL)

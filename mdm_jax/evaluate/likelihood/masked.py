@@ -14,9 +14,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float64
 
 from mdm_jax.devices.precision import product_precision
-from mdm_jax.devices.sharding import BATCH, BATCH_L, replicate, reshard
+from mdm_jax.devices.sharding import BATCH, BATCH_L, replicate, split_over_data
 from mdm_jax.evaluate.likelihood.buckets import Batches, results
-from mdm_jax.evaluate.likelihood.reading import Rows, on_devices, reader
+from mdm_jax.evaluate.likelihood.reading import Rows, read
 from mdm_jax.evaluate.likelihood.requests import Requests
 from mdm_jax.model.transformer import Transformer
 from mdm_jax.objectives.masking import gather_paired, paired_positions
@@ -56,11 +56,11 @@ def masked_nats(
         model: shape of the model.
         guidance: w, or None for the model itself.
     """
-    rows, mask_BL = on_devices(rows), reshard(mask_BL, BATCH_L)
+    rows, mask_BL = split_over_data((rows, mask_BL))
     ids_BL = jnp.asarray(rows.ids_BL)
     batch, length = ids_BL.shape
     with product_precision(model):
-        h_BLD = reader(params, model, rows, guidance)(jnp.where(mask_BL, model.vocab_size, ids_BL))
+        h_BLD = read(params, jnp.where(mask_BL, model.vocab_size, ids_BL), rows, model, guidance)
         position_PM = paired_positions(mask_BL)
         h_ND, target_N = gather_paired(h_BLD, position_PM), gather_paired(ids_BL, position_PM)
         nats_N = token_nats(h_ND, target_N, params.head[...], model.vocab_size)

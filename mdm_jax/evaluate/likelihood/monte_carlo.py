@@ -78,9 +78,11 @@ def bounds(requests: Requests, exact: set[int], draws: int, max_se: float, seed:
     while wanted:
         sets: list[MaskSets] = []
         for p, groups in wanted.items():
-            pair, done = requests.pairs[p], len(found[p])
-            all_of_it = [all_sets(p, len(pair.target))] if p in exact else None
-            sets += all_of_it or [group_of_draws(pair, p, seed, group) for group in range(done, groups)]
+            pair = requests.pairs[p]
+            if p in exact:
+                sets.append(all_sets(p, len(pair.target)))
+            else:
+                sets += [group_of_draws(pair, p, seed, group) for group in range(len(found[p]), groups)]
         for of_one, nats in zip(sets, estimates(requests, sets, batches), strict=True):
             found[of_one.pair].append(nats)
         further = ((p, _groups_wanted(np.stack(found[p]), most, max_se)) for p in wanted if p not in exact)

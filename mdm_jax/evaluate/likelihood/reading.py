@@ -1,12 +1,6 @@
-"""Rows of a prompt and a target, and the hidden states of a model that reads them, with or without guidance.
-
-Unsupervised classifier-free guidance (SMDM, Nie et al. 2024, arXiv 2410.18514) replaces the logits by
-`u + (w + 1) (c - u)`, where u comes from the row with MASK in place of every prompt token. The head is linear, so the
-guided logits are the head's product with `(w + 1) h_c - w h_u`, which is computed here in float32.
-"""
+"""Rows of a prompt and a target, and what a model that reads them predicts."""
 
 import functools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +9,11 @@ from flax import struct
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from mdm_jax.devices.sharding import BATCH, BATCH_L, over_shards, reshard, rows_spec
-from mdm_jax.model.transformer import Transformer, hidden
+from mdm_jax.devices.sharding import BATCH, BATCH_L
+from mdm_jax.model.guidance import guided_hidden
+from mdm_jax.model.transformer import Transformer
 from mdm_jax.objectives.vocab_loss import token_and_likeliest_nats
-from mdm_jax.spec import HardwareSpec, ModelSpec
+from mdm_jax.spec import ModelSpec
 
 
 @struct.dataclass
@@ -39,41 +34,26 @@ def whole_rows(ids_BL: Int[np.ndarray, "B L"]) -> Rows:
     return Rows(ids_BL.astype(np.int32), np.full(batch, length, np.int32), np.zeros(batch, np.int32))
 
 
-def on_devices(rows: Rows) -> Rows:
-    """The rows split over the devices. Call it under `jit`."""
-    ids_BL, length_B, prompt_B = (jnp.asarray(x) for x in (rows.ids_BL, rows.length_B, rows.prompt_B))
-    return Rows(reshard(ids_BL, BATCH_L), reshard(length_B, BATCH), reshard(prompt_B, BATCH))
-
-
-def reader(
-    params: Transformer, model: ModelSpec, rows: Rows, guidance: Array | None
-) -> Callable[[Int[Array, "B L"]], Float[Array, "B L D"]]:
-    """A function from input tokens (V is MASK) to hidden states, for rows of these lengths and prompts.
+def read(
+    params: Transformer, inputs_BL: Int[Array, "B L"], rows: Rows, model: ModelSpec, guidance: Array | None
+) -> Float[Array, "B L D"]:
+    """The hidden states of an MDM that reads `inputs_BL` (V is MASK) in place of the rows' tokens.
 
     Args:
-        params: the weights.
-        model: shape of the model.
+        params: the MDM's weights.
+        inputs_BL: the rows' tokens, some of them masked.
         rows: the rows, split over the devices.
-        guidance: w; None reads each row once.
+        model: shape of the model.
+        guidance: w of unsupervised classifier-free guidance, which hides the prompts; None reads each row once.
     """
-    prompt_B = jnp.asarray(rows.prompt_B)
-
-    def trunk(inputs_BL: Array) -> Array:
-        return hidden(params, inputs_BL, model, HardwareSpec(), jnp.asarray(rows.length_B))
-
-    def guided(inputs_BL: Array) -> Array:
-        assert guidance is not None
-        prompt_BL = jnp.arange(inputs_BL.shape[1]) < prompt_B[:, None]
-        without_BLD = trunk(jnp.where(prompt_BL, model.vocab_size, inputs_BL)).astype(jnp.float32)
-        return (guidance + 1) * trunk(inputs_BL).astype(jnp.float32) - guidance * without_BLD
-
-    return trunk if guidance is None else guided
+    prompt_BL = jnp.arange(inputs_BL.shape[1]) < jnp.asarray(rows.prompt_B)[:, None]
+    return guided_hidden(params, inputs_BL, prompt_BL, jnp.asarray(rows.length_B), model, guidance)
 
 
 def predictions(
     h_BLD: Float[Array, "B L D"], ids_BL: Int[Array, "B L"], head_DV: Float[Array, "D V"], model: ModelSpec
 ) -> tuple[Float[Array, "B L"], Float[Array, "B L"], Int[Array, "B L"]]:
-    """At every position: nats of the row's token, nats of the likeliest token, and the likeliest token."""
+    """Nats of each token of the rows, and, at each position, nats of the likeliest token and the token itself."""
     batch, length = ids_BL.shape
     # A batch of one row would lose its layout in `reshape` without `out_sharding`.
     h_ND = jax.lax.reshape(h_BLD, (batch * length, h_BLD.shape[2]), out_sharding=BATCH_L)
@@ -81,10 +61,3 @@ def predictions(
     nats_N, doubt_N, token_N = token_and_likeliest_nats(h_ND, target_N, head_DV, model.vocab_size)
     as_rows = functools.partial(jax.lax.reshape, new_sizes=(batch, length), out_sharding=BATCH_L)
     return as_rows(nats_N), as_rows(doubt_N), as_rows(token_N)
-
-
-def at_position(x_BLx: Array, position_B: Int[Array, "B"]) -> Array:
-    """`x` at one position of each row, `[B, ...]`, without communication between devices."""
-    specs = (rows_spec(x_BLx.ndim), BATCH)
-    take = jax.vmap(lambda x_Lx, position: x_Lx[position])
-    return over_shards(take, specs, rows_spec(x_BLx.ndim - 1))(x_BLx, position_B)

@@ -14,13 +14,12 @@ from mdm_jax.devices.sharding import DATA
 from mdm_jax.evaluate.likelihood.confidence import nothing_revealed, reveal
 from mdm_jax.evaluate.likelihood.left_to_right import add_prefix_nats, causal_nats
 from mdm_jax.evaluate.likelihood.reading import whole_rows
+from mdm_jax.evaluate.nelbo import DISPATCH_FLOPS
 from mdm_jax.model.transformer import Transformer
 from mdm_jax.spec import Attention, Likelihood, ModelSpec
 from mdm_jax.spec.counting import count_parameters
 from mdm_jax.spec.validation import require
 
-DISPATCH_FLOPS = 30_000_000_000
-"""FLOPs that one device gets at a time."""
 MDM_METHODS = (Likelihood.LEFT_TO_RIGHT, Likelihood.CONFIDENCE)
 ARM_METHODS = (Likelihood.LEFT_TO_RIGHT, Likelihood.NELBO)
 

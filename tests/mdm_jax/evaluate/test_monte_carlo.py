@@ -54,7 +54,7 @@ def table(sets) -> dict[tuple[bool, ...], float]:
 
 @pytest.mark.parametrize("tokens", [1, 2, 5])
 def test_all_sets_have_the_weights_of_all_orders(tokens):
-    """In how many of the n! orders is exactly this set still masked, when each of its tokens is the next?"""
+    """A set's weight counts the orders in which exactly this set is still masked when its tokens are next."""
     expected: dict = collections.defaultdict(float)
     for order in itertools.permutations(range(tokens)):
         for step in range(tokens):

@@ -5,16 +5,15 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from canvases import canvas, placed
+from canvases import assert_ended_at_first_eos, canvas, placed
 from enumerated import all_rows, log_softmax
 from sampler_chains import p_value
 from tiny_runs import on_mesh, sharp_model
 
 from mdm_jax.model.transformer import hidden
 from mdm_jax.objectives.arm import shifted
-from mdm_jax.sample.canvas import Canvas
+from mdm_jax.sample.canvas import Canvas, Filled
 from mdm_jax.sample.causal import continue_rows
-from mdm_jax.sample.denoise import Filled
 from mdm_jax.spec import Attention, ComputeDtype, HardwareSpec, ModelSpec
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
@@ -47,7 +46,7 @@ def test_the_cache_changes_nothing():
 
 
 def test_the_cache_in_bfloat16_is_right_up_to_its_rounding():
-    """At the temperature 0 most rows agree; a near tie may fall to either side."""
+    """Most rows agree at the temperature 0; a near tie may fall to either side."""
     half = dataclasses.replace(ARM, compute_dtype=ComputeDtype.BFLOAT16)
     rows = canvas(np.full((B, L), V), temperature=0.0)
     with_cache, without = fill(rows, half), fill(rows, half, cached=False)
@@ -82,12 +81,7 @@ def test_a_row_ends_at_its_first_eos():
     rows = canvas(np.full((64, L), V), eos=3, temperature=3.0)
     found = fill(rows)
     whole = fill(dataclasses.replace(rows, eos_B=np.full(64, -1, np.int32)))
-    first_S = np.where((whole.ids_BL == 3).any(1), (whole.ids_BL == 3).argmax(1), L)
-    assert len(set(first_S)) > 2
-    for row, before, first in zip(found.ids_BL, whole.ids_BL, first_S, strict=True):
-        np.testing.assert_array_equal(row[:first], before[:first])
-        assert (row[first:] == 3).all()
-    np.testing.assert_array_equal(found.forwards_B, np.minimum(first_S + 1, L))
+    assert_ended_at_first_eos(found, whole, eos=3)
 
 
 @pytest.mark.parametrize("prompt", [(), (2, 0)])

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from canvases import MASKED, canvas, fill
+from canvases import MASKED, assert_ended_at_first_eos, canvas, fill
 from enumerated import log_softmax
 from sampler_chains import p_value, predictions
 
@@ -17,7 +17,7 @@ from mdm_jax.sample.rules.remask import REMASK_CONFIDENCE
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 MODEL = dataclasses.replace(MASKED, vocab_size=12)
-V, L, B = MODEL.vocab_size, 8, 8
+V, L = MODEL.vocab_size, 8
 
 
 @pytest.mark.parametrize("rule", [ANCESTRAL, REMASK_CONFIDENCE])
@@ -55,12 +55,7 @@ def test_a_row_ends_at_its_first_eos_and_its_text_does_not_change():
     ends = canvas(np.full((64, L), V), L, 1, eos=3, temperature=3.0)
     found = fill(ends, FIRST_HITTING, MODEL)
     whole = fill(dataclasses.replace(ends, eos_B=np.full(64, -1, np.int32)), FIRST_HITTING, MODEL)
-    first_S = np.where((whole.ids_BL == 3).any(1), (whole.ids_BL == 3).argmax(1), L)
-    assert len(set(first_S)) > 2
-    for row, before, first in zip(found.ids_BL, whole.ids_BL, first_S, strict=True):
-        np.testing.assert_array_equal(row[:first], before[:first])
-        assert (row[first:] == 3).all()
-    np.testing.assert_array_equal(found.forwards_B, np.minimum(first_S + 1, L))
+    assert_ended_at_first_eos(found, whole, eos=3)
 
 
 def test_an_eos_that_was_given_does_not_end_a_row():

@@ -90,7 +90,7 @@ def test_the_tail_of_a_distribution_is_drawn_as_often_as_it_should():
 
 @pytest.mark.parametrize("mesh", [(1, 1), (2, 2)])
 def test_statistics_are_those_of_the_logits(mesh):
-    """In chunks of positions, and with padding columns of the head."""
+    """The positions go through the head in chunks, and the head has padding columns."""
     draws = np.random.default_rng(0)
     length = CHUNK_POSITIONS // 4 + 3
     h_BLD = draws.normal(size=(4, length, 8)).astype(np.float32)

@@ -16,8 +16,8 @@ ROWS = 20_000
 SMALLEST_P = 1e-3
 
 
-def sampled(rule: Rule, steps: int, start=(V,) * L, block=WHOLE_ROW, rows=ROWS, **options) -> np.ndarray:
-    return np.asarray(fill(canvas(np.tile(start, (rows, 1)), steps, block, **options), rule).ids_BL)
+def sampled(rule: Rule, steps: int, start=(V,) * L, block=WHOLE_ROW, **options) -> np.ndarray:
+    return np.asarray(fill(canvas(np.tile(start, (ROWS, 1)), steps, block, **options), rule).ids_BL)
 
 
 def any_order(start=(V,) * L, block=None):
