@@ -11,8 +11,7 @@ from tiny_runs import sharp_model
 
 from mdm_jax.devices.sharding import make_mesh, place
 from mdm_jax.evaluate.likelihood import rows
-from mdm_jax.model.transformer import hidden
-from mdm_jax.spec import Attention, HardwareSpec, Likelihood, ModelSpec
+from mdm_jax.spec import Attention, Likelihood, ModelSpec
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 V, L = 3, 4
@@ -35,9 +34,8 @@ def table(model: ModelSpec):
     """The log-probabilities of every row of tokens and MASK (or start)."""
     inputs_SL = enumerated.all_rows(V + 1, L)
     with jax.set_mesh(make_mesh(1, 1, jax.devices()[:1])):
-        weights = sharp_model(model)
-        logits = jax.jit(lambda z: hidden(weights, z, model, HardwareSpec()) @ weights.head[...])(inputs_SL)
-    log_p_SLV, base_L = enumerated.log_softmax(logits), (V + 1) ** np.arange(L)[::-1]
+        log_p_SLV = enumerated.predictions_of(sharp_model(model), model)(inputs_SL)
+    base_L = (V + 1) ** np.arange(L)[::-1]
     return lambda rows_SL: log_p_SLV[rows_SL @ base_L]
 
 

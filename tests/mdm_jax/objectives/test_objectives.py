@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from enumerated import all_rows, predictions_of
 from jax.sharding import reshard
 from tiny_runs import sharp_model, tokens
 
@@ -44,8 +45,8 @@ WEIGHTED = [
     *(ObjectiveSpec(weighting=w) for w in OTHERS),
     *(ObjectiveSpec(Variant.CONTINUOUS, LevelSampler.STRATIFIED, NoiseSchedule.COSINE, w) for w in OTHERS),
 ]
-MASKS_ML = np.array(list(itertools.product([False, True], repeat=L)))[1:]
-ALL_ROWS = np.array(list(itertools.product(range(V), repeat=L)), np.int32)
+MASKS_ML = all_rows(2, L)[1:].astype(bool)
+ALL_ROWS = all_rows(V, L)
 ROW_L = np.array([2, 0, 1, 1], np.int32)
 
 
@@ -63,15 +64,11 @@ class Scorer:
     def __init__(self, attention: Attention):
         self.spec = trunk(attention)
         self.model = sharp_model(self.spec)
-        self._log_p = jax.jit(lambda z_BL: jax.nn.log_softmax(self.hidden(z_BL) @ self.model.head[...]))
+        self.log_p = predictions_of(self.model, self.spec)
         self._losses = jax.jit(self._losses_of, static_argnums=1)
 
     def hidden(self, tokens_BL):
         return hidden(self.model, tokens_BL, self.spec, HardwareSpec())
-
-    def log_p(self, tokens_BL) -> np.ndarray:
-        """`[B, L, V]`, float64."""
-        return np.asarray(self._log_p(jnp.asarray(tokens_BL, jnp.int32)), np.float64)
 
     def _losses_of(self, draws, objective):
         head_DV = place(self.model).head[...]
@@ -238,7 +235,7 @@ def test_families_score_the_same_tokens_equally(objective):
 def chain_rule(arm: Scorer, row_L) -> list[float]:
     """Nats of each token, from the model called on each prefix alone: start, then what came before."""
     prefixes = [[V, *row_L[:i]] for i in range(L)]
-    return [-arm.log_p([prefix])[0, -1, row_L[i]] for i, prefix in enumerate(prefixes)]
+    return [-arm.log_p(np.array([prefix]))[0, -1, row_L[i]] for i, prefix in enumerate(prefixes)]
 
 
 def test_arm_loss_is_the_chain_rule(arm):
