@@ -51,6 +51,7 @@ def test_the_table_of_floors_names_what_is_there() -> None:
     rows = [line.split("|") for line in (ROOT / "CONTRIBUTING.md").read_text().splitlines() if line.startswith("| ")]
     places = {floor.strip(): names_of(where.replace("every `__main__.py`", "")) for _, floor, where, *_ in rows}
     inside = {"facts": floors.FACTS, "parts": floors.PARTS, "assembly": floors.ASSEMBLY, "doors": floors.DOORS}
+    inside["tasks"] = floors.TASKS
     for floor, names in inside.items():
         assert {Path(name).stem for name in places[floor]} == names
     assert {name.rstrip("/") for name in places["beside"]} == floors.BESIDE

@@ -15,6 +15,7 @@ FACTS = {"spec", "config", "results", "layout", "command", "files"}
 PARTS = {"devices", "model", "objectives", "data", "interop"}
 ASSEMBLY = {"train", "evaluate", "sample"}
 DOORS = {"main", "run", "trained"}
+TASKS = {"tasks"}
 BESIDE = {"isoflop", "analysis"}
 TOP = {"experiments", "benchmarks", "tests", "constraints"}
 FACTS_ELSEWHERE = {"data.manifest", "devices.accelerators", "run.parent", "train.metrics"}
@@ -39,6 +40,7 @@ LAZY = {
     "mdm_jax/__init__.py": "doors",
     "mdm_jax/evaluate/harness/adapter.py": "doors",
     "mdm_jax/interop/smdm/weights.py": "isoflop",
+    "mdm_jax/sample/report/__main__.py": "analysis",
 }
 """Rooms that one file may reach over the floors, from inside a function."""
 
@@ -70,7 +72,9 @@ class Import:
 
 
 def room(module: str) -> str | None:
-    """The room of one of our modules: "facts", a part, an assembly folder, "doors", "isoflop", "analysis" or "top".
+    """The room of one of our modules.
+
+    It is "facts", a part, an assembly folder, "doors", "tasks", "isoflop", "analysis" or "top".
 
     None for a module that has no place in the table.
     """
@@ -83,6 +87,8 @@ def room(module: str) -> str | None:
         return None
     if not rest or rest[0] in FACTS | {"__version__"} or ".".join(rest[:2]) in FACTS_ELSEWHERE:
         return "facts"
+    if rest[0] in TASKS:
+        return "tasks"
     if rest[0] in DOORS | {"load"} or "__main__" in rest:
         return "doors"
     return rest[0] if rest[0] in PARTS | ASSEMBLY else None
@@ -92,7 +98,9 @@ def may_import(importer: str) -> set[str]:
     """The rooms of our own that a file in this room may import at the top of the file."""
     inside = {"facts", *PARTS, *ASSEMBLY, "doors"}
     if importer == "top":
-        return inside | BESIDE | {"top"}
+        return inside | BESIDE | {"tasks", "top"}
+    if importer == "tasks":
+        return inside | {"analysis", "tasks"}
     if importer == "doors":
         return inside
     below = {"facts", "devices"} if importer in PARTS else {"facts", *PARTS} if importer in ASSEMBLY else {"facts"}
