@@ -297,13 +297,12 @@ def set_aside_unusable(folder: Any) -> str:
 
 def to_csv(rows: Iterable[RunResult]) -> str:
     """The run table as CSV: a header and one line for each run. An unknown value is an empty field."""
-    lines = [RunResult.columns(), *(map(escaped, dataclasses.asdict(row).values()) for row in rows)]
-    return csv_text(lines)
+    return csv_text([RunResult.columns(), *(dataclasses.asdict(row).values() for row in rows)])
 
 
 def csv_text(lines: Iterable[Iterable[Any]]) -> str:
-    """Lines of cells as CSV. None is an empty field."""
-    return "".join(map(_csv_line, lines))
+    """Lines of cells as CSV, each cell `escaped`. None is an empty field."""
+    return "".join(_csv_line(map(escaped, cells)) for cells in lines)
 
 
 def _csv_line(cells: Iterable[Any]) -> str:

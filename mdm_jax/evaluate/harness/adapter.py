@@ -315,7 +315,7 @@ def _read(name: str, value: Any) -> Any:
     kind = OPTIONS[name]
     try:
         read = kind(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # the last is that of int(inf)
         read = None
     same = kind is str or isinstance(value, str | kind) or read == value
     bound = {int: "a whole number", float: "a number"}.get(kind, "a text")

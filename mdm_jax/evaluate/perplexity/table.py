@@ -87,7 +87,7 @@ HEADER = ("model", "family", "likelihood", "tokens", "nats/token", "perplexity",
 
 def as_text(rows: Sequence[TableRow]) -> str:
     """The rows as text: a table for each corpus, and then notes that say what can be compared."""
-    lines = ["Each number: value ± error of the Monte Carlo draws ± error of the choice of the texts."]
+    lines = ["Each number: value ± error of the choice of the texts ± error of the Monte Carlo draws."]
     for name in dict.fromkeys(row.corpus for row in rows):
         own = [row for row in rows if row.corpus == name]
         size = f"{own[0].documents:,} documents in {own[0].blocks} blocks, {own[0].bytes:,} bytes"
@@ -104,7 +104,7 @@ def _cells(row: TableRow) -> tuple[str, ...]:
 
 
 def _with_errors(row: TableRow, name: str) -> str:
-    value, errors = getattr(row, name), [getattr(row, f"{name}_{error}") for error in ("se_mc", "se_data")]
+    value, errors = getattr(row, name), [getattr(row, f"{name}_{error}") for error in ("se_data", "se_mc")]
     known = [error for error in errors if error > 0 and math.isfinite(error)]
     digits = max(0, min(6, 1 - math.floor(math.log10(min(known))))) if known else 4
     return " ".join([f"{value:.{digits}f}", *("± -" if math.isnan(e) else f"± {e:.{digits}f}" for e in errors)])

@@ -178,3 +178,10 @@ def test_the_csv_has_every_column_and_an_empty_cell_for_what_is_unknown():
     assert list(read[0]) == [field.name for field in dataclasses.fields(TableRow)]
     assert float(read[0]["perplexity"]) == rows[0].perplexity
     assert read[1]["perplexity_se_data"] == ""
+
+
+def test_a_corpus_whose_name_begins_like_a_formula_is_text_in_a_spreadsheet():
+    score_2 = score(2.0, 8)
+    named = dataclasses.replace(row("=a", score_2, score_2), corpus="+1")
+    (read,) = csv.DictReader(io.StringIO(as_csv([named])))
+    assert (read["model"], read["corpus"]) == ("'=a", "'+1")

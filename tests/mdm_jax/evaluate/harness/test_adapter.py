@@ -247,6 +247,7 @@ REFUSED = [
     (lambda m: HarnessModel.create_from_arg_obj({"path": "x", "drawz": 1}), "unknown key drawz: did you mean draws"),
     (lambda m: HarnessModel.create_from_arg_obj({"path": "x", "draws": "many"}), "draws = 'many': must be a whole"),
     (lambda m: HarnessModel.create_from_arg_obj({"path": "x", "seed": 1.5}), "seed = 1.5: must be a whole number"),
+    (lambda m: HarnessModel.create_from_arg_obj({"path": "x", "seed": math.inf}), "seed = inf: must be a whole number"),
     (lambda m: HarnessModel.create_from_arg_obj({"path": "x", "guidance": "w"}), "guidance = 'w': must be a number"),
     (lambda m: adapter(m, seed=-1), "seed = -1: must be from 0"),
     (lambda m: adapter(m, rolling_context=12), "rolling_context = 12: must be from 0 to 11"),
