@@ -6,7 +6,9 @@
 MODEL is a run's folder, a safetensors file with its tokenizer beside it, or a Hugging Face folder. Without a prompt the
 text begins a row. `[MASK]` is a hole of one token, `[MASK:N]` of N tokens. Each text has its own seed: the first has
 --seed, and the next ones follow. `--out FILE` writes a line of JSON for each text, with its seed, its forward passes
-(nfe), and the seconds of its batch, in which the first batch of a shape compiles its program.
+(nfe), and the seconds of its batch, in which the first batch of a shape compiles its program. `--watch` shows each text
+while it is written: tokens that are not there yet as ░, and those of the last step highlighted. Where the output is no
+terminal, each step is a line.
 
 Samplers of an MDM: first_hitting (the default, exact with one step a token), ancestral, confidence, margin, entropy,
 threshold, entropy_bound, remask_cap, remask_rescale, remask_confidence. An ARM writes from left to right.
@@ -14,10 +16,17 @@ threshold, entropy_bound, remask_cap, remask_rescale, remask_confidence. An ARM 
 
 import argparse
 import dataclasses
+import itertools
 import json
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from typing import Any
+
+import rich.console
+import rich.live
+import rich.text
 
 from mdm_jax.command import DONE, exit_code, new_parser
 from mdm_jax.files.storage import write_atomic
@@ -26,6 +35,11 @@ from mdm_jax.sample.samplers import KINDS, Sampler
 from mdm_jax.spec.validation import require
 from mdm_jax.trained.generation import Generated
 from mdm_jax.trained.load import load
+from mdm_jax.trained.watching import Glimpse, Part
+
+FRAME_SECONDS = 0.05
+"""A step stays on the screen at least for this time, or the steps of a small model could not be seen."""
+LOOKS = {Part.GIVEN: "dim", Part.HIDDEN: "bright_black", Part.NEW: "bold black on bright_yellow", Part.OLD: ""}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -48,6 +62,7 @@ def parser() -> argparse.ArgumentParser:
     add("--top-k", type=int, metavar="K", help="only the K likeliest tokens (default: all)")
     add("--top-p", type=float, metavar="P", help="only the likeliest tokens of this probability together (default: 1)")
     add("--guidance", type=float, metavar="W", help="unsupervised classifier-free guidance of an MDM (default: 0)")
+    add("--watch", action="store_true", help="show each text while it is written")
     add("--out", metavar="FILE", help="JSONL file of the texts")
     return flags
 
@@ -63,7 +78,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         given = {name: getattr(flags, name) for name in SETTINGS if getattr(flags, name) is not None}
         require(flags.tokens is None or not flags.infill, "--tokens", flags.tokens, "absent with --infill")
         model = load(flags.model)
-        if flags.infill:
+        if flags.watch:
+            prompts, infill = flags.infill or flags.prompt, bool(flags.infill)
+            texts = _watched(model.watch(prompts, flags.tokens, infill=infill, n=flags.n, seed=flags.seed, **given))
+        elif flags.infill:
             texts = model.infill(flags.infill, n=flags.n, seed=flags.seed, **given)
         else:
             texts = model.generate(flags.prompt, flags.tokens, n=flags.n, seed=flags.seed, **given)
@@ -78,6 +96,32 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _line(text: Generated, record: dict[str, Any]) -> str:
     return json.dumps(record | dataclasses.asdict(text), ensure_ascii=False) + "\n"
+
+
+def _watched(glimpses: Iterable[Glimpse]) -> list[Generated]:
+    """The texts, each shown while it is written: on a terminal in one place, and elsewhere a line for each step."""
+    console, texts = rich.console.Console(highlight=False), list[Generated]()
+    glimpses = iter(glimpses)
+    while first := next(glimpses, None):
+        with rich.live.Live(console=console, auto_refresh=False) if console.is_terminal else nullcontext() as live:
+            for glimpse in itertools.chain([first], glimpses):
+                if live is not None:
+                    live.update(_picture(glimpse), refresh=True)
+                    time.sleep(FRAME_SECONDS)
+                else:
+                    row = "".join(text for _, text in glimpse.pieces).replace("\n", "↵")
+                    print(f"seed {glimpse.seed} step {glimpse.step}: {row}")
+                if glimpse.text is not None:
+                    texts.append(glimpse.text)
+                    break
+    return texts
+
+
+def _picture(glimpse: Glimpse) -> rich.text.Text:
+    """What the terminal shows of a text after a step."""
+    left = f", {glimpse.left} tokens left" if glimpse.left else ""
+    head = (f"seed {glimpse.seed}, step {glimpse.step}{left}\n", "dim")
+    return rich.text.Text.assemble(head, *((text, LOOKS[part]) for part, text in glimpse.pieces))
 
 
 def _show(texts: Sequence[Generated], infilled: bool) -> None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array
 
 from mdm_jax.devices.precision import product_precision, tolerance_nats
@@ -21,7 +22,7 @@ from mdm_jax.sample.rules.rule import Change, Rule, View
 from mdm_jax.spec import ModelSpec
 
 
-class _State(NamedTuple):
+class Denoising(NamedTuple):
     """What changes from step to step: `block_B` is the present block of each row, `step_B` the steps made in it."""
 
     ids_BL: Array
@@ -53,17 +54,57 @@ def denoise(params: Transformer, canvas: Canvas, model: ModelSpec, rule: Rule, s
         skip_idle: whether a step in which no row reveals anything passes without a forward pass. It changes the result
             in no bit.
     """
-    canvas, mask = split_over_data(canvas), model.vocab_size
+    canvas = split_over_data(canvas)
+    begin = by_row(_begin, jnp.asarray(canvas.ids_BL))
+    return _filled(canvas, _after(params, canvas, begin, None, model, rule, skip_idle))
+
+
+@jax.jit
+def begin_denoising(canvas: Canvas) -> Denoising:
+    """The rows before their first step, for `denoise_on`."""
+    return by_row(_begin, jnp.asarray(split_over_data(canvas).ids_BL))
+
+
+@functools.partial(jax.jit, static_argnames=("model", "rule"))
+def denoise_on(
+    params: Transformer, canvas: Canvas, state: Denoising, steps: ArrayLike, model: ModelSpec, rule: Rule
+) -> tuple[Denoising, Filled]:
+    """The rows some steps later, for a reader of what is between; all steps together give what `denoise` gives.
+
+    Args:
+        params: the MDM's weights.
+        canvas: the rows, as in `denoise`.
+        state: from `begin_denoising`, or from this function. Once all rows are done it stays as it is.
+        steps: steps to make, at least 1.
+        model: shape of the model.
+        rule: the sampler.
+    """
+    canvas = split_over_data(canvas)
+    after = _after(params, canvas, state, state.total_B.max() + steps, model, rule, skip_idle=True)
+    return after, _filled(canvas, after)
+
+
+def _after(
+    params: Transformer,
+    canvas: Canvas,
+    begin: Denoising,
+    until: Array | None,
+    model: ModelSpec,
+    rule: Rule,
+    skip_idle: bool,
+) -> Denoising:
+    """The state when all rows are done, or after `until` steps since the first one."""
+    mask = model.vocab_size
     fixed = by_row(functools.partial(_plan, mask=mask), canvas)
-    ids_BL, length_B = jnp.asarray(canvas.ids_BL), jnp.asarray(canvas.length_B)
+    length_B = jnp.asarray(canvas.length_B)
     w_B = None if canvas.guidance_B is None else jnp.asarray(canvas.guidance_B)
 
-    def forward(state: _State) -> Predicted:
+    def forward(state: Denoising) -> Predicted:
         h_BLD = guided_hidden(params, state.ids_BL, ~fixed.open_L, length_B, model, w_B)
         uniform_BL = by_row(_uniforms, canvas, state)
         return predict(h_BLD, params.head[...], uniform_BL, model.vocab_size, canvas.filters)
 
-    def step(state: _State) -> _State:
+    def step(state: Denoising) -> Denoising:
         if rule.sees:
             predicted = forward(state)
             change = by_row(functools.partial(_change, rule, model), canvas, fixed, state, predicted)
@@ -73,11 +114,17 @@ def denoise(params: Transformer, canvas: Canvas, model: ModelSpec, rule: Rule, s
             predicted = jax.lax.cond(needed, forward, lambda state: by_row(_nothing, state.ids_BL), state)
         return by_row(functools.partial(_advance, rule, mask), canvas, fixed, state, predicted, change)
 
+    def goes_on(state: Denoising) -> Array:
+        unfinished = ~state.done_B.all()
+        return unfinished if until is None else unfinished & (state.total_B.max() < until)
+
     with product_precision(model):
-        begin = by_row(_begin, ids_BL)
-        end = jax.lax.while_loop(lambda state: ~state.done_B.all(), step, begin)
-        passes = 1 if w_B is None else 2
-        return Filled(replicate(end.ids_BL), replicate(end.nats_BL), replicate(passes * end.forwards_B))
+        return jax.lax.while_loop(goes_on, step, begin)
+
+
+def _filled(canvas: Canvas, state: Denoising) -> Filled:
+    passes = 1 if canvas.guidance_B is None else 2
+    return Filled(replicate(state.ids_BL), replicate(state.nats_BL), replicate(passes * state.forwards_B))
 
 
 def _plan(canvas: Canvas, mask: int) -> _Fixed:
@@ -88,12 +135,12 @@ def _plan(canvas: Canvas, mask: int) -> _Fixed:
     return _Fixed(open_L, block_L, -(-open_L.sum() // jnp.asarray(canvas.block_B)))
 
 
-def _begin(ids_L: Array) -> _State:
+def _begin(ids_L: Array) -> Denoising:
     zero = jnp.int32(0)
-    return _State(ids_L, jnp.zeros(ids_L.shape), zero, zero, zero, zero, jnp.bool(False))
+    return Denoising(ids_L, jnp.zeros(ids_L.shape), zero, zero, zero, zero, jnp.bool(False))
 
 
-def _uniforms(canvas: Canvas, state: _State) -> Array:
+def _uniforms(canvas: Canvas, state: Denoising) -> Array:
     return jax.random.uniform(step_key(jnp.asarray(canvas.seed_B), state.total_B, TOKENS), state.ids_BL.shape)
 
 
@@ -102,14 +149,14 @@ def _nothing(ids_L: Array) -> Predicted:
     return Predicted(ids_L, zero_L, zero_L, zero_L)
 
 
-def _block_steps(canvas: Canvas, fixed: _Fixed, state: _State) -> Array:
+def _block_steps(canvas: Canvas, fixed: _Fixed, state: Denoising) -> Array:
     """Steps of the present block: the row's steps, shared equally, and the first blocks take the remainder."""
     steps = jnp.asarray(canvas.steps_B)
     return steps // fixed.blocks + (state.block_B < steps % fixed.blocks)
 
 
 def _change(
-    rule: Rule, model: ModelSpec, canvas: Canvas, fixed: _Fixed, state: _State, predicted: Predicted | None
+    rule: Rule, model: ModelSpec, canvas: Canvas, fixed: _Fixed, state: Denoising, predicted: Predicted | None
 ) -> Change:
     here_L = fixed.open_L & (fixed.block_L == state.block_B) & ~state.done_B
     masked_L = state.ids_BL == model.vocab_size
@@ -120,8 +167,8 @@ def _change(
 
 
 def _advance(
-    rule: Rule, mask: int, canvas: Canvas, fixed: _Fixed, state: _State, predicted: Predicted, change: Change
-) -> _State:
+    rule: Rule, mask: int, canvas: Canvas, fixed: _Fixed, state: Denoising, predicted: Predicted, change: Change
+) -> Denoising:
     """The state of one row after a change, and whether its block or the row has ended."""
     ids_L = jnp.where(change.hide_L, mask, jnp.where(change.reveal_L, predicted.token, state.ids_BL))
     nats_L = jnp.where(change.reveal_L, predicted.nats, state.nats_BL)
@@ -134,7 +181,7 @@ def _advance(
     if not rule.timed:  # a token that may become MASK again does not end a row
         ids_L, done = _ended(ids_L, fixed.open_L, left_L, jnp.asarray(canvas.eos_B), done)
     read = change.reveal_L.any() if not rule.sees else ~state.done_B
-    return _State(ids_L, nats_L, block, jnp.where(over, 0, step), state.total_B + 1, state.forwards_B + read, done)
+    return Denoising(ids_L, nats_L, block, jnp.where(over, 0, step), state.total_B + 1, state.forwards_B + read, done)
 
 
 def _ended(ids_L: Array, open_L: Array, left_L: Array, eos: Array, done: Array) -> tuple[Array, Array]:
