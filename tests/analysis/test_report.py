@@ -177,10 +177,7 @@ def test_no_common_loss_is_said_and_every_ratio_called_extrapolated(
     assert "no gap is measured. Extrapolated by two power laws" in printed
     assert ", interpolated" not in printed
     assert "error: the families' loss ranges do not overlap" in printed
-    page = (folder / "report.html").read_text()
-    assert 'class="pill interpolated"' not in page
-    assert "So they do not show their own" in page  # both laws of these exact losses give one ratio
-    assert "a factor 1.0" not in page
+    assert 'class="pill interpolated"' not in (folder / "report.html").read_text()
 
 
 def test_a_sweep_without_any_minimum_still_has_a_report(tmp_path: Path) -> None:
