@@ -5,16 +5,14 @@ import math
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 from command_line import one_line
 from json_tokenizers import word_piece
 from small_corpus import texts
-from smdm_files import TRUNK, random_weights, write_random
+from smdm_files import write_random, write_uniform
 
 from mdm_jax import load
-from mdm_jax.interop.smdm.weights import write_smdm
-from mdm_jax.spec import Attention, ModelSpec
+from mdm_jax.spec import Attention
 from mdm_jax.tasks.gsm8k.__main__ import main, read_problems
 from mdm_jax.tasks.gsm8k.answers import Answer, Settings, accuracy, answers, difference
 
@@ -24,22 +22,11 @@ NUMBERS = ("77.0", "7", "$77", "1,000")
 KINDS = {"mdm": Attention.BIDIRECTIONAL, "arm": Attention.CAUSAL}
 
 
-def write_constant(path: Path, attention: Attention, token: int) -> str:
-    """A model that predicts the same token everywhere, with logits of 4 and 0."""
-    spec = ModelSpec(TRUNK.n_layers, TRUNK.d_model, TRUNK.n_heads, TRUNK.d_ffn, TRUNK.vocab_size, attention)
-    weights = {name: np.zeros_like(weight) for name, weight in random_weights(spec).items()}
-    weights["embed"][:] = 1
-    weights["norm_final"][:] = 1
-    weights["head"][:, token] = 4 / spec.d_model
-    write_smdm(path, weights, spec, ROW, True)
-    return str(path)
-
-
 @pytest.fixture(scope="module")
 def sevens(tmp_path_factory) -> dict[str, str]:
     """Models that write nothing but 7."""
     folder = tmp_path_factory.mktemp("sevens")
-    return {name: write_constant(folder / name, kind, ord("7")) for name, kind in KINDS.items()}
+    return {name: str(write_uniform(folder / name, kind, b"7", ROW)) for name, kind in KINDS.items()}
 
 
 @pytest.fixture(scope="module")
