@@ -53,6 +53,8 @@ def _check_batch(data: DataSpec, evaluation: EvaluationSpec) -> None:
 
 def _check_splits(manifest: Manifest, data: DataSpec, evaluation: EvaluationSpec) -> None:
     held_out, trained = manifest.validation.tokens, manifest.train.tokens
+    if manifest.is_pairs:  # a pair counts as a row; some may be too long for one, which the run tells
+        held_out, trained = (manifest.positions(split, data.seq_len) for split in ("validation", "train"))
     fraction_per_token = max(1 / (held_out + trained), manifest.validation_fraction / max(held_out, 1))
     fraction = LEEWAY * evaluation.eval_tokens * fraction_per_token
     fix = "prepare more text"

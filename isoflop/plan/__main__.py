@@ -192,7 +192,7 @@ def plan_config(config: ml_collections.ConfigDict, factor: float = 1.0) -> Plann
     sweep = expand(template, scaled(template, sweep, factor))
     runs = make_grid(template, sweep, hardware)
     check_corpora(runs, prepared=False)
-    unique = manifest.train.unique_tokens(template.data.seq_len) if manifest else None
+    unique = manifest.positions("train", template.data.seq_len) if manifest else None
     advice = advise(template, sweep)
     corpus = check_bounds(runs, unique, sweep)
     if repeats_too_often(runs, unique):

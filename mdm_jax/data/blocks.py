@@ -15,7 +15,7 @@ class Blocks:
     """The tokens of a shard on a disk."""
 
     def __init__(self, path: Path, shard: Shard, manifest: Manifest) -> None:
-        self._path, self._shard, self._vocab_size = path, shard, manifest.vocab_size
+        self._path, self._shard, self._ids = path, shard, manifest.ids
         self._dtype = np.dtype(manifest.dtype).newbyteorder("<")
         self._item_bytes = ITEM_BYTES[manifest.dtype]
         self._verified = bytearray(-(-shard.bytes // BLOCK_BYTES))
@@ -86,8 +86,8 @@ class Blocks:
 
     def _check_vocabulary(self, ids: np.ndarray) -> None:
         largest = int(ids.max())
-        if largest >= self._vocab_size:
-            raise ValueError(f"{self._path}: token id {largest}: must be below the vocabulary's {self._vocab_size}")
+        if largest >= self._ids:
+            raise ValueError(f"{self._path}: token id {largest}: must be below the vocabulary's {self._ids}")
 
     def verify_all(self) -> None:
         """Compares the whole shard with its SHA-256, and every block with its own.

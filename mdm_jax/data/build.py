@@ -21,7 +21,7 @@ from mdm_jax.data.sources.pieces import PIECE_BYTES, Piece, labelled, no_text_me
 from mdm_jax.data.tokenizer import TRAINING_BYTES, make_tokenizer, open_tokenizer
 from mdm_jax.data.workers import in_order
 from mdm_jax.files.storage import Path, as_path, is_file, write_atomic
-from mdm_jax.spec import DataSpec, TokenizerKind
+from mdm_jax.spec import CorpusSource, DataSpec, TokenizerKind
 from mdm_jax.spec.validation import to_dict
 
 PARTS = "parts"
@@ -72,7 +72,8 @@ def build_shards(
     pieces = pieces_of(data.corpus, piece_bytes)
     model = _tokenizer_model_path(data, pieces, work, skip_bad)
     tokenizer = open_tokenizer(model)
-    dtype = "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32"
+    ids = tokenizer.vocab_size + (data.corpus.source is CorpusSource.PAIRS)
+    dtype = "uint16" if ids <= 1 << 16 else "uint32"
     tasks = [Task(piece, data, str(work), dtype, tokenizer.hash, model, skip_bad) for piece in pieces]
     parts = _parts_up_to(tasks, jobs, data.corpus.max_bytes, report)
     try:
@@ -196,7 +197,7 @@ def _training_texts(data: DataSpec, skip_bad: bool) -> Iterator[str]:
     size = 0
     for document in labelled(data.corpus, data.validation_fraction, skip_bad):
         if not document.validation:
-            yield document.text
+            yield document.prompt + document.text
         size += len(document.content)
         if size >= TRAINING_BYTES:
             return

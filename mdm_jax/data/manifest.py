@@ -112,7 +112,7 @@ class Manifest:
         require(self.dtype in ITEM_BYTES, "dtype", self.dtype, f"one of {', '.join(ITEM_BYTES)}")
         require(0 <= self.eos_id < self.vocab_size, "eos_id", self.eos_id, f"below vocab_size = {self.vocab_size}")
         most = 1 << 8 * ITEM_BYTES[self.dtype]
-        require(self.vocab_size <= most, "vocab_size", self.vocab_size, f"at most {most} for {self.dtype}")
+        require(self.ids <= most, "vocab_size", self.vocab_size, f"at most {most} ids for {self.dtype}")
         names = [shard.file for split in (self.train, self.validation) for shard in split.shards]
         require(len(set(names)) == len(names), "shards", names, "different files")
         for split in (self.train, self.validation):
@@ -121,6 +121,20 @@ class Manifest:
                 require(shard.bytes == size, f"{shard.file}: bytes", shard.bytes, f"{size}, as its tokens take")
         expected = data_hash(self.tokenizer_hash, self.train, self.validation)
         require(self.data_hash == expected, "data_hash", self.data_hash, f"{expected}, the hash of the shards")
+
+    @property
+    def is_pairs(self) -> bool:
+        return self.corpus.source is CorpusSource.PAIRS
+
+    @property
+    def ids(self) -> int:
+        """The number of different ids in the shards: the vocabulary, and one more that ends the prompts of pairs."""
+        return self.vocab_size + self.is_pairs
+
+    def positions(self, split: str, seq_len: int) -> int:
+        """Tokens of a split in whole rows of `seq_len`. A pair takes a whole row, with its padding."""
+        held = self.split(split)
+        return held.documents * seq_len if self.is_pairs else held.unique_tokens(seq_len)
 
     def split(self, name: str) -> Split:
         """The split `train` or `validation`."""

@@ -14,10 +14,11 @@ from itertools import islice
 
 import numpy as np
 
+from mdm_jax.data.pairs import stored_ids
 from mdm_jax.data.sources.pieces import Document, Piece, SourceChanged, read_piece
 from mdm_jax.data.tokenizer import Tokenizer, open_tokenizer
 from mdm_jax.files.storage import Path, as_path, is_file, write_atomic
-from mdm_jax.spec import DataSpec
+from mdm_jax.spec import CorpusSource, DataSpec
 from mdm_jax.spec.validation import build, require, to_dict
 
 PART_VERSION = 1
@@ -169,12 +170,19 @@ def _write(task: Task, documents: Iterator[Document]) -> Part:
     files = _paths(task.folder, task.name)
     with files[0].open("wb") as ids_file, files[1].open("wb") as index_file:
         while batch := list(islice(documents, BATCH_DOCUMENTS)):
-            ids, lengths = tokenizer.encode_batch([document.text for document in batch])
+            ids, lengths = _encoded(tokenizer, batch, task.data.corpus.source is CorpusSource.PAIRS)
             ids_file.write(ids.astype(stored).data)
             index_file.write(_index_rows(batch, lengths).data)
             count += len(batch)
             text_bytes += sum(len(document.content) for document in batch)
     return Part(task.name, count, text_bytes, tuple(map(_sha256, files)))
+
+
+def _encoded(tokenizer: Tokenizer, batch: list[Document], pairs: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The ids of all documents in one array, and the number of ids of each."""
+    if pairs:
+        return stored_ids(tokenizer, [(document.prompt, document.text) for document in batch])
+    return tokenizer.encode_batch([document.text for document in batch])
 
 
 def _index_rows(batch: list[Document], lengths: np.ndarray) -> np.ndarray:

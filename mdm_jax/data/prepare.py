@@ -166,7 +166,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--config", help="experiment file; its run.data section is prepared")
     add("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="changes to it, such as run.seed=1")
     sources = [source.value for source in CorpusSource]
-    add("--corpus", choices=sources, help="instead of --config; `passages` are text files, cut anywhere")
+    kinds = "`passages` are text files, cut anywhere; `pairs` are JSONL with prompt and response"
+    add("--corpus", choices=sources, help=f"instead of --config; {kinds}")
     add("--path", default="", help="file, folder or glob; the builder's folder for tfds; nothing for pydoc")
     add("--text-field", default="text", help="field of jsonl, parquet and tfds records (text)")
     add("--max-bytes", type=int, default=0, help="stop after this much text; 0 takes everything")

@@ -9,22 +9,38 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from mdm_jax.devices.sharding import BATCH, BATCH_L, reshard
-from mdm_jax.objectives import arm, mdm
+from mdm_jax.objectives import arm, mdm, pairs
 from mdm_jax.objectives.d3pm import mask_loss, mask_nats
 from mdm_jax.objectives.drawn import Draw
 from mdm_jax.objectives.masking import gather_paired, kept_length, paired_positions
 from mdm_jax.objectives.vocab_loss import token_nats, vocab_loss
-from mdm_jax.spec import ObjectiveSpec, Variant
+from mdm_jax.spec import ObjectiveSpec, RowKind, Variant
 
 Hidden = Callable[[Array], Array]
 LENGTH_STREAM = 2
 
 
-def draw(key: Key[Array, ""], tokens_BL: Int[Array, "B L"], objective: ObjectiveSpec, vocab_size: int) -> Draw:
-    """The training draw for a whole batch. The ARM uses `key` only for a stochastic length."""
+def draw(
+    key: Key[Array, ""],
+    tokens_BL: Int[Array, "B L"],
+    objective: ObjectiveSpec,
+    vocab_size: int,
+    kind: RowKind = RowKind.TEXT,
+) -> Draw:
+    """The training draw for a whole batch. The ARM uses `key` only for a stochastic length.
+
+    Args:
+        key: of the masks.
+        tokens_BL: ids in 0..V-1; or pairs, as `pairs.py` says.
+        objective: the loss.
+        vocab_size: V.
+        kind: what the rows are.
+    """
+    if kind is not RowKind.TEXT:
+        return pairs.draw(key, tokens_BL, objective, vocab_size, kind)
     batch, length = tokens_BL.shape
     kept = length_B = None
     if objective.stochastic_length:
@@ -50,11 +66,16 @@ def _columns(objective: ObjectiveSpec, vocab_size: int) -> int:
 def _scored_rows(drawn: Draw, h_BLD: Array, objective: ObjectiveSpec, vocab_size: int) -> tuple[Array, Array, Array]:
     """Hidden states, targets and weights, `[N, ...]`, of the scored positions: only masked ones for pairs of counts."""
     if objective.pairs_counts:
-        position_PM = paired_positions(drawn.inputs_BL == vocab_size)
+        position_PM = paired_positions(_through_head(drawn, vocab_size))
         h_ND, target_N, weight_N = (gather_paired(x, position_PM) for x in (h_BLD, drawn.targets_BL, drawn.weight_BL))
         return h_ND, target_N, weight_N
     batch, length, d = h_BLD.shape
     return h_BLD.reshape(batch * length, d), drawn.targets_BL.reshape(-1), drawn.weight_BL.reshape(-1)
+
+
+def _through_head(drawn: Draw, vocab_size: int) -> Bool[Array, "B L"]:
+    """The positions that go through the head for pairs of counts: L + 1 in each pair of rows."""
+    return drawn.inputs_BL == vocab_size if drawn.scored_BL is None else drawn.scored_BL
 
 
 def _free_mask(drawn: Draw, objective: ObjectiveSpec) -> tuple[Array, Array] | None:
@@ -91,7 +112,7 @@ def row_losses(
     nats_N = weight_N * nats_N * batch
     if not objective.pairs_counts:
         return nats_N.reshape(batch, length).sum(-1)
-    first_PM = paired_positions(drawn.inputs_BL == vocab_size) < length
+    first_PM = paired_positions(_through_head(drawn, vocab_size)) < length
     nats_PM = jax.lax.reshape(nats_N, (batch // 2, length + 1), out_sharding=BATCH_L)
     of_first_P = jnp.where(first_PM, nats_PM, 0.0).sum(-1)
     losses_P2 = jnp.stack([of_first_P, nats_PM.sum(-1) - of_first_P], 1)

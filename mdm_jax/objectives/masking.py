@@ -56,15 +56,23 @@ def level_counts(
     Args:
         seq_len: L, the tokens of a row that can be masked.
     """
+    if sampler in (LevelSampler.ANTITHETIC, LevelSampler.OPTIMAL):
+        u_P, relative_B = pair_levels(key, batch // 2, sampler)
+        return _pairs_of_counts(u_P, seq_len), relative_B
+    t_B = noise_times(key, batch, sampler)
+    return jnp.ceil(t_B * seq_len).astype(jnp.int32).clip(1, seq_len), None
+
+
+def pair_levels(
+    key: Key[Array, ""], pairs: int, sampler: LevelSampler
+) -> tuple[Float[Array, "P"], Float[np.ndarray, "B"] | None]:
+    """A number in [0, 1) for each pair of rows, and the weight of each row relative to 1 / B; None if all are equal."""
     if sampler is LevelSampler.ANTITHETIC:
-        return antithetic_counts(key, batch, seq_len), None
-    if sampler is not LevelSampler.OPTIMAL:
-        t_B = noise_times(key, batch, sampler)
-        return jnp.ceil(t_B * seq_len).astype(jnp.int32).clip(1, seq_len), None
-    edges = optimal_edges(batch // 2)
+        return _stratified(key, pairs), None
+    edges = optimal_edges(pairs)
     width_P = np.diff(edges)
-    u_P = jnp.asarray(edges[:-1]) + width_P * jax.random.uniform(key, (batch // 2,))
-    return _pairs_of_counts(u_P, seq_len), np.repeat(width_P * (batch // 2), 2).astype(np.float32)
+    u_P = jnp.asarray(edges[:-1]) + width_P * jax.random.uniform(key, (pairs,))
+    return u_P, np.repeat(width_P * pairs, 2).astype(np.float32)
 
 
 def _pairs_of_counts(u_P: Float[Array, "P"], seq_len: Count) -> Int[Array, "B"]:
@@ -100,16 +108,18 @@ def kept_length(key: Key[Array, ""], share: float, seq_len: int) -> Int[Array, "
 
 
 def count_masks(
-    key: Key[Array, ""], count_B: Int[Array, "B"], seq_len: int, kept: Count | None = None
+    key: Key[Array, ""], count_B: Int[Array, "B"], seq_len: int, among: Bool[Array, "*B L"] | None = None
 ) -> Bool[Array, "B L"]:
-    """Masks with exactly `count_B` tokens in each row, uniform over all such sets among the first `kept` positions.
+    """Masks with exactly `count_B` tokens in each row, uniform over all such sets of the positions `among`.
+
+    By default the sets are of all positions.
 
     Tokens are chosen by rank and not by a threshold, because at L = 2048 a quarter of the rows have ties among their
     float32 uniforms.
     """
     u_BL = jax.random.uniform(key, (count_B.shape[0], seq_len), out_sharding=BATCH_L)
-    if kept is not None:
-        u_BL = jnp.where(jnp.arange(seq_len) < kept, u_BL, 2.0)
+    if among is not None:
+        u_BL = jnp.where(among, u_BL, 2.0)
     rank_BL = jnp.argsort(jnp.argsort(u_BL, axis=-1), axis=-1)
     return rank_BL < reshard(count_B, BATCH)[:, None]
 
@@ -126,6 +136,18 @@ def paired_positions(mask_BL: Bool[Array, "B L"]) -> Int[Array, "P M"]:
 
     def local(mask_bL: Array) -> Array:
         return jax.vmap(lambda pair: jnp.nonzero(pair, size=length + 1)[0])(mask_bL.reshape(-1, 2 * length))
+
+    return over_shards(local, BATCH_L, BATCH_L)(mask_BL)
+
+
+def fill_pairs(mask_BL: Bool[Array, "B L"]) -> Bool[Array, "B L"]:
+    """The mask and the first other positions of each pair of rows, so that a pair has L + 1; it has at most as many."""
+    length = mask_BL.shape[1]
+
+    def local(mask_bL: Array) -> Array:
+        pairs = mask_bL.reshape(-1, 2 * length)
+        lacking = length + 1 - pairs.sum(-1, keepdims=True)
+        return (pairs | (jnp.cumsum(~pairs, -1) <= lacking)).reshape(mask_bL.shape)
 
     return over_shards(local, BATCH_L, BATCH_L)(mask_BL)
 

@@ -46,7 +46,7 @@ def draw(
     if objective.variant is Variant.COUNT:
         mask_BL, weight_B = _count_form(key_level, key_mask, tokens_BL, objective, kept)
     else:
-        level_B, weight_B, jump_B = _level_form(key_level, batch, objective)
+        level_B, weight_B, jump_B = level_form(key_level, batch, objective)
         mask_BL = independent_masks(key_mask, level_B, length)
         weight_B = weight_B / (length if kept is None else kept)
         level_B = reshard(level_B, BATCH)
@@ -67,7 +67,8 @@ def _count_form(
     batch, length = tokens_BL.shape
     among = length if kept is None else kept
     count_B, relative_B = level_counts(key_level, batch, among, objective.levels)
-    mask_BL, weight_B = count_masks(key_mask, count_B, length, kept), 1 / count_B
+    inside = None if kept is None else jnp.arange(length) < kept
+    mask_BL, weight_B = count_masks(key_mask, count_B, length, inside), 1 / count_B
     if relative_B is not None:
         weight_B *= relative_B
     if objective.weighting is not Weighting.ELBO:
@@ -75,7 +76,7 @@ def _count_form(
     return mask_BL, weight_B
 
 
-def _level_form(
+def level_form(
     key: Array, batch: int, objective: ObjectiveSpec
 ) -> tuple[Float[Array, "B"], Float[Array, "B"], Float[Array, "B"] | None]:
     """Probability of MASK, weight of a masked token, and D3PM's jump (see Draw), of each row."""

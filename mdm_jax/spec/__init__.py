@@ -1,5 +1,6 @@
 """The specification of one run, its enums and its JSON. Other code imports them from `mdm_jax.spec`."""
 
+from mdm_jax.spec.fine_tuning_spec import StartSpec
 from mdm_jax.spec.kinds import (
     Attention,
     ComputeDtype,
@@ -14,6 +15,7 @@ from mdm_jax.spec.kinds import (
     Likelihood,
     NoiseSchedule,
     Remat,
+    RowKind,
     ScheduleKind,
     TokenizerKind,
     Variant,
@@ -72,9 +74,11 @@ __all__ = [
     "ObjectiveSpec",
     "OptimSpec",
     "Remat",
+    "RowKind",
     "RunSpec",
     "ScheduleKind",
     "ScheduleSpec",
+    "StartSpec",
     "TokenizerKind",
     "TokenizerSpec",
     "Variant",

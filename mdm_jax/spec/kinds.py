@@ -137,7 +137,8 @@ class CorpusSource(enum.StrEnum):
     """The source of the text.
 
     `pydoc` is the documentation of Python and of installed packages. `text` cuts text files at blank lines. `passages`
-    cuts text files into 2048 to 4096 characters, with or without blank lines.
+    cuts text files into 2048 to 4096 characters, with or without blank lines. `pairs` reads JSONL whose records have a
+    `prompt`, which may be empty, and a `response`; each row of training is one pair.
     """
 
     PYDOC = "pydoc"
@@ -146,6 +147,15 @@ class CorpusSource(enum.StrEnum):
     JSONL = "jsonl"
     PARQUET = "parquet"
     TFDS = "tfds"
+    PAIRS = "pairs"
+
+
+class RowKind(enum.StrEnum):
+    """What a row of training or evaluation is: whole tokens of text, or a pair of which all or a part is scored."""
+
+    TEXT = "text"
+    RESPONSES = "responses"
+    WHOLE_PAIRS = "whole_pairs"
 
 
 class TokenizerKind(enum.StrEnum):

@@ -37,6 +37,8 @@ class ObjectiveSpec:
     """eps of the cutoff; 1e-3 in the code of SMDM and of MDLM."""
     stochastic_length: float = field(default=0.0, metadata=HASHED_IF_SET)
     """Share of the batches that are cut to a length drawn from 1 .. seq_len (SMDM: .01)."""
+    drop_prompt: float = field(default=0.0, metadata=HASHED_IF_SET)
+    """Share of the pairs whose prompt is MASK in training, for classifier-free guidance (Ho and Salimans 2022)."""
 
     def __post_init__(self) -> None:
         self._check_levels()
@@ -75,6 +77,10 @@ class ObjectiveSpec:
         fits = 0 < self.cutoff_eps < 1 if cut else self.cutoff_eps == 1e-3
         bound = "between 0 and 1, both excluded" if cut else "0.001 (the default) without a cutoff"
         require(fits, "objective.cutoff_eps", self.cutoff_eps, bound)
+        fits = 0 <= self.drop_prompt < 1 and (not self.drop_prompt or self.variant is not Variant.NLL)
+        require(
+            fits, "objective.drop_prompt", self.drop_prompt, "at least 0 and below 1; 0 for the ARM: it has no MASK"
+        )
         require(0 <= self.stochastic_length <= 1, "objective.stochastic_length", self.stochastic_length, "from 0 to 1")
         fits = not self.stochastic_length or self.variant is not Variant.COUNT or self.weighting is Weighting.ELBO
         require(fits, "objective.weighting", self.weighting.value, "elbo for counts of rows of stochastic length")
@@ -115,6 +121,8 @@ class ObjectiveSpec:
             changes.append(f"cutoff_{self.cutoff.value}{self.cutoff_eps:g}")
         if self.stochastic_length:
             changes.append(f"short{self.stochastic_length:g}")
+        if self.drop_prompt:
+            changes.append(f"drop_prompt{self.drop_prompt:g}")
         return "/".join(same) + (":" + ",".join(changes) if changes else "")
 
     @property

@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass, field
 
 from mdm_jax.files.sealed_json import seal, unseal
+from mdm_jax.spec.fine_tuning_spec import StartSpec, check_rows
 from mdm_jax.spec.kinds import (
     Attention,
     ComputeDtype,
@@ -22,6 +23,7 @@ from mdm_jax.spec.kinds import (
     LayerLoop,
     Likelihood,
     Remat,
+    RowKind,
     ScheduleKind,
     TokenizerKind,
 )
@@ -133,11 +135,25 @@ class DataSpec:
     validation_fraction: float = 0.02
     directory: str = field(default="data/pydoc-bytes", metadata=NOT_HASHED)
     data_hash: str = field(default="", metadata=NOT_HASHED)
+    score_prompt: bool = field(default=False, metadata=HASHED_IF_SET)
+    """Pairs: whether prompts are masked and scored like responses, as in pre-training."""
+    eos_to_end: bool = field(default=False, metadata=HASHED_IF_SET)
+    """Pairs: whether EOS fills each row and is scored, so that an MDM learns where answers end. Else it is padding."""
 
     def __post_init__(self) -> None:
         require(2 <= self.seq_len <= 1 << 20, "data.seq_len", self.seq_len, "from 2 to 2^20 tokens")
         good = 0 < self.validation_fraction < 1
         require(good, "data.validation_fraction", self.validation_fraction, "between 0 and 1, both excluded")
+        for name in ("score_prompt", "eos_to_end"):
+            fits = self.corpus.source is CorpusSource.PAIRS or not getattr(self, name)
+            require(fits, f"data.{name}", True, "false unless data.corpus.source is pairs")
+
+    @property
+    def rows(self) -> RowKind:
+        """What a row is."""
+        if self.corpus.source is not CorpusSource.PAIRS:
+            return RowKind.TEXT
+        return RowKind.WHOLE_PAIRS if self.score_prompt else RowKind.RESPONSES
 
 
 @dataclass(frozen=True)
@@ -272,6 +288,7 @@ class RunSpec:
     hardware: HardwareSpec = field(default=HardwareSpec(), metadata=NOT_HASHED)
     cell: CellSpec = field(default=CellSpec(), metadata=NOT_HASHED)
     seed: int = 0
+    start: StartSpec = field(default=StartSpec(), metadata=HASHED_IF_SET)
 
     def __post_init__(self) -> None:
         causal = self.model.attention is Attention.CAUSAL
@@ -284,6 +301,8 @@ class RunSpec:
         same = self.model.vocab_size == self.data.tokenizer.vocab_size
         vocab = self.data.tokenizer.vocab_size
         require(same, "model.vocab_size", self.model.vocab_size, f"data.tokenizer.vocab_size = {vocab}")
+        timed, measured = self.model.time_conditioning, self.evaluation
+        check_rows(self.data.rows, self.objective, timed, measured.estimator, measured.likelihoods)
         self._check_mesh()
 
     def _check_mesh(self) -> None:
@@ -311,7 +330,10 @@ class RunSpec:
 
     @property
     def train_tokens(self) -> int:
-        """Tokens of all training steps, repeats included; with a stochastic length the expected number."""
+        """Tokens of all training steps, repeats included; with a stochastic length the expected number.
+
+        The padding of pairs counts as tokens.
+        """
         rows, length = self.schedule.steps * self.optim.global_batch, self.data.seq_len
         short = self.objective.stochastic_length
         return rows * length if not short else round(rows * ((1 - short) * length + short * (length + 1) / 2))

@@ -63,7 +63,7 @@ def train_step(
     state: TrainState, tokens_BL: Int[Array, "B L"], rate: LearningRate, spec: RunSpec
 ) -> tuple[TrainState, dict[str, Array]]:
     """One optimiser step on a global batch. Returns the new state, and the scalars loss, grad_norm and lr."""
-    drawn = draw(noise_key(spec.seed, state.step), tokens_BL, spec.objective, spec.model.vocab_size)
+    drawn = draw(noise_key(spec.seed, state.step), tokens_BL, spec.objective, spec.model.vocab_size, spec.data.rows)
     if spec.model.dropout:
         drawn = dataclasses.replace(drawn, seed_B=_dropout_seeds(spec, state.step))
     with product_precision(spec.model):

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from mdm_jax.data.holdout import Grouped, hold_out, in_validation
 from mdm_jax.data.sources.files import COMPRESSED, find_files
+from mdm_jax.data.sources.holdout import Grouped, hold_out, in_validation
+from mdm_jax.data.sources.pairs import jsonl_pairs
 from mdm_jax.data.sources.plain_text import passages, text_documents
 from mdm_jax.data.sources.pydoc import pydoc_documents, pydoc_versions
 from mdm_jax.data.sources.records import Skip, jsonl_documents, parquet_documents
@@ -20,11 +21,15 @@ from mdm_jax.spec import CorpusSource, CorpusSpec
 
 PIECE_BYTES = 32 << 20
 PIECE_RECORDS = 1 << 15
+PAIR_CUT = b"\xff"
+"""A byte that UTF-8 does not have. It stands between prompt and response in what is hashed."""
 TEXT_SUFFIXES = (".txt", ".text", ".md", ".rst")
+JSONL_SUFFIXES = (".jsonl", ".ndjson")
 SUFFIXES = {
     CorpusSource.TEXT: TEXT_SUFFIXES,
     CorpusSource.PASSAGES: TEXT_SUFFIXES,
-    CorpusSource.JSONL: (".jsonl", ".ndjson"),
+    CorpusSource.JSONL: JSONL_SUFFIXES,
+    CorpusSource.PAIRS: JSONL_SUFFIXES,
     CorpusSource.PARQUET: (".parquet",),
 }
 
@@ -34,12 +39,16 @@ class SourceChanged(ValueError):
 
 
 class Document(NamedTuple):
-    """One text, its UTF-8 bytes, their SHA-256, and its split."""
+    """One text, its UTF-8 bytes, their SHA-256, and its split.
+
+    For a pair, `text` is the response, and the bytes and the SHA-256 are those of the prompt and the response.
+    """
 
     text: str
     content: bytes
     digest: bytes
     validation: bool
+    prompt: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,7 +79,7 @@ def pieces_of(corpus: CorpusSpec, piece_bytes: int = PIECE_BYTES, piece_records:
     pieces = []
     for file in find_files(corpus.path, SUFFIXES[corpus.source]):
         size, stamp = file.stat().length, _stamp(file)
-        divisible = corpus.source is CorpusSource.JSONL and file.suffix not in COMPRESSED
+        divisible = SUFFIXES[corpus.source] is JSONL_SUFFIXES and file.suffix not in COMPRESSED
         pieces += _ranges(str(file), stamp, size, piece_bytes if divisible else max(size, 1))
     return pieces
 
@@ -102,15 +111,30 @@ def read_piece(corpus: CorpusSpec, piece: Piece, fraction: float, skip: Skip | N
         yield from _split_pydoc(corpus.max_bytes, fraction)
         return
     try:
-        for raw in _texts(corpus, piece, skip):
-            if raw.strip():
-                text, content = _normalised(raw)
-                digest = hashlib.sha256(content).digest()
-                yield Document(text, content, digest, in_validation(digest, fraction))
+        yield from (
+            _pairs(piece, fraction, skip)
+            if corpus.source is CorpusSource.PAIRS
+            else (_document(raw, fraction) for raw in _texts(corpus, piece, skip) if raw.strip())
+        )
     except ValueError:
         _check_unchanged(corpus, piece)  # a file that changes while it is read may look corrupt
         raise
     _check_unchanged(corpus, piece)
+
+
+def _document(raw: str, fraction: float) -> Document:
+    text, content = _normalised(raw)
+    digest = hashlib.sha256(content).digest()
+    return Document(text, content, digest, in_validation(digest, fraction))
+
+
+def _pairs(piece: Piece, fraction: float, skip: Skip | None) -> Iterator[Document]:
+    """The pairs of a piece. The prompt decides the split, so that a question is never in both; else the response."""
+    for raw_prompt, raw_response in jsonl_pairs(piece.path, piece.start, piece.stop, skip):
+        (prompt, before), (response, after) = _normalised(raw_prompt), _normalised(raw_response)
+        digest = hashlib.sha256(before + PAIR_CUT + after).digest()
+        validation = in_validation(hashlib.sha256(before or after).digest(), fraction)
+        yield Document(response, before + after, digest, validation, prompt)
 
 
 def _check_unchanged(corpus: CorpusSpec, piece: Piece) -> None:

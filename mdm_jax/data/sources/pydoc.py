@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mdm_jax.data.holdout import Grouped
+from mdm_jax.data.sources.holdout import Grouped
 
 PACKAGES = (
     "etils",

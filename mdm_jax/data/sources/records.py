@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import pyarrow
 import pyarrow.parquet
@@ -10,12 +11,12 @@ import pyarrow.parquet
 from mdm_jax.data.sources.files import Line, read_lines
 from mdm_jax.files.storage import Path, as_path
 
+T = TypeVar("T")
 TEXT_TYPES = (pyarrow.string(), pyarrow.large_string())
 BATCH_ROWS = 64
 """Rows of a Parquet file in memory at a time. The file may store a long text once for many rows; memory does not."""
 MOST_EXPANSION, ALWAYS_FINE_BYTES = 1000, 8 << 20
 """Text compresses by less than this factor. Column chunks with fewer bytes than this are not checked."""
-
 Skip = Callable[[str], None]
 """Called with a message about each bad line or file that is skipped."""
 
@@ -23,41 +24,56 @@ Skip = Callable[[str], None]
 def jsonl_documents(
     path: str, text_field: str, start: int = 0, stop: int = sys.maxsize, skip: Skip | None = None
 ) -> Iterator[str]:
-    """The field `text_field` of the JSON object on each line; blank lines are skipped.
+    """The field `text_field` of the JSON object on each line; see `jsonl_records`."""
+    return jsonl_records(path, lambda record, line: text_of(record, text_field, line), start, stop, skip)
+
+
+def jsonl_records(
+    path: str,
+    convert: Callable[[Any, Line], T],
+    start: int = 0,
+    stop: int = sys.maxsize,
+    skip: Skip | None = None,
+) -> Iterator[T]:
+    """What `convert` makes of the JSON value on each line; blank lines are skipped.
 
     Args:
         path: the file.
-        text_field: name of the field.
+        convert: gets the value and its line. It may raise ValueError, with a message that names the line.
         start: only lines that begin at this byte or later.
         stop: only lines that begin before this byte.
         skip: called for each bad line, which is then skipped; by default a bad line is an error.
 
     Raises:
-        ValueError: a line is not JSON or lacks the field; the message names file and line.
+        ValueError: a line is not JSON, or `convert` refuses it; the message names file and line.
     """
     for line in read_lines(as_path(path), start, stop):
         try:
-            if (text := _json_text(line, text_field)) is not None:
-                yield text
+            if (content := line.text).strip():
+                yield convert(_json(content, line), line)
         except ValueError as error:
             if skip is None:
                 raise
             skip(str(error))
 
 
-def _json_text(line: Line, text_field: str) -> str | None:
-    """The text of one line; None for a blank line."""
-    content = line.text
-    if not content.strip():
-        return None
+def _json(content: str, line: Line) -> Any:
     try:
-        record = json.loads(content)
+        return json.loads(content)
     except (ValueError, RecursionError) as error:  # ValueError: also a number with more than 4300 digits
         raise ValueError(f"{line.where}: not JSON ({error})") from None
-    if not isinstance(record, dict) or not isinstance(record.get(text_field), str):
+
+
+def text_of(record: Any, field: str, line: Line) -> str:
+    """The text in a field of a record.
+
+    Raises:
+        ValueError: the record is no object, or has no text there; the message names file, line and fields.
+    """
+    if not isinstance(record, dict) or not isinstance(record.get(field), str):
         known = ", ".join(record) if isinstance(record, dict) else "none: not an object"
-        raise ValueError(f"{line.where}: no text in field {text_field!r}; its fields: {known}")
-    return record[text_field]
+        raise ValueError(f"{line.where}: no text in field {field!r}; its fields: {known}")
+    return record[field]
 
 
 def parquet_documents(path: str, text_field: str) -> Iterator[str]:

@@ -11,21 +11,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int32, Integer
 
-from mdm_jax.data.tokenizer import SentencePieceTokenizer, Tokenizer
+from mdm_jax.data.pairs import encode_continuation, encode_text
+from mdm_jax.data.tokenizer import Tokenizer
 from mdm_jax.evaluate.likelihood.requests import Pair
 from mdm_jax.spec.validation import require
 
 Part = str | Sequence[int] | Integer[np.ndarray, "_"]
-
-KEEP_BLANKS = b"\x1a\x02\x20\x00"
-CONTINUE = b"\x1a\x04\x18\x00\x20\x00"
-"""Serialised `normalizer_spec { remove_extra_whitespaces: false }`, and the same with `add_dummy_prefix: false`.
-
-Protocol buffers that follow each other are merged, and the last value of a field wins. So these bytes after a model
-replace its settings.
-"""
-ANCHOR = "\n"
-"""A character before a target, whose ids are cut off again."""
 
 
 def encode_pairs(pairs: Sequence[Any], vocab_size: int, seq_len: int, tokenizer: Callable[[], Tokenizer]) -> list[Pair]:
@@ -90,37 +81,3 @@ def checked_ids(ids: Any, name: str, vocab_size: int, bound: str = "a list of id
     low, high = int(given.min()), int(given.max())
     require(low >= 0 and high < vocab_size, f"{name}: ids", f"{low} to {high}", f"from 0 to {vocab_size - 1}")
     return given.astype(np.int32)
-
-
-def encode_text(tokenizer: Tokenizer, text: str) -> Int32[np.ndarray, "tokens"]:
-    """The ids of the beginning of a text, with the blanks at its end."""
-    if isinstance(tokenizer, SentencePieceTokenizer):
-        return _with_settings(tokenizer.model, KEEP_BLANKS).encode(text)
-    return tokenizer.encode(text)
-
-
-def encode_continuation(
-    tokenizer: Tokenizer, prompt: str, prompt_ids: Int32[np.ndarray, "prompt"], text: str
-) -> Int32[np.ndarray, "tokens"]:
-    """The ids of a text that continues the prompt, without a blank before it.
-
-    Args:
-        tokenizer: the tokenizer.
-        prompt: text of the prompt; empty if only its ids are known.
-        prompt_ids: ids of the prompt.
-        text: text of the target.
-    """
-    if isinstance(tokenizer, SentencePieceTokenizer):
-        return _with_settings(tokenizer.model, CONTINUE).encode(text)
-    ids = tokenizer.encode(text)
-    before = prompt or tokenizer.decode(prompt_ids)
-    if tokenizer.decode(np.concatenate([prompt_ids, ids])) == before + text:
-        return ids
-    anchor, both = tokenizer.encode(ANCHOR), tokenizer.encode(ANCHOR + text)
-    begins = len(anchor) < len(both) and np.array_equal(both[: len(anchor)], anchor)
-    return both[len(anchor) :] if begins else ids
-
-
-@functools.lru_cache(maxsize=4)
-def _with_settings(model: bytes, settings: bytes) -> SentencePieceTokenizer:
-    return SentencePieceTokenizer(model + settings)

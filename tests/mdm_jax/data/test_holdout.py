@@ -4,7 +4,7 @@ import collections
 import itertools
 import random
 
-from mdm_jax.data.holdout import (
+from mdm_jax.data.sources.holdout import (
     MOST_SHARED,
     WINDOW_BYTES,
     Grouped,

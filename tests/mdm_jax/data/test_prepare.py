@@ -15,9 +15,9 @@ from command_line import one_line
 from limited import NO_BYTECODE
 from small_corpus import data_spec, flags, prepared, texts, write_jsonl
 
-from mdm_jax.data.holdout import in_validation as digest_in_validation
 from mdm_jax.data.manifest import read_manifest
 from mdm_jax.data.prepare import main, prepare
+from mdm_jax.data.sources.holdout import in_validation as digest_in_validation
 from mdm_jax.data.store import open_split
 
 

@@ -19,9 +19,9 @@ import zstandard
 from json_tokenizers import byte_level
 from small_corpus import documents, texts, write_jsonl
 
-from mdm_jax.data.holdout import WINDOW_BYTES, shared_windows
 from mdm_jax.data.manifest import read_manifest
 from mdm_jax.data.prepare import main as prepare
+from mdm_jax.data.sources.holdout import WINDOW_BYTES, shared_windows
 from mdm_jax.data.sources.pieces import labelled, pieces_of, read_piece
 from mdm_jax.data.sources.pydoc import pydoc_documents
 from mdm_jax.spec import CorpusSource, CorpusSpec, DataSpec, EvaluationSpec
