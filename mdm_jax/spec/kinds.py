@@ -137,7 +137,8 @@ class CorpusSource(enum.StrEnum):
     """The source of the text.
 
     `pydoc` is the documentation of Python and of installed packages. `text` cuts text files at blank lines. `passages`
-    cuts text files into 2048 to 4096 characters, with or without blank lines.
+    cuts text files into 2048 to 4096 characters, with or without blank lines. `fasta` is sequences of nucleotides, cut
+    into regions of 8192 letters.
     """
 
     PYDOC = "pydoc"
@@ -146,12 +147,14 @@ class CorpusSource(enum.StrEnum):
     JSONL = "jsonl"
     PARQUET = "parquet"
     TFDS = "tfds"
+    FASTA = "fasta"
 
 
 class TokenizerKind(enum.StrEnum):
-    """Bytes, sentencepiece trained on the corpus, a sentencepiece model file, or a `tokenizer.json`."""
+    """Bytes, nucleotides, sentencepiece trained on the corpus, a sentencepiece model file, or a `tokenizer.json`."""
 
     BYTES = "bytes"
+    NUCLEOTIDES = "nucleotides"
     SENTENCEPIECE = "sentencepiece"
     SENTENCEPIECE_FILE = "sentencepiece_file"
     TOKENIZER_JSON = "tokenizer_json"

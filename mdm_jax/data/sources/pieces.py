@@ -1,4 +1,4 @@
-"""Documents of a corpus, in a fixed order: pydoc, or files of text, JSONL, Parquet or TFDS, read in pieces.
+"""Documents of a corpus, in a fixed order: pydoc, or files of text, JSONL, Parquet, FASTA or TFDS, read in pieces.
 
 A piece is a file, or a range of a file; one worker reads it. The corpus is the documents of all pieces in order.
 """
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from mdm_jax.data.holdout import Grouped, hold_out, in_validation
+from mdm_jax.data.sources.fasta import FASTA_SUFFIXES, fasta_documents
 from mdm_jax.data.sources.files import COMPRESSED, find_files
 from mdm_jax.data.sources.plain_text import passages, text_documents
 from mdm_jax.data.sources.pydoc import pydoc_documents, pydoc_versions
@@ -26,6 +27,7 @@ SUFFIXES = {
     CorpusSource.PASSAGES: TEXT_SUFFIXES,
     CorpusSource.JSONL: (".jsonl", ".ndjson"),
     CorpusSource.PARQUET: (".parquet",),
+    CorpusSource.FASTA: FASTA_SUFFIXES,
 }
 
 
@@ -129,6 +131,8 @@ def _texts(corpus: CorpusSpec, piece: Piece, skip: Skip | None) -> Iterator[str]
             return tfds_documents(piece.path, corpus.text_field, piece.start, piece.stop)
         case CorpusSource.PASSAGES:
             return passages(piece.path)
+        case CorpusSource.FASTA:
+            return fasta_documents(piece.path)
     return text_documents(piece.path)
 
 
