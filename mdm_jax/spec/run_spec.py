@@ -34,6 +34,9 @@ SCHEMA_VERSION = 2
 SEALED_SINCE = 2
 """The first schema version with a `sha256`. Plan lines and spec.json of version 1 have none and are still read."""
 BYTES_VOCAB_SIZE = 257
+NUCLEOTIDES = "ACGTN"
+"""Letters of the tokenizer `nucleotides`, in the order of their ids. EOS follows them."""
+NUCLEOTIDES_VOCAB_SIZE = len(NUCLEOTIDES) + 1
 NORM_EPS, ROPE_BASE = 1e-5, 1e4
 """Constants of the trunk: epsilon of RMSNorm, and base of the rotary frequencies."""
 EXACT_LIKELIHOODS = (Likelihood.LEFT_TO_RIGHT, Likelihood.CONFIDENCE)
@@ -109,7 +112,7 @@ class CorpusSpec:
 
 @dataclass(frozen=True)
 class TokenizerSpec:
-    """Bytes (256 + EOS), sentencepiece trained on the corpus, a sentencepiece model file, or a `tokenizer.json`."""
+    """Bytes (256 + EOS), nucleotides (5 + EOS), sentencepiece (trained here, or a file), or a `tokenizer.json`."""
 
     kind: TokenizerKind = TokenizerKind.BYTES
     vocab_size: int = BYTES_VOCAB_SIZE
@@ -119,6 +122,9 @@ class TokenizerSpec:
         if self.kind is TokenizerKind.BYTES:
             fine = self.vocab_size == BYTES_VOCAB_SIZE
             require(fine, "data.tokenizer.vocab_size", self.vocab_size, "257 for bytes (256 and EOS)")
+        if self.kind is TokenizerKind.NUCLEOTIDES:
+            fine = self.vocab_size == NUCLEOTIDES_VOCAB_SIZE
+            require(fine, "data.tokenizer.vocab_size", self.vocab_size, "6 for nucleotides (A, C, G, T, N and EOS)")
         require(2 <= self.vocab_size <= 1 << 24, "data.tokenizer.vocab_size", self.vocab_size, "from 2 to 2^24")
         needs_path = self.kind in (TokenizerKind.SENTENCEPIECE_FILE, TokenizerKind.TOKENIZER_JSON)
         bound = "given for sentencepiece_file and tokenizer_json alone"
@@ -139,8 +145,14 @@ class DataSpec:
     """Pairs: whether prompts are masked and scored like responses, as in pre-training."""
     eos_to_end: bool = field(default=False, metadata=HASHED_IF_SET)
     """Pairs: whether EOS fills each row and is scored, so that an MDM learns where answers end. Else it is padding."""
+    reverse_complement: bool = field(default=False, metadata=HASHED_IF_SET)
+    """Whether half of the training rows, chosen by the seed, are read from the other strand."""
 
     def __post_init__(self) -> None:
+        strands = self.tokenizer.kind is TokenizerKind.NUCLEOTIDES and self.corpus.source is not CorpusSource.PAIRS
+        fits = strands or not self.reverse_complement
+        bound = "false unless data.tokenizer.kind is nucleotides and the corpus has no pairs"
+        require(fits, "data.reverse_complement", self.reverse_complement, bound)
         require(2 <= self.seq_len <= 1 << 20, "data.seq_len", self.seq_len, "from 2 to 2^20 tokens")
         good = 0 < self.validation_fraction < 1
         require(good, "data.validation_fraction", self.validation_fraction, "between 0 and 1, both excluded")
