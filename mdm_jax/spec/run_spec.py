@@ -213,7 +213,7 @@ class RunSpec:
 
     model: ModelSpec = ModelSpec()
     objective: ObjectiveSpec = field(default=ObjectiveSpec())
-    data: DataSpec = DataSpec()
+    data: DataSpec = field(default=DataSpec())
     optim: OptimSpec = OptimSpec()
     schedule: ScheduleSpec = ScheduleSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
