@@ -10,6 +10,10 @@ text begins a row. `[MASK]` is a hole of one token, `[MASK:N]` of N tokens. Each
 
 Samplers of an MDM: first_hitting (the default, exact with one step a token), ancestral, confidence, margin, entropy,
 threshold, entropy_bound, remask_cap, remask_rescale, remask_confidence. An ARM writes from left to right.
+
+With --block, --cache makes an MDM faster: the steps of a block read only the block (dual), or everything from it on
+(prefix), and use the keys and values of the other tokens as they were at the begin of the block. The text is another
+one then, and its quality may differ. An ARM always keeps its keys and values.
 """
 
 import argparse
@@ -43,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
     add("--steps", type=int, metavar="N", help="steps of each text (default: one a token)")
     add("--block", type=int, metavar="N", help="fill blocks of N tokens from left to right (default: the whole row)")
     defaults = ", ".join(f"{name} {kind.bound:g}" for name, kind in KINDS.items() if kind.bound is not None)
+    add("--cache", metavar="NAME", help="what an MDM keeps within a block: none, prefix or dual (default: none)")
     add("--bound", type=float, metavar="X", help=f"the number that a sampler depends on (defaults: {defaults})")
     add("--temperature", type=float, metavar="T", help="0 takes the likeliest token (default: 1)")
     add("--top-k", type=int, metavar="K", help="only the K likeliest tokens (default: all)")

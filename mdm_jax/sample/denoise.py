@@ -1,10 +1,12 @@
 """The loop of an MDM's samplers: rows that are partly MASK are filled, block by block, by a rule.
 
 With blocks as long as the row, the rule acts on the whole row. With shorter ones a row is filled from left to right,
-block by block: semi-autoregressive sampling within a row (LLaDA, Nie et al. 2025, arXiv 2502.09992).
+block by block: semi-autoregressive sampling within a row (LLaDA, Nie et al. 2025, arXiv 2502.09992). A cache of keys
+and values then makes the steps of a block cheap; see `trunk_cache`.
 """
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -13,11 +15,22 @@ from jaxtyping import Array
 
 from mdm_jax.devices.precision import product_precision, tolerance_nats
 from mdm_jax.devices.sharding import by_row, replicate, split_over_data
+from mdm_jax.model.cached import split_layers
 from mdm_jax.model.guidance import guided_hidden
 from mdm_jax.model.transformer import Transformer
 from mdm_jax.sample.canvas import POSITIONS, TOKENS, Canvas, Filled, step_key
 from mdm_jax.sample.draw import Predicted, predict
 from mdm_jax.sample.rules.rule import Change, Rule, View
+from mdm_jax.sample.trunk_cache import (
+    Kept,
+    Trunk,
+    TrunkCache,
+    block_positions,
+    nothing_kept,
+    read_block,
+    refilled,
+    spread,
+)
 from mdm_jax.spec import ModelSpec
 
 
@@ -41,8 +54,20 @@ class _Fixed(NamedTuple):
     blocks: Array
 
 
-@functools.partial(jax.jit, static_argnames=("model", "rule", "skip_idle"))
-def denoise(params: Transformer, canvas: Canvas, model: ModelSpec, rule: Rule, skip_idle: bool = True) -> Filled:
+Forward = Callable[[_State], Predicted]
+"""A forward pass: from a state to the predictions at every position."""
+
+
+@functools.partial(jax.jit, static_argnames=("model", "rule", "skip_idle", "cache", "window"))
+def denoise(
+    params: Transformer,
+    canvas: Canvas,
+    model: ModelSpec,
+    rule: Rule,
+    skip_idle: bool = True,
+    cache: TrunkCache = TrunkCache.NONE,
+    window: int = 0,
+) -> Filled:
     """The rows with a token in place of every MASK.
 
     Args:
@@ -52,6 +77,8 @@ def denoise(params: Transformer, canvas: Canvas, model: ModelSpec, rule: Rule, s
         rule: the sampler.
         skip_idle: whether a step in which no row reveals anything passes without a forward pass. It changes the result
             in no bit.
+        cache: which keys and values are kept within a block.
+        window: tokens of the longest block; only a cache needs it.
     """
     canvas, mask = split_over_data(canvas), model.vocab_size
     fixed = by_row(functools.partial(_plan, mask=mask), canvas)
@@ -63,7 +90,7 @@ def denoise(params: Transformer, canvas: Canvas, model: ModelSpec, rule: Rule, s
         uniform_BL = by_row(_uniforms, canvas, state)
         return predict(h_BLD, params.head[...], uniform_BL, model.vocab_size, canvas.filters)
 
-    def step(state: _State) -> _State:
+    def step(forward: Forward, state: _State) -> _State:
         if rule.sees:
             predicted = forward(state)
             change = by_row(functools.partial(_change, rule, model), canvas, fixed, state, predicted)
@@ -75,9 +102,47 @@ def denoise(params: Transformer, canvas: Canvas, model: ModelSpec, rule: Rule, s
 
     with product_precision(model):
         begin = by_row(_begin, ids_BL)
-        end = jax.lax.while_loop(lambda state: ~state.done_B.all(), step, begin)
+        if cache is TrunkCache.NONE:
+            end = jax.lax.while_loop(_goes_on, functools.partial(step, forward), begin)
+        else:
+            trunk = Trunk(params, split_layers(params, model), model, ~fixed.open_L, length_B, w_B)
+            end = _block_by_block(trunk, canvas, fixed, begin, step, cache, min(window, ids_BL.shape[1]))
         passes = 1 if w_B is None else 2
         return Filled(replicate(end.ids_BL), replicate(end.nats_BL), replicate(passes * end.forwards_B))
+
+
+def _goes_on(state: _State) -> Array:
+    return ~state.done_B.all()
+
+
+def _block_by_block(
+    trunk: Trunk,
+    canvas: Canvas,
+    fixed: _Fixed,
+    begin: _State,
+    step: Callable[[Forward, _State], _State],
+    cache: TrunkCache,
+    window: int,
+) -> _State:
+    """The last state. The inner loop lasts until a row begins a block, so that the caches stay as they are in it."""
+    length = begin.ids_BL.shape[1]
+
+    def forward(kept: Kept, state: _State) -> Predicted:
+        at_BW = block_positions((fixed.block_L == state.block_B[:, None]) & fixed.open_L, window)
+        h_BWD = read_block(trunk, kept, state.ids_BL, at_BW, cache)
+        uniform_BW = by_row(lambda u_L, at_W: u_L[at_W.clip(max=length - 1)], by_row(_uniforms, canvas, state), at_BW)
+        predicted = predict(h_BWD, trunk.params.head[...], uniform_BW, trunk.spec.vocab_size, canvas.filters)
+        return spread(predicted, at_BW, length)
+
+    def block(carry: tuple[_State, Kept]) -> tuple[_State, Kept]:
+        kept = refilled(trunk, carry[1], carry[0].ids_BL, carry[0].block_B)
+
+        def within(state: _State) -> Array:
+            return _goes_on(state) & ~((state.block_B != kept.block_B) & ~state.done_B).any()
+
+        return jax.lax.while_loop(within, functools.partial(step, functools.partial(forward, kept)), carry[0]), kept
+
+    return jax.lax.while_loop(lambda carry: _goes_on(carry[0]), block, (begin, nothing_kept(trunk)))[0]
 
 
 def _plan(canvas: Canvas, mask: int) -> _Fixed:
