@@ -27,7 +27,7 @@ from mdm_jax.interop.model_file import ModelFile, Weights
 from mdm_jax.interop.smdm.weights import write_smdm
 from mdm_jax.model.transformer import Transformer
 from mdm_jax.sample.options import SamplingOptions
-from mdm_jax.sample.rows import fill_rows
+from mdm_jax.sample.rows import FilledRow, Row, fill_rows
 from mdm_jax.spec import Attention, Family, Likelihood, ModelSpec, RunSpec
 from mdm_jax.spec.counting import count_parameters
 from mdm_jax.spec.validation import build, require
@@ -40,6 +40,7 @@ from mdm_jax.trained.generation import (
     prompt_requests,
     seeded_rows,
 )
+from mdm_jax.trained.sliding import Slide, slide
 from mdm_jax.trained.tokenizer import tokenizer_beside, tokenizer_of
 
 MOST_GUIDANCE = 100
@@ -219,6 +220,7 @@ class Model:
         *,
         n: int = 1,
         seed: int | Sequence[int] = 0,
+        stride: int | None = None,
         **options: Any,
     ) -> list[Generated]:
         """Texts that continue the prompts: `n` of each, one prompt after the other.
@@ -230,7 +232,9 @@ class Model:
             tokens: new tokens of each text, at most; an EOS ends a text before. None fills the model's row.
             n: texts of each prompt.
             seed: of the first text; the next ones have the next seeds. Or the seeds of all texts.
-            options: `sampler`, `steps`, `block`, `bound`, `temperature`, `top_k`, `top_p` and `guidance`; see
+            stride: allows texts longer than a row: each next row has this many new tokens after the last ones of the
+                text (see `mdm_jax.trained.sliding`).
+            options: `sampler`, `steps`, `block`, `bound`, `temperature`, `top_k`, `top_p`, `guidance` and `cache`; see
                 `mdm_jax.sample.options`.
 
         Raises:
@@ -239,8 +243,8 @@ class Model:
         """
         chosen = self.sampling_options(**options)
         given = [prompts] if isinstance(prompts, str) else prompts
-        requests = prompt_requests(given, tokens, self.spec.vocab_size, self.seq_len, self.tokenizer)
-        return self._filled(requests, n, chosen, seed, self.tokenizer.eos_id)
+        requests = prompt_requests(given, tokens, self.spec.vocab_size, self.seq_len, self.tokenizer, stride)
+        return self._filled(requests, n, chosen, seed, self.tokenizer.eos_id, stride)
 
     def infill(
         self, texts: str | Sequence[Part], *, n: int = 1, seed: int | Sequence[int] = 0, **options: Any
@@ -278,13 +282,21 @@ class Model:
         options: SamplingOptions,
         seed: int | Sequence[int],
         eos_id: int | None,
+        stride: int | None = None,
     ) -> list[Generated]:
         if not requests:
             return []
         rows = seeded_rows(requests, n, options, seed, self.spec.vocab_size)
-        batches = batches_of(rows, self.seq_len, self._mesh.shape[DATA])
-        with jax.set_mesh(self._mesh):
-            filled = fill_rows(self._scoring, self.spec, rows, options, batches, eos_id)
+
+        def fill(rows: Sequence[Row]) -> Sequence[FilledRow]:
+            batches = batches_of(rows, self.seq_len, self._mesh.shape[DATA])
+            with jax.set_mesh(self._mesh):
+                return fill_rows(self._scoring, self.spec, rows, options, batches, eos_id)
+
+        if stride is None:
+            filled = fill(rows)
+        else:
+            filled = slide(fill, rows, Slide(self.seq_len, stride, self.spec.vocab_size, eos_id, options.block))
         each = [request for request in requests for _ in range(n)]
         return [as_generated(*one, eos_id, self.tokenizer) for one in zip(each, rows, filled, strict=True)]
 
