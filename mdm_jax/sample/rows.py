@@ -77,7 +77,8 @@ def fill_rows(
         if model.attention is Attention.CAUSAL:
             filled = jax.device_get(continue_rows(params, canvas, model))
         else:
-            filled = jax.device_get(denoise(params, canvas, model, options.kind.rule))
+            cache, window = options.trunk_cache, options.window_of(length)
+            filled = jax.device_get(denoise(params, canvas, model, options.kind.rule, cache=cache, window=window))
         seconds, distinct = time.perf_counter() - begun, len(set(items.tolist()))
         for b, i in enumerate(items.tolist()):
             kept, forwards = len(rows[i].ids), int(filled.forwards_B[b])

@@ -53,8 +53,11 @@ def _steps(
 
         return lambda: begin_continuing(params, canvas, model), write
 
-    def denoise_once(state: Any) -> tuple[Any, Filled, jax.Array]:
-        after, filled = denoise_on(params, canvas, state, np.int32(1), model, options.kind.rule)
-        return after, filled, after.done_B
+    rule = options.kind.rule
+    kept = {"cache": options.trunk_cache, "window": options.window_of(np.shape(canvas.ids_BL)[1])}
 
-    return lambda: begin_denoising(canvas), denoise_once
+    def denoise_once(state: Any) -> tuple[Any, Filled, jax.Array]:
+        after, filled = denoise_on(params, canvas, state, np.int32(1), model, rule, **kept)
+        return after, filled, after.rows.done_B
+
+    return lambda: begin_denoising(params, canvas, model, rule, **kept), denoise_once

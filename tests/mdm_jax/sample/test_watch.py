@@ -37,6 +37,8 @@ def whole(glimpse) -> str:
         (Family.MDM, {"sampler": "remask_cap", "bound": 0.4, "steps": 9}),
         (Family.MDM, {"sampler": "threshold", "bound": 0.01, "guidance": 1.0}),
         (Family.MDM, {"sampler": "margin", "block": 3, "steps": 4}),
+        (Family.MDM, {"sampler": "confidence", "block": 4, "steps": 6, "cache": "dual"}),
+        (Family.MDM, {"sampler": "first_hitting", "block": 4, "steps": 6, "cache": "prefix", "guidance": 0.5}),
     ],
 )
 def test_the_last_glimpse_has_the_text_that_is_written_unwatched(files, family, options):
