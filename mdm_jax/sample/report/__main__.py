@@ -88,9 +88,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_code(lambda: _report(flags))
 
 
-@dataclass
+@dataclass(frozen=True)
 class Report:
-    """A report while it is made: its flags, models and job, and the settings that are finished."""
+    """A report while it is made: what was asked for, the finished settings, and the programs that ran before."""
 
     flags: argparse.Namespace
     models: dict[str, Model]
@@ -116,7 +116,7 @@ class Report:
         total = len(self.settings) + bool(self.job.real)
         try:
             if self.job.real:
-                file = self.folder / "texts" / "real.jsonl"
+                file = self.folder / "texts" / f"real-{key_of({'texts': [text.ids for text in self.job.real]})}.jsonl"
                 write_texts(file, self.job.real)
                 self._add(None, self.job.real, file)
                 self._say(total, REAL, time.monotonic())

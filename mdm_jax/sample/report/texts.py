@@ -30,7 +30,8 @@ class Text:
         ids: its tokens by the report's tokenizer, without EOS.
         ended: whether EOS ended the text.
         tokens: tokens that the model wrote, with EOS.
-        nats: nats of the tokens when they were drawn, under the model itself; None for real text.
+        own_nats: nats of the tokens when they were drawn, under the model itself; None for real text. The name is not
+            that of a file of nats, so that the two cannot be taken for each other.
         seed: the text's seed.
         nfe: forward passes.
         batch: number of the text's batch.
@@ -49,7 +50,7 @@ class Text:
     ids: tuple[int, ...]
     ended: bool
     tokens: int
-    nats: float | None = None
+    own_nats: float | None = None
     seed: int | None = None
     nfe: int = 0
     batch: int = 0

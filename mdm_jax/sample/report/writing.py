@@ -80,7 +80,7 @@ def write_setting(
                 ids=one.ids if same_tokens else tuple(job.tokenizer.encode(one.text).tolist()),
                 ended=one.ended,
                 tokens=one.tokens,
-                nats=one.nats,
+                own_nats=one.nats,
                 seed=one.seed,
                 nfe=one.nfe,
                 batch=batch,

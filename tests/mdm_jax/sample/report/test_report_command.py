@@ -89,7 +89,7 @@ def test_a_text_is_the_one_that_generate_gives_and_its_nats_are_those_of_the_ref
 def test_an_arm_that_is_its_own_reference_has_the_nats_that_it_drew(made):
     held = texts_of(made[1], "arm-ancestral")
     (row,) = [row for row in rows_of(made[1]) if row["model"] == "arm"]
-    mean = sum(text["nats"] for text in held) / sum(text["tokens"] for text in held)
+    mean = sum(text["own_nats"] for text in held) / sum(text["tokens"] for text in held)
     assert math.log(float(row["perplexity"])) == pytest.approx(mean, rel=1e-4)
 
 
@@ -133,6 +133,9 @@ def test_nats_from_elsewhere_give_the_same_table(made, files, tmp_path, capsys):
     out = shutil.copytree(whole, tmp_path / "again")
     assert command.main([*elsewhere, str(out), "--nats", str(given)]) == 0
     assert rows_of(out) == rows_of(whole)
+    texts = next(path for path in (whole / "texts").glob("arm-*") if ".nats-" not in path.name)
+    assert command.main([*elsewhere, str(out), "--nats", str(texts)]) == 1
+    assert f'{texts}, line 1: "nats" must be a number from 0' in capsys.readouterr().err
     given.write_text("\n".join(given.read_text().splitlines()[:-1]))
     assert command.main([*elsewhere, str(out), "--nats", str(given)]) == 1
     assert "texts without one" in capsys.readouterr().err
@@ -154,7 +157,7 @@ def test_prompts_are_cut_from_real_text(files, tmp_path):
     real.write_text("abcdefghijklmnopqrstuvwxyz" * 2)
     words = [files["arm"], "--texts", str(real), "--prompt-tokens", "3", "--tokens", "5", "--n", "4", "--batch", "2"]
     assert command.main([*words, "--out", str(tmp_path / "r")]) == 0
-    originals = lines_of(tmp_path / "r" / "texts" / "real.jsonl")
+    originals = texts_of(tmp_path / "r", "real")
     assert (originals[0]["prompt"], originals[0]["text"]) == ("abc", "defgh")
     held = texts_of(tmp_path / "r", "arm-ancestral")
     assert [text["prompt"] for text in held] == [text["prompt"] for text in originals]
