@@ -89,7 +89,8 @@ class RunResult:
 
     Measured columns:
 
-    - `eval_tokens`: tokens that the final evaluation reads, in whole batches; at most `evaluation.eval_tokens`.
+    - `eval_tokens`: tokens that the final evaluation reads, in whole batches; at most `evaluation.eval_tokens`. A run
+      on pairs counts the padding of its rows here and in `tokens`, and its `loss` is that of a scored token.
     - `loss_left_to_right`, `loss_confidence`: the negative log-likelihood of the same tokens by the chain rule, in this
       order of the positions; an ARM's equals its `loss`. Both are exact, so their Monte Carlo error is 0. `_se_data` is
       as `loss_se_data`. None where not evaluated.

@@ -4,6 +4,9 @@ The MDM's NELBO is always estimated in its count form, whatever the training los
 the same bound. An evaluation makes several passes over the rows. Every pass takes the rows in a new random order: with
 one fixed order, each row would always get the same range of noise levels, which biases the mean over a fixed set of
 rows. A pass makes one draw of each row, or one group of draws under the estimator `control_variate`.
+
+Rows of pairs have scored tokens of different numbers. Their loss is the nats of all scored tokens by their number, so
+that a row weighs as much as it has tokens; the error over rows is that of a ratio of two sums.
 """
 
 import functools
@@ -18,9 +21,11 @@ from jaxtyping import Array, Float, Float64, Int
 from mdm_jax.devices.precision import product_precision
 from mdm_jax.devices.sharding import replicate, split_rows, stack_batches
 from mdm_jax.evaluate.control_variate import group_losses
+from mdm_jax.evaluate.ratio import ratio
 from mdm_jax.model.transformer import Transformer, hidden
 from mdm_jax.objectives.loss import draw, row_losses
-from mdm_jax.spec import Family, ObjectiveSpec, RunSpec, evaluated_loss
+from mdm_jax.objectives.pairs import scored_positions
+from mdm_jax.spec import Family, ObjectiveSpec, RowKind, RunSpec, evaluated_loss
 from mdm_jax.spec.counting import forward_flops
 from mdm_jax.spec.validation import require
 
@@ -32,7 +37,7 @@ DISPATCH_FLOPS = 30_000_000_000
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A loss in nats per token, with two standard errors.
+    """A loss in nats per scored token, with two standard errors. `tokens` are the scored ones.
 
     `se_mc` is the error of the Monte Carlo draws on these tokens (0 for the ARM). `se_data` is the error from the
     choice of the tokens, estimated over rows; all runs share it, because they are evaluated on the same tokens.
@@ -72,7 +77,7 @@ def evaluate(
     depend on the number of batches that are dispatched together.
 
     Args:
-        rows_SL: int32 tokens; rows after the last whole batch are left out.
+        rows_SL: int32 tokens, or pairs as `objectives/pairs.py` says; rows after the last whole batch are left out.
         mesh: the ambient mesh.
         known: losses that `finished` received in an earlier attempt, float32 `[K B]`; none by default.
         finished: called after each dispatch with the losses of all batches so far, float32 `[K B]`. It may raise an
@@ -89,7 +94,11 @@ def evaluate(
         piece_KB = np.asarray(piece)[: min(len(piece), batches - first % batches)]
         losses_TB[first : first + len(piece_KB)] = piece_KB
         finished(losses_TB[: first + len(piece_KB)].reshape(-1))
-    return _summary(losses_TB.reshape(passes, count, group), rows_SL.shape[1])
+    losses_PSR = losses_TB.reshape(passes, count, group)
+    if spec.data.rows is RowKind.TEXT:
+        return _summary(losses_PSR, rows_SL.shape[1])
+    scored_SL = scored_positions(rows_SL[:count], spec.model.vocab_size, spec.data.rows)
+    return _summary_of_pairs(in_row_order(losses_PSR[:, :, 0]), np.asarray(scored_SL).sum(1))
 
 
 def _passes(spec: RunSpec) -> tuple[int, int]:
@@ -113,6 +122,12 @@ def _summary(losses_PSR: np.ndarray, length: int) -> Evaluation:
         se_mc = float((loss_PS.var(0, ddof=1).sum() / passes) ** 0.5 / count)
     se_data = float(mean_S.std(ddof=1) / count**0.5)
     return Evaluation(float(mean_P.mean()), se_mc, se_data, count * length, passes * group)
+
+
+def _summary_of_pairs(loss_PS: Float64[np.ndarray, "P S"], tokens_S: Int[np.ndarray, "S"]) -> Evaluation:
+    """The mean over all scored tokens and its errors, from the loss of each pair and its number of scored tokens."""
+    found, passes = ratio(loss_PS * tokens_S, tokens_S), len(loss_PS)
+    return Evaluation(found.value, found.se_mc, found.se_data, int(tokens_S.sum()), passes)
 
 
 def in_row_order(losses_RS: Float[np.ndarray, "R S"]) -> Float64[np.ndarray, "R S"]:
@@ -180,10 +195,10 @@ def _losses(
     Args:
         tokens_NBL: the rows of each batch, of which a group of draws makes several sequences each.
     """
-    vocab_size, group = spec.model.vocab_size, _passes(spec)[1]
+    vocab_size, group, kind = spec.model.vocab_size, _passes(spec)[1], spec.data.rows
 
-    def forward(inputs_BL: Array) -> Array:
-        return hidden(params, inputs_BL, spec.model, spec.hardware)
+    def forward(inputs_BL: Array, length_B: Array | None = None) -> Array:
+        return hidden(params, inputs_BL, spec.model, spec.hardware, length_B)
 
     def one(index: Array, losses_KB: Array) -> Array:
         tokens_BL = jax.lax.dynamic_index_in_dim(tokens_NBL, index, keepdims=False)
@@ -191,8 +206,11 @@ def _losses(
         if group > 1:
             losses_B = group_losses(own_key, tokens_BL, forward, head_DV, vocab_size, group)
         else:
-            drawn = draw(own_key, tokens_BL, objective, vocab_size)
-            losses_B = row_losses(drawn, forward, head_DV, objective, vocab_size)
+            drawn = draw(own_key, tokens_BL, objective, vocab_size, kind)
+            losses_B = row_losses(drawn, lambda z: forward(z, drawn.length_B), head_DV, objective, vocab_size)
+            if kind is not RowKind.TEXT:  # those are nats by the mean number of scored tokens, not by the row's own
+                tokens_B = jax.numpy.asarray(scored_positions(tokens_BL, vocab_size, kind)).sum(-1)
+                losses_B *= tokens_B.mean() / tokens_B
         return jax.lax.dynamic_update_index_in_dim(losses_KB, losses_B, index - start, 0)
 
     none_KB = split_rows(jax.numpy.zeros((most, spec.evaluation.batch)))
