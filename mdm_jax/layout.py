@@ -22,6 +22,8 @@ RUNS_FOLDER = "runs"
 SPEC_FILE = "spec.json"
 METRICS_FOLDER = "metrics"
 CHECKPOINTS_FOLDER = "checkpoints"
+SEAL_FILE = "sha256.json"
+"""The seal of a checkpoint, in the checkpoint's own folder; see `train/seal.py`."""
 RESULT_FILE = "result.json"
 PLAN_AGAIN = "give the same python -m isoflop.plan command again to write it anew"
 

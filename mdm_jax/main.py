@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from mdm_jax.command import BAD, INTERRUPTED, RETRY, Parser, flush_output, say
 from mdm_jax.config import load_run
 from mdm_jax.files.faults import may_pass
+from mdm_jax.files.fingerprint import with_fingerprint
 from mdm_jax.files.storage import Kind, Path, as_path, is_file, kind
 from mdm_jax.layout import PLAN_FILE, RUNS_FOLDER, plan_lines
 from mdm_jax.run.attempt import Attempt, code_if_finished
@@ -76,7 +77,7 @@ def requested(flags: argparse.Namespace) -> tuple[RunSpec, Path]:
         plan = plan / PLAN_FILE if kind(plan, follow=True) is Kind.FOLDER else plan
         spec, runs = spec_of_plan(plan, flags.run_id), plan.parent / RUNS_FOLDER
     else:
-        spec, runs = load_run(flags.config, flags.set), as_path("runs")
+        spec, runs = with_fingerprint(load_run(flags.config, flags.set)), as_path("runs")
     return spec, (as_path(flags.runs) if flags.runs else runs) / spec.run_id
 
 

@@ -46,6 +46,7 @@ from isoflop.wording import wrapped
 from mdm_jax.command import DONE, comma_list, exit_code, new_parser, numbers
 from mdm_jax.data.manifest import check_matches
 from mdm_jax.devices.accelerators import DEVICES
+from mdm_jax.files.fingerprint import with_fingerprint
 from mdm_jax.files.storage import as_path, is_local
 from mdm_jax.layout import PLAN_FILE
 from mdm_jax.spec import HardwareSpec, RunSpec, ScheduleKind
@@ -183,7 +184,8 @@ def plan_config(config: ml_collections.ConfigDict, factor: float = 1.0) -> Plann
     """
     sections = config.to_dict()
     hardware = build(HardwareSpec, sections["run"].pop("hardware"), "run.hardware.")
-    template, sweep = build(RunSpec, sections["run"], "run."), build(SweepSpec, sections["sweep"], "sweep.")
+    template = with_fingerprint(build(RunSpec, sections["run"], "run."))
+    sweep = build(SweepSpec, sections["sweep"], "sweep.")
     manifest = find_manifest(template.data.directory)
     if manifest:
         check_matches(manifest, template.data)

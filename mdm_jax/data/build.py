@@ -72,7 +72,8 @@ def build_shards(
     pieces = pieces_of(data.corpus, piece_bytes)
     model = _tokenizer_model_path(data, pieces, work, skip_bad)
     tokenizer = open_tokenizer(model)
-    ids = tokenizer.vocab_size + (data.corpus.source is CorpusSource.PAIRS)
+    vocab_size = data.tokenizer.vocab_size
+    ids = vocab_size + (data.corpus.source is CorpusSource.PAIRS)
     dtype = "uint16" if ids <= 1 << 16 else "uint32"
     tasks = [Task(piece, data, str(work), dtype, tokenizer.hash, model, skip_bad) for piece in pieces]
     parts = _parts_up_to(tasks, jobs, data.corpus.max_bytes, report)
@@ -87,7 +88,7 @@ def build_shards(
         corpus=data.corpus,
         tokenizer=data.tokenizer,
         validation_fraction=data.validation_fraction,
-        vocab_size=tokenizer.vocab_size,
+        vocab_size=vocab_size,
         eos_id=tokenizer.eos_id,
         dtype=dtype,
         tokenizer_hash=tokenizer.hash,
@@ -186,7 +187,8 @@ def _tokenizer_model_path(data: DataSpec, pieces: Sequence[Piece], work: Path, s
     trained = data.tokenizer.kind is TokenizerKind.SENTENCEPIECE and is_file(path) and is_file(seal)
     if trained and seal.read_text() == hashlib.sha256(path.read_bytes()).hexdigest():
         return str(path)
-    model = make_tokenizer(data.tokenizer, _training_texts(data, skip_bad)).model
+    pairs = data.corpus.source is CorpusSource.PAIRS  # of a trained model, which decides the vocabulary
+    model = make_tokenizer(data.tokenizer, _training_texts(data, skip_bad), pairs).model
     write_atomic(path, model)
     write_atomic(seal, hashlib.sha256(model).hexdigest())
     return str(path)

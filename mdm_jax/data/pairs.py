@@ -75,13 +75,19 @@ def pair_ids(tokenizer: Tokenizer, prompt: str, response: str) -> tuple[np.ndarr
 
 
 def stored_ids(
-    tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]]
+    tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]], vocab_size: int
 ) -> tuple[Int32[np.ndarray, "tokens"], Int64[np.ndarray, "pairs"]]:
-    """The ids of all pairs in one array, as the shards have them; and the number of ids of each pair."""
+    """The ids of all pairs in one array, as the shards have them; and the number of ids of each pair.
+
+    Args:
+        tokenizer: of the texts.
+        pairs: prompts and responses.
+        vocab_size: V, the model's; the tokenizer may have fewer ids.
+    """
     parts = []
     for prompt, response in pairs:
         before, after = pair_ids(tokenizer, prompt, response)
-        parts.append(np.concatenate([before, [tokenizer.vocab_size], after, [tokenizer.eos_id]]).astype(np.int32))
+        parts.append(np.concatenate([before, [vocab_size], after, [tokenizer.eos_id]]).astype(np.int32))
     return np.concatenate(parts), np.array([len(part) for part in parts], np.int64)
 
 

@@ -170,7 +170,7 @@ def _write(task: Task, documents: Iterator[Document]) -> Part:
     files = _paths(task.folder, task.name)
     with files[0].open("wb") as ids_file, files[1].open("wb") as index_file:
         while batch := list(islice(documents, BATCH_DOCUMENTS)):
-            ids, lengths = _encoded(tokenizer, batch, task.data.corpus.source is CorpusSource.PAIRS)
+            ids, lengths = _encoded(tokenizer, batch, task.data)
             ids_file.write(ids.astype(stored).data)
             index_file.write(_index_rows(batch, lengths).data)
             count += len(batch)
@@ -178,10 +178,11 @@ def _write(task: Task, documents: Iterator[Document]) -> Part:
     return Part(task.name, count, text_bytes, tuple(map(_sha256, files)))
 
 
-def _encoded(tokenizer: Tokenizer, batch: list[Document], pairs: bool) -> tuple[np.ndarray, np.ndarray]:
+def _encoded(tokenizer: Tokenizer, batch: list[Document], data: DataSpec) -> tuple[np.ndarray, np.ndarray]:
     """The ids of all documents in one array, and the number of ids of each."""
-    if pairs:
-        return stored_ids(tokenizer, [(document.prompt, document.text) for document in batch])
+    if data.corpus.source is CorpusSource.PAIRS:
+        pairs = [(document.prompt, document.text) for document in batch]
+        return stored_ids(tokenizer, pairs, data.tokenizer.vocab_size)
     return tokenizer.encode_batch([document.text for document in batch])
 
 

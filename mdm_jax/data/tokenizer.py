@@ -143,8 +143,14 @@ def _training_pieces(texts: Iterable[str]) -> Iterator[str]:
             yield text[start : start + TRAINING_PIECE_CHARACTERS]
 
 
-def make_tokenizer(spec: TokenizerSpec, texts: Iterable[str] = ()) -> Tokenizer:
+def make_tokenizer(spec: TokenizerSpec, texts: Iterable[str] = (), padded: bool = False) -> Tokenizer:
     """The tokenizer that a spec describes; a new sentencepiece model is trained on `texts`.
+
+    Args:
+        spec: kind, file and vocabulary.
+        texts: for training.
+        padded: a `tokenizer.json` may have fewer ids than the vocabulary, or special tokens above it that stand for no
+            text, as those of published models do.
 
     Raises:
         ValueError: the file is absent or no tokenizer, its vocabulary is not the spec's, or training failed.
@@ -155,7 +161,10 @@ def make_tokenizer(spec: TokenizerSpec, texts: Iterable[str] = ()) -> Tokenizer:
         return SentencePieceTokenizer(train_sentencepiece(texts, spec.vocab_size))
     path = as_path(spec.path)
     tokenizer = _read_json(path) if spec.kind is TokenizerKind.TOKENIZER_JSON else _read_model(path)
-    if tokenizer.vocab_size != spec.vocab_size:
+    if padded and isinstance(tokenizer, JsonTokenizer):
+        largest, bound = tokenizer.largest_text_id, f"below {spec.vocab_size}, the vocabulary"
+        require(largest < spec.vocab_size, f"{spec.path}: largest id of text", largest, bound)
+    elif tokenizer.vocab_size != spec.vocab_size:
         bound = f"must be {tokenizer.vocab_size}, the ids of {spec.path} with EOS"
         raise ValueError(f"data.tokenizer.vocab_size = {spec.vocab_size}: {bound}")
     return tokenizer

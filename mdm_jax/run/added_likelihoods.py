@@ -26,7 +26,7 @@ from mdm_jax.results import (
     write_result,
 )
 from mdm_jax.run.final_evaluation import FinalEvaluation, evaluated_rows, likelihood_columns
-from mdm_jax.spec import Family, Likelihood, RunSpec
+from mdm_jax.spec import Family, Likelihood, RowKind, RunSpec
 from mdm_jax.spec.validation import require
 from mdm_jax.train.checkpoint import read_step
 from mdm_jax.train.loop import Watch
@@ -64,6 +64,8 @@ def add_likelihoods(folder: Path, likelihoods: Sequence[Likelihood], watch: Watc
     with hold_run(folder, watch.say):
         row = read_result(folder / RESULT_FILE)  # another process may have held the run and added some
         spec, missing = read_spec(folder), missing_likelihoods(row, likelihoods)
+        if spec.data.rows is not RowKind.TEXT:
+            return f"{row.run_id}: left out, its rows are pairs: Model.loglikelihood scores them"
         wrong = contradictions(result_tree(folder / RESULT_FILE), spec)
         require(not wrong, f"{folder}: {RESULT_FILE} against its spec", ", ".join(wrong), "equal in both")
         row = dataclasses.replace(row, **implied_by(spec))  # columns that a row of an earlier version does not have

@@ -5,7 +5,8 @@ A run's folder has `spec.json`, `metrics/`, `checkpoints/` and `result.json`. Du
 start, with status `running`, and again at the end with the outcome.
 
 A run with a parent starts from the parent's last checkpoint, and its metrics start there too. The parent's folder is
-next to the run's own. When the run has its own checkpoint, it does not need the parent.
+next to the run's own. A run with `start.path` begins at step 0 with trained weights (see `trained/start.py`). When the
+run has its own checkpoint, it needs neither.
 """
 
 import math
@@ -17,6 +18,7 @@ from mdm_jax.data.corpus import Corpus, TrainingRows, open_corpus
 from mdm_jax.devices.sharding import make_mesh
 from mdm_jax.evaluate.nelbo import Evaluation
 from mdm_jax.files.storage import Path, write_atomic
+from mdm_jax.interop.model_file import Weights
 from mdm_jax.layout import CHECKPOINTS_FOLDER, METRICS_FOLDER, SPEC_FILE, steps_in
 from mdm_jax.model.transformer import Transformer
 from mdm_jax.results import RunResult, Status
@@ -32,6 +34,7 @@ from mdm_jax.train.metrics import MetricsWriter
 from mdm_jax.train.seal import Identity
 from mdm_jax.train.state import TrainState, init_state
 from mdm_jax.train.stop import Phase
+from mdm_jax.trained.start import begun_with, starting_weights
 
 
 def execute(spec: RunSpec, folder: Path, record: Record, watch: Watch) -> RunResult:
@@ -53,8 +56,9 @@ def execute(spec: RunSpec, folder: Path, record: Record, watch: Watch) -> RunRes
     eval_SL = evaluated_rows(spec, corpus)
     text_bytes = corpus.text_bytes(eval_SL)
     rows = corpus.training_rows(spec.optim.global_batch, spec.seed)
-    if spec.cell.parent_run_id and not steps_in(folder / CHECKPOINTS_FOLDER):
-        read_parent(spec, folder, data_hash)
+    for line in corpus.left_out:
+        watch.say(line)
+    begun = _start(spec, folder, corpus)
     mesh = make_mesh(spec.hardware.mesh_data, spec.hardware.mesh_model)
     record.add_columns(**_device_columns(spec), **_data_columns(spec, corpus))
     if jax.process_index() == 0:
@@ -64,7 +68,7 @@ def execute(spec: RunSpec, folder: Path, record: Record, watch: Watch) -> RunRes
     evaluation = FinalEvaluation(spec, folder, data_hash, mesh, eval_SL, watch)
 
     def work() -> tuple[Evaluation, dict[str, float | None]]:
-        return _evaluate(evaluation, _train(spec, folder, data_hash, mesh, rows, watch).evaluated)
+        return _evaluate(evaluation, _train(spec, folder, data_hash, mesh, rows, watch, begun).evaluated)
 
     try:
         with jax.set_mesh(mesh):
@@ -79,6 +83,20 @@ def execute(spec: RunSpec, folder: Path, record: Record, watch: Watch) -> RunRes
     return row
 
 
+def _start(spec: RunSpec, folder: Path, corpus: Corpus) -> Weights | None:
+    """The trained weights that the run begins with; None if it goes on from a checkpoint, or begins with random ones.
+
+    Raises:
+        ValueError, ParentNotReady: the parent or the trained weights do not fit the run.
+    """
+    if steps_in(folder / CHECKPOINTS_FOLDER):
+        return None
+    if spec.cell.parent_run_id:
+        read_parent(spec, folder, corpus.manifest.data_hash)
+        return None
+    return starting_weights(spec, corpus.manifest.tokenizer_hash) if spec.start.path else None
+
+
 def _note_cost(record: Record, watch: Watch) -> None:
     """Writes the cost until a checkpoint into the result, so that it is not lost if the run is killed."""
     record.add_cost(watch)
@@ -86,7 +104,13 @@ def _note_cost(record: Record, watch: Watch) -> None:
 
 
 def _train(
-    spec: RunSpec, folder: Path, data_hash: str, mesh: jax.sharding.Mesh, rows: TrainingRows, watch: Watch
+    spec: RunSpec,
+    folder: Path,
+    data_hash: str,
+    mesh: jax.sharding.Mesh,
+    rows: TrainingRows,
+    watch: Watch,
+    begun: Weights | None,
 ) -> TrainState:
     """The state after the last step, with `mesh` as the ambient mesh.
 
@@ -95,7 +119,7 @@ def _train(
     """
     watch.phase = Phase.NOTHING_NEW  # an earlier try may have left another phase
     checkpoints = Checkpoints(folder / CHECKPOINTS_FOLDER, Identity(spec.spec_hash, data_hash))
-    state, step = _starting_state(spec, folder, checkpoints, data_hash, watch)
+    state, step = _starting_state(spec, folder, checkpoints, data_hash, watch, begun)
     metrics = MetricsWriter(folder / METRICS_FOLDER, step) if jax.process_index() == 0 else None
     try:
         return train(state, spec, mesh, rows, checkpoints, metrics, watch)
@@ -123,7 +147,12 @@ def _evaluate(evaluation: FinalEvaluation, params: Transformer) -> tuple[Evaluat
 
 
 def _starting_state(
-    spec: RunSpec, folder: Path, checkpoints: Checkpoints, data_hash: str, watch: Watch
+    spec: RunSpec,
+    folder: Path,
+    checkpoints: Checkpoints,
+    data_hash: str,
+    watch: Watch,
+    begun: Weights | None,
 ) -> tuple[TrainState, int]:
     """The state to start from, and its step: the run's newest whole checkpoint, the parent's last, or a new state."""
     fresh = init_state(spec)
@@ -135,6 +164,10 @@ def _starting_state(
         watch.say(f"resumed at step {step}")
         return restored, step
     if not spec.cell.parent_run_id:
+        if spec.start.path:  # the checkpoints that were there when the run began may all be damaged
+            begun = begun or starting_weights(spec, open_corpus(spec.data).manifest.tokenizer_hash)
+            watch.say(f"begins with the weights of {spec.start.path}")
+            return begun_with(fresh, begun), 0
         return fresh, 0
     parent = read_parent(spec, folder, data_hash)
     step, home = parent.schedule.steps, folder.parent / parent.run_id

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from mdm_jax.files.storage import Kind, Path, inside, is_local, kind, sync_folder, write_atomic
+from mdm_jax.layout import SEAL_FILE
 
 READ_BYTES = 16 << 20
-SEAL_FILE = "sha256.json"
 FORMAT = 2
 CHANGED = "files are missing or unexpected"
 

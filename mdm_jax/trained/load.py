@@ -39,7 +39,7 @@ def load(path: str | os.PathLike[str]) -> Model:
     """
     folder_or_file = as_path(path)
     skip_absent_tpu()
-    mesh = make_mesh(1, 1, jax.devices()[:1])
+    mesh = make_mesh(1, 1, jax.local_devices()[:1])
     is_folder = kind(folder_or_file, follow=True) is Kind.FOLDER
     if is_folder and (is_file(folder_or_file / SPEC_FILE) or not is_hf_folder(folder_or_file)):
         return _load_run(folder_or_file, mesh)

@@ -304,6 +304,11 @@ class Model:
             return self._params
         return with_start(self._params, self.spec.vocab_size, self.tokenizer.eos_id)
 
+    @property
+    def params(self) -> Transformer:
+        """The weights, on one device; an ARM that was trained without a start token has EOS in its place."""
+        return self._scoring
+
     def row_nats(
         self,
         ids: Integer[np.ndarray, "tokens"],
