@@ -12,9 +12,9 @@ import sys
 from collections.abc import Sequence
 
 from mdm_jax.command import exit_code, new_parser
-from mdm_jax.tasks.temporal import splitting
+from mdm_jax.tasks.temporal import evaluating, splitting
 
-COMMANDS = {"split": splitting}
+COMMANDS = {"split": splitting, "evaluate": evaluating}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
