@@ -111,6 +111,15 @@ def test_other_questions_are_asked_again(weights, text, tmp_path):
     assert keys[0] != keys[1]
 
 
+@pytest.mark.slow
+def test_processes_share_the_models(measured, weights, text, tmp_path):
+    """Each measures its share, and this process reads the answers."""
+    out = tmp_path / "out"
+    assert main([*weights.values(), "--text", text, "--out", str(out), *FEW, "--jobs", "2"]) == 0
+    before, found = ((folder / "table.csv").read_text().splitlines() for folder in (measured, out))
+    assert found == before
+
+
 def test_published_weights_with_a_tokenizer_beside_them(reference_data, text, tmp_path):
     for name in ("mdm.safetensors", "ar.safetensors", "config.json"):
         shutil.copy(reference_data / "smdm_golden" / name, tmp_path)
