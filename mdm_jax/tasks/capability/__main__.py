@@ -64,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def work() -> int:
         require(flags.jobs >= 1, "--jobs", flags.jobs, "at least 1")
+        from mdm_jax.tasks.capability.table import refuse_copies
+
         out = as_path(flags.out)
         make_folder(out)
         check_writable(out / TABLE)
@@ -74,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             codes.append(_shared(flags, models))
         measured, code = _measured(flags, models, tables, out)
         codes.append(code)
+        refuse_copies(measured)
         if not flags.only_measure and measured:
             _compare(flags, measured, out)
         return max(codes)

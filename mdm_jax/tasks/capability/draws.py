@@ -2,7 +2,7 @@
 
 All runs answer the same questions, so a draw of questions is one for all runs. A draw takes runs with replacement
 inside each family, and groups of questions with replacement inside each task and size (the two-way bootstrap of Owen
-2007, arXiv 0712.1111). Draw 0 is the data itself.
+2007, arXiv 0712.1111), whose intervals are rather too wide than too narrow. Draw 0 is the data itself.
 """
 
 from collections.abc import Mapping, Sequence
