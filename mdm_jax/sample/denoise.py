@@ -124,7 +124,20 @@ def _block_by_block(
     cache: TrunkCache,
     window: int,
 ) -> _State:
-    """The last state. The inner loop lasts until a row begins a block, so that the caches stay as they are in it."""
+    """The last state of all rows, with a cache.
+
+    The inner loop lasts until a row begins a block. The caches only change between two inner loops, so that no step
+    copies them.
+
+    Args:
+        trunk: the model, and what stays the same about the rows.
+        canvas: the rows.
+        fixed: the plan of the rows.
+        begin: the first state.
+        step: the next state, from a forward pass and a state.
+        cache: which keys and values are kept.
+        window: tokens of the longest block.
+    """
     length = begin.ids_BL.shape[1]
 
     def forward(kept: Kept, state: _State) -> Predicted:
