@@ -12,6 +12,12 @@ terminal, each step is a line.
 
 Samplers of an MDM: first_hitting (the default, exact with one step a token), ancestral, confidence, margin, entropy,
 threshold, entropy_bound, remask_cap, remask_rescale, remask_confidence. An ARM writes from left to right.
+
+A text that is longer than a row needs --stride N: the last tokens are the prefix of a next row, which has N new ones.
+
+With --block, --cache makes an MDM faster: the steps of a block read only the block (dual), or everything from it on
+(prefix), and use the keys and values of the other tokens as they were at the begin of the block. The text is another
+one then, and its quality may differ. An ARM always keeps its keys and values.
 """
 
 import argparse
@@ -35,7 +41,7 @@ from mdm_jax.sample.samplers import KINDS, Sampler
 from mdm_jax.spec.validation import require
 from mdm_jax.trained.generation import Generated
 from mdm_jax.trained.load import load
-from mdm_jax.trained.watching import Glimpse, Part
+from mdm_jax.trained.watching import Glimpse, Part, watch
 
 FRAME_SECONDS = 0.05
 """A step stays on the screen at least for this time, or the steps of a small model could not be seen."""
@@ -51,12 +57,14 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--prompt", nargs="+", default=[""], metavar="TEXT", help="texts to continue (default: none)")
     what.add_argument("--infill", nargs="+", metavar="TEXT", help="texts with [MASK] or [MASK:N]")
     add("--tokens", type=int, metavar="N", help="most new tokens after a prompt (default: the rest of the row)")
+    add("--stride", type=int, metavar="N", help="for texts longer than a row: new tokens of each further row")
     add("--n", type=int, default=1, help="texts for each prompt (%(default)s)")
     add("--seed", type=int, default=0, help="seed of the first text (%(default)s)")
     add("--sampler", metavar="NAME", help=f"one of {', '.join(Sampler)}")
     add("--steps", type=int, metavar="N", help="steps of each text (default: one a token)")
     add("--block", type=int, metavar="N", help="fill blocks of N tokens from left to right (default: the whole row)")
     defaults = ", ".join(f"{name} {kind.bound:g}" for name, kind in KINDS.items() if kind.bound is not None)
+    add("--cache", metavar="NAME", help="what an MDM keeps within a block: none, prefix or dual (default: none)")
     add("--bound", type=float, metavar="X", help=f"the number that a sampler depends on (defaults: {defaults})")
     add("--temperature", type=float, metavar="T", help="0 takes the likeliest token (default: 1)")
     add("--top-k", type=int, metavar="K", help="only the K likeliest tokens (default: all)")
@@ -76,17 +84,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def work() -> int:
         given = {name: getattr(flags, name) for name in SETTINGS if getattr(flags, name) is not None}
-        require(flags.tokens is None or not flags.infill, "--tokens", flags.tokens, "absent with --infill")
+        for name in ("tokens", "stride"):
+            value = getattr(flags, name)
+            require(value is None or not flags.infill, f"--{name}", value, "absent with --infill")
+        require(
+            not (flags.watch and flags.stride), "--stride", flags.stride, "absent with --watch, which shows one row"
+        )
         model = load(flags.model)
+        counts = {"n": flags.n, "seed": flags.seed}
         if flags.watch:
             prompts, infill = flags.infill or flags.prompt, bool(flags.infill)
-            texts = _watched(model.watch(prompts, flags.tokens, infill=infill, n=flags.n, seed=flags.seed, **given))
+            texts = _watched(watch(model.watched(**given), prompts, flags.tokens, infill, **counts))
         elif flags.infill:
-            texts = model.infill(flags.infill, n=flags.n, seed=flags.seed, **given)
+            texts = model.infill(flags.infill, **counts, **given)
         else:
-            texts = model.generate(flags.prompt, flags.tokens, n=flags.n, seed=flags.seed, **given)
+            texts = model.generate(flags.prompt, flags.tokens, stride=flags.stride, **counts, **given)
         if flags.out:
-            record = {"model": flags.model, "family": model.family.value, **given}
+            slid = {} if flags.stride is None else {"stride": flags.stride}
+            record = {"model": flags.model, "family": model.family.value, **slid, **given}
             write_atomic(flags.out, "".join(_line(text, record) for text in texts))
         _show(texts, infilled=bool(flags.infill))
         return DONE

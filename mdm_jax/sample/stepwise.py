@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mdm_jax.model.transformer import Transformer
@@ -12,7 +13,7 @@ from mdm_jax.sample.canvas import Canvas, Filled
 from mdm_jax.sample.causal import begin_continuing, continue_on
 from mdm_jax.sample.denoise import begin_denoising, denoise_on
 from mdm_jax.sample.options import SamplingOptions
-from mdm_jax.sample.rows import FilledRow, Row, canvas_of
+from mdm_jax.sample.rows import FilledRow, Row, cache_window, canvas_of
 from mdm_jax.spec import Attention, ModelSpec
 
 
@@ -53,8 +54,11 @@ def _steps(
 
         return lambda: begin_continuing(params, canvas, model), write
 
-    def denoise_once(state: Any) -> tuple[Any, Filled, jax.Array]:
-        after, filled = denoise_on(params, canvas, state, np.int32(1), model, options.kind.rule)
-        return after, filled, after.done_B
+    cache, window = options.trunk_cache, cache_window(options, jnp.shape(canvas.ids_BL)[1])
+    how = (model, options.kind.rule, cache, window)
 
-    return lambda: begin_denoising(canvas), denoise_once
+    def denoise_once(state: Any) -> tuple[Any, Filled, jax.Array]:
+        after, filled = denoise_on(params, canvas, state, np.int32(1), *how)
+        return after, filled, after[0].done_B
+
+    return lambda: begin_denoising(params, canvas, *how), denoise_once

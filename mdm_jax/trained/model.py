@@ -3,7 +3,7 @@
 import functools
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -27,7 +27,7 @@ from mdm_jax.interop.model_file import ModelFile, Weights
 from mdm_jax.interop.smdm.weights import write_smdm
 from mdm_jax.model.transformer import Transformer
 from mdm_jax.sample.options import SamplingOptions
-from mdm_jax.sample.rows import fill_rows
+from mdm_jax.sample.rows import FilledRow, Row, fill_rows
 from mdm_jax.spec import Attention, Family, Likelihood, ModelSpec, RunSpec
 from mdm_jax.spec.counting import count_parameters
 from mdm_jax.spec.validation import build, require
@@ -40,8 +40,9 @@ from mdm_jax.trained.generation import (
     prompt_requests,
     seeded_rows,
 )
+from mdm_jax.trained.sliding import Slide, slide
 from mdm_jax.trained.tokenizer import tokenizer_beside, tokenizer_of
-from mdm_jax.trained.watching import Glimpse, Watched, watch_rows
+from mdm_jax.trained.watching import Watched
 
 MOST_GUIDANCE = 100
 
@@ -220,6 +221,7 @@ class Model:
         *,
         n: int = 1,
         seed: int | Sequence[int] = 0,
+        stride: int | None = None,
         **options: Any,
     ) -> list[Generated]:
         """Texts that continue the prompts: `n` of each, one prompt after the other.
@@ -231,7 +233,9 @@ class Model:
             tokens: new tokens of each text, at most; an EOS ends a text before. None fills the model's row.
             n: texts of each prompt.
             seed: of the first text; the next ones have the next seeds. Or the seeds of all texts.
-            options: `sampler`, `steps`, `block`, `bound`, `temperature`, `top_k`, `top_p` and `guidance`; see
+            stride: allows texts longer than a row: each next row has this many new tokens after the last ones of the
+                text (see `mdm_jax.trained.sliding`).
+            options: `sampler`, `steps`, `block`, `bound`, `temperature`, `top_k`, `top_p`, `guidance` and `cache`; see
                 `mdm_jax.sample.options`.
 
         Raises:
@@ -240,8 +244,8 @@ class Model:
         """
         chosen = self.sampling_options(**options)
         given = [prompts] if isinstance(prompts, str) else prompts
-        requests = prompt_requests(given, tokens, self.spec.vocab_size, self.seq_len, self.tokenizer)
-        return self._filled(requests, n, chosen, seed, self.tokenizer.eos_id)
+        requests = prompt_requests(given, tokens, self.spec.vocab_size, self.seq_len, self.tokenizer, stride)
+        return self._filled(requests, n, chosen, seed, self.tokenizer.eos_id, stride)
 
     def infill(
         self, texts: str | Sequence[Part], *, n: int = 1, seed: int | Sequence[int] = 0, **options: Any
@@ -264,36 +268,10 @@ class Model:
         requests = infill_requests(given, self.spec.vocab_size, self.seq_len, self.tokenizer)
         return self._filled(requests, n, chosen, seed, None)
 
-    def watch(
-        self,
-        texts: Sequence[Part],
-        tokens: int | None = None,
-        *,
-        infill: bool = False,
-        n: int = 1,
-        seed: int = 0,
-        **options: Any,
-    ) -> Iterator[Glimpse]:
-        """Each text after each of its steps, one text after the other; see `mdm_jax.trained.watching`.
-
-        The last glimpse of a text has what `generate` gives, or `infill` if that is asked for, with the same arguments.
-
-        Raises:
-            ValueError: as for `generate` or `infill`.
-        """
-        require(not infill or self.family is Family.MDM, "infill: family", self.family.value, "mdm")
-        chosen, mask, row, tokenizer = (
-            self.sampling_options(**options),
-            self.spec.vocab_size,
-            self.seq_len,
-            self.tokenizer,
-        )
-        if infill:
-            requests = infill_requests(texts, mask, row, tokenizer)
-        else:
-            requests = prompt_requests(texts, tokens, mask, row, tokenizer)
-        watched = Watched(self._scoring, self.spec, row, self._mesh, chosen, None if infill else tokenizer.eos_id)
-        return watch_rows(watched, requests, seeded_rows(requests, n, chosen, seed, mask), tokenizer)
+    def watched(self, **options: Any) -> Watched:
+        """What `mdm_jax.trained.watching.watch` needs to show texts step by step; with the options of `generate`."""
+        chosen = self.sampling_options(**options)
+        return Watched(self._scoring, self.spec, self.seq_len, self._mesh, chosen, self.tokenizer)
 
     def sampling_options(self, **options: Any) -> SamplingOptions:
         """What `generate` would use, with the family's own sampler if none is named.
@@ -310,13 +288,21 @@ class Model:
         options: SamplingOptions,
         seed: int | Sequence[int],
         eos_id: int | None,
+        stride: int | None = None,
     ) -> list[Generated]:
         if not requests:
             return []
         rows = seeded_rows(requests, n, options, seed, self.spec.vocab_size)
-        batches = batches_of(rows, self.seq_len, self._mesh.shape[DATA])
-        with jax.set_mesh(self._mesh):
-            filled = fill_rows(self._scoring, self.spec, rows, options, batches, eos_id)
+
+        def fill(rows: Sequence[Row]) -> Sequence[FilledRow]:
+            batches = batches_of(rows, self.seq_len, self._mesh.shape[DATA])
+            with jax.set_mesh(self._mesh):
+                return fill_rows(self._scoring, self.spec, rows, options, batches, eos_id)
+
+        if stride is None:
+            filled = fill(rows)
+        else:
+            filled = slide(fill, rows, Slide(self.seq_len, stride, self.spec.vocab_size, eos_id, options.block))
         each = [request for request in requests for _ in range(n)]
         return [as_generated(*one, eos_id, self.tokenizer) for one in zip(each, rows, filled, strict=True)]
 
