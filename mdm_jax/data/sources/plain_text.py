@@ -38,7 +38,7 @@ def passages(path: str) -> Iterator[str]:
         ValueError: the file is corrupt or not UTF-8; the message names the place.
     """
     held = ""
-    for text in _decoded(path):
+    for text in decoded_text(path):
         held += text
         while len(held) > MOST_PASSAGE:
             end = _passage_end(held)
@@ -54,8 +54,12 @@ def _passage_end(text: str) -> int:
     return MOST_PASSAGE
 
 
-def _decoded(path: str) -> Iterator[str]:
-    """The text of a file, a MiB at a time."""
+def decoded_text(path: str) -> Iterator[str]:
+    """The text of a file, a MiB at a time.
+
+    Raises:
+        ValueError: the file is corrupt or not UTF-8; the message names the place.
+    """
     decoder = codecs.getincrementaldecoder("utf-8")()
     start = 0
     with open_bytes(as_path(path)) as file:

@@ -36,8 +36,8 @@ from mdm_jax.spec import (
 from mdm_jax.train.optim import learning_rate
 from mdm_jax.train.state import init_state
 from mdm_jax.train.step import compile_step
-from mdm_jax.trained.model import weight_name
 from mdm_jax.trained.start import begun_with, starting_weights
+from mdm_jax.trained.weights import weight_name
 
 BYTES = ByteTokenizer.hash
 

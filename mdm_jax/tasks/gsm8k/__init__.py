@@ -1,0 +1,1 @@
+"""GSM8K's word problems, answered by a trained model."""

@@ -1,0 +1,127 @@
+"""Pairs of a date in English words and figures, and the same date as YYYY-MM-DD. Answers are checked exactly.
+
+    python -m mdm_jax.tasks.guidance.dates --train dates.jsonl --test dates_test.jsonl
+
+Each date is written in one of six forms. Recent years are likelier than early ones, so that the answers have a
+distribution of their own, which guidance takes away. No date of the test file is in the training file in any form.
+"""
+
+import datetime
+import itertools
+import random
+import sys
+from collections.abc import Iterator, Sequence
+
+from mdm_jax.command import DONE, exit_code, new_parser
+from mdm_jax.files.storage import check_writable, write_atomic
+from mdm_jax.spec.validation import require
+from mdm_jax.tasks.pairs.pair import TextPair
+
+FIRST_YEAR, LAST_YEAR, MEAN_AGE = 1950, 2029, 20.0
+"""Ages of years are exponential with this mean in years, before the last year."""
+MOST_PAIRS = 1_000_000
+MOST_TEST_DATES = 2000
+"""There are 29,220 dates, and the likelier ones must not all be kept for the test."""
+CUT = " = "
+"""Stands between the date and its answer, so that an ARM sees where the prompt ends."""
+UNITS = ("", "first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth")
+TEENS = (
+    *("tenth", "eleventh", "twelfth", "thirteenth", "fourteenth"),
+    *("fifteenth", "sixteenth", "seventeenth", "eighteenth", "nineteenth"),
+)
+MONTHS = (
+    *("January", "February", "March", "April", "May", "June"),
+    *("July", "August", "September", "October", "November", "December"),
+)
+DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+"""Written here and not by `strftime`, whose names depend on the user's language."""
+
+
+def ordinal_word(day: int) -> str:
+    """`first` to `thirty-first`."""
+    tens, unit = divmod(day, 10)
+    if day < 20:
+        return UNITS[day] if day < 10 else TEENS[unit]
+    if unit == 0:
+        return ("twentieth", "thirtieth")[tens - 2]
+    return f"{('twenty', 'thirty')[tens - 2]}-{UNITS[unit]}"
+
+
+def ordinal_figure(day: int) -> str:
+    """`1st` to `31st`."""
+    ending = "th" if day in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(day % 10, "th")
+    return f"{day}{ending}"
+
+
+def forms(date: datetime.date) -> tuple[str, ...]:
+    """The date in each of the six forms."""
+    day, month, year = date.day, MONTHS[date.month - 1], date.year
+    return (
+        f"{day} {month} {year}",
+        f"{month} {ordinal_figure(day)}, {year}",
+        f"{day} {month[:3]} '{year % 100:02d}",
+        f"the {ordinal_word(day)} of {month} {year}",
+        f"{DAYS[date.weekday()]}, {day:02d} {month[:3]} {year}",
+        f"the {ordinal_figure(day)} day of {month} in '{year % 100:02d}",
+    )
+
+
+def drawn_dates(draw: random.Random) -> Iterator[datetime.date]:
+    """Dates without end, as likely as in the pairs."""
+    while True:
+        year = LAST_YEAR - int(draw.expovariate(1 / MEAN_AGE))
+        if year >= FIRST_YEAR:
+            first = datetime.date(year, 1, 1)
+            yield first + datetime.timedelta(draw.randrange((datetime.date(year + 1, 1, 1) - first).days))
+
+
+def date_pairs(train: int, test: int, seed: int) -> tuple[list[TextPair], list[TextPair]]:
+    """Pairs for training and for the test, which share no date. Training pairs may repeat.
+
+    Args:
+        train: training pairs.
+        test: test pairs, each of another date.
+        seed: of all draws.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+    require(1 <= train <= MOST_PAIRS, "pairs", train, f"from 1 to {MOST_PAIRS}")
+    require(1 <= test <= MOST_TEST_DATES, "test pairs", test, f"from 1 to {MOST_TEST_DATES}")
+    draw = random.Random(seed)
+    dates, held = drawn_dates(draw), dict[datetime.date, None]()
+    while len(held) < test:
+        held[next(dates)] = None
+    free = (date for date in dates if date not in held)
+    return [_pair(date, draw) for date in itertools.islice(free, train)], [_pair(date, draw) for date in held]
+
+
+def _pair(date: datetime.date, draw: random.Random) -> TextPair:
+    return TextPair(draw.choice(forms(date)) + CUT, date.isoformat())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code: 0, or 1 after one line that says what is wrong."""
+    flags = new_parser("mdm_jax.tasks.guidance.dates", __doc__)
+    add = flags.add_argument
+    add("--train", required=True, metavar="FILE", help="JSONL file of the training pairs")
+    add("--test", required=True, metavar="FILE", help="JSONL file of the test pairs")
+    add("--pairs", type=int, default=20_000, metavar="N", help="training pairs (%(default)s)")
+    add("--test-pairs", type=int, default=200, metavar="N", help="test pairs (%(default)s)")
+    add("--seed", type=int, default=0, help="(%(default)s)")
+    given = flags.parse_args(argv)
+
+    def work() -> int:
+        check_writable(given.train)
+        check_writable(given.test)
+        train, test = date_pairs(given.pairs, given.test_pairs, given.seed)
+        for path, found in ((given.train, train), (given.test, test)):
+            write_atomic(path, "".join(pair.line for pair in found))
+            print(f"{path}: {len(found):,} pairs, such as {found[0].prompt}{found[0].response}")
+        return DONE
+
+    return exit_code(work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

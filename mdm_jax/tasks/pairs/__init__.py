@@ -1,0 +1,1 @@
+"""Readers of published pairs: ShareGPT, GSM8K, and plain prompts with responses."""
