@@ -12,7 +12,8 @@ are those of `python -m mdm_jax.tasks.guidance.dates`, and every date that fits 
 then the share of characters that agree with the nearest right date.
 
 Runs that differ only in the seed are averaged. The table has the mean of each training at each scale, and its gain over
-w = 0 on the same pairs, with the standard error over seeds (over pairs, for a single run). `--out FOLDER` writes
+w = 0 on the same pairs, with the standard error over seeds (over pairs, for a single run); and the share of answers
+with a foreign character, which no response in FILE has: too large a scale draws such tokens. `--out FOLDER` writes
 `guidance.csv` (this table, with both errors), `runs.csv` (a line for each run) and `guidance.svg`.
 
 A model whose training rows were filled with EOS ends its answer itself. Any other model gets the length of the right

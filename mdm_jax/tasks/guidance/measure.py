@@ -104,6 +104,8 @@ class Measured:
         scale: w.
         exact_P: 1 for a right answer, else 0.
         near_P: nearness of each answer to a right one, from 0 to 1; see `Check`.
+        foreign_P: 1 for an answer with a character that no response of the pairs has, else 0. A large scale multiplies
+            the differences between c and u of tokens that neither expects, and draws them.
     """
 
     training: Training
@@ -111,6 +113,7 @@ class Measured:
     scale: float
     exact_P: Float64[np.ndarray, "P"]
     near_P: Float64[np.ndarray, "P"]
+    foreign_P: Float64[np.ndarray, "P"]
 
 
 def measure(model: Model, path: str, pairs: Sequence[TextPair], how: How) -> list[Measured]:
@@ -122,12 +125,13 @@ def measure(model: Model, path: str, pairs: Sequence[TextPair], how: How) -> lis
     """
     require(model.family is Family.MDM, f"{path}: family", model.family.value, "mdm: an ARM has no guidance")
     training, found = training_of(model, path), []
-    rooms = room_for_answers(model, pairs)
+    rooms, known = room_for_answers(model, pairs), {character for pair in pairs for character in pair.response}
     for temperature in how.temperatures:
         for scale in how.scales:
             texts = answers(model, pairs, rooms, dataclasses.replace(how, temperatures=(temperature,)), scale)
             exact_P, near_P = scores(texts, pairs, how.check)
-            found.append(Measured(training, temperature, scale, exact_P, near_P))
+            foreign_P = np.array([float(not known.issuperset(text)) for text in texts])
+            found.append(Measured(training, temperature, scale, exact_P, near_P, foreign_P))
     return found
 
 

@@ -77,6 +77,7 @@ def test_scores_are_those_of_each_answer(tmp_path):
     assert set(texts) == {"", "7", "77"}
     assert found[0].exact_P.tolist() == [text == "7" for text in texts]
     assert found[0].near_P.tolist() == [similarity(text, "7") for text in texts]
+    assert not found[0].foreign_P.any()
     assert found[0].exact_P.mean() == pytest.approx(0.25, abs=4 * math.sqrt(0.25 * 0.75 / 64))
     assert found[1].exact_P.tolist() == found[0].exact_P.tolist()  # no prediction depends on the prompt
 
@@ -89,6 +90,15 @@ def test_every_date_that_fits_is_right():
     assert scores(["1987-08-31", "1987-07-03"], pairs[:2], Check.RESPONSE)[0].tolist() == [0, 1]
 
 
+def test_a_foreign_character_is_one_that_no_response_has(tmp_path):
+    model = load(write_uniform(tmp_path / "coin", Attention.BIDIRECTIONAL, b"78", 12))
+    pairs = [TextPair("ab", "7"), TextPair("ab", "17")] * 8
+    found = measure(model, "m", pairs, How((1.0,), (0.0,)))[0]
+    texts = answers(model, pairs, room_for_answers(model, pairs), How((1.0,), (0.0,)), 0.0)
+    assert found.foreign_P.tolist() == ["8" in text for text in texts]
+    assert 0 < found.foreign_P.mean() < 1
+
+
 def test_similarity_is_one_for_equal_texts_and_falls():
     scores = [similarity(text, "1987-03-03") for text in ("1987-03-03", "1987-03-13", "1987-13-13", "abc", "")]
     assert scores[0] == 1
@@ -98,7 +108,7 @@ def test_similarity_is_one_for_equal_texts_and_falls():
 
 def measured(name: str, seed: int, scale: float, exact: list[int], drop: float | None = 0.0) -> Measured:
     values = np.array(exact, float)
-    return Measured(Training(name, drop, seed), 1.0, scale, values, values / 2)
+    return Measured(Training(name, drop, seed), 1.0, scale, values, values / 2, 1 - values)
 
 
 RUNS = [
@@ -123,6 +133,7 @@ def test_a_gain_is_paired_over_seeds_and_over_pairs():
     per_pair = np.array([0, 1, 0, 0.5])
     assert gain.se_pairs == pytest.approx(per_pair.std(ddof=1) / 2)
     assert table[1].near_gain.mean == gain.mean / 2
+    assert (table[1].foreign.mean, table[2].foreign.mean) == (0.5, 0)
     assert table[0].exact_gain == Estimate(0.0, 0.0, 0.0)
     assert math.isnan(table[2].exact.se_seeds)
     assert table[2].exact.se_pairs == 0
@@ -151,7 +162,7 @@ def test_the_tables_hold_every_number():
     assert [float(run["exact"]) for run in runs] == [0.25, 0.75, 0, 0.25, 1]
     assert float(runs[0]["exact_se"]) == 0.25
     printed = shown(lines(RUNS))
-    assert " ".join(printed[2].split()) == "a 1 2 2 0.500 ± 0.250 +0.375 ± 0.125 0.250 ± 0.125 +0.188 ± 0.062"
+    assert " ".join(printed[2].split()) == "a 1 2 2 0.500 ± 0.250 +0.375 ± 0.125 0.250 ± 0.125 +0.188 ± 0.062 0.500"
 
 
 def test_the_figure_has_a_line_for_each_training_and_a_panel_for_each_temperature():
