@@ -16,7 +16,7 @@ def draw(table: Sequence[Line]) -> Picture:
     """Right answers of each training, with a standard error over the seeds, or over the pairs for one seed."""
     temperatures = list(dict.fromkeys(line.temperature for line in table))
     names = list(dict.fromkeys(line.training for line in table))
-    colours, spread = _colours(table, names), 0.012 * _width(table)
+    colours, spread = _colours(table, names), 0.006 * _width(table)
     with styled():
         figure = Picture(figsize=(1.2 + 3.3 * len(temperatures), 3.9), layout="constrained")
         panels = figure.subplots(1, len(temperatures), sharey=True, squeeze=False)[0]
