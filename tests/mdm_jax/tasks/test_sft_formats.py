@@ -27,7 +27,7 @@ def word_problems(path: Path, count: int) -> str:
     """Sums of two digits as word problems in GSM8K's format."""
     records = []
     for n in range(count):
-        a, b = 1 + n % 5, 1 + n // 5
+        a, b = 1 + n % 9, 1 + n // 9
         answer = f"{a}+{b}=<<{a}+{b}={a + b}>>{a + b}\n#### {a + b}"
         records.append({"question": f"{a} pens and {b}?", "answer": answer})
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
@@ -67,16 +67,16 @@ def test_a_record_without_a_response_is_named(tmp_path, capsys):
 @pytest.mark.parametrize("two_stages", [False, True])
 @pytest.mark.parametrize("attention", Attention)
 def test_a_fine_tuned_model_answers_the_problems_that_it_has_read(tmp_path, attention, two_stages):
-    path = word_problems(tmp_path / "problems.jsonl", 12)
+    path = word_problems(tmp_path / "problems.jsonl", 81)
     model = str(write_random(tmp_path / "model", attention, 64))
     form = PairFormat.GSM8K_TWO_STAGE if two_stages else PairFormat.GSM8K
     words = ["--pairs", path, "--format", form, "--out", str(tmp_path / "out"), "--validation-fraction", "0.3"]
     words += ["--eos-to-end"] * (attention is Attention.BIDIRECTIONAL)
-    assert main([model, *words, "--epochs", "1500", "--lr", "0.004", "--batch", "8", "--devices", "1"]) == 0
+    assert main([model, *words, "--epochs", "400", "--lr", "0.004", "--batch", "16"]) == 0
     (folder,) = as_path(tmp_path / "out" / "runs").iterdir()
     tuned, problems = load(folder), read_problems(path)
     found = answers(tuned, problems, Settings(two_stages, 16, 4, {"temperature": 0.0}))
     before = answers(load(model), problems, Settings(two_stages, 16, 4, {"temperature": 0.0}))
     assert accuracy(before).right == 0
-    assert accuracy(found).right >= 5  # it has not read three or four of the twelve
-    assert np.mean([answer.number is not None for answer in found]) > 0.6
+    assert accuracy(found).right >= 30  # it has not read about 24 of the 81
+    assert np.mean([answer.number is not None for answer in found]) > 0.9
