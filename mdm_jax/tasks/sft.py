@@ -10,6 +10,9 @@ row is one pair, and its padding is neither read nor scored. The response ends w
 An MDM that is trained so takes the number of tokens that it is asked for as the length of the answer. With
 --eos-to-end it learns the length too: EOS fills the rows after the response, and is scored.
 
+--format reads published pairs: ShareGPT's conversations, or GSM8K's word problems in one stage or two (see
+`python -m mdm_jax.tasks.pairs --help`). They are written to pairs.jsonl in the folder first.
+
 The folder gets data/ (the prepared pairs), plan.jsonl (the run's settings), and runs/RUN_ID, which `mdm_jax.load` and
 every command open as a model. The same command goes on after an interruption. The defaults of epochs, batch and
 learning rate are those of SMDM's fine-tuning on ShareGPT (Nie et al. 2024, arXiv 2410.18514).
@@ -35,7 +38,7 @@ from mdm_jax.data.manifest import TOKENIZER_FILE, TOKENIZER_JSON_FILE
 from mdm_jax.data.prepare import prepare
 from mdm_jax.data.tokenizer import ByteTokenizer, SentencePieceTokenizer
 from mdm_jax.files.fingerprint import with_fingerprint
-from mdm_jax.files.storage import Kind, as_path, kind, write_atomic
+from mdm_jax.files.storage import Kind, as_path, is_file, kind, write_atomic
 from mdm_jax.layout import PLAN_FILE, RUNS_FOLDER, plan_lines
 from mdm_jax.spec import (
     CorpusSource,
@@ -53,10 +56,11 @@ from mdm_jax.spec import (
     to_json,
 )
 from mdm_jax.spec.validation import require, to_dict
+from mdm_jax.tasks.pairs.formats import PairFormat, Reading, read_pairs
 from mdm_jax.trained.load import load
 from mdm_jax.trained.model import Model
 
-DATA_FOLDER = "data"
+DATA_FOLDER, PAIRS_FILE = "data", "pairs.jsonl"
 MOST_WARMUP = 100
 MOST_BATCH = 64
 """Pairs of a batch of the final evaluation."""
@@ -204,6 +208,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--pairs", required=True, metavar="FILE", help="JSONL with prompt and response; also a folder or a glob of such"
     )
+    add("--format", choices=list(PairFormat), default=PairFormat.PLAIN, help="of the pairs (%(default)s)")
     add("--out", required=True, metavar="DIR", help="folder for the data, the plan and the run")
     add("--epochs", type=float, default=usual.epochs, help=f"passes over the training pairs ({usual.epochs:g})")
     add("--lr", type=float, default=usual.lr, help=f"peak of the learning rate ({usual.lr:g})")
@@ -258,7 +263,7 @@ def _fine_tune(flags: argparse.Namespace) -> int:
 def _planned(flags: argparse.Namespace, settings: Settings) -> RunSpec:
     """The run, after its data is prepared and it is in the plan. The model's weights are free again."""
     model = load(flags.model)
-    data = data_spec(model, flags.model, flags.pairs, flags.out, settings)
+    data = data_spec(model, flags.model, _jsonl(flags), flags.out, settings)
     prepare(data, skip_bad=flags.skip_bad, report=lambda progress: _show_skipped(progress.skipped))
     corpus = open_corpus(data)
     run = changed(fine_tuning(model, flags.model, corpus, settings), flags.set)
@@ -270,6 +275,18 @@ def _planned(flags: argparse.Namespace, settings: Settings) -> RunSpec:
         print(f"rows have {run.data.seq_len} tokens: --seq-len {longest} would take less time")
     print(f"{run.run_id}: {run.schedule.steps} steps of {run.optim.global_batch} pairs")
     return run
+
+
+def _jsonl(flags: argparse.Namespace) -> str:
+    """The path of the pairs as JSONL with prompt and response. Pairs of another format are written into the folder."""
+    if flags.format == PairFormat.PLAIN:
+        return flags.pairs
+    skip = (lambda bad: _show_skipped([str(bad)])) if flags.skip_bad else None
+    path = as_path(flags.out) / PAIRS_FILE
+    text = "".join(pair.line for pair in read_pairs(flags.pairs, Reading(PairFormat(flags.format)), skip))
+    if not (is_file(path) and path.read_text() == text):  # the prepared data knows the file by its time
+        write_atomic(path, text)
+    return str(path)
 
 
 def _show_skipped(messages: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Classifier-free guidance on pairs: exact answers and chrF of MDMs at several scales, with errors.
+"""Classifier-free guidance on pairs: right answers of MDMs at several scales, with errors.
 
     python -m mdm_jax.tasks.guidance runs/guidance --pairs test.jsonl --scales=-0.5,0,0.5,1,2,4
     python -m mdm_jax.tasks.guidance model.safetensors --pairs test.jsonl --temperatures 1,0 --out tables/guidance
@@ -7,8 +7,13 @@ MODEL is a run's folder, a sweep's folder with all its runs, a safetensors file 
 Hugging Face folder. FILE has pairs that the models were not trained on, one JSON object with `prompt` and `response` a
 line. Guidance of scale w replaces the logits by u + (w + 1) (c - u), where u reads MASK in place of the prompt.
 
+An answer is right if it equals the response, and its nearness to the response is chrF. With `--check dates` the pairs
+are those of `python -m mdm_jax.tasks.guidance.dates`, and every date that fits the request is right. The nearness is
+then the share of characters that agree with the nearest right date.
+
 Runs that differ only in the seed are averaged. The table has the mean of each training at each scale, and its gain over
-w = 0 on the same pairs, with the standard error over seeds (over pairs, for a single run). `--out FOLDER` writes
+w = 0 on the same pairs, with the standard error over seeds (over pairs, for a single run); and the share of answers
+with a foreign character, which no response in FILE has: too large a scale draws such tokens. `--out FOLDER` writes
 `guidance.csv` (this table, with both errors), `runs.csv` (a line for each run) and `guidance.svg`.
 
 A model whose training rows were filled with EOS ends its answer itself. Any other model gets the length of the right
@@ -27,7 +32,7 @@ from mdm_jax.layout import PLAN_FILE
 from mdm_jax.sample.samplers import Sampler
 from mdm_jax.spec.validation import require
 from mdm_jax.tasks.guidance.figure import draw
-from mdm_jax.tasks.guidance.measure import SAMPLER, How, Measured, measure
+from mdm_jax.tasks.guidance.measure import SAMPLER, Check, How, Measured, measure
 from mdm_jax.tasks.guidance.table import lines, runs_csv, shown, to_csv
 from mdm_jax.tasks.pairs.formats import read_pairs
 from mdm_jax.trained.load import load
@@ -47,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
     add("--temperatures", type=numbers, default=(1.0, 0.0), metavar="T,T", help="0 takes the likeliest token (1,0)")
     add("--sampler", default=SAMPLER, metavar="NAME", help=f"one of {', '.join(Sampler)} (%(default)s)")
     add("--steps", type=int, metavar="N", help="most steps of an answer (default: one a token)")
+    add("--check", choices=list(Check), default=Check.RESPONSE, help="which answers are right (%(default)s)")
     add("--limit", type=int, metavar="N", help="only the first N pairs")
     add("--seed", type=int, default=0, help="seed of the first answer (%(default)s)")
     add("--out", metavar="FOLDER", help="folder for the tables and the figure")
@@ -72,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = parser().parse_args(argv)
 
     def work() -> int:
-        how = How(flags.temperatures, flags.scales, flags.sampler, flags.steps, flags.seed)
+        how = How(flags.temperatures, flags.scales, flags.sampler, flags.steps, flags.seed, Check(flags.check))
         require(flags.limit is None or flags.limit >= 1, "--limit", flags.limit, "1 or more")
         if flags.out:
             check_writable(as_path(flags.out) / TABLE)

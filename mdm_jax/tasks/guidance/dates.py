@@ -1,16 +1,22 @@
-"""Pairs of a date in English words and figures, and the same date as YYYY-MM-DD. Answers are checked exactly.
+"""Pairs of a request for a day, in English, and such a day as YYYY-MM-DD. Every answer can be checked.
 
     python -m mdm_jax.tasks.guidance.dates --train dates.jsonl --test dates_test.jsonl
 
-Each date is written in one of six forms. Recent years are likelier than early ones, so that the answers have a
-distribution of their own, which guidance takes away. No date of the test file is in the training file in any form.
+Three of the eight forms of request name one day. The others leave a choice, such as `a summer day of 1987`. A pair is
+made from its day: the day is drawn, then the form. Recent years are likelier than early ones, so that the answers have
+a distribution of their own. No day of the test file is an answer in the training file. A request that leaves a choice
+may stand in both.
 """
 
 import datetime
+import functools
 import itertools
 import random
 import sys
 from collections.abc import Iterator, Sequence
+
+import numpy as np
+from jaxtyping import UInt8
 
 from mdm_jax.command import DONE, exit_code, new_parser
 from mdm_jax.files.storage import check_writable, write_atomic
@@ -33,8 +39,8 @@ MONTHS = (
     *("January", "February", "March", "April", "May", "June"),
     *("July", "August", "September", "October", "November", "December"),
 )
-DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 """Written here and not by `strftime`, whose names depend on the user's language."""
+SEASONS = ("winter", "spring", "summer", "autumn")
 
 
 def ordinal_word(day: int) -> str:
@@ -54,16 +60,46 @@ def ordinal_figure(day: int) -> str:
 
 
 def forms(date: datetime.date) -> tuple[str, ...]:
-    """The date in each of the six forms."""
+    """The request for the date in each of the eight forms; the first three name no other date."""
     day, month, year = date.day, MONTHS[date.month - 1], date.year
     return (
         f"{day} {month} {year}",
-        f"{month} {ordinal_figure(day)}, {year}",
         f"{day} {month[:3]} '{year % 100:02d}",
         f"the {ordinal_word(day)} of {month} {year}",
-        f"{DAYS[date.weekday()]}, {day:02d} {month[:3]} {year}",
-        f"the {ordinal_figure(day)} day of {month} in '{year % 100:02d}",
+        f"a day of {month} {year}",
+        f"a day of {month} in the {year // 10 * 10}s",
+        f"the {ordinal_figure(day)} of a month of {year}",
+        f"a {SEASONS[date.month % 12 // 3]} day of {year}",
+        f"a day of {year}",
     )
+
+
+def prompt_of(request: str) -> str:
+    """The prompt of a pair with this request."""
+    return request + CUT
+
+
+def nearness(prompt: str, answer: str) -> float:
+    """The share of the ten characters of an answer that agree with the nearest right date; 1 if the answer is right.
+
+    A missing or a further character counts as wrong. 0 if no date fits the prompt.
+    """
+    right = _right_answers().get(prompt)
+    if right is None:
+        return 0.0
+    given = np.frombuffer(answer.encode()[:10].ljust(10, b"\0"), np.uint8)
+    return float((right == given).sum(1).max()) / max(10, len(answer.encode()))
+
+
+@functools.cache
+def _right_answers() -> dict[str, UInt8[np.ndarray, "n 10"]]:
+    """The characters of all right dates, by prompt."""
+    found: dict[str, list[bytes]] = {}
+    first, last = datetime.date(FIRST_YEAR, 1, 1).toordinal(), datetime.date(LAST_YEAR, 12, 31).toordinal()
+    for date in map(datetime.date.fromordinal, range(first, last + 1)):
+        for request in forms(date):
+            found.setdefault(prompt_of(request), []).append(date.isoformat().encode())
+    return {prompt: np.frombuffer(b"".join(days), np.uint8).reshape(-1, 10) for prompt, days in found.items()}
 
 
 def drawn_dates(draw: random.Random) -> Iterator[datetime.date]:
@@ -76,7 +112,7 @@ def drawn_dates(draw: random.Random) -> Iterator[datetime.date]:
 
 
 def date_pairs(train: int, test: int, seed: int) -> tuple[list[TextPair], list[TextPair]]:
-    """Pairs for training and for the test, which share no date. Training pairs may repeat.
+    """Pairs for training and for the test, which share no answer. Training pairs may repeat.
 
     Args:
         train: training pairs.
@@ -97,7 +133,7 @@ def date_pairs(train: int, test: int, seed: int) -> tuple[list[TextPair], list[T
 
 
 def _pair(date: datetime.date, draw: random.Random) -> TextPair:
-    return TextPair(draw.choice(forms(date)) + CUT, date.isoformat())
+    return TextPair(prompt_of(draw.choice(forms(date))), date.isoformat())
 
 
 def main(argv: Sequence[str] | None = None) -> int:

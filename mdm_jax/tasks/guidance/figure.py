@@ -1,4 +1,4 @@
-"""The figure of guidance: exact answers against the scale. Each training has a line, each temperature a panel."""
+"""The figure of guidance: right answers against the scale. Each training has a line, each temperature a panel."""
 
 import math
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ MARKS = "osD^vP"
 
 
 def draw(table: Sequence[Line]) -> Picture:
-    """Exact answers of each training, with a standard error over the seeds, or over the pairs for one seed."""
+    """Right answers of each training, with a standard error over the seeds, or over the pairs for one seed."""
     temperatures = list(dict.fromkeys(line.temperature for line in table))
     names = list(dict.fromkeys(line.training for line in table))
-    colours, spread = _colours(table, names), 0.012 * _width(table)
+    colours, spread = _colours(table, names), 0.006 * _width(table)
     with styled():
         figure = Picture(figsize=(1.2 + 3.3 * len(temperatures), 3.9), layout="constrained")
         panels = figure.subplots(1, len(temperatures), sharey=True, squeeze=False)[0]
@@ -32,7 +32,7 @@ def draw(table: Sequence[Line]) -> Picture:
             axes.set_title(f"temperature {temperature:g}")
             axes.set_xlabel("guidance w")
             axes.set_ylim(bottom=0)
-        panels[0].set_ylabel("exact answers")
+        panels[0].set_ylabel("share of right answers")
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=min(len(names), 1 + len(temperatures)))
         return figure

@@ -6,6 +6,7 @@ guidance (Ho and Salimans 2022, arXiv 2207.12598) trains u by dropping prompts. 
 """
 
 import dataclasses
+import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,10 +17,22 @@ from sacrebleu.metrics.chrf import CHRF
 from mdm_jax.data.pairs import pair_ids
 from mdm_jax.spec import Family
 from mdm_jax.spec.validation import require
+from mdm_jax.tasks.guidance.dates import nearness
 from mdm_jax.tasks.pairs.pair import TextPair
 from mdm_jax.trained.model import Model
 
 SAMPLER = "confidence"
+
+
+class Check(enum.StrEnum):
+    """How an answer is scored: against the response, or as a date that the prompt asks for.
+
+    `response` takes an answer as right if it equals the response, and its nearness is chrF (Popović 2015), the F2 score
+    of its runs of 1 to 6 characters. `dates` takes every date as right that fits the prompt (`dates.nearness`).
+    """
+
+    RESPONSE = "response"
+    DATES = "dates"
 
 
 @dataclass(frozen=True)
@@ -61,6 +74,7 @@ class How:
         sampler: see `mdm_jax.sample.samplers`.
         steps: of each answer; None for one a token.
         seed: of the first answer; the next answers have the next seeds.
+        check: see `Check`.
 
     Raises:
         ValueError: a list is empty or has an item twice, or 0 is no scale.
@@ -71,6 +85,7 @@ class How:
     sampler: str = SAMPLER
     steps: int | None = None
     seed: int = 0
+    check: Check = Check.RESPONSE
 
     def __post_init__(self) -> None:
         for name in ("temperatures", "scales"):
@@ -87,15 +102,18 @@ class Measured:
         training: see `Training`.
         temperature: of the draws.
         scale: w.
-        exact_P: 1 for an answer that equals the response, else 0.
-        chrf_P: chrF of each answer, from 0 to 1 (Popović 2015): the F2 score of its runs of 1 to 6 characters.
+        exact_P: 1 for a right answer, else 0.
+        near_P: nearness of each answer to a right one, from 0 to 1; see `Check`.
+        foreign_P: 1 for an answer with a character that no response of the pairs has, else 0. A large scale multiplies
+            the differences between c and u of tokens that neither expects, and draws them.
     """
 
     training: Training
     temperature: float
     scale: float
     exact_P: Float64[np.ndarray, "P"]
-    chrf_P: Float64[np.ndarray, "P"]
+    near_P: Float64[np.ndarray, "P"]
+    foreign_P: Float64[np.ndarray, "P"]
 
 
 def measure(model: Model, path: str, pairs: Sequence[TextPair], how: How) -> list[Measured]:
@@ -107,13 +125,13 @@ def measure(model: Model, path: str, pairs: Sequence[TextPair], how: How) -> lis
     """
     require(model.family is Family.MDM, f"{path}: family", model.family.value, "mdm: an ARM has no guidance")
     training, found = training_of(model, path), []
-    rooms = room_for_answers(model, pairs)
+    rooms, known = room_for_answers(model, pairs), {character for pair in pairs for character in pair.response}
     for temperature in how.temperatures:
         for scale in how.scales:
             texts = answers(model, pairs, rooms, dataclasses.replace(how, temperatures=(temperature,)), scale)
-            exact = [float(text == pair.response) for text, pair in zip(texts, pairs, strict=True)]
-            chrf = [similarity(text, pair.response) for text, pair in zip(texts, pairs, strict=True)]
-            found.append(Measured(training, temperature, scale, np.array(exact), np.array(chrf)))
+            exact_P, near_P = scores(texts, pairs, how.check)
+            foreign_P = np.array([float(not known.issuperset(text)) for text in texts])
+            found.append(Measured(training, temperature, scale, exact_P, near_P, foreign_P))
     return found
 
 
@@ -160,6 +178,18 @@ def answers(model: Model, pairs: Sequence[TextPair], rooms: Sequence[int], how: 
         )
         texts |= {p: text.text for p, text in zip(chosen, made, strict=True)}
     return [texts[p] for p in range(len(pairs))]
+
+
+def scores(
+    texts: Sequence[str], pairs: Sequence[TextPair], check: Check
+) -> tuple[Float64[np.ndarray, "P"], Float64[np.ndarray, "P"]]:
+    """Whether each text is right, 1 or 0, and its nearness to a right one, from 0 to 1."""
+    both = list(zip(texts, pairs, strict=True))
+    if check is Check.DATES:
+        near_P = np.array([nearness(pair.prompt, text) for text, pair in both])
+        return (near_P == 1).astype(float), near_P
+    exact_P = np.array([float(text == pair.response) for text, pair in both])
+    return exact_P, np.array([similarity(text, pair.response) for text, pair in both])
 
 
 _CHRF = CHRF()

@@ -15,7 +15,7 @@ from mdm_jax.command import aligned
 from mdm_jax.results import csv_text
 from mdm_jax.tasks.guidance.measure import Measured
 
-SCORES = ("exact", "chrf")
+SCORES = ("exact", "near")
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,11 @@ class Line:
         scale: w.
         seeds: runs.
         pairs: pairs that each run answered.
-        exact: share of the answers that equal the response.
+        exact: share of right answers.
         exact_gain: the same less that without guidance.
-        chrf: mean chrF, from 0 to 1.
-        chrf_gain: the same less that without guidance.
+        near: mean nearness to a right answer, from 0 to 1; see `measure.Check`.
+        near_gain: the same less that without guidance.
+        foreign: share of the answers with a character that no response has.
     """
 
     training: str
@@ -52,8 +53,9 @@ class Line:
     pairs: int
     exact: Estimate
     exact_gain: Estimate
-    chrf: Estimate
-    chrf_gain: Estimate
+    near: Estimate
+    near_gain: Estimate
+    foreign: Estimate
 
 
 def estimate(values_SP: np.ndarray) -> Estimate:
@@ -89,6 +91,7 @@ def lines(found: Sequence[Measured]) -> list[Line]:
             values_SP = np.stack([getattr(seeds[seed], f"{score}_P") for seed in seeds])
             without_SP = np.stack([getattr(base[seed], f"{score}_P") for seed in seeds])
             estimates += [estimate(values_SP), estimate(values_SP - without_SP)]
+        estimates.append(estimate(np.stack([one.foreign_P for one in seeds.values()])))
         first = next(iter(seeds.values()))
         drop, pairs = first.training.drop_prompt, len(first.exact_P)
         made.append(Line(name, drop, temperature, scale, len(seeds), pairs, *estimates))
@@ -113,24 +116,36 @@ def _cells(value: object) -> list[object]:
 
 def runs_csv(found: Sequence[Measured]) -> str:
     """A line for each run, temperature and scale. `exact_se` is the standard error over the pairs."""
-    names = ["training", "drop_prompt", "seed", "temperature", "scale", "pairs", "exact", "exact_se", "chrf", "chrf_se"]
+    names = [
+        "training",
+        "drop_prompt",
+        "seed",
+        "temperature",
+        "scale",
+        "pairs",
+        "exact",
+        "exact_se",
+        "near",
+        "near_se",
+        "foreign",
+    ]
     rows = []
     for one in found:
         about = [one.training.name, one.training.drop_prompt, one.training.seed, one.temperature, one.scale]
-        scores = [round(number, 6) for each in (one.exact_P, one.chrf_P) for number in (each.mean(), _error(each))]
-        rows.append([*about, len(one.exact_P), *scores])
+        scores = [round(number, 6) for each in (one.exact_P, one.near_P) for number in (each.mean(), _error(each))]
+        rows.append([*about, len(one.exact_P), *scores, round(one.foreign_P.mean(), 6)])
     return csv_text([names, *rows])
 
 
 def shown(table: Sequence[Line]) -> list[str]:
     """The table for a terminal. The errors are those over the seeds, or over the pairs for one seed."""
-    rows = [["training", "temperature", "w", "seeds", "exact", "gain", "chrF", "gain"]]
+    rows = [["training", "temperature", "w", "seeds", "exact", "gain", "near", "gain", "foreign"]]
     for line in table:
         cells = [line.training, f"{line.temperature:g}", f"{line.scale:g}", f"{line.seeds}"]
-        for value, gain in ((line.exact, line.exact_gain), (line.chrf, line.chrf_gain)):
+        for value, gain in ((line.exact, line.exact_gain), (line.near, line.near_gain)):
             cells.append(f"{value.mean:.3f} ± {_shown_error(value):.3f}")
             cells.append("" if line.scale == 0 else f"{gain.mean:+.3f} ± {_shown_error(gain):.3f}")
-        rows.append(cells)
+        rows.append([*cells, f"{line.foreign.mean:.3f}"])
     return aligned(rows, ["training"])
 
 

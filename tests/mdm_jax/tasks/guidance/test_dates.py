@@ -2,7 +2,6 @@
 
 import datetime
 import json
-import random
 import re
 from pathlib import Path
 
@@ -13,9 +12,9 @@ from mdm_jax.tasks.guidance.dates import (
     FIRST_YEAR,
     LAST_YEAR,
     date_pairs,
-    drawn_dates,
     forms,
     main,
+    nearness,
     ordinal_figure,
     ordinal_word,
 )
@@ -40,19 +39,48 @@ def test_days_have_names():
     )
 
 
-def test_a_form_says_which_date_it_is():
-    assert forms(datetime.date(1987, 3, 3)) == (
-        "3 March 1987",
-        "March 3rd, 1987",
-        "3 Mar '87",
-        "the third of March 1987",
-        "Tue, 03 Mar 1987",
-        "the 3rd day of March in '87",
+def test_the_forms_of_a_date():
+    assert forms(datetime.date(1987, 7, 3)) == (
+        "3 July 1987",
+        "3 Jul '87",
+        "the third of July 1987",
+        "a day of July 1987",
+        "a day of July in the 1980s",
+        "the 3rd of a month of 1987",
+        "a summer day of 1987",
+        "a day of 1987",
     )
-    drawn = drawn_dates(random.Random(1))
-    written = [forms(next(drawn)) for _ in range(3000)]
-    different = {every[0] for every in written}
-    assert all(len({every[form] for every in written}) == len(different) for form in range(6))
+    assert [forms(datetime.date(2000, month, 1))[6].split()[1] for month in (12, 1, 2, 3, 6, 9, 11)] == (
+        ["winter"] * 3 + ["spring", "summer", "autumn", "autumn"]
+    )
+
+
+def test_three_forms_name_one_date_and_the_others_leave_a_choice():
+    every = [datetime.date(FIRST_YEAR, 1, 1) + datetime.timedelta(n) for n in range(29_220)]
+    assert every[-1] == datetime.date(LAST_YEAR, 12, 31)
+    requests = [forms(date) for date in every]
+    counts = [len({each[form] for each in requests}) for form in range(8)]
+    assert counts == [29_220] * 3 + [80 * 12, 8 * 12, 80 * 31, 80 * 4, 80]
+
+
+RIGHT = [
+    ("the third of March 1987", "1987-03-03", 1.0),
+    ("the third of March 1987", "1987-03-13", 0.9),
+    ("a day of February 1987", "1987-02-28", 1.0),
+    ("a day of February 1987", "1987-02-29", 0.9),
+    ("the 31st of a month of 1999", "1999-12-31", 1.0),
+    ("the 31st of a month of 1999", "1999-11-31", 0.9),
+    ("a day of 1987", "1987", 0.4),
+    ("a day of 1987", "", 0.0),
+    ("a day of 1987", "größe", 0.0),
+    ("a day of 1987", "1987-01-01" + "0" * 10, 0.5),
+    ("a day of 2087", "2087-01-01", 0.0),
+]
+
+
+@pytest.mark.parametrize(("request_", "answer", "near"), RIGHT)
+def test_nearness_to_a_right_date(request_, answer, near):
+    assert nearness(request_ + " = ", answer) == pytest.approx(near)
 
 
 def test_training_and_test_share_no_date_and_follow_from_the_seed():

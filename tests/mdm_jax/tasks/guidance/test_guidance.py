@@ -18,7 +18,17 @@ from mdm_jax import load
 from mdm_jax.spec import Attention
 from mdm_jax.tasks.guidance.__main__ import main
 from mdm_jax.tasks.guidance.figure import draw
-from mdm_jax.tasks.guidance.measure import How, Measured, Training, answers, measure, room_for_answers, similarity
+from mdm_jax.tasks.guidance.measure import (
+    Check,
+    How,
+    Measured,
+    Training,
+    answers,
+    measure,
+    room_for_answers,
+    scores,
+    similarity,
+)
 from mdm_jax.tasks.guidance.table import Estimate, estimate, lines, runs_csv, shown, to_csv
 from mdm_jax.tasks.pairs.pair import TextPair
 
@@ -44,13 +54,9 @@ def test_an_answer_gets_the_room_of_the_right_one_with_its_end(mdm):
 
 def test_at_scale_minus_one_an_answer_does_not_read_its_prompt(mdm):
     """The guided logits are then u."""
-    model, rooms = load(mdm), [4, 4, 2, 4]
-    how = How((0.0,), (0.0,))
-    blind = answers(model, PAIRS, rooms, how, -1.0)
-    assert blind[0] == blind[1] == blind[3]
-    seen = answers(model, PAIRS, rooms, how, 0.0)
-    assert len({seen[0], seen[1], seen[3]}) > 1
-    assert seen[2] == blind[2]  # it has no prompt
+    model, pairs, how = load(mdm), [TextPair(prompt, "xyz") for prompt in ("ab", "cd", "ef", "gh")], How((0.0,), (0.0,))
+    assert len(set(answers(model, pairs, [4] * 4, how, -1.0))) == 1
+    assert len(set(answers(model, pairs, [4] * 4, how, 0.0))) > 1
 
 
 def test_an_answer_does_not_depend_on_the_other_pairs(mdm):
@@ -63,16 +69,34 @@ def test_an_answer_does_not_depend_on_the_other_pairs(mdm):
 def test_scores_are_those_of_each_answer(tmp_path):
     """A model that draws 7 or the end, evenly, answers "7" in a quarter of the cases."""
     model = load(write_uniform(tmp_path / "coin", Attention.BIDIRECTIONAL, [ord("7"), 256], 12))
-    pairs, how = [TextPair("ab", "7")] * 256, How((1.0,), (0.0, 3.0), seed=1)
+    pairs, how = [TextPair("ab", "7")] * 64, How((1.0,), (0.0, 3.0), seed=1)
     found = measure(model, "m", pairs, how)
     assert {(one.training, one.temperature) for one in found} == {(Training("m", None, 0), 1.0)}
     assert [one.scale for one in found] == [0.0, 3.0]
-    texts = answers(model, pairs, [2] * 256, how, 0.0)
+    texts = answers(model, pairs, [2] * 64, how, 0.0)
     assert set(texts) == {"", "7", "77"}
     assert found[0].exact_P.tolist() == [text == "7" for text in texts]
-    assert found[0].chrf_P.tolist() == [similarity(text, "7") for text in texts]
-    assert found[0].exact_P.mean() == pytest.approx(0.25, abs=4 * math.sqrt(0.25 * 0.75 / 256))
+    assert found[0].near_P.tolist() == [similarity(text, "7") for text in texts]
+    assert not found[0].foreign_P.any()
+    assert found[0].exact_P.mean() == pytest.approx(0.25, abs=4 * math.sqrt(0.25 * 0.75 / 64))
     assert found[1].exact_P.tolist() == found[0].exact_P.tolist()  # no prediction depends on the prompt
+
+
+def test_every_date_that_fits_is_right():
+    pairs = [TextPair("a summer day of 1987 = ", "1987-07-03")] * 3
+    exact_P, near_P = scores(["1987-08-31", "1987-09-01", "1987-07-03 "], pairs, Check.DATES)
+    assert exact_P.tolist() == [1, 0, 0]
+    assert near_P.tolist() == [1, 0.9, 10 / 11]
+    assert scores(["1987-08-31", "1987-07-03"], pairs[:2], Check.RESPONSE)[0].tolist() == [0, 1]
+
+
+def test_a_foreign_character_is_one_that_no_response_has(tmp_path):
+    model = load(write_uniform(tmp_path / "coin", Attention.BIDIRECTIONAL, b"78", 12))
+    pairs = [TextPair("ab", "7"), TextPair("ab", "17")] * 8
+    found = measure(model, "m", pairs, How((1.0,), (0.0,)))[0]
+    texts = answers(model, pairs, room_for_answers(model, pairs), How((1.0,), (0.0,)), 0.0)
+    assert found.foreign_P.tolist() == ["8" in text for text in texts]
+    assert 0 < found.foreign_P.mean() < 1
 
 
 def test_similarity_is_one_for_equal_texts_and_falls():
@@ -84,7 +108,7 @@ def test_similarity_is_one_for_equal_texts_and_falls():
 
 def measured(name: str, seed: int, scale: float, exact: list[int], drop: float | None = 0.0) -> Measured:
     values = np.array(exact, float)
-    return Measured(Training(name, drop, seed), 1.0, scale, values, values / 2)
+    return Measured(Training(name, drop, seed), 1.0, scale, values, values / 2, 1 - values)
 
 
 RUNS = [
@@ -108,7 +132,8 @@ def test_a_gain_is_paired_over_seeds_and_over_pairs():
     assert gain.se_seeds == pytest.approx(0.125)  # the gains of the seeds are .5 and .25
     per_pair = np.array([0, 1, 0, 0.5])
     assert gain.se_pairs == pytest.approx(per_pair.std(ddof=1) / 2)
-    assert table[1].chrf_gain.mean == gain.mean / 2
+    assert table[1].near_gain.mean == gain.mean / 2
+    assert (table[1].foreign.mean, table[2].foreign.mean) == (0.5, 0)
     assert table[0].exact_gain == Estimate(0.0, 0.0, 0.0)
     assert math.isnan(table[2].exact.se_seeds)
     assert table[2].exact.se_pairs == 0
@@ -137,7 +162,7 @@ def test_the_tables_hold_every_number():
     assert [float(run["exact"]) for run in runs] == [0.25, 0.75, 0, 0.25, 1]
     assert float(runs[0]["exact_se"]) == 0.25
     printed = shown(lines(RUNS))
-    assert " ".join(printed[2].split()) == "a 1 2 2 0.500 ± 0.250 +0.375 ± 0.125 0.250 ± 0.125 +0.188 ± 0.062"
+    assert " ".join(printed[2].split()) == "a 1 2 2 0.500 ± 0.250 +0.375 ± 0.125 0.250 ± 0.125 +0.188 ± 0.062 0.500"
 
 
 def test_the_figure_has_a_line_for_each_training_and_a_panel_for_each_temperature():
