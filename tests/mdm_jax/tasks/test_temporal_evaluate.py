@@ -131,6 +131,12 @@ def test_texts_without_groups_are_in_blocks_of_their_slice():
     np.testing.assert_array_equal(sums, [[4, 0], [4, 0], [0, 4], [0, 4], [0, 4]])
 
 
+def test_many_groups_are_merged_in_the_order_of_their_names():
+    texts = [Dated("a", DAY, f"g{i:05d}") for i in range(3 * 4096)]
+    (numbers,) = clusters_of([texts], 7.0)
+    np.testing.assert_array_equal(numbers, np.arange(3 * 4096) // 3)
+
+
 @pytest.fixture(scope="module")
 def split(tmp_path_factory) -> str:
     """Texts of one length from 2012 to 2019, of which those before 2016 are for training and for distance 0."""
