@@ -15,7 +15,6 @@ from mdm_jax.tasks.temporal.dated import Dated
 from mdm_jax.tasks.temporal.scoring import SliceNats
 from mdm_jax.trained.model import Model
 
-
 MOST_CLUSTERS = 4096
 """More groups are merged into this number of clusters, which bounds the memory of a bootstrap."""
 
