@@ -167,7 +167,7 @@ def test_uniform_models_have_no_shift_in_time(files, split, tmp_path, capsys):
     assert {row["likelihood"] for row in losses} == {"nelbo", "nll"}
     assert {row["setting"] for row in slopes} == {"MDM flat_mdm", "ARM flat_arm", "MDM flat_mdm - ARM flat_arm"}
     numbers = [float(row["value"]) for row in slopes if "loss" not in row["statistic"]]
-    assert len(numbers) == 15
+    assert len(numbers) == 18
     assert max(map(abs, numbers)) < 1e-3
     out, said = capsys.readouterr()
     assert "95% intervals over 11 groups" in out
