@@ -237,6 +237,32 @@ def test_bad_input_of_split_is_one_line(tmp_path, capsys, flags, message):
     assert message in one_line(main, ["split", path, "--out", str(tmp_path / "out"), *flags], capsys)
 
 
+def test_the_command_reads_changelogs_and_counts_broken_entries(tmp_path, capsys):
+    path = changelog(tmp_path / "doc", CHANGELOG.encode())
+    entry = "mawk (1.{0}-1) unstable; urgency=low\n\n  * {1}\n\n -- Ada Lovelace <a@b.org>  1 Jan 2012 10:00:00 +0000\n"
+    many = "".join(entry.format(i, word) for i, word in enumerate(ascii_lowercase))
+    changelog(tmp_path / "doc", many.encode(), "other")
+    flags = ["--changelogs", "--until", "2016-01-01", "--held-out", "0.5", "--known-groups"]
+    assert main(["split", path, *flags, "--out", str(tmp_path / "out")]) == 0
+    out, said = capsys.readouterr()
+    assert said.count("skipped: ") == 2
+    assert "of groups without training texts, 2 bad" in out
+    assert [one.name for one in read_split(str(tmp_path / "out")).slices][-1] == "later-2016"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "FILES = 'none': must be JSONL files, or --changelogs"),
+        (["--changelogs", "--group-field", "site"], "absent with --changelogs: the group is the source package"),
+        (["nowhere.jsonl"], "'nowhere.jsonl': no such file, folder or glob"),
+    ],
+)
+def test_what_to_split_is_needed(tmp_path, capsys, words, message):
+    flags = ["--until", "2016-01-01", "--out", str(tmp_path / "out")]
+    assert message in one_line(main, ["split", *words, *flags], capsys)
+
+
 def test_a_folder_with_files_is_left_alone(tmp_path, capsys):
     path = write(tmp_path / "a.jsonl", [{"text": "a", "date": "2016"}])
     said = one_line(main, ["split", path, "--until", "2016-01-01", "--out", str(tmp_path)], capsys)
