@@ -104,9 +104,9 @@ def test_training_finds_the_rule_and_changes_only_what_it_may(family, freeze):
     with on_mesh():
         model = trunk(family)
         before = [np.array(leaf) for leaf in jax.tree.leaves(model.params)]
-        training._step.clear_cache()
+        training._step.clear_cache()  # type: ignore[attr-defined]
         classifier = train_head(model, train, 2, settings, seed=0)
-        assert training._step._cache_size() == 1
+        assert training._step._cache_size() == 1  # type: ignore[attr-defined]
         for then, now in zip(before, jax.tree.leaves(model.params), strict=True):
             np.testing.assert_array_equal(now, then)
         same = [np.array_equal(x, y) for x, y in zip(before, jax.tree.leaves(classifier.trunk.params), strict=True)]
