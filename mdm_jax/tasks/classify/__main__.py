@@ -12,20 +12,22 @@ is trained together with the trunk, or alone with --freeze. Each model is traine
 the same shape with fresh weights for comparison (--no-scratch leaves it out).
 
 The table has accuracy and Matthews correlation on the test texts, as means over the seeds, with 95% intervals over
-texts and seeds. `--out` gets it as scores.csv, the differences as differences.csv, and the prediction of each text as
-predictions.csv.
+texts and seeds. `--out` gets scores.csv and accuracy.svg, differences.csv with the differences of each two rows, and
+predictions.csv with the prediction of each text.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 
+from analysis.wording import with_interval
 from mdm_jax.command import DONE, aligned, exit_code, new_parser
 from mdm_jax.files.storage import as_path, make_folder, write_atomic
-from mdm_jax.results import csv_text
 from mdm_jax.spec.validation import require
 from mdm_jax.tasks.classify.comparison import Trial, differences, run_trials, scores
 from mdm_jax.tasks.classify.data import Split, load_split
+from mdm_jax.tasks.classify.figure import result_files
 from mdm_jax.tasks.classify.head import Pool
 from mdm_jax.tasks.classify.training import Settings
 from mdm_jax.trained.load import load
@@ -39,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     add("train", metavar="EXAMPLES", help="labelled examples to train on, as CSV or FASTA")
     add("--test", metavar="EXAMPLES", help="labelled examples to test on (default: a part of the others)")
     add("--held-out", type=float, default=0.2, metavar="SHARE", help="share to test on without --test (%(default)s)")
-    add("--out", required=True, metavar="DIR", help="folder for the three CSV files")
+    add("--out", required=True, metavar="DIR", help="folder for the three CSV files and the figure")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="SEED", help="training seeds (0 1 2)")
     add("--epochs", type=int, default=defaults.epochs, help="passes over the examples (%(default)s)")
     add("--batch", type=int, default=defaults.batch, help="examples of a step (%(default)s)")
@@ -69,11 +71,14 @@ def _classify(flags: argparse.Namespace) -> int:
     trials = list[Trial]()
     for path in flags.models:
         trials += run_trials(path, load(path), split, settings, seeds, not flags.no_scratch, _say)
-    tables = {"scores.csv": scores(trials, split), "differences.csv": differences(trials, split)}
-    tables["predictions.csv"] = _predictions(trials, split)
-    for name, table in tables.items():
-        write_atomic(as_path(flags.out) / name, csv_text(table))
-    _show(tables["scores.csv"], tables["differences.csv"], split)
+    tables = {"scores": scores(trials, split), "differences": differences(trials, split)}
+    files = result_files({**tables, "predictions": _predictions(trials, split)}, split.chance)
+    for name, content in files.items():
+        write_atomic(as_path(flags.out) / name, content)
+    print(split.summary)
+    for rows in tables.values():
+        if len(rows) > 1:
+            print("", *aligned(_shown(rows), {"trunk", "less"}), sep="\n")
     return DONE
 
 
@@ -91,12 +96,18 @@ def _predictions(trials: Sequence[Trial], split: Split) -> list[list[object]]:
     return rows
 
 
-def _show(score_rows: list[list[object]], difference_rows: list[list[object]], split: Split) -> None:
-    print(split.summary)
-    for rows, left in ((score_rows, {"trunk"}), (difference_rows, {"trunk", "less"})):
-        if len(rows) > 1:
-            cells = [[f"{x:.4f}" if isinstance(x, float) else "" if x is None else str(x) for x in row] for row in rows]
-            print("", *aligned(cells, left), sep="\n")
+def _shown(rows: list[list[Any]]) -> list[list[str]]:
+    """The table for a person: both scores with their intervals, and the columns of text and whole numbers."""
+    header, *body = rows
+    plain = [name for name in header if name in ("trunk", "less", "family", "seeds", "cut")]
+    lines = [[*plain, "accuracy", "mcc"]]
+    for row in body:
+        cell = dict(zip(header, row, strict=True))
+        intervals = [
+            with_interval(*(cell[f"{name}{end}"] for end in ("", "_lower", "_upper"))) for name in ("accuracy", "mcc")
+        ]
+        lines.append([*(str(cell[name]) for name in plain), *intervals])
+    return lines
 
 
 if __name__ == "__main__":

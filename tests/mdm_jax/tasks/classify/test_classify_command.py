@@ -62,6 +62,7 @@ def test_a_run_a_file_and_a_folder_are_compared_with_fresh_weights(shop, tmp_pat
     assert same == {k: v for k, v in scores[4].items() if k not in ("trunk", "seconds")}
     differences = table(tmp_path / "out", "differences")
     assert len(differences) == 15
+    assert (tmp_path / "out" / "accuracy.svg").read_text().count("from scratch") >= 3
     assert f"{len(predictions)} test texts, 2 labels" in out
 
 
