@@ -54,9 +54,10 @@ def test_a_vector_is_that_of_the_row_alone_without_start_token_and_padding(famil
         for pool in Pool:
             found = read_vectors(model, rows, pool)
             np.testing.assert_allclose(found, np.stack(expected[pool]), atol=2e-5)
-            np.testing.assert_allclose(read_vectors(model, padded_to(rows, 9), pool), found, atol=2e-5)
             backwards = read_vectors(model, rows.take(np.arange(4)[::-1]), pool)
             np.testing.assert_allclose(backwards[::-1], found, atol=1e-6)
+        longer = read_vectors(model, padded_to(rows, 9), Pool.LAST)
+        np.testing.assert_allclose(longer, np.stack(expected[Pool.LAST]), atol=2e-5)
 
 
 def test_the_last_vector_has_read_every_token():
@@ -69,9 +70,9 @@ def test_the_last_vector_has_read_every_token():
             assert (np.abs(one - other).max(1) > 1e-3).all()
 
 
-@pytest.mark.parametrize("family", list(Family))
-def test_the_loss_and_its_gradient_are_the_same_on_every_mesh(family):
-    rows, results = rows_of(8), []
+def test_the_loss_and_its_gradient_are_the_same_on_another_mesh():
+    """An ARM's, whose start token is put before rows that are split over devices."""
+    family, rows, results = Family.ARM, rows_of(8), []
 
     def loss(parts, tokens_BL, length_B, label_B):
         vectors_BD = pooled(parts[0], SPECS[family], tokens_BL, length_B, Pool.MEAN)
@@ -95,8 +96,7 @@ def test_a_new_head_gives_each_class_the_same_probability():
         np.testing.assert_allclose(log_probabilities(classifier, rows_of(3)), -np.log(5), rtol=1e-6)
 
 
-@pytest.mark.parametrize("freeze", [False, True])
-@pytest.mark.parametrize("family", list(Family))
+@pytest.mark.parametrize(("family", "freeze"), [(Family.MDM, False), (Family.ARM, False), (Family.MDM, True)])
 def test_training_finds_the_rule_and_changes_only_what_it_may(family, freeze):
     """The label depends on the first token alone. The given weights stay, and one program makes all steps."""
     train, test = rows_of(400), rows_of(200, seed=1)
