@@ -13,6 +13,7 @@ from mdm_jax.sample.canvas import NO_EOS, WHOLE_ROW, Canvas, Filters
 from mdm_jax.sample.causal import continue_rows
 from mdm_jax.sample.denoise import denoise
 from mdm_jax.sample.options import SamplingOptions
+from mdm_jax.sample.trunk_cache import TrunkCache
 from mdm_jax.spec import Attention, ModelSpec
 
 MOST_SEED = (1 << 32) - 1
