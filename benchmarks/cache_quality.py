@@ -16,12 +16,12 @@ layers, because kept keys and values of deeper layers depend on more of the row.
 - At the temperature 0, in the order of confidence, the share of bytes that agree with the text without a cache.
 
 The settings share prompts and seeds. Errors are standard errors by a bootstrap over the texts, in which all settings
-share the draws; so the error of a difference from the text without a cache is smaller than those of its two parts. The
-row `real` is the text that followed the prompts in the documents.
+share the draws, so that the error of a difference is that of paired texts. The row `real` is the text that followed the
+prompts in the documents.
 
 Result: no difference in nats or in entropy is larger than 1.7 standard errors, at 4, 8 and 16 steps a block and in both
-models. The errors are .014 to .022 nats a byte. At the temperature 0, 98 to 99% of the bytes agree at 4 steps a block,
-94 to 97% at 8, and 83 to 94% at 16. Both models are small and write worse than the reference's own 1.46 nats a byte of
+models. The errors are .015 to .022 nats a byte. At the temperature 0, 97 to 100% of the bytes agree at 4 steps a block,
+94 to 97% at 8, and 82 to 94% at 16. Both models are small and write worse than the reference's own 1.46 nats a byte of
 real text, so that this says little about large models.
 """
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.generation [--repeats 5]
 
-The program takes about ten minutes on two cores, and writes benchmarks/results/generation.json. The model is SMDM's
+The program takes about four minutes, and writes benchmarks/results/generation.json. The model is SMDM's
 size 6 (6.3M parameters, 6 layers) with initial weights and the vocabulary of bytes, on rows of 512 tokens. Initial
 weights take as long as trained ones, because no token ends a row here.
 
@@ -12,6 +12,10 @@ make the same number of steps. The programs are compiled first. The settings are
 other work meets all of them. The speed-up is the median over the repeats of the ratio of two timings that follow each
 other, with its range. It is given by the clock, and by the time of the processors, which other work disturbs less.
 `benchmarks/cache_quality.py` measures what the MDM's caches do to the text.
+
+Result (five repeats, beside other work; all programs kept one core busy): the ARM is 15.1 times as fast with its cache.
+The MDM is 3.0 times as fast with the dual cache at 4 steps a block, and 5.9 times at 16. The prefix cache gives 1.2 and
+1.5, because it reads five eighths of the row in the mean. No ratio is more than a tenth away from these medians.
 """
 
 import argparse
