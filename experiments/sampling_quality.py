@@ -50,8 +50,8 @@ SAMPLERS = (
     "first_hitting",
     "ancestral",
     "confidence",
-    "confidence:block=8",
-    "confidence:block=8,cache=dual",
+    "confidence:block=16",
+    "confidence:block=16,cache=dual",
     "margin",
     "entropy",
     "threshold:bound=0.5",
@@ -63,7 +63,7 @@ SAMPLERS = (
     "remask_rescale",
     "remask_confidence",
 )
-STEPS = (16, 32, 64, 128)
+STEPS = (8, 16, 32, 64, 128)
 TEXTS, BATCH = 128, 16
 SAME_SIZE = "arm-2x40-1e11"
 TIMED = (
