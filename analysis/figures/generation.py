@@ -22,7 +22,8 @@ from analysis.figures.style import (
 
 COLOURS = ("#D55E00", "#E69F00", "#CC79A7", "#009E73", "#56B4E9", "#882255", "#999933", "#332288", "#44AA99", "#661100")
 """Okabe and Ito's colours without the ARM's blue, and then some of Tol's."""
-MARKERS = ("o", "s", "^", "v", "P", "X", "<", ">", "h", "*")
+MARKERS = ("o", "s", "^", "v", "P", "X", "<", ">", "*")
+"""Fewer than the colours, so that ninety samplers differ in one of the two."""
 ARM_MARKERS = ("D", "d", "p", "8")
 LINES = ("-", DASHED, DOTTED)
 COSTS = {"nfe": "forward passes a text", "seconds": "seconds a text"}

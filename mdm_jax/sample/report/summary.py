@@ -20,7 +20,7 @@ from mdm_jax.spec import Family
 
 FEW_TEXTS = 30
 SHORTER = 0.95
-"""Texts with a mean length below this share of the longest mean are called shorter."""
+"""Mean lengths of settings that differ by more than this ratio are told to the reader."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def as_text(found: Sequence[EqualQuality]) -> str:
     if not found:
         return ""
     cells = [[one.mdm, one.sampler, *_cells(one)] for one in found]
-    hint = "A speed-up is one at equal quality only if the entropies differ by no more than their error."
+    hint = "*: the entropies differ by more than two errors, so that the texts are not of equal quality."
     return "\n".join([*aligned([HEADER, *cells], left=HEADER[:2]), hint])
 
 
@@ -100,8 +100,9 @@ def _cells(one: EqualQuality) -> tuple[str, str, str]:
     if math.isnan(m.speed_up):
         return f"{one.arm}: not reached", f"{m.reached:.0%} of draws reach it", "-"
     least = "at least " if m.at_first else ""
-    difference = f"{m.entropy_difference:+.3f} ± {m.entropy_difference_se:.3f}"
-    return f"{one.arm}: {least}{m.speed_up:.2f}", f"[{m.low:.2f}, {m.high:.2f}]", difference
+    other = "*" if abs(m.entropy_difference) > 2 * m.entropy_difference_se else ""
+    difference = f"{m.entropy_difference:+.3f} ± {m.entropy_difference_se:.3f}{other}"
+    return f"{one.arm}: {least}{m.speed_up:.2g}", f"[{m.low:.2g}, {m.high:.2g}]", difference
 
 
 def notes(results: Sequence[Result]) -> list[str]:
@@ -113,9 +114,8 @@ def notes(results: Sequence[Result]) -> list[str]:
         found.append("No real text to compare with: give --texts.")
     if rows and min(row.texts for row in rows) < FEW_TEXTS:
         found.append(f"Fewer than {FEW_TEXTS} texts: the errors are rough, and distinct-n is high.")
-    short = [row for row in rows if row.tokens < SHORTER * max(row.tokens for row in rows)]
-    if short:
-        names = ", ".join(dict.fromkeys(f"{row.model} {row.sampler}".strip() for row in short))
-        found.append(f"Texts of {names} are shorter, because EOS ends them: entropies and distinct-n of shorter texts")
-        found[-1] += " differ for this reason alone."
+    lengths = sorted(row.tokens for row in rows)
+    if rows and lengths[0] < SHORTER * lengths[-1]:
+        range_of = f"{lengths[0]:.0f} to {lengths[-1]:.0f} tokens in the mean, because EOS ends some"
+        found.append(f"Texts have {range_of}: entropies, distinct-n and self-BLEU depend on the length too.")
     return found
