@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--holdout", type=numbers, metavar="C,…", help="budgets above the grid, kept for testing the laws")
     add("--families", type=comma_list, metavar="F,…", help="default mdm,arm; alone, only these curves of the config")
     add("--seq-len", type=int, metavar="L", help="tokens a row")
-    add("--vocab-size", type=int, metavar="V", help="257 means bytes; other sizes, sentencepiece trained on the corpus")
+    add("--vocab-size", type=int, metavar="V", help="257: bytes, 6: nucleotides; others: sentencepiece, trained here")
     add("--batch", type=int, metavar="B", help="sequences a step, in place of the recipe's")
     add("--recipe", metavar="NAME", help=f"one of {', '.join(RECIPES)}")
     add("--data", metavar="DIR", help="the prepared corpus; its manifest sets corpus, tokenizer and vocabulary")

@@ -18,7 +18,7 @@ from mdm_jax.data.manifest import SPLITS, Manifest, Split, data_hash, tokenizer_
 from mdm_jax.data.parts import Part, Task, make_part, name_of
 from mdm_jax.data.shards import SHARD_TOKENS, ShardWriter
 from mdm_jax.data.sources.pieces import PIECE_BYTES, Piece, labelled, no_text_message, pieces_of
-from mdm_jax.data.tokenizer import TRAINING_BYTES, make_tokenizer, open_tokenizer
+from mdm_jax.data.tokenizer import TRAINING_BYTES, WITHOUT_FILE, make_tokenizer, open_tokenizer
 from mdm_jax.data.workers import in_order
 from mdm_jax.files.storage import Path, as_path, is_file, write_atomic
 from mdm_jax.spec import CorpusSource, DataSpec, TokenizerKind
@@ -71,7 +71,7 @@ def build_shards(
     work.mkdir(parents=True, exist_ok=True)
     pieces = pieces_of(data.corpus, piece_bytes)
     model = _tokenizer_model_path(data, pieces, work, skip_bad)
-    tokenizer = open_tokenizer(model)
+    tokenizer = open_tokenizer(model, data.tokenizer.kind)
     vocab_size = data.tokenizer.vocab_size
     ids = vocab_size + (data.corpus.source is CorpusSource.PAIRS)
     dtype = "uint16" if ids <= 1 << 16 else "uint32"
@@ -177,8 +177,8 @@ def _write_documents(ids: np.ndarray, index: np.ndarray, first: np.ndarray, writ
 
 
 def _tokenizer_model_path(data: DataSpec, pieces: Sequence[Piece], work: Path, skip_bad: bool) -> str:
-    """The path of the tokenizer's model, which is trained if no earlier attempt has done so; empty for bytes."""
-    if data.tokenizer.kind is TokenizerKind.BYTES:
+    """The path of the tokenizer's model, which is trained if no earlier attempt has done so; empty if it needs none."""
+    if data.tokenizer.kind in WITHOUT_FILE:
         return ""
     decides = [to_dict(data.corpus), to_dict(data.tokenizer), data.validation_fraction, skip_bad, to_dict(pieces)]
     name = name_of(decides)

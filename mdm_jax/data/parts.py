@@ -18,7 +18,7 @@ from mdm_jax.data.pairs import stored_ids
 from mdm_jax.data.sources.pieces import Document, Piece, SourceChanged, read_piece
 from mdm_jax.data.tokenizer import Tokenizer, open_tokenizer
 from mdm_jax.files.storage import Path, as_path, is_file, write_atomic
-from mdm_jax.spec import CorpusSource, DataSpec
+from mdm_jax.spec import CorpusSource, DataSpec, TokenizerKind
 from mdm_jax.spec.validation import build, require, to_dict
 
 PART_VERSION = 1
@@ -44,7 +44,7 @@ class Task:
     dtype: str
     tokenizer_hash: str
     model: str
-    """Path of the tokenizer's model; empty for bytes."""
+    """Path of the tokenizer's model; empty if the tokenizer needs none."""
     skip_bad: bool = False
 
     @property
@@ -165,7 +165,8 @@ def _up_to_max_bytes(documents: Iterator[Document], max_bytes: int) -> Iterator[
 
 def _write(task: Task, documents: Iterator[Document]) -> Part:
     """Writes ids and index, one batch of documents at a time, so that memory does not grow with the piece."""
-    tokenizer, stored = _tokenizer(task.model, task.tokenizer_hash), np.dtype(task.dtype).newbyteorder("<")
+    tokenizer = _tokenizer(task.model, task.data.tokenizer.kind, task.tokenizer_hash)
+    stored = np.dtype(task.dtype).newbyteorder("<")
     count = text_bytes = 0
     files = _paths(task.folder, task.name)
     with files[0].open("wb") as ids_file, files[1].open("wb") as index_file:
@@ -196,8 +197,8 @@ def _index_rows(batch: list[Document], lengths: np.ndarray) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=1)
-def _tokenizer(model: str, tokenizer_hash: str) -> Tokenizer:
+def _tokenizer(model: str, kind: TokenizerKind, tokenizer_hash: str) -> Tokenizer:
     """The tokenizer with this hash, opened once in each process."""
-    tokenizer = open_tokenizer(model)
+    tokenizer = open_tokenizer(model, kind)
     require(tokenizer.hash == tokenizer_hash, f"{model}: sha256", tokenizer.hash, tokenizer_hash)
     return tokenizer

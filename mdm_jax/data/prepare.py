@@ -2,6 +2,7 @@
 
     python -m mdm_jax.data.prepare --config experiments/quickstart.py
     python -m mdm_jax.data.prepare --corpus jsonl --path 'text/*.jsonl.zst' --out data/mine
+    python -m mdm_jax.data.prepare --corpus fasta --path genome.fna.gz --tokenizer nucleotides --out data/genome
 
 A folder that has the same corpus already is left unchanged. A new corpus is written to another folder, which is renamed
 at the end, so an unfinished corpus is never taken for a finished one. After an interruption, the same command goes on
@@ -37,9 +38,19 @@ from mdm_jax.data.store import open_split
 from mdm_jax.files import storage
 from mdm_jax.files.lock import hold
 from mdm_jax.files.storage import Kind, Path, as_path, is_file, is_local, kind, refuse_link
-from mdm_jax.spec import BYTES_VOCAB_SIZE, CorpusSource, CorpusSpec, DataSpec, TokenizerKind, TokenizerSpec
+from mdm_jax.spec import (
+    BYTES_VOCAB_SIZE,
+    NUCLEOTIDES_VOCAB_SIZE,
+    CorpusSource,
+    CorpusSpec,
+    DataSpec,
+    TokenizerKind,
+    TokenizerSpec,
+)
 from mdm_jax.spec.validation import require
 
+VOCAB_SIZES = {TokenizerKind.NUCLEOTIDES: NUCLEOTIDES_VOCAB_SIZE}
+"""Sizes of vocabularies that need not be given."""
 LONG_BYTES = 32 << 10
 """Longer documents on average mean that a text file has few blank lines; prose gives 4 to 5 kB."""
 
@@ -154,7 +165,7 @@ def _data_spec(args: argparse.Namespace) -> DataSpec:
     kind = TokenizerKind(args.tokenizer)
     return DataSpec(
         corpus=CorpusSpec(CorpusSource(args.corpus), args.path, args.text_field, args.max_bytes),
-        tokenizer=TokenizerSpec(kind, args.vocab_size, args.tokenizer_path),
+        tokenizer=TokenizerSpec(kind, args.vocab_size or VOCAB_SIZES.get(kind, BYTES_VOCAB_SIZE), args.tokenizer_path),
         validation_fraction=args.validation_fraction,
         directory=args.out,
     )
@@ -166,13 +177,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--config", help="experiment file; its run.data section is prepared")
     add("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="changes to it, such as run.seed=1")
     sources = [source.value for source in CorpusSource]
-    kinds = "`passages` are text files, cut anywhere; `pairs` are JSONL with prompt and response"
+    kinds = "`passages` are text files, cut anywhere; `pairs` JSONL with prompt and response; `fasta` nucleotides"
     add("--corpus", choices=sources, help=f"instead of --config; {kinds}")
     add("--path", default="", help="file, folder or glob; the builder's folder for tfds; nothing for pydoc")
     add("--text-field", default="text", help="field of jsonl, parquet and tfds records (text)")
     add("--max-bytes", type=int, default=0, help="stop after this much text; 0 takes everything")
     add("--tokenizer", choices=[kind.value for kind in TokenizerKind], default="bytes")
-    add("--vocab-size", type=int, default=BYTES_VOCAB_SIZE, help="ids with EOS (257 for bytes)")
+    add("--vocab-size", type=int, default=0, help="ids with EOS (257; 6 for nucleotides)")
     add("--tokenizer-path", default="", help="file of sentencepiece_file or tokenizer_json")
     fraction = DataSpec.validation_fraction
     add("--validation-fraction", type=float, default=fraction, help="share of the documents (of the text for pydoc)")

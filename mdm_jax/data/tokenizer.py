@@ -1,9 +1,9 @@
-"""Tokenizers: bytes, sentencepiece trained here, an existing sentencepiece model, and a `tokenizer.json`.
+"""Tokenizers: bytes, nucleotides, sentencepiece trained here, an existing sentencepiece model, and a `tokenizer.json`.
 
 A tokenizer gives ids below `vocab_size`. `eos_id` never stands for text. `hash` is the SHA-256 (hex) of everything that
-decides the ids. `model` is the content of the tokenizer's file, empty for bytes. `keeps_text` says whether `text_bytes`
-counts the bytes of the text that was encoded. Training depends only on the documents: it uses one thread, no sampling,
-and no normalisation, so that decoding returns the text.
+decides the ids. `model` is the content of the tokenizer's file, empty for bytes and nucleotides. `keeps_text` says
+whether `text_bytes` counts the bytes of the text that was encoded. Training depends only on the documents: it uses one
+thread, no sampling, and no normalisation, so that decoding returns the text.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ import sentencepiece
 from jaxtyping import Int32, Int64, Integer
 
 from mdm_jax.data.manifest import Manifest, tokenizer_file
+from mdm_jax.data.nucleotides import NucleotideTokenizer
 from mdm_jax.data.tokenizer_json import MOST_JSON_BYTES, JsonTokenizer, decoded_bytes
 from mdm_jax.files.storage import Path, as_path, is_file
 from mdm_jax.spec import BYTES_VOCAB_SIZE, TokenizerKind, TokenizerSpec
@@ -99,7 +100,9 @@ class SentencePieceTokenizer:
         return number < self._pieces and self._processor.is_byte(number)
 
 
-Tokenizer = ByteTokenizer | SentencePieceTokenizer | JsonTokenizer
+Tokenizer = ByteTokenizer | NucleotideTokenizer | SentencePieceTokenizer | JsonTokenizer
+WITHOUT_FILE = {TokenizerKind.BYTES: ByteTokenizer, TokenizerKind.NUCLEOTIDES: NucleotideTokenizer}
+"""The tokenizers that need no file."""
 
 
 def train_sentencepiece(texts: Iterable[str], vocab_size: int) -> bytes:
@@ -155,8 +158,8 @@ def make_tokenizer(spec: TokenizerSpec, texts: Iterable[str] = (), padded: bool 
     Raises:
         ValueError: the file is absent or no tokenizer, its vocabulary is not the spec's, or training failed.
     """
-    if spec.kind is TokenizerKind.BYTES:
-        return ByteTokenizer()
+    if spec.kind in WITHOUT_FILE:
+        return WITHOUT_FILE[spec.kind]()
     if spec.kind is TokenizerKind.SENTENCEPIECE:
         return SentencePieceTokenizer(train_sentencepiece(texts, spec.vocab_size))
     path = as_path(spec.path)
@@ -170,14 +173,18 @@ def make_tokenizer(spec: TokenizerSpec, texts: Iterable[str] = (), padded: bool 
     return tokenizer
 
 
-def open_tokenizer(model: str) -> Tokenizer:
-    """The tokenizer of a file: a `….json`, or else a sentencepiece model. An empty path gives the byte tokenizer.
+def open_tokenizer(model: str, kind: TokenizerKind = TokenizerKind.BYTES) -> Tokenizer:
+    """The tokenizer of a file: a `….json`, or else a sentencepiece model. An empty path gives one that needs no file.
+
+    Args:
+        model: path of the file, or empty.
+        kind: the tokenizer of an empty path: bytes or nucleotides. A file is known by its ending.
 
     Raises:
         ValueError: the file is absent or no tokenizer.
     """
     if not model:
-        return ByteTokenizer()
+        return WITHOUT_FILE[kind]()
     path = as_path(model)
     return _read_json(path) if path.suffix == ".json" else _read_model(path)
 
@@ -189,7 +196,8 @@ def load_tokenizer(directory: str | os.PathLike, manifest: Manifest) -> Tokenize
         ValueError: the tokenizer's file is absent or corrupt.
     """
     path = as_path(directory) / tokenizer_file(manifest.tokenizer.kind)
-    tokenizer = open_tokenizer("" if manifest.tokenizer.kind is TokenizerKind.BYTES else str(path))
+    kind = manifest.tokenizer.kind
+    tokenizer = open_tokenizer("" if kind in WITHOUT_FILE else str(path), kind)
     if tokenizer.hash != manifest.tokenizer_hash:
         raise ValueError(f"{path}: corrupt (sha256 {tokenizer.hash[:12]}, not {manifest.tokenizer_hash[:12]})")
     return tokenizer

@@ -5,13 +5,46 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float, Int
 
 from mdm_jax.devices.precision import product_precision, sum_in_float32
 from mdm_jax.devices.sharding import BATCH_LD, replicate
 from mdm_jax.evaluate.likelihood.buckets import padded_length, power_of_two
 from mdm_jax.model.transformer import Transformer, hidden
 from mdm_jax.spec import HardwareSpec, ModelSpec
+from mdm_jax.spec.validation import require
+
+
+def checked_tokens(tokens_BL: ArrayLike, most: int) -> Int[np.ndarray, "B L"]:
+    """The tokens as int32.
+
+    Args:
+        tokens_BL: ids.
+        most: the largest id that the model reads.
+
+    Raises:
+        ValueError: the tokens are not a matrix of integers, or an id is out of range.
+    """
+    given = np.asarray(tokens_BL)
+    ids = np.issubdtype(given.dtype, np.integer) and given.ndim == 2 and given.size > 0
+    held = f"{given.dtype} {list(given.shape)}"
+    require(ids, "tokens_BL", held, "integers of shape [B, L], at least one row and one token")
+    low, high = int(given.min()), int(given.max())
+    require(low >= 0 and high <= most, "tokens_BL", f"{low} to {high}", f"ids from 0 to {most}")
+    return given.astype(np.int32)
+
+
+def checked_prompt_mask(prompt_mask_BL: ArrayLike | None, shape: tuple[int, ...]) -> Bool[np.ndarray, "B L"]:
+    """The mask of the prompts' tokens.
+
+    Raises:
+        ValueError: there is none, or it has not the tokens' shape.
+    """
+    prompt_BL, needed = np.asarray(prompt_mask_BL), f"bool {list(shape)}"
+    held = None if prompt_mask_BL is None else f"{prompt_BL.dtype} {list(prompt_BL.shape)}"
+    require(held == needed, "prompt_mask_BL", held, f"{needed}, as many as tokens")
+    return prompt_BL
 
 
 def padded_logits(

@@ -1,4 +1,4 @@
-"""The trunk of an ARM, one token at a time: keys and values of earlier positions are kept, not computed again.
+"""The keys and values of whole rows, kept; and the trunk of an ARM, one token at a time, which reads them.
 
 The layers are unrolled, so that each layer's cache is an array of its own, which a step updates in place.
 """
@@ -10,11 +10,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from mdm_jax.devices.precision import sum_in_float32
-from mdm_jax.devices.sharding import BATCH, BATCH_HLK, BATCH_LHK, over_shards
+from mdm_jax.devices.sharding import BATCH, BATCH_HLK, BATCH_LHK, over_shards, reshard
 from mdm_jax.model.attention import attend, scaled
+from mdm_jax.model.conditioning import condition, masked_share, modulations
 from mdm_jax.model.layers import look_up, rms_norm, rope, rope_at
 from mdm_jax.model.transformer import Block, Transformer, after_attention, queries_keys_values
-from mdm_jax.spec import Attention, ModelSpec
+from mdm_jax.spec import ModelSpec
 
 
 class LayerCache(NamedTuple):
@@ -32,22 +33,53 @@ def split_layers(model: Transformer, spec: ModelSpec) -> tuple[Block, ...]:
     return tuple(jax.tree.map(lambda w, i=i: w[i], model.blocks) for i in range(spec.n_layers))
 
 
-def fill_cache(model: Transformer, layers: tuple[Block, ...], tokens_BL: Int[Array, "B L"], spec: ModelSpec) -> Cache:
+def empty_cache(spec: ModelSpec, rows: int, length: int) -> Cache:
+    """A cache of zeros, to be filled. Call it under `jit`, with an ambient mesh."""
+    zero_BHLK = jnp.zeros((rows, spec.n_heads, length, spec.d_head), jnp.dtype(spec.compute_dtype.value))
+    return tuple(LayerCache(*[reshard(zero_BHLK, BATCH_HLK)] * 2) for _ in range(spec.n_layers))
+
+
+def fill_cache(
+    model: Transformer,
+    layers: tuple[Block, ...],
+    tokens_BL: Int[Array, "B L"],
+    spec: ModelSpec,
+    length_B: Int[Array, "B"] | None = None,
+) -> Cache:
     """The keys and values of whole rows, by one pass over all tokens.
 
     Args:
-        model: the ARM's weights.
+        model: the weights.
         layers: its layers, from `split_layers`.
-        tokens_BL: the model's inputs; V is the start token. Later ones do not change what earlier ones give.
+        tokens_BL: the model's inputs; V is MASK (MDM) or the start token (ARM). In an ARM, later ones do not change
+            what earlier ones give.
         spec: shape of the model.
+        length_B: tokens of each row; no token sees the padding after them. All rows are whole by default.
     """
     x_BLD, caches = look_up(model.embed[...], tokens_BL, jnp.dtype(spec.compute_dtype.value)), []
-    for block in layers:
-        q_BLHK, k_BLHK, v_BLHK = queries_keys_values(block, x_BLD)
+    conditions = layer_modulations(model, layers, tokens_BL, spec, length_B)
+    for block, modulated_B14D in zip(layers, conditions, strict=True):
+        q_BLHK, k_BLHK, v_BLHK = queries_keys_values(block, x_BLD, modulated_B14D)
         k_BLHK = rope(k_BLHK)
-        x_BLD = after_attention(block, x_BLD, attend(rope(q_BLHK), k_BLHK, v_BLHK, Attention.CAUSAL))
+        o_BLHK = attend(rope(q_BLHK), k_BLHK, v_BLHK, spec.attention, length_B)
+        x_BLD = after_attention(block, x_BLD, o_BLHK, modulated_B14D)
         caches.append(LayerCache(k_BLHK.swapaxes(1, 2), v_BLHK.swapaxes(1, 2)))
     return tuple(caches)
+
+
+def layer_modulations(
+    model: Transformer,
+    layers: tuple[Block, ...],
+    tokens_BL: Int[Array, "B L"],
+    spec: ModelSpec,
+    length_B: Int[Array, "B"] | None,
+) -> tuple[Float[Array, "B 1 4 D"] | None, ...]:
+    """Each layer's scales and shifts from the share of MASK in whole rows; None without time conditioning."""
+    if not spec.time_conditioning:
+        return (None,) * len(layers)
+    level_B = masked_share(tokens_BL, spec.vocab_size, length_B)
+    condition_B1C = condition(level_B, model.time_in[...], model.time_out[...])
+    return tuple(modulations(condition_B1C, block.modulation[...]) for block in layers)
 
 
 def read_next(
@@ -72,7 +104,7 @@ def read_next(
     length, caches = cache[0].k_BHLK.shape[2], []
     for block, layer in zip(layers, cache, strict=True):
         q_B1HK, k_B1HK, v_B1HK = queries_keys_values(block, x_B1D)
-        q_B1HK, k_B1HK = (rope_at(x_B1HK, position_B, length) for x_B1HK in (q_B1HK, k_B1HK))
+        q_B1HK, k_B1HK = (rope_at(x_B1HK, position_B[:, None], length) for x_B1HK in (q_B1HK, k_B1HK))
         o_B1HK, layer = _attend_one(q_B1HK, k_B1HK, v_B1HK, layer, position_B)
         x_B1D = after_attention(block, x_B1D, o_B1HK)
         caches.append(layer)

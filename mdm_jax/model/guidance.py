@@ -33,7 +33,15 @@ def guided_hidden(
     h_BLD = hidden(model, tokens_BL, spec, HardwareSpec(), length_B)
     if guidance is None:
         return h_BLD
-    w_B11 = jnp.asarray(guidance)[..., None, None]
     hidden_BL = jnp.where(given_BL, spec.vocab_size, tokens_BL)
-    without_BLD = hidden(model, hidden_BL, spec, HardwareSpec(), length_B).astype(jnp.float32)
-    return (w_B11 + 1) * h_BLD.astype(jnp.float32) - w_B11 * without_BLD
+    return guided(h_BLD, hidden(model, hidden_BL, spec, HardwareSpec(), length_B), guidance)
+
+
+def guided(
+    with_BLD: Float[Array, "B L D"],
+    without_BLD: Float[Array, "B L D"],
+    guidance: Float[Array, ""] | Float[Array, "B"],
+) -> Float[Array, "B L D"]:
+    """Hidden states that lead away from those without the given tokens, float32; `guidance` is w."""
+    w_B11 = jnp.asarray(guidance)[..., None, None]
+    return (w_B11 + 1) * with_BLD.astype(jnp.float32) - w_B11 * without_BLD.astype(jnp.float32)

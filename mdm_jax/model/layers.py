@@ -27,13 +27,13 @@ def rope(x_BLHK: Float[Array, "B L H K"]) -> Float[Array, "B L H K"]:
     return _rotated(x_BLHK, cos_Lk[None, :, None], sin_Lk[None, :, None])
 
 
-def rope_at(x_B1HK: Float[Array, "B 1 H K"], position_B: Int[Array, "B"], length: int) -> Float[Array, "B 1 H K"]:
-    """`rope` of one token of each row, at a position below `length`."""
-    cos_Bk, sin_Bk = (
-        jnp.asarray(table_Lk).at[position_B].get(out_sharding=BATCH_L)
-        for table_Lk in _rotations(length, x_B1HK.shape[3])
+def rope_at(x_BWHK: Float[Array, "B W H K"], position_BW: Int[Array, "B W"], length: int) -> Float[Array, "B W H K"]:
+    """`rope` of some tokens of each row, at positions below `length`."""
+    cos_BWk, sin_BWk = (
+        jnp.asarray(table_Lk).at[position_BW].get(out_sharding=BATCH_LD)
+        for table_Lk in _rotations(length, x_BWHK.shape[3])
     )
-    return _rotated(x_B1HK, cos_Bk[:, None, None], sin_Bk[:, None, None])
+    return _rotated(x_BWHK, cos_BWk[:, :, None], sin_BWk[:, :, None])
 
 
 def _rotations(length: int, width: int) -> tuple[np.ndarray, np.ndarray]:

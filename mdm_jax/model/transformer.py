@@ -159,11 +159,14 @@ def queries_keys_values(
 
 
 def after_attention(
-    block: Block, x_BLD: Float[Array, "B L D"], o_BLHK: Float[Array, "B L H K"]
+    block: Block,
+    x_BLD: Float[Array, "B L D"],
+    o_BLHK: Float[Array, "B L H K"],
+    modulated_B14D: Float[Array, "B 1 4 D"] | None = None,
 ) -> Float[Array, "B L D"]:
-    """A layer's output from its input and the result of its attention, without dropout or conditioning."""
+    """A layer's output from its input and the result of its attention, without dropout."""
     x_BLD = x_BLD + _project_heads(block, o_BLHK)
-    return x_BLD + _swiglu(block, x_BLD, None)
+    return x_BLD + _swiglu(block, x_BLD, modulated_B14D)
 
 
 def _project_heads(block: Block, o_BLHK: Array) -> Array:

@@ -6,18 +6,33 @@
 MODEL is a run's folder, a safetensors file with its tokenizer beside it, or a Hugging Face folder. Without a prompt the
 text begins a row. `[MASK]` is a hole of one token, `[MASK:N]` of N tokens. Each text has its own seed: the first has
 --seed, and the next ones follow. `--out FILE` writes a line of JSON for each text, with its seed, its forward passes
-(nfe), and the seconds of its batch, in which the first batch of a shape compiles its program.
+(nfe), and the seconds of its batch, in which the first batch of a shape compiles its program. `--watch` shows each text
+while it is written: tokens that are not there yet as ░, and those of the last step highlighted. Where the output is no
+terminal, each step is a line.
 
 Samplers of an MDM: first_hitting (the default, exact with one step a token), ancestral, confidence, margin, entropy,
 threshold, entropy_bound, remask_cap, remask_rescale, remask_confidence. An ARM writes from left to right.
+
+A text that is longer than a row needs --stride N: the last tokens are the prefix of a next row, which has N new ones.
+
+With --block, --cache makes an MDM faster: the steps of a block read only the block (dual), or everything from it on
+(prefix), and use the keys and values of the other tokens as they were at the begin of the block. The text is another
+one then, and its quality may differ. An ARM always keeps its keys and values.
 """
 
 import argparse
 import dataclasses
+import itertools
 import json
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from typing import Any
+
+import rich.console
+import rich.live
+import rich.text
 
 from mdm_jax.command import DONE, exit_code, new_parser
 from mdm_jax.files.storage import write_atomic
@@ -26,6 +41,11 @@ from mdm_jax.sample.samplers import KINDS, Sampler
 from mdm_jax.spec.validation import require
 from mdm_jax.trained.generation import Generated
 from mdm_jax.trained.load import load
+from mdm_jax.trained.watching import Glimpse, Part
+
+FRAME_SECONDS = 0.05
+"""A step stays on the screen at least for this time, or the steps of a small model could not be seen."""
+LOOKS = {Part.GIVEN: "dim", Part.HIDDEN: "bright_black", Part.NEW: "bold black on bright_yellow", Part.OLD: ""}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -37,17 +57,20 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--prompt", nargs="+", default=[""], metavar="TEXT", help="texts to continue (default: none)")
     what.add_argument("--infill", nargs="+", metavar="TEXT", help="texts with [MASK] or [MASK:N]")
     add("--tokens", type=int, metavar="N", help="most new tokens after a prompt (default: the rest of the row)")
+    add("--stride", type=int, metavar="N", help="for texts longer than a row: new tokens of each further row")
     add("--n", type=int, default=1, help="texts for each prompt (%(default)s)")
     add("--seed", type=int, default=0, help="seed of the first text (%(default)s)")
     add("--sampler", metavar="NAME", help=f"one of {', '.join(Sampler)}")
     add("--steps", type=int, metavar="N", help="steps of each text (default: one a token)")
     add("--block", type=int, metavar="N", help="fill blocks of N tokens from left to right (default: the whole row)")
     defaults = ", ".join(f"{name} {kind.bound:g}" for name, kind in KINDS.items() if kind.bound is not None)
+    add("--cache", metavar="NAME", help="what an MDM keeps within a block: none, prefix or dual (default: none)")
     add("--bound", type=float, metavar="X", help=f"the number that a sampler depends on (defaults: {defaults})")
     add("--temperature", type=float, metavar="T", help="0 takes the likeliest token (default: 1)")
     add("--top-k", type=int, metavar="K", help="only the K likeliest tokens (default: all)")
     add("--top-p", type=float, metavar="P", help="only the likeliest tokens of this probability together (default: 1)")
     add("--guidance", type=float, metavar="W", help="unsupervised classifier-free guidance of an MDM (default: 0)")
+    add("--watch", action="store_true", help="show each text while it is written")
     add("--out", metavar="FILE", help="JSONL file of the texts")
     return flags
 
@@ -61,14 +84,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def work() -> int:
         given = {name: getattr(flags, name) for name in SETTINGS if getattr(flags, name) is not None}
-        require(flags.tokens is None or not flags.infill, "--tokens", flags.tokens, "absent with --infill")
+        for name in ("tokens", "stride"):
+            value = getattr(flags, name)
+            require(value is None or not flags.infill, f"--{name}", value, "absent with --infill")
+        bound = "absent with --watch, which shows one row"
+        require(flags.stride is None or not flags.watch, "--stride", flags.stride, bound)
         model = load(flags.model)
-        if flags.infill:
+        if flags.watch:
+            prompts, infill = flags.infill or flags.prompt, bool(flags.infill)
+            texts = _watched(model.watch(prompts, flags.tokens, infill=infill, n=flags.n, seed=flags.seed, **given))
+        elif flags.infill:
             texts = model.infill(flags.infill, n=flags.n, seed=flags.seed, **given)
         else:
-            texts = model.generate(flags.prompt, flags.tokens, n=flags.n, seed=flags.seed, **given)
+            counts = {"n": flags.n, "seed": flags.seed, "stride": flags.stride}
+            texts = model.generate(flags.prompt, flags.tokens, **counts, **given)
         if flags.out:
-            record = {"model": flags.model, "family": model.family.value, **given}
+            slid = {} if flags.stride is None else {"stride": flags.stride}
+            record = {"model": flags.model, "family": model.family.value, **slid, **given}
             write_atomic(flags.out, "".join(_line(text, record) for text in texts))
         _show(texts, infilled=bool(flags.infill))
         return DONE
@@ -78,6 +110,32 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _line(text: Generated, record: dict[str, Any]) -> str:
     return json.dumps(record | dataclasses.asdict(text), ensure_ascii=False) + "\n"
+
+
+def _watched(glimpses: Iterable[Glimpse]) -> list[Generated]:
+    """The texts, each shown while it is written: on a terminal in one place, and elsewhere a line for each step."""
+    console, texts = rich.console.Console(highlight=False), list[Generated]()
+    glimpses = iter(glimpses)
+    while first := next(glimpses, None):
+        with rich.live.Live(console=console, auto_refresh=False) if console.is_terminal else nullcontext() as live:
+            for glimpse in itertools.chain([first], glimpses):
+                if live is not None:
+                    live.update(_picture(glimpse), refresh=True)
+                    time.sleep(FRAME_SECONDS)
+                else:
+                    row = "".join(text for _, text in glimpse.pieces).replace("\n", "↵")
+                    print(f"seed {glimpse.seed} step {glimpse.step}: {row}")
+                if glimpse.text is not None:
+                    texts.append(glimpse.text)
+                    break
+    return texts
+
+
+def _picture(glimpse: Glimpse) -> rich.text.Text:
+    """What the terminal shows of a text after a step."""
+    left = f", {glimpse.left} tokens left" if glimpse.left else ""
+    head = (f"seed {glimpse.seed}, step {glimpse.step}{left}\n", "dim")
+    return rich.text.Text.assemble(head, *((text, LOOKS[part]) for part, text in glimpse.pieces))
 
 
 def _show(texts: Sequence[Generated], infilled: bool) -> None:

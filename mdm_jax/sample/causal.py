@@ -5,12 +5,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array
 
 from mdm_jax.devices.precision import product_precision
 from mdm_jax.devices.sharding import at_position, by_row, replicate, split_over_data
 from mdm_jax.model.cached import Cache, fill_cache, read_next, split_layers
-from mdm_jax.model.transformer import Transformer, hidden
+from mdm_jax.model.transformer import Block, Transformer, hidden
 from mdm_jax.objectives.arm import shifted
 from mdm_jax.sample.canvas import TOKENS, Canvas, Filled, step_key
 from mdm_jax.sample.draw import Predicted, predict
@@ -27,6 +28,10 @@ class _State(NamedTuple):
     done_B: Array
 
 
+Continuing = tuple[_State, Cache]
+"""Rows that are being written, with the keys and values of their tokens."""
+
+
 @functools.partial(jax.jit, static_argnames=("model", "cached"))
 def continue_rows(params: Transformer, canvas: Canvas, model: ModelSpec, cached: bool = True) -> Filled:
     """The rows with a token in place of every V, from left to right.
@@ -38,7 +43,55 @@ def continue_rows(params: Transformer, canvas: Canvas, model: ModelSpec, cached:
         model: shape of the model.
         cached: whether keys and values are kept. Without the cache, each token takes a pass over the whole row.
     """
-    canvas, head_DV = split_over_data(canvas), params.head[...]
+    canvas = split_over_data(canvas)
+    with product_precision(model):
+        begin = by_row(functools.partial(_begin, start=model.vocab_size), canvas)
+        layers = split_layers(params, model) if cached else ()
+        cache = fill_cache(params, layers, shifted(begin.ids_BL, model.vocab_size), model) if cached else ()
+        return _filled(canvas, _after(params, canvas, layers, (begin, cache), None, model, cached)[0])
+
+
+@functools.partial(jax.jit, static_argnames=("model",))
+def begin_continuing(params: Transformer, canvas: Canvas, model: ModelSpec) -> Continuing:
+    """The rows before their first token, with their cache, for `continue_on`."""
+    canvas = split_over_data(canvas)
+    with product_precision(model):
+        begin = by_row(functools.partial(_begin, start=model.vocab_size), canvas)
+        layers = split_layers(params, model)
+        return begin, fill_cache(params, layers, shifted(begin.ids_BL, model.vocab_size), model)
+
+
+@functools.partial(jax.jit, static_argnames=("model",))
+def continue_on(
+    params: Transformer, canvas: Canvas, state: Continuing, steps: ArrayLike, model: ModelSpec
+) -> tuple[Continuing, Filled]:
+    """The rows some tokens later; V stands where no token is yet. In the end they are those of `continue_rows`.
+
+    Args:
+        params: the ARM's weights.
+        canvas: the rows, as in `continue_rows`.
+        state: from `begin_continuing`, or from this function. Once all rows are done it stays as it is.
+        steps: tokens to write, at least 1.
+        model: shape of the model.
+    """
+    canvas = split_over_data(canvas)
+    with product_precision(model):
+        until = state[0].total_B.max() + steps
+        after = _after(params, canvas, split_layers(params, model), state, until, model, cached=True)
+        return after, _filled(canvas, after[0])
+
+
+def _after(
+    params: Transformer,
+    canvas: Canvas,
+    layers: tuple[Block, ...],
+    begin: Continuing,
+    until: Array | None,
+    model: ModelSpec,
+    cached: bool,
+) -> Continuing:
+    """The state when all rows are done, or when the longest one has `until` generated tokens."""
+    head_DV = params.head[...]
 
     def inputs(ids_BL: Array) -> Array:
         return shifted(ids_BL, model.vocab_size)
@@ -51,7 +104,7 @@ def continue_rows(params: Transformer, canvas: Canvas, model: ModelSpec, cached:
         predicted = predict(h_B1D, head_DV, by_row(_uniform, canvas, state), model.vocab_size, canvas.filters)
         return by_row(_advance, canvas, state, predicted)
 
-    def step(carry: tuple[_State, Cache]) -> tuple[_State, Cache]:
+    def step(carry: Continuing) -> Continuing:
         state, cache = carry
         if not cached:
             return drawn(uncached(state), canvas, state), cache
@@ -59,13 +112,16 @@ def continue_rows(params: Transformer, canvas: Canvas, model: ModelSpec, cached:
         h_B1D, cache = read_next(params, layers, token_B, state.at_B, cache, model)
         return drawn(h_B1D, canvas, state), cache
 
-    with product_precision(model):
-        begin = by_row(functools.partial(_begin, start=model.vocab_size), canvas)
-        layers = split_layers(params, model) if cached else ()
-        cache = fill_cache(params, layers, inputs(begin.ids_BL), model) if cached else ()
-        end, _ = jax.lax.while_loop(lambda carry: ~carry[0].done_B.all(), step, (begin, cache))
-        ids_BL = by_row(_result, canvas, end)
-        return Filled(replicate(ids_BL), replicate(end.nats_BL), replicate(end.total_B))
+    def goes_on(carry: Continuing) -> Array:
+        unfinished = ~carry[0].done_B.all()
+        return unfinished if until is None else unfinished & (carry[0].total_B.max() < until)
+
+    return jax.lax.while_loop(goes_on, step, begin)
+
+
+def _filled(canvas: Canvas, state: _State) -> Filled:
+    ids_BL = by_row(_result, canvas, state)
+    return Filled(replicate(ids_BL), replicate(state.nats_BL), replicate(state.total_B))
 
 
 def _begin(canvas: Canvas, start: int) -> _State:
@@ -92,5 +148,5 @@ def _advance(canvas: Canvas, state: _State, predicted: Predicted) -> _State:
 def _result(canvas: Canvas, state: _State) -> Array:
     """The tokens of one row; what an EOS ended is filled with EOS."""
     at_L = jnp.arange(state.ids_BL.shape[0])
-    left_L = (at_L > state.at_B) & (at_L < jnp.asarray(canvas.length_B))
+    left_L = state.done_B & (at_L > state.at_B) & (at_L < jnp.asarray(canvas.length_B))
     return jnp.where(left_L, jnp.asarray(canvas.eos_B), state.ids_BL)

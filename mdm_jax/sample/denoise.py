@@ -1,23 +1,37 @@
 """The loop of an MDM's samplers: rows that are partly MASK are filled, block by block, by a rule.
 
 With blocks as long as the row, the rule acts on the whole row. With shorter ones a row is filled from left to right,
-block by block: semi-autoregressive sampling within a row (LLaDA, Nie et al. 2025, arXiv 2502.09992).
+block by block: semi-autoregressive sampling within a row (LLaDA, Nie et al. 2025, arXiv 2502.09992). A cache of keys
+and values then makes the steps of a block cheap; see `trunk_cache`.
 """
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array
 
 from mdm_jax.devices.precision import product_precision, tolerance_nats
 from mdm_jax.devices.sharding import by_row, replicate, split_over_data
+from mdm_jax.model.cached import split_layers
 from mdm_jax.model.guidance import guided_hidden
 from mdm_jax.model.transformer import Transformer
 from mdm_jax.sample.canvas import POSITIONS, TOKENS, Canvas, Filled, step_key
 from mdm_jax.sample.draw import Predicted, predict
 from mdm_jax.sample.rules.rule import Change, Rule, View
+from mdm_jax.sample.trunk_cache import (
+    Kept,
+    Trunk,
+    TrunkCache,
+    block_positions,
+    nothing_kept,
+    read_block,
+    refilled,
+    spread,
+)
 from mdm_jax.spec import ModelSpec
 
 
@@ -33,6 +47,13 @@ class _State(NamedTuple):
     done_B: Array
 
 
+class Denoising(NamedTuple):
+    """The rows after some steps, and with a cache what is kept of them; None without."""
+
+    rows: _State
+    kept: Kept | None
+
+
 class _Fixed(NamedTuple):
     """The plan of one row: its generated positions, the block of each, and its number of blocks."""
 
@@ -41,8 +62,20 @@ class _Fixed(NamedTuple):
     blocks: Array
 
 
-@functools.partial(jax.jit, static_argnames=("model", "rule", "skip_idle"))
-def denoise(params: Transformer, canvas: Canvas, model: ModelSpec, rule: Rule, skip_idle: bool = True) -> Filled:
+Forward = Callable[[_State], Predicted]
+"""A forward pass: from a state to the predictions at every position."""
+
+
+@functools.partial(jax.jit, static_argnames=("model", "rule", "skip_idle", "cache", "window"))
+def denoise(
+    params: Transformer,
+    canvas: Canvas,
+    model: ModelSpec,
+    rule: Rule,
+    skip_idle: bool = True,
+    cache: TrunkCache = TrunkCache.NONE,
+    window: int = 0,
+) -> Filled:
     """The rows with a token in place of every MASK.
 
     Args:
@@ -52,32 +85,143 @@ def denoise(params: Transformer, canvas: Canvas, model: ModelSpec, rule: Rule, s
         rule: the sampler.
         skip_idle: whether a step in which no row reveals anything passes without a forward pass. It changes the result
             in no bit.
+        cache: which keys and values are kept within a block.
+        window: tokens of the longest block; only a cache needs it.
     """
-    canvas, mask = split_over_data(canvas), model.vocab_size
-    fixed = by_row(functools.partial(_plan, mask=mask), canvas)
-    ids_BL, length_B = jnp.asarray(canvas.ids_BL), jnp.asarray(canvas.length_B)
-    w_B = None if canvas.guidance_B is None else jnp.asarray(canvas.guidance_B)
+    canvas = split_over_data(canvas)
+    loop = _Loop(params, canvas, model, rule, skip_idle, cache, window)
+    with product_precision(model):
+        return _filled(canvas, loop.run(loop.begin(), None).rows)
 
-    def forward(state: _State) -> Predicted:
-        h_BLD = guided_hidden(params, state.ids_BL, ~fixed.open_L, length_B, model, w_B)
-        uniform_BL = by_row(_uniforms, canvas, state)
-        return predict(h_BLD, params.head[...], uniform_BL, model.vocab_size, canvas.filters)
 
-    def step(state: _State) -> _State:
+@functools.partial(jax.jit, static_argnames=("model", "rule", "cache", "window"))
+def begin_denoising(
+    params: Transformer,
+    canvas: Canvas,
+    model: ModelSpec,
+    rule: Rule,
+    cache: TrunkCache = TrunkCache.NONE,
+    window: int = 0,
+) -> Denoising:
+    """The rows before their first step, for `denoise_on`; its arguments are those of `denoise`."""
+    return _Loop(params, split_over_data(canvas), model, rule, True, cache, window).begin()
+
+
+@functools.partial(jax.jit, static_argnames=("model", "rule", "cache", "window"))
+def denoise_on(
+    params: Transformer,
+    canvas: Canvas,
+    state: Denoising,
+    steps: ArrayLike,
+    model: ModelSpec,
+    rule: Rule,
+    cache: TrunkCache = TrunkCache.NONE,
+    window: int = 0,
+) -> tuple[Denoising, Filled]:
+    """The rows some steps later, for a reader of what is between; all steps together give what `denoise` gives.
+
+    Args:
+        params: the MDM's weights.
+        canvas: the rows, as in `denoise`.
+        state: from `begin_denoising`, or from this function. Once all rows are done it stays as it is.
+        steps: steps to make, at least 1.
+        model: shape of the model.
+        rule: the sampler.
+        cache: as in `denoise`.
+        window: as in `denoise`.
+    """
+    canvas = split_over_data(canvas)
+    loop = _Loop(params, canvas, model, rule, True, cache, window)
+    with product_precision(model):
+        after = loop.run(state, state.rows.total_B.max() + steps)
+        return after, _filled(canvas, after.rows)
+
+
+def _filled(canvas: Canvas, state: _State) -> Filled:
+    passes = 1 if canvas.guidance_B is None else 2
+    return Filled(replicate(state.ids_BL), replicate(state.nats_BL), replicate(passes * state.forwards_B))
+
+
+class _Loop:
+    """The steps of the rows of a canvas, while they are traced."""
+
+    def __init__(
+        self,
+        params: Transformer,
+        canvas: Canvas,
+        model: ModelSpec,
+        rule: Rule,
+        skip_idle: bool,
+        cache: TrunkCache,
+        window: int,
+    ) -> None:
+        self._params, self._canvas, self._model, self._rule, self._skip_idle = params, canvas, model, rule, skip_idle
+        self._fixed = by_row(functools.partial(_plan, mask=model.vocab_size), canvas)
+        self._length_B = jnp.asarray(canvas.length_B)
+        self._w_B = None if canvas.guidance_B is None else jnp.asarray(canvas.guidance_B)
+        self._cache, self._window = cache, min(window, jnp.shape(canvas.ids_BL)[1])
+        self._trunk = None
+        if cache is not TrunkCache.NONE:
+            layers = split_layers(params, model)
+            self._trunk = Trunk(params, layers, model, ~self._fixed.open_L, self._length_B, self._w_B)
+
+    def begin(self) -> Denoising:
+        """The rows before their first step."""
+        kept = None if self._trunk is None else nothing_kept(self._trunk)
+        return Denoising(by_row(_begin, jnp.asarray(self._canvas.ids_BL)), kept)
+
+    def run(self, begin: Denoising, until: Array | None) -> Denoising:
+        """The rows when all are done, or after `until` steps since the first one."""
+
+        def goes_on(rows: _State) -> Array:
+            unfinished = ~rows.done_B.all()
+            return unfinished if until is None else unfinished & (rows.total_B.max() < until)
+
+        trunk, cached = self._trunk, begin.kept
+        if trunk is None or cached is None:
+            step = functools.partial(self._step, self._read_rows)
+            return Denoising(jax.lax.while_loop(goes_on, step, begin.rows), None)
+
+        def block(carry: tuple[_State, Kept]) -> tuple[_State, Kept]:
+            """The rows until one of them begins a block, so that the caches stay as they are."""
+            kept = refilled(trunk, carry[1], carry[0].ids_BL, carry[0].block_B)
+
+            def within(rows: _State) -> Array:
+                return goes_on(rows) & ~((rows.block_B != kept.block_B) & ~rows.done_B).any()
+
+            read = functools.partial(self._read_block, trunk, kept)
+            return jax.lax.while_loop(within, functools.partial(self._step, read), carry[0]), kept
+
+        return Denoising(*jax.lax.while_loop(lambda carry: goes_on(carry[0]), block, (begin.rows, cached)))
+
+    def _step(self, forward: Forward, state: _State) -> _State:
+        rule, canvas, fixed = self._rule, self._canvas, self._fixed
         if rule.sees:
             predicted = forward(state)
-            change = by_row(functools.partial(_change, rule, model), canvas, fixed, state, predicted)
+            change = by_row(functools.partial(_change, rule, self._model), canvas, fixed, state, predicted)
         else:
-            change = by_row(functools.partial(_change, rule, model), canvas, fixed, state, None)
-            needed = change.reveal_L.any() if skip_idle else jnp.bool(True)
+            change = by_row(functools.partial(_change, rule, self._model), canvas, fixed, state, None)
+            needed = change.reveal_L.any() if self._skip_idle else jnp.bool(True)
             predicted = jax.lax.cond(needed, forward, lambda state: by_row(_nothing, state.ids_BL), state)
-        return by_row(functools.partial(_advance, rule, mask), canvas, fixed, state, predicted, change)
+        advance = functools.partial(_advance, rule, self._model.vocab_size)
+        return by_row(advance, canvas, fixed, state, predicted, change)
 
-    with product_precision(model):
-        begin = by_row(_begin, ids_BL)
-        end = jax.lax.while_loop(lambda state: ~state.done_B.all(), step, begin)
-        passes = 1 if w_B is None else 2
-        return Filled(replicate(end.ids_BL), replicate(end.nats_BL), replicate(passes * end.forwards_B))
+    def _read_rows(self, state: _State) -> Predicted:
+        h_BLD = guided_hidden(self._params, state.ids_BL, ~self._fixed.open_L, self._length_B, self._model, self._w_B)
+        return self._predict(h_BLD, by_row(_uniforms, self._canvas, state))
+
+    def _read_block(self, trunk: Trunk, kept: Kept, state: _State) -> Predicted:
+        """The predictions at the positions of each row's block; 0 elsewhere."""
+        length = state.ids_BL.shape[1]
+        here_BL = (self._fixed.block_L == state.block_B[:, None]) & self._fixed.open_L
+        at_BW = block_positions(here_BL, self._window)
+        h_BWD = read_block(trunk, kept, state.ids_BL, at_BW, self._cache)
+        uniform_BL = by_row(_uniforms, self._canvas, state)
+        uniform_BW = by_row(lambda u_L, at_W: u_L[at_W.clip(max=length - 1)], uniform_BL, at_BW)
+        return spread(self._predict(h_BWD, uniform_BW), at_BW, length)
+
+    def _predict(self, h_BXD: Array, uniform_BX: Array) -> Predicted:
+        return predict(h_BXD, self._params.head[...], uniform_BX, self._model.vocab_size, self._canvas.filters)
 
 
 def _plan(canvas: Canvas, mask: int) -> _Fixed:

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, replace
 
 from mdm_jax.sample.samplers import KINDS, Kind, Sampler
+from mdm_jax.sample.trunk_cache import TrunkCache
 from mdm_jax.spec import Family
 from mdm_jax.spec.validation import require
 
@@ -23,6 +24,8 @@ class SamplingOptions:
         top_k: only so many of the likeliest tokens are drawn; 0 for all.
         top_p: only the likeliest tokens that together have this probability are drawn.
         guidance: w of unsupervised classifier-free guidance.
+        cache: keys and values that an MDM keeps within a block, `prefix` or `dual`; see `mdm_jax.sample.trunk_cache`.
+            Empty or `none` keeps nothing. An ARM always keeps its own.
 
     Raises:
         ValueError: the sampler is unknown, or a number is out of range or not one of the sampler.
@@ -36,6 +39,7 @@ class SamplingOptions:
     top_k: int = 0
     top_p: float = 1.0
     guidance: float = 0.0
+    cache: str = ""
 
     def __post_init__(self) -> None:
         require(self.sampler in ("", *Sampler), "sampler", str(self.sampler), f"one of {', '.join(Sampler)}")
@@ -45,6 +49,7 @@ class SamplingOptions:
         require(0 <= self.top_k < 1 << 31, "top_k", self.top_k, "0 for all tokens, or their number")
         require(0 < self.top_p <= 1, "top_p", self.top_p, "above 0, at most 1")
         require(math.isfinite(self.guidance), "guidance", self.guidance, "finite")
+        require(self.cache in ("", *TrunkCache), "cache", str(self.cache), f"one of {', '.join(TrunkCache)}")
         if self.sampler:
             self._check_kind(KINDS[Sampler(self.sampler)])
 
@@ -60,9 +65,12 @@ class SamplingOptions:
         """The options with the family's own sampler in place of an empty one.
 
         Raises:
-            ValueError: the family has no such sampler, or an ARM is to have what only an MDM has.
+            ValueError: the family has no such sampler, an ARM is to have what only an MDM has, or a cache is to be used
+                without blocks.
         """
         if family is Family.MDM:
+            bound = "the tokens of a block: a cache keeps what is outside of the present block"
+            require(self.trunk_cache is TrunkCache.NONE or self.block is not None, "block", self.block, bound)
             return self if self.sampler else replace(self, sampler=Sampler.FIRST_HITTING)
         bound = "ancestral for an ARM, which writes from left to right"
         require(self.sampler in ("", Sampler.ANCESTRAL), "sampler", str(self.sampler), bound)
@@ -71,7 +79,18 @@ class SamplingOptions:
             require(value is None, name, value, "absent for an ARM, which writes a token a step")
         bound = "0 for an ARM: it has no MASK to hide the prompt with"
         require(self.guidance == 0, "guidance", self.guidance, bound)
+        bound = "absent for an ARM, which always keeps its keys and values"
+        require(not self.cache, "cache", str(self.cache), bound)
         return self if self.sampler else replace(self, sampler=Sampler.ANCESTRAL)
+
+    @property
+    def trunk_cache(self) -> TrunkCache:
+        """The chosen cache of an MDM."""
+        return TrunkCache(self.cache or TrunkCache.NONE)
+
+    def window_of(self, length: int) -> int:
+        """Tokens of the longest block in rows of `length` tokens; 0 without a cache, which alone needs it."""
+        return 0 if self.trunk_cache is TrunkCache.NONE else min(self.block or length, length)
 
     @property
     def kind(self) -> Kind:

@@ -72,12 +72,13 @@ def fill_rows(
     """
     found: dict[int, FilledRow] = {}
     for length, items in batches:
-        canvas = _canvas([rows[i] for i in items], length, model.vocab_size, options, eos_id)
+        canvas = canvas_of([rows[i] for i in items], length, model.vocab_size, options, eos_id)
         begun = time.perf_counter()
         if model.attention is Attention.CAUSAL:
             filled = jax.device_get(continue_rows(params, canvas, model))
         else:
-            filled = jax.device_get(denoise(params, canvas, model, options.kind.rule))
+            cache, window = options.trunk_cache, options.window_of(length)
+            filled = jax.device_get(denoise(params, canvas, model, options.kind.rule, cache=cache, window=window))
         seconds, distinct = time.perf_counter() - begun, len(set(items.tolist()))
         for b, i in enumerate(items.tolist()):
             kept, forwards = len(rows[i].ids), int(filled.forwards_B[b])
@@ -85,7 +86,8 @@ def fill_rows(
     return [found[i] for i in range(len(rows))]
 
 
-def _canvas(rows: Sequence[Row], length: int, mask: int, options: SamplingOptions, eos_id: int | None) -> Canvas:
+def canvas_of(rows: Sequence[Row], length: int, mask: int, options: SamplingOptions, eos_id: int | None) -> Canvas:
+    """The rows as arrays of one padded length, each with the settings of `options`; see `fill_rows`."""
     ids_BL = np.full((len(rows), length), mask, np.int32)
     for ids_L, row in zip(ids_BL, rows, strict=True):
         ids_L[: len(row.ids)] = row.ids

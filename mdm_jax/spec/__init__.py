@@ -1,5 +1,13 @@
 """The specification of one run, its enums and its JSON. Other code imports them from `mdm_jax.spec`."""
 
+from mdm_jax.spec.data_spec import (
+    BYTES_VOCAB_SIZE,
+    NUCLEOTIDES,
+    NUCLEOTIDES_VOCAB_SIZE,
+    CorpusSpec,
+    DataSpec,
+    TokenizerSpec,
+)
 from mdm_jax.spec.fine_tuning_spec import StartSpec
 from mdm_jax.spec.kinds import (
     Attention,
@@ -23,7 +31,6 @@ from mdm_jax.spec.kinds import (
 )
 from mdm_jax.spec.objective_spec import ObjectiveSpec, evaluated_loss
 from mdm_jax.spec.run_spec import (
-    BYTES_VOCAB_SIZE,
     EXACT_LIKELIHOODS,
     MOST_BUDGET,
     NORM_EPS,
@@ -31,15 +38,12 @@ from mdm_jax.spec.run_spec import (
     SCHEMA_VERSION,
     SEALED_SINCE,
     CellSpec,
-    CorpusSpec,
-    DataSpec,
     EvaluationSpec,
     HardwareSpec,
     ModelSpec,
     OptimSpec,
     RunSpec,
     ScheduleSpec,
-    TokenizerSpec,
     from_json,
     pair,
     to_json,
@@ -50,6 +54,8 @@ __all__ = [
     "EXACT_LIKELIHOODS",
     "MOST_BUDGET",
     "NORM_EPS",
+    "NUCLEOTIDES",
+    "NUCLEOTIDES_VOCAB_SIZE",
     "ROPE_BASE",
     "SCHEMA_VERSION",
     "SEALED_SINCE",

@@ -138,7 +138,8 @@ class CorpusSource(enum.StrEnum):
 
     `pydoc` is the documentation of Python and of installed packages. `text` cuts text files at blank lines. `passages`
     cuts text files into 2048 to 4096 characters, with or without blank lines. `pairs` reads JSONL whose records have a
-    `prompt`, which may be empty, and a `response`; each row of training is one pair.
+    `prompt`, which may be empty, and a `response`; each row of training is one pair. `fasta` is sequences of
+    nucleotides, cut into regions of 8192 letters.
     """
 
     PYDOC = "pydoc"
@@ -148,6 +149,7 @@ class CorpusSource(enum.StrEnum):
     PARQUET = "parquet"
     TFDS = "tfds"
     PAIRS = "pairs"
+    FASTA = "fasta"
 
 
 class RowKind(enum.StrEnum):
@@ -159,9 +161,10 @@ class RowKind(enum.StrEnum):
 
 
 class TokenizerKind(enum.StrEnum):
-    """Bytes, sentencepiece trained on the corpus, a sentencepiece model file, or a `tokenizer.json`."""
+    """Bytes, nucleotides, sentencepiece trained on the corpus, a sentencepiece model file, or a `tokenizer.json`."""
 
     BYTES = "bytes"
+    NUCLEOTIDES = "nucleotides"
     SENTENCEPIECE = "sentencepiece"
     SENTENCEPIECE_FILE = "sentencepiece_file"
     TOKENIZER_JSON = "tokenizer_json"

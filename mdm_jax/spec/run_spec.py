@@ -11,11 +11,11 @@ import json
 from dataclasses import dataclass, field
 
 from mdm_jax.files.sealed_json import seal, unseal
+from mdm_jax.spec.data_spec import BYTES_VOCAB_SIZE, DataSpec
 from mdm_jax.spec.fine_tuning_spec import StartSpec, check_rows
 from mdm_jax.spec.kinds import (
     Attention,
     ComputeDtype,
-    CorpusSource,
     Estimator,
     Family,
     Float32Precision,
@@ -23,9 +23,7 @@ from mdm_jax.spec.kinds import (
     LayerLoop,
     Likelihood,
     Remat,
-    RowKind,
     ScheduleKind,
-    TokenizerKind,
 )
 from mdm_jax.spec.objective_spec import ObjectiveSpec, evaluated_loss
 from mdm_jax.spec.validation import HASHED_IF_SET, NOT_HASHED, build, require, to_dict
@@ -33,7 +31,6 @@ from mdm_jax.spec.validation import HASHED_IF_SET, NOT_HASHED, build, require, t
 SCHEMA_VERSION = 2
 SEALED_SINCE = 2
 """The first schema version with a `sha256`. Plan lines and spec.json of version 1 have none and are still read."""
-BYTES_VOCAB_SIZE = 257
 NORM_EPS, ROPE_BASE = 1e-5, 1e4
 """Constants of the trunk: epsilon of RMSNorm, and base of the rotary frequencies."""
 EXACT_LIKELIHOODS = (Likelihood.LEFT_TO_RIGHT, Likelihood.CONFIDENCE)
@@ -89,71 +86,6 @@ class ModelSpec:
     def d_time(self) -> int:
         """Width of the time conditioning: an even quarter of `d_model`, at least 8."""
         return max(8, self.d_model // 8 * 2)
-
-
-@dataclass(frozen=True)
-class CorpusSpec:
-    """The text. `path` is a file, folder or glob, or the builder directory for TFDS; it is empty for pydoc."""
-
-    source: CorpusSource = CorpusSource.PYDOC
-    path: str = ""
-    text_field: str = "text"
-    max_bytes: int = 0
-    """Stop after this many bytes of text; 0 takes everything."""
-
-    def __post_init__(self) -> None:
-        require(self.max_bytes >= 0, "data.corpus.max_bytes", self.max_bytes, "0 (everything) or a number of bytes")
-        needs_path = self.source is not CorpusSource.PYDOC
-        require(bool(self.path) == needs_path, "data.corpus.path", self.path, "given for every source but pydoc")
-
-
-@dataclass(frozen=True)
-class TokenizerSpec:
-    """Bytes (256 + EOS), sentencepiece trained on the corpus, a sentencepiece model file, or a `tokenizer.json`."""
-
-    kind: TokenizerKind = TokenizerKind.BYTES
-    vocab_size: int = BYTES_VOCAB_SIZE
-    path: str = ""
-
-    def __post_init__(self) -> None:
-        if self.kind is TokenizerKind.BYTES:
-            fine = self.vocab_size == BYTES_VOCAB_SIZE
-            require(fine, "data.tokenizer.vocab_size", self.vocab_size, "257 for bytes (256 and EOS)")
-        require(2 <= self.vocab_size <= 1 << 24, "data.tokenizer.vocab_size", self.vocab_size, "from 2 to 2^24")
-        needs_path = self.kind in (TokenizerKind.SENTENCEPIECE_FILE, TokenizerKind.TOKENIZER_JSON)
-        bound = "given for sentencepiece_file and tokenizer_json alone"
-        require(bool(self.path) == needs_path, "data.tokenizer.path", self.path, bound)
-
-
-@dataclass(frozen=True)
-class DataSpec:
-    """Corpus, tokenizer and row length. `directory` holds the prepared shards; `data_hash` identifies their content."""
-
-    corpus: CorpusSpec = CorpusSpec()
-    tokenizer: TokenizerSpec = TokenizerSpec()
-    seq_len: int = 64
-    validation_fraction: float = 0.02
-    directory: str = field(default="data/pydoc-bytes", metadata=NOT_HASHED)
-    data_hash: str = field(default="", metadata=NOT_HASHED)
-    score_prompt: bool = field(default=False, metadata=HASHED_IF_SET)
-    """Pairs: whether prompts are masked and scored like responses, as in pre-training."""
-    eos_to_end: bool = field(default=False, metadata=HASHED_IF_SET)
-    """Pairs: whether EOS fills each row and is scored, so that an MDM learns where answers end. Else it is padding."""
-
-    def __post_init__(self) -> None:
-        require(2 <= self.seq_len <= 1 << 20, "data.seq_len", self.seq_len, "from 2 to 2^20 tokens")
-        good = 0 < self.validation_fraction < 1
-        require(good, "data.validation_fraction", self.validation_fraction, "between 0 and 1, both excluded")
-        for name in ("score_prompt", "eos_to_end"):
-            fits = self.corpus.source is CorpusSource.PAIRS or not getattr(self, name)
-            require(fits, f"data.{name}", True, "false unless data.corpus.source is pairs")
-
-    @property
-    def rows(self) -> RowKind:
-        """What a row is."""
-        if self.corpus.source is not CorpusSource.PAIRS:
-            return RowKind.TEXT
-        return RowKind.WHOLE_PAIRS if self.score_prompt else RowKind.RESPONSES
 
 
 @dataclass(frozen=True)
@@ -281,7 +213,7 @@ class RunSpec:
 
     model: ModelSpec = ModelSpec()
     objective: ObjectiveSpec = field(default=ObjectiveSpec())
-    data: DataSpec = DataSpec()
+    data: DataSpec = field(default=DataSpec())
     optim: OptimSpec = OptimSpec()
     schedule: ScheduleSpec = ScheduleSpec()
     evaluation: EvaluationSpec = EvaluationSpec()

@@ -18,6 +18,8 @@ from mdm_jax.sample.options import SamplingOptions
 from mdm_jax.sample.rows import MOST_SEED, FilledRow, Row
 from mdm_jax.spec.validation import require
 
+MOST_TOKENS = 1 << 20
+"""New tokens of a text that is longer than a row."""
 HOLE = re.compile(r"\[MASK(?::(\d{1,6}))?\]")
 
 
@@ -67,9 +69,14 @@ class Request:
 
 
 def prompt_requests(
-    prompts: Sequence[Part], tokens: int | None, mask: int, seq_len: int, tokenizer: Tokenizer
+    prompts: Sequence[Part],
+    tokens: int | None,
+    mask: int,
+    seq_len: int,
+    tokenizer: Tokenizer,
+    stride: int | None = None,
 ) -> list[Request]:
-    """A row for each prompt, with room for new tokens.
+    """A row for each prompt, with room for new tokens; it may be longer than a row of the model with a stride.
 
     Args:
         prompts: texts or ids. A prompt may be empty.
@@ -77,18 +84,27 @@ def prompt_requests(
         mask: V.
         seq_len: tokens of the model's longest row.
         tokenizer: the model's tokenizer.
+        stride: see `mdm_jax.trained.sliding`.
 
     Raises:
-        ValueError: a prompt (named) does not leave room in a row, or has unknown ids.
+        ValueError: a prompt (named) does not leave room in a row, or has unknown ids; or the stride is out of range.
     """
     require(tokens is None or tokens >= 1, "tokens", tokens, "1 or more")
+    if stride is None:
+        most, longer = seq_len, "a stride (--stride) writes longer texts"
+        require(tokens is None or tokens <= most, "tokens", tokens, f"at most {most}, the model's row; {longer}")
+    else:
+        require(1 <= stride < seq_len, "stride", stride, f"from 1 to {seq_len - 1}, below the model's row of {seq_len}")
+        fits = tokens is not None and tokens <= MOST_TOKENS
+        require(fits, "tokens", tokens, f"given with a stride, at most {MOST_TOKENS}")
     found, encode = [], functools.partial(encode_text, tokenizer)
     for p, prompt in enumerate(prompts):
         ids = part_ids(prompt, f"prompts[{p}]", mask, encode)
         length = len(ids) + (tokens or 1)
         new = "a new token" if tokens is None else f"{tokens} new tokens"
         bound = f"at most {seq_len - (tokens or 1)}: a row of the model has {seq_len}, of which {new} take a part"
-        require(length <= seq_len, f"prompts[{p}]: tokens", len(ids), bound)
+        more = "; a stride (--stride) takes longer ones"
+        require(stride is not None or length <= seq_len, f"prompts[{p}]: tokens", len(ids), bound + more)
         row = np.full(seq_len if tokens is None else length, mask, np.int32)
         row[: len(ids)] = ids
         shown = prompt if isinstance(prompt, str) else tokenizer.decode(ids)

@@ -23,7 +23,8 @@ from mdm_jax.train.checkpoint import read_whole_step
 from mdm_jax.train.seal import Identity
 from mdm_jax.train.state import make_state
 from mdm_jax.train.step_folders import NONE, newest_whole
-from mdm_jax.trained.model import Model, weight_name
+from mdm_jax.trained.model import Model
+from mdm_jax.trained.weights import weight_name
 
 
 def load(path: str | os.PathLike[str]) -> Model:

@@ -1,9 +1,8 @@
 """A trained model: logits with guidance, losses of texts, log-likelihoods of targets, and export."""
 
 import functools
-import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -17,7 +16,7 @@ from mdm_jax.evaluate.likelihood.encoding import Part, encode_pairs
 from mdm_jax.evaluate.likelihood.pairs import Options, PairScore, known_method, score
 from mdm_jax.evaluate.likelihood.requests import Requests
 from mdm_jax.evaluate.likelihood.start_token import with_start
-from mdm_jax.evaluate.logits import padded_logits
+from mdm_jax.evaluate.logits import checked_prompt_mask, checked_tokens, padded_logits
 from mdm_jax.evaluate.stream import DRAWS, Progress, RowNats, stream_nats
 from mdm_jax.evaluate.texts import TextLoss, text_loss
 from mdm_jax.files.storage import Path
@@ -27,7 +26,7 @@ from mdm_jax.interop.model_file import ModelFile, Weights
 from mdm_jax.interop.smdm.weights import write_smdm
 from mdm_jax.model.transformer import Transformer
 from mdm_jax.sample.options import SamplingOptions
-from mdm_jax.sample.rows import fill_rows
+from mdm_jax.sample.rows import FilledRow, Row, fill_rows
 from mdm_jax.spec import Attention, Family, Likelihood, ModelSpec, RunSpec
 from mdm_jax.spec.counting import count_parameters
 from mdm_jax.spec.validation import build, require
@@ -40,7 +39,10 @@ from mdm_jax.trained.generation import (
     prompt_requests,
     seeded_rows,
 )
+from mdm_jax.trained.sliding import Slide, slide
 from mdm_jax.trained.tokenizer import tokenizer_beside, tokenizer_of
+from mdm_jax.trained.watching import Glimpse, Watched, watch_rows
+from mdm_jax.trained.weights import named_weights, weights_hash
 
 MOST_GUIDANCE = 100
 
@@ -114,21 +116,12 @@ class Model:
             ValueError: the tokens are not a matrix of integers, or an id is out of range; or guidance is given for an
                 ARM, or without a prompt mask of the tokens' shape.
         """
-        given_BL, most = np.asarray(tokens_BL), self.spec.vocab_size - (not self.has_start)
-        ids = np.issubdtype(given_BL.dtype, np.integer) and given_BL.ndim == 2 and given_BL.size > 0
-        held = f"{given_BL.dtype} {list(given_BL.shape)}"
-        require(ids, "tokens_BL", held, "integers of shape [B, L], at least one row and one token")
-        low, high = int(given_BL.min()), int(given_BL.max())
-        require(low >= 0 and high <= most, "tokens_BL", f"{low} to {high}", f"ids from 0 to {most}")
-        tokens_BL = given_BL.astype(np.int32)
+        tokens_BL = checked_tokens(tokens_BL, most=self.spec.vocab_size - (not self.has_start))
         plain_BLV = self._plain_logits(tokens_BL)
         if not guidance:
             return plain_BLV
         self._check_guidance(guidance)
-        prompt_BL = np.asarray(prompt_mask_BL)
-        held = None if prompt_mask_BL is None else f"{prompt_BL.dtype} {list(prompt_BL.shape)}"
-        bound = f"bool {list(tokens_BL.shape)}, as many as tokens"
-        require(held == f"bool {list(tokens_BL.shape)}", "prompt_mask_BL", held, bound)
+        prompt_BL = checked_prompt_mask(prompt_mask_BL, tokens_BL.shape)
         hidden_BLV = self._plain_logits(np.where(prompt_BL, self.spec.vocab_size, tokens_BL))
         return hidden_BLV + (guidance + 1) * (plain_BLV - hidden_BLV)
 
@@ -219,6 +212,7 @@ class Model:
         *,
         n: int = 1,
         seed: int | Sequence[int] = 0,
+        stride: int | None = None,
         **options: Any,
     ) -> list[Generated]:
         """Texts that continue the prompts: `n` of each, one prompt after the other.
@@ -230,7 +224,9 @@ class Model:
             tokens: new tokens of each text, at most; an EOS ends a text before. None fills the model's row.
             n: texts of each prompt.
             seed: of the first text; the next ones have the next seeds. Or the seeds of all texts.
-            options: `sampler`, `steps`, `block`, `bound`, `temperature`, `top_k`, `top_p` and `guidance`; see
+            stride: allows texts longer than a row: each next row has this many new tokens after the last ones of the
+                text (see `mdm_jax.trained.sliding`).
+            options: `sampler`, `steps`, `block`, `bound`, `temperature`, `top_k`, `top_p`, `guidance` and `cache`; see
                 `mdm_jax.sample.options`.
 
         Raises:
@@ -239,8 +235,8 @@ class Model:
         """
         chosen = self.sampling_options(**options)
         given = [prompts] if isinstance(prompts, str) else prompts
-        requests = prompt_requests(given, tokens, self.spec.vocab_size, self.seq_len, self.tokenizer)
-        return self._filled(requests, n, chosen, seed, self.tokenizer.eos_id)
+        requests = prompt_requests(given, tokens, self.spec.vocab_size, self.seq_len, self.tokenizer, stride)
+        return self._filled(requests, n, chosen, seed, self.tokenizer.eos_id, stride)
 
     def infill(
         self, texts: str | Sequence[Part], *, n: int = 1, seed: int | Sequence[int] = 0, **options: Any
@@ -263,6 +259,37 @@ class Model:
         requests = infill_requests(given, self.spec.vocab_size, self.seq_len, self.tokenizer)
         return self._filled(requests, n, chosen, seed, None)
 
+    def watch(
+        self,
+        texts: Sequence[Part],
+        tokens: int | None = None,
+        *,
+        infill: bool = False,
+        n: int = 1,
+        seed: int = 0,
+        **options: Any,
+    ) -> Iterator[Glimpse]:
+        """Each text after each of its steps, one text after the other; see `mdm_jax.trained.watching`.
+
+        The last glimpse of a text has what `generate` gives, or `infill` if that is asked for, with the same arguments.
+
+        Raises:
+            ValueError: as for `generate` or `infill`.
+        """
+        require(not infill or self.family is Family.MDM, "infill: family", self.family.value, "mdm")
+        chosen, mask, row, tokenizer = (
+            self.sampling_options(**options),
+            self.spec.vocab_size,
+            self.seq_len,
+            self.tokenizer,
+        )
+        if infill:
+            requests = infill_requests(texts, mask, row, tokenizer)
+        else:
+            requests = prompt_requests(texts, tokens, mask, row, tokenizer)
+        watched = Watched(self._scoring, self.spec, row, self._mesh, chosen, None if infill else tokenizer.eos_id)
+        return watch_rows(watched, requests, seeded_rows(requests, n, chosen, seed, mask), tokenizer)
+
     def sampling_options(self, **options: Any) -> SamplingOptions:
         """What `generate` would use, with the family's own sampler if none is named.
 
@@ -278,13 +305,21 @@ class Model:
         options: SamplingOptions,
         seed: int | Sequence[int],
         eos_id: int | None,
+        stride: int | None = None,
     ) -> list[Generated]:
         if not requests:
             return []
         rows = seeded_rows(requests, n, options, seed, self.spec.vocab_size)
-        batches = batches_of(rows, self.seq_len, self._mesh.shape[DATA])
-        with jax.set_mesh(self._mesh):
-            filled = fill_rows(self._scoring, self.spec, rows, options, batches, eos_id)
+
+        def fill(rows: Sequence[Row]) -> Sequence[FilledRow]:
+            batches = batches_of(rows, self.seq_len, self._mesh.shape[DATA])
+            with jax.set_mesh(self._mesh):
+                return fill_rows(self._scoring, self.spec, rows, options, batches, eos_id)
+
+        if stride is None:
+            filled = fill(rows)
+        else:
+            filled = slide(fill, rows, Slide(self.seq_len, stride, self.spec.vocab_size, eos_id, options.block))
         each = [request for request in requests for _ in range(n)]
         return [as_generated(*one, eos_id, self.tokenizer) for one in zip(each, rows, filled, strict=True)]
 
@@ -292,10 +327,7 @@ class Model:
     def fingerprint(self) -> str:
         """SHA-256 (hex) of all that decides a score: the weights, the model's shape, and the tokenizer."""
         about = (self.spec, self.seq_len, self.has_start, self.tokenizer.hash)
-        digest = hashlib.sha256(repr(about).encode())
-        for leaf in jax.tree.leaves(self._params):
-            digest.update(np.asarray(leaf).tobytes())
-        return digest.hexdigest()
+        return weights_hash(about, self._params)
 
     @functools.cached_property
     def _scoring(self) -> Transformer:
@@ -361,13 +393,6 @@ class Model:
 
     def _weights(self) -> Weights:
         timed = self.spec.time_conditioning
-        require(
-            not timed, f"export of {self._path}: time_conditioning", timed, "false: these formats have no place for it"
-        )
-        named = jax.tree_util.tree_flatten_with_path(self._params)[0]
-        return {weight_name(entry): np.asarray(leaf) for entry, leaf in named}
-
-
-def weight_name(entry: Any) -> str:
-    """A weight's own name: `qkv` of the leaf `blocks.qkv.value`."""
-    return jax.tree_util.keystr(entry, simple=True, separator=".").split(".")[-2]
+        bound = "false: these formats have no place for it"
+        require(not timed, f"export of {self._path}: time_conditioning", timed, bound)
+        return named_weights(self._params)

@@ -18,7 +18,7 @@ from mdm_jax.spec import ModelSpec, RunSpec
 from mdm_jax.spec.validation import require, to_dict
 from mdm_jax.train.state import TrainState
 from mdm_jax.trained.load import load
-from mdm_jax.trained.model import weight_name
+from mdm_jax.trained.weights import named_weights, weight_name
 
 SHAPE = ("attention", "n_layers", "d_model", "n_heads", "d_ffn", "vocab_size", "time_conditioning", "mask_column")
 """The fields of ModelSpec that decide what the weights are."""
@@ -47,8 +47,7 @@ def starting_weights(run: RunSpec, tokenizer_hash: str) -> Weights:
     theirs = model.tokenizer.hash
     bound = f"{tokenizer_hash}, that of {run.data.directory}: prepare the data with the model's tokenizer"
     require(theirs == tokenizer_hash, f"{path}: tokenizer", theirs, bound)
-    named = jax.tree_util.tree_flatten_with_path(model.params)[0]
-    return {weight_name(entry): np.asarray(leaf) for entry, leaf in named}
+    return named_weights(model.params)
 
 
 def _check_shape(path: str, theirs: ModelSpec, ours: ModelSpec) -> None:

@@ -1,5 +1,7 @@
 """Rows to fill, and a sampler of an MDM run on them."""
 
+import dataclasses
+
 import jax
 import numpy as np
 from jax.typing import DTypeLike
@@ -43,6 +45,21 @@ def canvas(
         each(eos, np.int32),
         Filters(each(temperature, np.float32)),
         None if guidance is None else each(guidance, np.float32),
+    )
+
+
+def eight_rows(vocab: int, bound: float) -> Canvas:
+    """Rows of 8 tokens that differ in everything: prompts, holes, length, steps, blocks, temperature and seed."""
+    draws = np.random.default_rng(1)
+    ids_BL = np.where(draws.random((8, 8)) < 0.7, vocab, draws.integers(0, vocab, (8, 8)))
+    ids_BL[:, 2] = vocab
+    rows = canvas(ids_BL, bound=bound, lengths=[8, 3, 5, 8, 7, 8, 6, 4], eos=3)
+    return dataclasses.replace(
+        rows,
+        seed_B=np.array([5, 1, 4, 1, 5, 9, 2, 6], np.uint32),
+        steps_B=np.array([1, 2, 3, 2, 4, 2, 3, 1], np.int32),
+        block_B=np.array([WHOLE_ROW, 2, 1, 3, WHOLE_ROW, 4, 2, WHOLE_ROW], np.int32),
+        filters=dataclasses.replace(rows.filters, temperature_B=np.array([1, 0, 2, 1, 1, 0.5, 1, 1], np.float32)),
     )
 
 

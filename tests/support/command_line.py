@@ -2,6 +2,7 @@
 
 import os
 import pty
+import signal
 import subprocess
 from collections.abc import Callable
 
@@ -19,11 +20,12 @@ def one_line(main: Callable[[list[str]], int], arguments: list[str], capture: py
     return said
 
 
-def on_terminal(start: Callable[..., subprocess.Popen]) -> tuple[int, bytes]:
+def on_terminal(start: Callable[..., subprocess.Popen], stop_at: bytes | None = None) -> tuple[int, bytes]:
     """The exit code of a process whose outputs are a terminal, and all that it shows there.
 
     Args:
         start: starts the process with the `stdout` and the `stderr` that it is given.
+        stop_at: once the process has shown this, it gets Ctrl-C; None if it never does.
     """
     outer, inner = pty.openpty()
     process = start(stdout=inner, stderr=inner)
@@ -37,5 +39,8 @@ def on_terminal(start: Callable[..., subprocess.Popen]) -> tuple[int, bytes]:
         if not part:
             break
         shown += part
+        if stop_at is not None and stop_at in shown:
+            process.send_signal(signal.SIGINT)
+            stop_at = None
     os.close(outer)
     return process.wait(timeout=30), shown

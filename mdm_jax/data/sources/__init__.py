@@ -1,1 +1,1 @@
-"""Sources of text: files of text, JSONL, Parquet and TFDS, and the documentation of installed packages."""
+"""Sources of text: files of text, JSONL, Parquet, FASTA and TFDS, and the documentation of installed packages."""

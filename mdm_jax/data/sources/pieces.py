@@ -1,4 +1,4 @@
-"""Documents of a corpus, in a fixed order: pydoc, or files of text, JSONL, Parquet or TFDS, read in pieces.
+"""Documents of a corpus, in a fixed order: pydoc, or files of text, JSONL, Parquet, FASTA or TFDS, read in pieces.
 
 A piece is a file, or a range of a file; one worker reads it. The corpus is the documents of all pieces in order.
 """
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from mdm_jax.data.sources.fasta import FASTA_SUFFIXES, fasta_documents
 from mdm_jax.data.sources.files import COMPRESSED, find_files
 from mdm_jax.data.sources.holdout import Grouped, hold_out, in_validation
 from mdm_jax.data.sources.pairs import jsonl_pairs
@@ -31,6 +32,7 @@ SUFFIXES = {
     CorpusSource.JSONL: JSONL_SUFFIXES,
     CorpusSource.PAIRS: JSONL_SUFFIXES,
     CorpusSource.PARQUET: (".parquet",),
+    CorpusSource.FASTA: FASTA_SUFFIXES,
 }
 
 
@@ -153,6 +155,8 @@ def _texts(corpus: CorpusSpec, piece: Piece, skip: Skip | None) -> Iterator[str]
             return tfds_documents(piece.path, corpus.text_field, piece.start, piece.stop)
         case CorpusSource.PASSAGES:
             return passages(piece.path)
+        case CorpusSource.FASTA:
+            return fasta_documents(piece.path)
     return text_documents(piece.path)
 
 

@@ -15,7 +15,7 @@ from mdm_jax.files.storage import as_path
 from mdm_jax.spec import CorpusSource, CorpusSpec, DataSpec
 from mdm_jax.spec.validation import require
 
-SOURCES = (CorpusSource.JSONL, CorpusSource.PARQUET, CorpusSource.TEXT)
+SOURCES = (CorpusSource.JSONL, CorpusSource.PARQUET, CorpusSource.FASTA, CorpusSource.TEXT)
 BATCH_DOCUMENTS = 512
 
 
@@ -48,7 +48,7 @@ def parse_corpus(text: str) -> tuple[str, str]:
 
 
 def source_of(path: str) -> CorpusSource:
-    """The kind of the files at a path: JSONL and Parquet by their endings, and otherwise text.
+    """The kind of the files at a path: JSONL, Parquet and FASTA by their endings, and otherwise text.
 
     Raises:
         ValueError: nothing is there, or a folder or glob has files of two kinds.

@@ -1,6 +1,7 @@
 """Tokenizer files of a Hugging Face folder.
 
-Bytes become `tokenizer.json`: a byte-level BPE without merges, in which the id of a byte is the byte. A sentencepiece
+Bytes become `tokenizer.json`: a byte-level BPE without merges, in which the id of a byte is the byte. Nucleotides
+become one of letters, which reads lower case as upper case, U as T, and any other character as N. A sentencepiece
 model is copied as `tokenizer.model`. A `tokenizer.json` is copied too, but loses its template, truncation and padding,
 which were switched off in training. The start token of an ARM is put before each text, as in training.
 `tokenizer_config.json` names the special tokens. Their names inside a text stay text: `split_special_tokens` says so.
@@ -13,7 +14,7 @@ import sentencepiece
 
 from mdm_jax.data.manifest import TOKENIZER_FILE, TOKENIZER_JSON_FILE
 from mdm_jax.files.storage import Path, is_file
-from mdm_jax.spec import BYTES_VOCAB_SIZE, Attention, ModelSpec
+from mdm_jax.spec import BYTES_VOCAB_SIZE, NUCLEOTIDES, NUCLEOTIDES_VOCAB_SIZE, Attention, ModelSpec
 
 CONFIG_FILE = "tokenizer_config.json"
 EOS, START, MASK = "<|endoftext|>", "<|start|>", "<|mask|>"
@@ -25,7 +26,7 @@ VISIBLE_BYTES = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """What the files need of a tokenizer: `model` is the content of its own file, and empty for bytes."""
+    """What the files need of a tokenizer: `model` is the content of its own file; bytes and nucleotides have none."""
 
     model: bytes
     eos_id: int
@@ -36,8 +37,9 @@ def tokenizer_files(tokenizer: Tokenizer, spec: ModelSpec, has_extra: bool, seq_
     """The content of each tokenizer file, by its name.
 
     Args:
-        tokenizer: its own file is a sentencepiece model, a `tokenizer.json`, or none for bytes. It may have fewer ids
-            than the model. The extra token then has no name, because transformers numbers names without a gap.
+        tokenizer: its own file is a sentencepiece model, a `tokenizer.json`, or none for bytes and nucleotides. It
+            may have fewer ids than the model. The extra token then has no name, because transformers numbers names
+            without a gap.
         spec: shape of the model. The tokenizer of an ARM puts the start token before a text, if there is one.
         has_extra: whether id V is a token that the model reads: MASK or the start token.
         seq_len: tokens of a row.
@@ -50,8 +52,9 @@ def tokenizer_files(tokenizer: Tokenizer, spec: ModelSpec, has_extra: bool, seq_
     config |= {"split_special_tokens": True, "tokenizer_class": "PreTrainedTokenizerFast"}
     config |= {"eos_token": end[tokenizer.eos_id]} | ({role: name} if extra else {})
     if not model:
-        assert vocab == BYTES_VOCAB_SIZE
-        return {TOKENIZER_JSON_FILE: _encoded(_bytes_json(end | extra, starts)), CONFIG_FILE: _encoded(config)}
+        assert vocab in (BYTES_VOCAB_SIZE, NUCLEOTIDES_VOCAB_SIZE)
+        written = _bytes_json if vocab == BYTES_VOCAB_SIZE else _nucleotides_json
+        return {TOKENIZER_JSON_FILE: _encoded(written(end | extra, starts)), CONFIG_FILE: _encoded(config)}
     if model.lstrip().startswith(b"{"):
         tree = json.loads(model)
         own = {token["id"]: token["content"] for token in tree.get("added_tokens") or ()}
@@ -80,17 +83,35 @@ def _bytes_json(special: dict[int, str], starts: bool) -> dict[str, Any]:
     hidden = [byte for byte in range(256) if byte not in VISIBLE_BYTES]
     vocab = {chr(byte): byte for byte in VISIBLE_BYTES} | {chr(256 + i): byte for i, byte in enumerate(hidden)}
     vocab = dict(sorted(vocab.items(), key=lambda item: item[1])) | {name: i for i, name in special.items()}
-    no_options = {"dropout": None, "unk_token": None, "continuing_subword_prefix": None, "end_of_word_suffix": None}
     level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    start = _before_text(BYTES_VOCAB_SIZE, START) if starts else None
+    return _characters_json(vocab, special, normalizer=None, pre_tokenizer=level, post_processor=start, decoder=level)
+
+
+def _nucleotides_json(special: dict[int, str], starts: bool) -> dict[str, Any]:
+    """The content of `tokenizer.json` for nucleotides and these special tokens."""
+    vocab = {letter: i for i, letter in enumerate(NUCLEOTIDES)} | {name: i for i, name in special.items()}
+    read_as = {f"[{letter}{letter.lower()}]": letter for letter in NUCLEOTIDES} | {"[Uu]": "T", "[^ACGT]": "N"}
+    replaced = [{"type": "Replace", "pattern": {"Regex": a}, "content": b} for a, b in read_as.items()]
+    return _characters_json(
+        vocab,
+        special,
+        normalizer={"type": "Sequence", "normalizers": replaced},
+        pre_tokenizer=None,
+        post_processor=_before_text(NUCLEOTIDES_VOCAB_SIZE, START) if starts else None,
+        decoder={"type": "Fuse"},
+    )
+
+
+def _characters_json(vocab: dict[str, int], special: dict[int, str], **steps: dict[str, Any] | None) -> dict[str, Any]:
+    """The content of `tokenizer.json` for a BPE without merges; `steps` are its four steps around the BPE."""
+    no_options = {"dropout": None, "unk_token": None, "continuing_subword_prefix": None, "end_of_word_suffix": None}
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
         "added_tokens": [{"id": int(i), **token} for i, token in _added(special).items()],
-        "normalizer": None,
-        "pre_tokenizer": level,
-        "post_processor": _before_text(BYTES_VOCAB_SIZE, START) if starts else None,
-        "decoder": level,
+        **steps,
         "model": {"type": "BPE", **no_options, "fuse_unk": False, "byte_fallback": False, "vocab": vocab, "merges": []},
     }
 

@@ -116,7 +116,7 @@ def shard_of(tree):
         (lambda t: shard_of(t).update(tokens=1 << 60, bytes=1 << 61), "the tokens of the shards|tokens = "),
         (lambda t: shard_of(t).update(sha256="0" * 64), "the hash of the shards"),
         (lambda t: t.update(dtype="float64"), "dtype = 'float64': must be one of uint16, uint32"),
-        (lambda t: t.update(vocab_size=1 << 20), "at most 65536 for uint16"),
+        (lambda t: t.update(vocab_size=1 << 20), "at most 65536 ids for uint16"),
         (lambda t: t.update(eos_id=257), "eos_id = 257: must be below vocab_size"),
         (lambda t: t.update(schema_version=3), "schema_version = 3: must be 1 or 2"),
         (lambda t: shard_of(t).update(sums_sha256="abc"), "64 hex digits"),

@@ -10,7 +10,7 @@ import ml_collections
 import numpy as np
 import pytest
 from pair_corpus import prepared_pairs
-from running import Workshop, assert_same, killed_at, leaves, outcome, rows
+from running import Workshop, assert_same, ended, killed_at, leaves, outcome, result, rows, start_two
 from smdm_files import TRUNK, write_random
 from tiny_runs import on_mesh, put, quick_compilation
 
@@ -36,8 +36,8 @@ from mdm_jax.spec import (
 from mdm_jax.train.optim import learning_rate
 from mdm_jax.train.state import init_state
 from mdm_jax.train.step import compile_step
-from mdm_jax.trained.model import weight_name
 from mdm_jax.trained.start import begun_with, starting_weights
+from mdm_jax.trained.weights import weight_name
 
 BYTES = ByteTokenizer.hash
 
@@ -186,3 +186,17 @@ def test_a_run_begins_with_the_average_of_another_and_ends_as_a_model(shop, tmp_
     assert end.code == 1
     assert len(end.errors) == 1
     assert "start.path" in end.errors[0] or "no such file" in end.errors[0]
+
+
+@pytest.mark.slow
+def test_two_processes_begin_with_the_weights_of_a_run_as_one_does(shop, tmp_path):
+    """Each process reads the weights by itself, and a shard of the pairs."""
+    spec = fine_tuning(shop, tmp_path)
+    spec = dataclasses.replace(spec, hardware=dataclasses.replace(spec.hardware, mesh_data=2))
+    ends = [ended(process) for process in start_two(shop, spec, tmp_path / "two")]
+    assert [end.code for end in ends] == [0, 0], [end.said for end in ends]
+    end = shop.run(spec, tmp_path / "one")
+    assert end.code == 0, end.said
+    for one, two in zip(rows(tmp_path / "one", spec), rows(tmp_path / "two", spec), strict=True):
+        assert one == pytest.approx(two, rel=1e-5)
+    assert result(tmp_path / "two", spec).loss == pytest.approx(result(tmp_path / "one", spec).loss, rel=1e-5)

@@ -93,6 +93,16 @@ def test_fewer_steps_and_blocks_cost_what_they_should(models):
     assert model.generate("", 8, sampler="threshold", bound=0.0)[0].nfe == 1
 
 
+def test_a_cache_serves_continuations_and_holes(models):
+    """Blocks of one token are exact."""
+    model, one = models[Family.MDM], {"block": 1, "temperature": 0.0}
+    for text in ("[MASK:6]", "a[MASK]b[MASK:3]cd"):
+        found = model.infill(text, cache="dual", **one)[0]
+        assert found.ids == model.infill(text, **one)[0].ids
+        assert found.nfe == found.tokens
+    assert model.generate("", 6, cache="dual", **one)[0].ids == model.infill("[MASK:6]", **one)[0].ids
+
+
 REFUSED = [
     (
         lambda m: m.generate("a", 4, sampler="gready"),
@@ -117,6 +127,8 @@ REFUSED = [
     (lambda m: m.generate("a", 4, n=0), "n = 0: must be 1 or more"),
     (lambda m: m.generate("a", 4, seed=-1), "seed = -1"),
     (lambda m: m.generate("a", 4, seed=2**32), "seed = 4294967296: must be from 0 to 4294967295"),
+    (lambda m: m.generate("a", 4, cache="both", block=2), "cache = 'both': must be one of none, prefix, dual"),
+    (lambda m: m.generate("a", 4, cache="dual"), "block = None: must be the tokens of a block: a cache keeps"),
     (lambda m: m.infill("no hole"), r"texts\[0\] = 'no hole': must be a text with \[MASK\]"),
     (lambda m: m.infill("a[MASK:12]"), r"texts\[0\]: tokens = 13: must be at most 12"),
     (lambda m: m.infill([[258]]), r"texts\[0\]: ids = '258 to 258': must be from 0 to 257"),
@@ -126,6 +138,7 @@ NOT_OF_AN_ARM = [
     (lambda m: m.generate("a", 4, sampler="margin"), "sampler = 'margin': must be ancestral for an ARM"),
     (lambda m: m.generate("a", 4, steps=2), "steps = 2: must be absent for an ARM"),
     (lambda m: m.generate("a", 4, guidance=0.5), "guidance = 0.5: must be 0 for an ARM"),
+    (lambda m: m.generate("a", 4, cache="dual"), "cache = 'dual': must be absent for an ARM, which always keeps"),
 ]
 
 

@@ -5,10 +5,9 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from canvases import MASKED, canvas, fill, placed
+from canvases import MASKED, eight_rows, fill, placed
 from tiny_runs import on_mesh, sharp_model
 
-from mdm_jax.sample.canvas import WHOLE_ROW
 from mdm_jax.sample.denoise import denoise
 from mdm_jax.sample.samplers import KINDS
 
@@ -19,25 +18,10 @@ BOUNDS = {"threshold": 0.4, "entropy_bound": 2.0}
 RULES = {str(name): (kind.rule, BOUNDS.get(name, 0.5)) for name, kind in KINDS.items()}
 
 
-def eight_rows(bound: float):
-    """Rows that differ in everything: prompts, holes, length, steps, blocks, temperature and seed."""
-    draws = np.random.default_rng(1)
-    ids_BL = np.where(draws.random((B, L)) < 0.7, V, draws.integers(0, V, (B, L)))
-    ids_BL[:, 2] = V
-    rows = canvas(ids_BL, bound=bound, lengths=[8, 3, 5, 8, 7, 8, 6, 4], eos=3)
-    return dataclasses.replace(
-        rows,
-        seed_B=np.array([5, 1, 4, 1, 5, 9, 2, 6], np.uint32),
-        steps_B=np.array([1, 2, 3, 2, 4, 2, 3, 1], np.int32),
-        block_B=np.array([WHOLE_ROW, 2, 1, 3, WHOLE_ROW, 4, 2, WHOLE_ROW], np.int32),
-        filters=dataclasses.replace(rows.filters, temperature_B=np.array([1, 0, 2, 1, 1, 0.5, 1, 1], np.float32)),
-    )
-
-
 @pytest.mark.parametrize("name", RULES)
 def test_a_row_alone_equals_the_row_in_a_batch(name):
     rule, bound = RULES[name]
-    rows = eight_rows(bound)
+    rows = eight_rows(V, bound)
     lengths = np.asarray(rows.length_B)
     together = fill(rows, rule, MODEL)
     assert not ((together.ids_BL == V) & (np.arange(L) < lengths[:, None])).any()
@@ -52,7 +36,7 @@ def test_a_row_alone_equals_the_row_in_a_batch(name):
 @pytest.mark.parametrize("name", ["first_hitting", "confidence"])
 def test_a_mesh_does_not_change_the_rows(name):
     rule, bound = RULES[name]
-    rows = eight_rows(bound)
+    rows = eight_rows(V, bound)
     one, four = fill(rows, rule, MODEL), fill(rows, rule, MODEL, mesh=(2, 2))
     np.testing.assert_array_equal(one.ids_BL, four.ids_BL)
     np.testing.assert_array_equal(one.forwards_B, four.forwards_B)
@@ -63,5 +47,5 @@ def test_weights_with_nan_come_to_an_end(name):
     rule, bound = RULES[name]
     with on_mesh():
         weights = placed(jax.tree.map(lambda w: w * np.nan, sharp_model(MODEL)))
-        found = jax.device_get(denoise(weights, eight_rows(bound), MODEL, rule))
+        found = jax.device_get(denoise(weights, eight_rows(V, bound), MODEL, rule))
     assert np.isnan(found.nats_BL).any()

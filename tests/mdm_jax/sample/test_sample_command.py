@@ -39,7 +39,21 @@ def test_holes_are_filled(mdm, capsys):
     assert capsys.readouterr().out.endswith(load(mdm).infill("a[MASK:2]b")[0].text + "\n")
 
 
+def test_a_text_longer_than_a_row_and_a_cache(mdm, tmp_path, capsys):
+    out = tmp_path / "texts.jsonl"
+    words = ["--tokens", "20", "--stride", "6", "--block", "3", "--cache", "dual", "--seed", "2"]
+    assert main([mdm, *words, "--out", str(out)]) == 0
+    record = json.loads(out.read_text())
+    expected = load(mdm).generate("", 20, stride=6, seed=2, block=3, cache="dual")[0]
+    assert tuple(record["ids"]) == expected.ids
+    assert (record["stride"], record["cache"], record["block"]) == (6, "dual", 3)
+    assert "--- seed 2: 20 tokens, 20 forward passes" in capsys.readouterr().out
+
+
 WRONG = [
+    (["--cache", "dual"], "block = None: must be the tokens of a block"),
+    (["--tokens", "13"], "tokens = 13: must be at most 12, the model's row; a stride (--stride) writes longer texts"),
+    (["--infill", "a[MASK]", "--stride", "3"], "--stride = 3: must be absent with --infill"),
     (["--sampler", "gready"], "sampler = 'gready': must be one of ancestral, first_hitting"),
     (["--prompt", "a" * 13], "prompts[0]: tokens = 13: must be at most 11"),
     (["--tokens", "4", "--steps", "9"], "steps = 9: must be at most 4"),

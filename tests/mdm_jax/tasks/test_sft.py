@@ -18,8 +18,10 @@ from mdm_jax.files.storage import Path as StoredPath
 from mdm_jax.files.storage import as_path
 from mdm_jax.layout import plan_lines, read_spec
 from mdm_jax.results import read_result
-from mdm_jax.spec import Attention, Family, TokenizerKind
+from mdm_jax.run.added_likelihoods import add_likelihoods
+from mdm_jax.spec import Attention, Family, Likelihood, TokenizerKind
 from mdm_jax.tasks.sft import Settings, changed, data_spec, fine_tuning, main
+from mdm_jax.train.loop import Watch
 from mdm_jax.train.metrics import read_metrics
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly", "sigterm_handler")
@@ -76,6 +78,7 @@ def test_the_loss_of_the_run_is_that_of_the_pairs(models, pairs, tmp_path):
     scores = model.loglikelihood(asked)
     expected = -sum(score.loglikelihood for score in scores) / sum(score.tokens for score in scores)
     assert read_result(folder / "result.json").loss == pytest.approx(expected, rel=1e-5)
+    assert "left out, its rows are pairs" in add_likelihoods(folder, [Likelihood.CONFIDENCE], Watch())
 
 
 def test_the_same_command_twice_is_one_run_and_other_settings_are_another(models, pairs, tmp_path, capfd):

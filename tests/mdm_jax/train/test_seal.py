@@ -181,5 +181,5 @@ def test_a_renamed_step_of_format_1_is_refused_by_its_content(shop, tmp_path) ->
     checkpoints = Checkpoints(as_path(folder / "checkpoints"), ME)
     said = rf"^{folder}/checkpoints/11: the state's step = 10: must be 11: give the folder its name back"
     with quick_compilation(), on_mesh(), pytest.raises(ValueError, match=said):
-        _starting_state(spec, as_path(folder), checkpoints, ME.data_hash, Watch())
+        _starting_state(spec, as_path(folder), checkpoints, ME.data_hash, Watch(), None)
     assert (folder / "checkpoints" / "11").is_dir()

@@ -1,0 +1,106 @@
+"""The compute gap at equal accuracy, beside the gap at equal loss.
+
+The gap is the MDM's training compute divided by the ARM's (6ND). In each family, the log loss and the log odds of a
+right answer are lines in the log compute, fitted over the runs whose loss is in the better half of their budget. The
+gap at equal accuracy is read in the middle of the accuracies that both lines have over measured compute. The gap at
+equal loss is read at the same compute of the ARM, so the two say what one ARM costs to match. If the accuracy says the
+same as the loss, their ratio is 1. Intervals are a bootstrap over runs and groups of questions. Lines through all
+budgets are cruder than the report's gap, which interpolates between the minima of its curves.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from analysis.sampling import LEVEL
+from mdm_jax.tasks.capability.draws import FamilyRuns, fitted, interval
+
+SURE = 0.999
+"""The share of draws in which an accuracy must rise with compute, so that a compute can be read from it.
+
+The draws in which it does not are left out.
+"""
+FEWEST_RUNS = 4
+
+
+@dataclass(frozen=True)
+class AccuracyGap:
+    """The gap of one task, or why there is none.
+
+    Attributes:
+        task: the task, or "all".
+        reason: why there is no gap; "" if there is one. Then the other values are numbers.
+        accuracy: at which it is read.
+        arm_flops: compute at which the ARM has it.
+        at_accuracy: C_MDM / C_ARM at equal accuracy, and its interval.
+        at_loss: C_MDM / C_ARM at equal loss, for the ARM of `arm_flops`, and its interval.
+        ratio: gap at equal accuracy divided by that at equal loss, and its interval.
+    """
+
+    task: str
+    reason: str
+    accuracy: float = math.nan
+    arm_flops: float = math.nan
+    at_accuracy: tuple[float, float, float] = (math.nan, math.nan, math.nan)
+    at_loss: tuple[float, float, float] = (math.nan, math.nan, math.nan)
+    ratio: tuple[float, float, float] = (math.nan, math.nan, math.nan)
+
+
+def better_half(runs: FamilyRuns) -> np.ndarray:
+    """Which runs have at most the median loss of the runs of their budget."""
+    median = {budget: np.median(runs.loss_R[runs.budget_R == budget]) for budget in np.unique(runs.budget_R)}
+    return runs.loss_R <= np.array([median[budget] for budget in runs.budget_R])
+
+
+def accuracy_gaps(runs: Mapping[str, FamilyRuns], level: float = LEVEL) -> list[AccuracyGap]:
+    """The gap of each task, and last of all tasks together."""
+    chosen = {family: better_half(one) for family, one in runs.items()}
+    log_c = {family: np.log(one.flops_R[chosen[family]]) for family, one in runs.items()}
+    few = [family for family, x_R in log_c.items() if len(np.unique(x_R)) < FEWEST_RUNS]
+    if few:
+        return [AccuracyGap(task, f"fewer than {FEWEST_RUNS} {few[0].upper()}s") for task in runs["arm"].logit]
+    weights = {family: one.weight[:, chosen[family]] for family, one in runs.items()}
+
+    def lines(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {family: fitted(log_c[family], y, weights[family], 1) for family, y in values.items()}
+
+    losses = lines(
+        {f: np.broadcast_to(np.log(one.loss_R[chosen[f]]), weights[f].shape) for f, one in runs.items()},
+    )
+    return [
+        _gap(task, lines({f: one.logit[task][:, chosen[f]] for f, one in runs.items()}), losses, log_c, level)
+        for task in runs["arm"].logit
+    ]
+
+
+def _gap(
+    task: str,
+    odds: Mapping[str, np.ndarray],
+    losses: Mapping[str, np.ndarray],
+    log_c: Mapping[str, np.ndarray],
+    level: float,
+) -> AccuracyGap:
+    """The gap of one task from the lines of each draw, [draws, 2]."""
+    flat = [family for family, line in odds.items() if (line[1:, 1] > 0).mean() < SURE]
+    if flat:
+        names = " and ".join(family.upper() for family in flat)
+        return AccuracyGap(task, f"the accuracy of the {names} does not surely rise with compute")
+    ends = {f: sorted(line[0, 0] + line[0, 1] * np.array([log_c[f].min(), log_c[f].max()])) for f, line in odds.items()}
+    low, high = max(end[0] for end in ends.values()), min(end[1] for end in ends.values())
+    if low >= high:
+        return AccuracyGap(task, "no accuracy is reached by both families")
+    at = (low + high) / 2
+    log_arm, log_mdm = ((at - odds[family][:, 0]) / odds[family][:, 1] for family in ("arm", "mdm"))
+    log_loss = losses["arm"][:, 0] + losses["arm"][:, 1] * log_arm
+    log_gap_loss = (log_loss - losses["mdm"][:, 0]) / losses["mdm"][:, 1] - log_arm
+    log_gap, rising = log_mdm - log_arm, (odds["arm"][:, 1] > 0) & (odds["mdm"][:, 1] > 0)
+    found = [_with_interval(values[rising], level) for values in (log_gap, log_gap_loss, log_gap - log_gap_loss)]
+    return AccuracyGap(task, "", float(1 / (1 + np.exp(-at))), float(np.exp(log_arm[0])), *found)
+
+
+def _with_interval(log_values: np.ndarray, level: float) -> tuple[float, float, float]:
+    low, high = interval(log_values, level)
+    with np.errstate(over="ignore"):
+        return float(np.exp(log_values[0])), float(np.exp(low)), float(np.exp(high))

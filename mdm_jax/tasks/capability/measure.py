@@ -1,0 +1,188 @@
+"""The answers of one model to all questions, and the sealed file that keeps them.
+
+Both families are scored by the chain rule from left to right: an ARM's own likelihood, and an exact likelihood of an
+MDM, which reads a row once for each token of an answer. So no score has Monte Carlo noise, and both families condition
+each token on the same others. The NELBO of an MDM would add noise, or the mean over all orders.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mdm_jax.data.tokenizer import Tokenizer
+from mdm_jax.files.sealed_json import Damaged, seal, unseal
+from mdm_jax.files.storage import Path, as_path, is_file, make_folder, write_atomic
+from mdm_jax.layout import RESULT_FILE
+from mdm_jax.results import RunResult, read_result
+from mdm_jax.spec import Likelihood
+from mdm_jax.spec.counting import count_parameters
+from mdm_jax.spec.validation import require
+from mdm_jax.tasks.capability.makers import conditions
+from mdm_jax.tasks.capability.passages import Passages, passages_of_files, passages_of_run
+from mdm_jax.tasks.capability.questions import Answers, Condition, Ids, Task, answers, digest
+from mdm_jax.trained.load import load
+from mdm_jax.trained.model import Model
+
+METHOD = Likelihood.LEFT_TO_RIGHT
+SCHEMA = 1
+MOST_QUESTIONS = 1 << 16
+MODELS_FOLDER = "models"
+RUN_COLUMNS = ("budget", "flops_6nd", "flops_exact", "loss", "loss_left_to_right")
+"""Columns of the run table that are kept with the answers."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked: the text of the questions, their number and their seed.
+
+    Attributes:
+        text: paths of UTF-8 files; empty for the validation text of each run.
+        questions: of each task and size.
+        seed: chooses them.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+
+    text: tuple[str, ...]
+    questions: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        require(1 <= self.questions <= MOST_QUESTIONS, "--questions", self.questions, f"from 1 to {MOST_QUESTIONS}")
+        require(self.seed >= 0, "--seed", self.seed, "at least 0")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A model, and its answers to one task at one size.
+
+    Attributes:
+        model: the run's id, or the name of the file or folder.
+        family: "arm" or "mdm".
+        params_non_embedding: N.
+        run: values of `RUN_COLUMNS`; None where nothing is known.
+        task: the task.
+        size: what `SIZES` names.
+        chance: the accuracy of a model that does not read the prompts.
+        questions: 12 hex digits that are equal for equal questions.
+        answers: right answers of each group.
+    """
+
+    model: str
+    family: str
+    params_non_embedding: int
+    run: dict[str, float | None]
+    task: Task
+    size: int
+    chance: float
+    questions: str
+    answers: Answers
+
+
+class Questions:
+    """The questions of models, made once for all models with equal tokenizers, rows and texts."""
+
+    def __init__(self, asked: Asked) -> None:
+        self.asked = asked
+        self._made: dict[tuple[str, ...], list[Condition]] = {}
+
+    def of(self, model: Model) -> list[Condition]:
+        """The questions of a model.
+
+        Raises:
+            ValueError: the text is absent, or unusable; see `conditions`.
+        """
+        text = "" if model.run is None else f"{model.run.data.directory}, {model.run.evaluation.eval_tokens}"
+        key = (model.tokenizer.hash, str(model.seq_len), "" if self.asked.text else text)
+        if key not in self._made:
+            passages = self._passages(model, model.tokenizer)
+            asked = self.asked
+            self._made[key] = conditions(passages, model.tokenizer, model.seq_len, asked.questions, asked.seed)
+        return self._made[key]
+
+    def _passages(self, model: Model, tokenizer: Tokenizer) -> Passages:
+        if self.asked.text:
+            return passages_of_files(self.asked.text, tokenizer)
+        if model.run is None:
+            raise ValueError("a model without a run has no validation text: name a text with --text")
+        return passages_of_run(model.run, tokenizer.eos_id)
+
+
+def name_of(path: str) -> str:
+    """What a model is called in tables and files: the last part of its path, without `.safetensors`."""
+    return as_path(path).name.removesuffix(".safetensors")
+
+
+def measure(path: str, questions: Questions, out: Path) -> tuple[list[Measured], bool]:
+    """The answers of the model at a path, and whether its file in `out` had them already.
+
+    Raises:
+        ValueError: the model or the text is unusable.
+        OSError: a file cannot be read or written now.
+    """
+    model = load(path)
+    asked = questions.of(model)
+    key = hashlib.sha256(f"{SCHEMA} {METHOD} {model.fingerprint} {digest(asked)}".encode()).hexdigest()
+    file = out / MODELS_FOLDER / f"{name_of(path)}.json"
+    kept = _kept(file, key)
+    if kept is None:
+        found = answers(asked, lambda pairs: _loglikelihoods(model, pairs))
+        make_folder(file.parent)
+        tree = {"schema_version": SCHEMA, "key": key, "answers": [_tree(one) for one in found]}
+        write_atomic(file, json.dumps(seal(tree)) + "\n")
+    else:
+        found = kept
+    family, size = model.family.value, count_parameters(model.spec).non_embedding
+    about = (name_of(path), family, size, _run_columns(as_path(path)))
+    rows = [
+        Measured(*about, one.task, one.size, one.chance, digest([one])[:12], right)
+        for one, right in zip(asked, found, strict=True)
+    ]
+    return rows, kept is not None
+
+
+def _loglikelihoods(model: Model, pairs: Sequence[tuple[Ids, Ids]]) -> list[float]:
+    return [score.loglikelihood for score in model.loglikelihood(pairs, METHOD)]
+
+
+def _run_columns(folder: Path) -> dict[str, float | None]:
+    """What the run's row says; an unfinished run and a file of weights have none."""
+    if not is_file(folder / RESULT_FILE):
+        return dict.fromkeys(RUN_COLUMNS)
+    row: RunResult = read_result(folder / RESULT_FILE)
+    return {column: getattr(row, column) for column in RUN_COLUMNS}
+
+
+def _tree(one: Answers) -> dict[str, list[float]]:
+    return {"right": one.right_G.tolist(), "corrected": one.corrected_G.tolist()}
+
+
+def _kept(file: Path, key: str) -> list[Answers] | None:
+    """The answers in a file; None if it is absent, damaged, or of other questions or weights."""
+    if not is_file(file):
+        return None
+    try:
+        tree: dict[str, Any] = unseal(file.read_bytes(), SCHEMA)
+    except Damaged:
+        return None
+    if tree.get("key") != key:
+        return None
+    return [Answers(np.array(one["right"]), np.array(one["corrected"])) for one in tree["answers"]]
+
+
+def check_names(paths: Sequence[str]) -> None:
+    """Refuses two models that would share a file.
+
+    Raises:
+        ValueError: two paths have one name.
+    """
+    names: dict[str, str] = {}
+    for path in paths:
+        other = names.setdefault(name_of(path), os.fspath(path))
+        require(other == path, f"{path}: name", name_of(path), f"another name than that of {other}")

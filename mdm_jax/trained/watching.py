@@ -1,0 +1,172 @@
+"""Texts while they are written: the row after each step, as pieces of text that are hidden, new or old."""
+
+import enum
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Bool, Int32
+
+from mdm_jax.data.tokenizer import Tokenizer
+from mdm_jax.model.transformer import Transformer
+from mdm_jax.sample.options import SamplingOptions
+from mdm_jax.sample.rows import FilledRow, Row
+from mdm_jax.sample.stepwise import fill_stepwise
+from mdm_jax.spec import ModelSpec
+from mdm_jax.trained.generation import Generated, Request, as_generated, batches_of
+
+HIDDEN_TOKEN = "░"
+"""What stands for a token that is not there yet."""
+
+
+class Part(enum.Enum):
+    """What a piece of a row is: given by the user, not there yet, drawn in this step, or drawn before."""
+
+    GIVEN = "given"
+    HIDDEN = "hidden"
+    NEW = "new"
+    OLD = "old"
+
+
+@dataclass(frozen=True)
+class Glimpse:
+    """One text after a step.
+
+    Attributes:
+        seed: the text's seed.
+        step: steps made; a step in which nothing changes counts too.
+        left: tokens that are not there yet.
+        pieces: the row from left to right. Control characters are made visible, except for line breaks and tabs.
+        text: the finished text in its last glimpse; None before.
+    """
+
+    seed: int
+    step: int
+    left: int
+    pieces: tuple[tuple[Part, str], ...]
+    text: Generated | None
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A model and how it writes.
+
+    Attributes:
+        params: the weights, with a start token for an ARM.
+        spec: shape of the model.
+        seq_len: tokens of the model's longest row.
+        mesh: the mesh of the weights.
+        options: the sampler and its settings.
+        eos_id: the token that ends a text; None if no token ends it.
+    """
+
+    params: Transformer
+    spec: ModelSpec
+    seq_len: int
+    mesh: Mesh
+    options: SamplingOptions
+    eos_id: int | None
+
+
+def watch_rows(
+    watched: Watched, requests: Sequence[Request], rows: Sequence[Row], tokenizer: Tokenizer
+) -> Iterator[Glimpse]:
+    """The glimpses of each row, one row after the other.
+
+    Args:
+        watched: the model.
+        requests: texts to continue or to fill.
+        rows: the rows of all requests, equally many of each.
+        tokenizer: the model's tokenizer.
+    """
+    each = [request for request in requests for _ in range(len(rows) // len(requests))]
+    for request, row in zip(each, rows, strict=True):
+        ((length, _),) = batches_of([row], watched.seq_len, 1)
+        with jax.set_mesh(watched.mesh):
+            states = fill_stepwise(watched.params, watched.spec, row, watched.options, length, watched.eos_id)
+        yield from _glimpses(watched, request, row, states, tokenizer)
+
+
+def _glimpses(
+    watched: Watched, request: Request, row: Row, states: Iterator[FilledRow], tokenizer: Tokenizer
+) -> Iterator[Glimpse]:
+    mask, before_L, step = watched.spec.vocab_size, row.ids, 0
+    given_L, now = row.ids != mask, None
+    while True:
+        with jax.set_mesh(watched.mesh):  # the reader of the glimpses does not see this mesh
+            following = next(states, None)
+        if now is not None:
+            step += 1
+            pieces = row_pieces(now.ids, given_L, now.ids != before_L, mask, tokenizer, watched.eos_id)
+            end = as_generated(request, row, now, watched.eos_id, tokenizer) if following is None else None
+            yield Glimpse(row.seed, step, int((now.ids == mask).sum()), pieces, end)
+            before_L = now.ids
+        if following is None:
+            return
+        now = following
+
+
+def row_pieces(
+    ids_L: Int32[np.ndarray, "L"],
+    given_L: Bool[np.ndarray, "L"],
+    new_L: Bool[np.ndarray, "L"],
+    mask: int,
+    tokenizer: Tokenizer,
+    eos_id: int | None,
+) -> tuple[tuple[Part, str], ...]:
+    """The pieces of a row, from left to right. What follows the first generated EOS is left out.
+
+    Neighbouring tokens are decoded together, because a token may hold only a part of a character. A character whose
+    tokens are in two pieces belongs to the later one.
+
+    Args:
+        ids_L: tokens; V where none is.
+        given_L: where the user gave the token.
+        new_L: where this step drew the token.
+        mask: V.
+        tokenizer: the model's tokenizer.
+        eos_id: the token that ends a row, or None.
+    """
+    ended_L = (ids_L == eos_id) & ~given_L if eos_id is not None else np.zeros(len(ids_L), bool)
+    ids_L = ids_L[: int(ended_L.argmax()) if ended_L.any() else len(ids_L)]
+    parts = [
+        Part.HIDDEN if token == mask else Part.GIVEN if given else Part.NEW if new else Part.OLD
+        for token, given, new in zip(ids_L.tolist(), given_L.tolist(), new_L.tolist(), strict=False)
+    ]
+    cuts = [*(i for i in range(len(parts)) if i == 0 or parts[i] is not parts[i - 1]), len(parts)]
+    found, run = list[tuple[Part, str]](), list[tuple[int, int]]()
+    for start, end in itertools.pairwise(cuts):
+        if parts[start] is not Part.HIDDEN:
+            run.append((start, end))
+        if run and (parts[start] is Part.HIDDEN or end == len(parts)):
+            found += zip([parts[first] for first, _ in run], _decoded(ids_L, run, tokenizer), strict=True)
+            run = []
+        if parts[start] is Part.HIDDEN:
+            found.append((Part.HIDDEN, HIDDEN_TOKEN * (end - start)))
+    return tuple((part, visible(text)) for part, text in found if text)
+
+
+def _decoded(ids_L: np.ndarray, run: Sequence[tuple[int, int]], tokenizer: Tokenizer) -> Iterator[str]:
+    """The text of each piece of a run of pieces that has no hidden token; the texts together are the run's text."""
+    whole, begun = tokenizer.decode(ids_L[run[0][0] : run[-1][1]]), 0
+    for _, end in run[:-1]:
+        upto = tokenizer.decode(ids_L[run[0][0] : end])
+        same = sum(1 for _ in itertools.takewhile(lambda two: two[0] == two[1], zip(upto, whole, strict=False)))
+        yield whole[begun : max(begun, same)]
+        begun = max(begun, same)
+    yield whole[begun:]
+
+
+def visible(text: str) -> str:
+    """The text with a picture in place of each control character, which could change the terminal's state."""
+    return "".join(_picture(character) for character in text)
+
+
+def _picture(character: str) -> str:
+    code = ord(character)
+    if character in "\n\t" or (code >= 0x20 and not 0x7F <= code < 0xA0):
+        return character
+    return chr(0x2400 + code) if code < 0x20 else "␡" if code == 0x7F else "�"
