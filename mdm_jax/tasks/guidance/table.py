@@ -72,7 +72,7 @@ def _error(values: np.ndarray) -> float:
 
 
 def lines(found: Sequence[Measured]) -> list[Line]:
-    """A line for each training, temperature and scale, in the order in which they were measured.
+    """A line for each training, temperature and scale. Trainings are sorted by name.
 
     Raises:
         ValueError: two runs have the same training and seed.
@@ -84,7 +84,7 @@ def lines(found: Sequence[Measured]) -> list[Line]:
             raise ValueError(f"two runs of {one.training.name!r} have the seed {one.training.seed}: give each run once")
         seeds[one.training.seed] = one
     made = []
-    for (name, temperature, scale), seeds in runs.items():
+    for (name, temperature, scale), seeds in sorted(runs.items(), key=lambda item: item[0][0]):
         base = runs[name, temperature, 0.0]
         estimates = list[Estimate]()
         for score in SCORES:
