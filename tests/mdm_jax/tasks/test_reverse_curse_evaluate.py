@@ -13,12 +13,14 @@ from json_tokenizers import word_piece
 from small_corpus import texts
 from smdm_files import write_random
 
+from analysis.figures.style import rendered
 from mdm_jax import load
 from mdm_jax.spec import Attention, Likelihood
 from mdm_jax.tasks.reverse_curse.__main__ import main
 from mdm_jax.tasks.reverse_curse.answers import Answer, How, answer_all, compared, distractors, ranked, written
 from mdm_jax.tasks.reverse_curse.evaluating import some_of_each
 from mdm_jax.tasks.reverse_curse.facts import Direction, Question, Wording, invent, questions
+from mdm_jax.tasks.reverse_curse.figure import draw
 from mdm_jax.tasks.reverse_curse.records import jsonl
 from mdm_jax.tasks.reverse_curse.relations import Relation
 from mdm_jax.tasks.reverse_curse.table import DIFFERENCE, Answered, estimate, lines
@@ -137,6 +139,16 @@ def test_facts_trained_in_one_direction_stand_apart_from_those_in_both():
     found = lines(asked, [answered("a", "arm", 0, 1, 0)])
     means = {line.cell.order: line.measures["exact"].mean for line in found if line.cell.relation == "all"}
     assert means == {"one_direction": 1, "forward": 1, "both": 0}
+
+
+def test_a_fact_without_distractors_counts_in_all_measures_but_ranks():
+    asked = [question("a", " b", fact="1"), question("b", " b", fact="2"), question("c", " b", order="both", fact="3")]
+    answers = [Answer("", 1.0, 1.0, rank, rank, rank) for rank in (0.25, None, None)]
+    found = lines(asked, [Answered("m", "mdm", 0, tuple(answers))])
+    measures = {line.cell.order: line.measures for line in found if line.cell.relation == "all"}
+    assert (measures["forward"]["exact"].mean, measures["forward"]["preference"].mean) == (1, 0.25)
+    assert list(measures["both"]) == ["exact", "bleu"]
+    assert rendered(draw(found))["svg"].startswith(b"<?xml")
 
 
 def test_a_seed_occurs_once_in_a_family():
