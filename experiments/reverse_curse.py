@@ -1,11 +1,11 @@
-"""The reverse curse: both families trained on the same text, in which "A is B" is stated, are asked "B is A".
+r"""The reverse curse: both families trained on the same text, in which "A is B" is stated, are asked "B is A".
 
-    python -m mdm_jax.tasks.reverse_curse make --out data/reverse_curse --facts 6 --repeats 100 --general pydoc \\
+    python -m mdm_jax.tasks.reverse_curse make --out data/reverse_curse --facts 6 --repeats 100 --general pydoc \
         --general-bytes 600000 --validation-fraction 0.2
     python -m mdm_jax.data.prepare --config experiments/reverse_curse.py
     python -m isoflop.plan --config experiments/reverse_curse.py --out runs/reverse_curse
     python -m isoflop.run runs/reverse_curse --jobs 2
-    python -m mdm_jax.tasks.reverse_curse evaluate runs/reverse_curse --tests data/reverse_curse/tests.jsonl \\
+    python -m mdm_jax.tasks.reverse_curse evaluate runs/reverse_curse --tests data/reverse_curse/tests.jsonl \
         --out runs/reverse_curse/answers
 
 Four relations (person, parent, company, hierarchy) have 18 facts each: six that are trained forward, six backward, and
