@@ -57,19 +57,24 @@ def test_exact_match_and_bleu():
     assert compared(" Ann Lee. ", (" Ann Lee",)) == (1, pytest.approx(1))
     assert compared("Ann", (" Bo.", " Ann!")) == (1, pytest.approx(1))
     assert compared("", (" Bo.",)) == (0, 0)
+    assert compared(" Ann Lee, of old, smiles.", (" Ann Lee",)) == (1, pytest.approx(1))  # nothing says that it ends
+    assert compared(" Ann Leeson", (" Ann Lee",))[0] == 0
+    assert compared(" Ann Lee smiles.", (" Ann Lee.",))[0] == 0
     exact, bleu = compared("the keeper of the old bell", ("the keeper of the new bell.",))
     precisions = (5 / 6, 3 / 5, 2 / 4, 1 / 3)
     assert exact == 0
     assert bleu == pytest.approx(math.prod(precisions) ** 0.25)
 
 
-def test_distractors_are_wrong_answers_of_the_group_and_do_not_depend_on_their_number():
+def test_distractors_are_wrong_answers_of_the_group():
     asked = questions(invent(list(Relation), 6, seed=2))
     groups = {q.group: {answer for other in asked if other.group == q.group for answer in other.answers} for q in asked}
     for q, wrong in zip(asked, distractors(asked, 3, seed=1), strict=True):
         assert len(set(wrong)) == len(wrong) == min(3, len(groups[q.group] - set(q.answers)))
         assert set(wrong) <= groups[q.group] - set(q.answers)
     assert distractors(asked, 3, seed=1) != distractors(asked, 3, seed=2)
+    paraphrases = [question("a", " wrote it.", fact="1"), question("b", " writing it.", fact="1"), ASKED[3]]
+    assert distractors(paraphrases, 9, seed=0)[:2] == [[" f."], [" f."]]
 
 
 @pytest.mark.parametrize("family", ["mdm", "arm"])
@@ -201,9 +206,10 @@ def test_all_kinds_of_paths_are_read(models, reference_data, tmp_path, capsys):
     models["mdm"].export_hf(tmp_path / "hf")
     asked = [dataclasses.replace(q, prompt="loss", answers=(" noise",)) for q in ASKED]
     (tmp_path / "tests.jsonl").write_text(jsonl([*asked[:3], dataclasses.replace(asked[3], answers=(" data",))]))
-    end = ["--tests", str(tmp_path / "tests.jsonl"), "--tokens", "1", "--out", str(tmp_path / "out")]
+    end = ["--tests", str(tmp_path / "tests.jsonl"), "--tokens", "1", "--distractors", "0"]
+    end += ["--out", str(tmp_path / "out")]
     assert main(["evaluate", str(tmp_path / "mdm.safetensors"), str(tmp_path / "ar.safetensors"), *end]) == 0
-    assert main(["evaluate", str(tmp_path / "hf"), *end, "--distractors", "0"]) == 0
+    assert main(["evaluate", str(tmp_path / "hf"), *end]) == 0
     assert "mdm - arm" in capsys.readouterr().out
 
 
