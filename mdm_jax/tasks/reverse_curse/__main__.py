@@ -6,7 +6,7 @@
     python -m mdm_jax.tasks.reverse_curse evaluate runs/reverse --tests data/reverse/tests.jsonl --out reverse
 
 `make` writes DIR/corpus.jsonl, DIR/statements.jsonl and DIR/tests.jsonl. `evaluate` asks every model all questions, and
-writes answers.csv, table.csv, differences.csv and reverse_curse.svg. `make --help` and `evaluate --help` list the
+writes answers.csv, table.csv and reverse_curse.svg. `make --help` and `evaluate --help` list the
 flags.
 """
 

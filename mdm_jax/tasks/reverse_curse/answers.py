@@ -21,7 +21,8 @@ from mdm_jax.trained.model import Model
 
 SAMPLER = "confidence"
 MOST_ROOM = 64
-ENDS = ".!? "
+STOPS = ".!?"
+ENDS = STOPS + ",;: "
 
 
 @dataclass(frozen=True)
@@ -137,8 +138,12 @@ def _first_line(text: str) -> str:
 def compared(text: str, answers: Sequence[str]) -> tuple[float, float]:
     """Exact match and sentence BLEU (Papineni et al. 2002, by sacrebleu) of a text, both from 0 to 1.
 
-    Blanks and punctuation at the ends do not count. BLEU of a text of fewer than four words takes the orders it has.
+    Blanks and punctuation at the ends do not count. If the answers end without a full stop, as the published names do,
+    words of the text after so many words do not count either. BLEU of a text of fewer than four words takes the orders
+    that it has.
     """
+    if not any(answer.rstrip().endswith(tuple(STOPS)) for answer in answers):
+        text = " ".join(text.split()[: max(len(answer.split()) for answer in answers)])
     given, right = _bare(text), [_bare(answer) for answer in answers]
     return float(given in right), BLEU(effective_order=True).sentence_score(given, right).score / 100
 
@@ -181,12 +186,15 @@ def _rank(right_R: np.ndarray, wrong_W: np.ndarray) -> Rank:
 
 
 def distractors(questions: Sequence[Question], most: int, seed: int) -> list[list[str]]:
-    """Wrong answers for each question: right ones of other questions of its group, each once, at most `most`."""
-    pools: dict[str, dict[str, None]] = {}
+    """Wrong answers for each question: right ones about other facts of its group, each once, at most `most`."""
+    groups: dict[str, dict[str, dict[str, None]]] = {}
     for question in questions:
-        pools.setdefault(question.group, {}).update(dict.fromkeys(question.answers))
+        groups.setdefault(question.group, {}).setdefault(question.fact, {}).update(dict.fromkeys(question.answers))
     found = []
     for number, question in enumerate(questions):
-        others = [answer for answer in pools[question.group] if answer not in question.answers]
-        found.append(random.Random(f"{seed} {number}").sample(others, min(most, len(others))))
+        facts = groups[question.group]
+        right = {*question.answers, *facts[question.fact]}
+        every = dict.fromkeys(answer for answers in facts.values() for answer in answers)
+        wrong = [answer for answer in every if answer not in right]
+        found.append(random.Random(f"{seed} {number}").sample(wrong, min(most, len(wrong))))
     return found

@@ -44,7 +44,8 @@ def _panel(axes: Axes, lines: Sequence[Line], measure: str) -> None:
     for number, family in enumerate(families):
         shift = SHIFT * (number - (len(families) - 1) / 2)
         known = {(line.cell.order, line.cell.direction): line for line in lines if line.who == family}
-        points = [(x, known[asked].measures[measure]) for x, asked in enumerate(ASKED) if asked in known]
+        asked = [(x, known[one].measures.get(measure)) for x, one in enumerate(ASKED) if one in known]
+        points = [(x, one) for x, one in asked if one is not None]
         places, means = [x + shift for x, _ in points], [one.mean for _, one in points]
         errors, label = [one.se for _, one in points], family_name(family)
         axes.errorbar(places, means, errors, fmt="o", ms=5, color=family_colour(family), label=label, **ERROR_BAR)

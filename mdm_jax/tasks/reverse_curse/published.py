@@ -6,7 +6,7 @@ before the person, and `both` does both. `SET_prompts_train` is trained, `SET_pr
 with other wordings, and `SET_reverse_prompts_test` asks in the other direction. Only `p2d` and `d2p` have the last one.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 from mdm_jax.files.storage import Path, as_path, is_file
 from mdm_jax.spec.validation import require
@@ -37,7 +37,7 @@ def read_published(folder: str) -> tuple[list[Statement], list[Question]]:
         tests = {
             test: _pairs(root / f"{name}_{test}.jsonl") for test in TESTS if is_file(root / f"{name}_{test}.jsonl")
         }
-        people = {answer.strip() for pairs in tests.values() for _, answer in pairs if _is_name(answer.split())}
+        people = {" ".join(answer.split()[:2]) for pairs in tests.values() for _, answer in pairs if _names(answer)}
         for test, pairs in tests.items():
             questions += [_question(*pair, order, TESTS[test], people) for pair in pairs]
     bound = "a folder with files such as p2d_prompts_train.jsonl and p2d_reverse_prompts_test.jsonl"
@@ -58,16 +58,20 @@ def _pairs(file: Path) -> list[tuple[str, str]]:
 def _question(prompt: str, answer: str, order: Order, direction: Direction, people: Collection[str]) -> Question:
     """The question of a line. Paraphrases about one person are questions about one fact.
 
-    The person is the answer or is named in the prompt. A prompt that names nobody is a fact of its own.
+    The person is named at the beginning of the answer, of which only the name is kept, or else in the prompt. A prompt
+    that names nobody is a fact of its own.
     """
-    person = answer.strip()
-    asks = "backward" if person in people else "forward"
-    if asks == "forward":
+    asks = "backward" if _names(answer) else "forward"
+    if asks == "backward":
+        person = " ".join(answer.split()[:2])
+        answer = f" {person}"
+    else:
         person = next((name for name in sorted(people) if name in prompt), prompt)
     about = (Relation.PERSON.value, order.value, direction, Wording.HELD_OUT, person)
     return Question(*about, prompt, (answer,), f"person {order.value} {asks}")
 
 
-def _is_name(words: Sequence[str]) -> bool:
-    """Whether these are a first and a last name."""
+def _names(answer: str) -> bool:
+    """Whether the answer begins with a first and a last name."""
+    words = answer.split()[:2]
     return len(words) == 2 and all(word[0].isupper() and word.replace("-", "").isalpha() for word in words)

@@ -141,8 +141,10 @@ def _line(
     measures, names = {}, list(dict.fromkeys(facts))
     for measure in MEASURES:
         values = [_by_fact(measure, chosen, facts, side) for side in sides]
-        if not any(np.isnan(one).any() for one in values):
-            measures[measure] = estimate(values[0] if len(values) == 1 else values[0] - values[1])
+        values_SF = values[0] if len(values) == 1 else values[0] - values[1]
+        known_F = ~np.isnan(values_SF).any(0)  # a fact without distractors has no rank
+        if known_F.any():
+            measures[measure] = estimate(values_SF[:, known_F])
     chances = [answer.chance for answer in (sides[0][0][i] for i in chosen) if answer.chance is not None]
     chance = float(np.mean(chances)) if chances and len(sides) == 1 else None
     return Line(who, cell, len(sides[0]), len(names), chance, measures)

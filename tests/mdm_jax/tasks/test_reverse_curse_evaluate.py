@@ -13,12 +13,14 @@ from json_tokenizers import word_piece
 from small_corpus import texts
 from smdm_files import write_random
 
+from analysis.figures.style import rendered
 from mdm_jax import load
 from mdm_jax.spec import Attention, Likelihood
 from mdm_jax.tasks.reverse_curse.__main__ import main
 from mdm_jax.tasks.reverse_curse.answers import Answer, How, answer_all, compared, distractors, ranked, written
 from mdm_jax.tasks.reverse_curse.evaluating import some_of_each
 from mdm_jax.tasks.reverse_curse.facts import Direction, Question, Wording, invent, questions
+from mdm_jax.tasks.reverse_curse.figure import draw
 from mdm_jax.tasks.reverse_curse.records import jsonl
 from mdm_jax.tasks.reverse_curse.relations import Relation
 from mdm_jax.tasks.reverse_curse.table import DIFFERENCE, Answered, estimate, lines
@@ -55,19 +57,24 @@ def test_exact_match_and_bleu():
     assert compared(" Ann Lee. ", (" Ann Lee",)) == (1, pytest.approx(1))
     assert compared("Ann", (" Bo.", " Ann!")) == (1, pytest.approx(1))
     assert compared("", (" Bo.",)) == (0, 0)
+    assert compared(" Ann Lee, of old, smiles.", (" Ann Lee",)) == (1, pytest.approx(1))  # nothing says that it ends
+    assert compared(" Ann Leeson", (" Ann Lee",))[0] == 0
+    assert compared(" Ann Lee smiles.", (" Ann Lee.",))[0] == 0
     exact, bleu = compared("the keeper of the old bell", ("the keeper of the new bell.",))
     precisions = (5 / 6, 3 / 5, 2 / 4, 1 / 3)
     assert exact == 0
     assert bleu == pytest.approx(math.prod(precisions) ** 0.25)
 
 
-def test_distractors_are_wrong_answers_of_the_group_and_do_not_depend_on_their_number():
+def test_distractors_are_wrong_answers_of_the_group():
     asked = questions(invent(list(Relation), 6, seed=2))
     groups = {q.group: {answer for other in asked if other.group == q.group for answer in other.answers} for q in asked}
     for q, wrong in zip(asked, distractors(asked, 3, seed=1), strict=True):
         assert len(set(wrong)) == len(wrong) == min(3, len(groups[q.group] - set(q.answers)))
         assert set(wrong) <= groups[q.group] - set(q.answers)
     assert distractors(asked, 3, seed=1) != distractors(asked, 3, seed=2)
+    paraphrases = [question("a", " wrote it.", fact="1"), question("b", " writing it.", fact="1"), ASKED[3]]
+    assert distractors(paraphrases, 9, seed=0)[:2] == [[" f."], [" f."]]
 
 
 @pytest.mark.parametrize("family", ["mdm", "arm"])
@@ -139,6 +146,16 @@ def test_facts_trained_in_one_direction_stand_apart_from_those_in_both():
     assert means == {"one_direction": 1, "forward": 1, "both": 0}
 
 
+def test_a_fact_without_distractors_counts_in_all_measures_but_ranks():
+    asked = [question("a", " b", fact="1"), question("b", " b", fact="2"), question("c", " b", order="both", fact="3")]
+    answers = [Answer("", 1.0, 1.0, rank, rank, rank) for rank in (0.25, None, None)]
+    found = lines(asked, [Answered("m", "mdm", 0, tuple(answers))])
+    measures = {line.cell.order: line.measures for line in found if line.cell.relation == "all"}
+    assert (measures["forward"]["exact"].mean, measures["forward"]["preference"].mean) == (1, 0.25)
+    assert list(measures["both"]) == ["exact", "bleu"]
+    assert rendered(draw(found))["svg"].startswith(b"<?xml")
+
+
 def test_a_seed_occurs_once_in_a_family():
     with pytest.raises(ValueError, match="m1: seed = 0: must be another seed than that of m0"):
         lines(ASKED[:1], [answered("m0", "mdm", 0, 1), answered("m1", "mdm", 0, 1)])
@@ -189,9 +206,10 @@ def test_all_kinds_of_paths_are_read(models, reference_data, tmp_path, capsys):
     models["mdm"].export_hf(tmp_path / "hf")
     asked = [dataclasses.replace(q, prompt="loss", answers=(" noise",)) for q in ASKED]
     (tmp_path / "tests.jsonl").write_text(jsonl([*asked[:3], dataclasses.replace(asked[3], answers=(" data",))]))
-    end = ["--tests", str(tmp_path / "tests.jsonl"), "--tokens", "1", "--out", str(tmp_path / "out")]
+    end = ["--tests", str(tmp_path / "tests.jsonl"), "--tokens", "1", "--distractors", "0"]
+    end += ["--out", str(tmp_path / "out")]
     assert main(["evaluate", str(tmp_path / "mdm.safetensors"), str(tmp_path / "ar.safetensors"), *end]) == 0
-    assert main(["evaluate", str(tmp_path / "hf"), *end, "--distractors", "0"]) == 0
+    assert main(["evaluate", str(tmp_path / "hf"), *end]) == 0
     assert "mdm - arm" in capsys.readouterr().out
 
 

@@ -99,7 +99,7 @@ def published(tmp_path):
         "p2d_prompts_test": [("They say Ann Lee's past is", " the first diver."), ("Now Ann Lee was", " a diver.")],
         "p2d_reverse_prompts_test": [("The first diver is", " Ann Lee")],
         "d2p_prompts_train": [("The last poet is called", " Bo Rae-Oak and smiles.")],
-        "d2p_prompts_test": [("Known as the last poet,", " Bo Rae-Oak")],
+        "d2p_prompts_test": [("Known as the last poet,", " Bo Rae-Oak now enjoys it.")],
     }
     for name, pairs in sets.items():
         lines = (json.dumps({"prompt": prompt, "completion": answer}) + "\n" for prompt, answer in pairs)
