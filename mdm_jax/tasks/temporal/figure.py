@@ -33,13 +33,15 @@ def plot_shift(results: Results, settings: Sequence[Setting], cells: Cells, firs
         left, right = figure.subplots(1, 2)
         for number, one in enumerate(settings):
             look = {"marker": MARKERS[number % len(MARKERS)], "color": family_colour(one.family.value)}
-            values_S3 = np.array([(p.value, p.low, p.high) for p in results.curves[number]])
+            values_S3, shares_S3 = (
+                np.array([(p.value, p.low, p.high) for p in curves[number]])
+                for curves in (results.curves, results.relative)
+            )
             estimates = results.settings[number].estimates
             for shown_S, face in ((~later_S & (years_S >= first_year), "white"), (later_S, look["color"])):
                 _curve(left, years_S[shown_S], values_S3[shown_S], face, look, lw=1.0)
             aside = ASIDE * float(np.ptp(years_S[later_S])) * (number - (len(settings) - 1) / 2)
-            base = estimates[Statistic.BASE].value
-            _curve(right, years_S[later_S] + aside, values_S3[later_S] / base, look["color"], look, lw=0.0)
+            _curve(right, years_S[later_S] + aside, shares_S3[later_S], look["color"], look, lw=0.0)
             _line(right, estimates, cells, look["color"])
             left.plot([], [], ms=5, lw=1.2, label=one.name, **look)
         left.axvline(0, color=MUTED, lw=0.9)
@@ -64,7 +66,7 @@ def _line(axes: Axes, estimates: dict[Statistic, Estimate], cells: Cells, colour
     """The fitted line over the later slices, through their mean loss."""
     later = cells.later_S
     sizes, years = cells.bytes_GS.sum(0)[later], cells.years_S[later]
-    base, slope = estimates[Statistic.BASE].value, estimates[Statistic.SLOPE].value
     ends = np.array([years.min(), years.max()])
-    middle = estimates[Statistic.LATER].value + slope * (ends - float(sizes @ years / sizes.sum()))
-    axes.plot(ends, middle / base, color=colour, lw=2, alpha=0.5, zorder=2)
+    rise, slope = (estimates[name].value / 100 for name in (Statistic.RISE_RELATIVE, Statistic.SLOPE_RELATIVE))
+    middle = 1 + rise + slope * (ends - float(sizes @ years / sizes.sum()))
+    axes.plot(ends, middle, color=colour, lw=2, alpha=0.5, zorder=2)

@@ -40,6 +40,7 @@ class Results:
         settings: for each setting.
         differences: for each pair of an MDM and an ARM, MDM minus ARM.
         curves: the loss of each setting on each slice.
+        relative: the same, relative to the loss at distance 0.
         clusters: number of clusters that the bootstrap draws.
         grouped: whether the clusters are groups that the texts name.
     """
@@ -47,6 +48,7 @@ class Results:
     settings: tuple[Line, ...]
     differences: tuple[Line, ...]
     curves: tuple[tuple[Estimate, ...], ...]
+    relative: tuple[tuple[Estimate, ...], ...]
     clusters: int
     grouped: bool
 
@@ -66,9 +68,14 @@ def results_of(settings: Sequence[Setting], cells: Cells, draws: int, seed: int,
                 estimates = {name: its[name].minus(other[name]).estimate for name in Statistic}
                 seeds = min(len(mdm.nats_NGS), len(arm.nats_NGS))
                 differences.append(Line(f"{mdm.name} - {arm.name}", seeds, estimates))
-    curves = [[p.estimate for p in resampling.slice_losses(s.nats_NGS, i)] for i, s in enumerate(settings)]
-    clusters = len(cells.bytes_GS)
-    return Results(tuple(lines), tuple(differences), tuple(map(tuple, curves)), clusters, grouped)
+    curves, shares = (
+        tuple(
+            tuple(point.estimate for point in resampling.slice_losses(one.nats_NGS, number, relative))
+            for number, one in enumerate(settings)
+        )
+        for relative in (False, True)
+    )
+    return Results(tuple(lines), tuple(differences), curves, shares, len(cells.bytes_GS), grouped)
 
 
 LOSSES_HEADER = (

@@ -121,10 +121,19 @@ class Resampling:
             values = [_statistics(nats_GS, self.cells, self.counts_BG) for nats_GS in nats_NGS]
         return {name: self._over_seeds(np.stack([v[name] for v in values]), setting) for name in Statistic}
 
-    def slice_losses(self, nats_NGS: Float64[np.ndarray, "N G S"], setting: int) -> list[Sampled]:
-        """The loss on each slice in nats per byte, for a setting as in `statistics`."""
+    def slice_losses(
+        self, nats_NGS: Float64[np.ndarray, "N G S"], setting: int, relative: bool = False
+    ) -> list[Sampled]:
+        """The loss on each slice in nats per byte, for a setting as in `statistics`.
+
+        If `relative`, each model's loss is divided by its own loss at distance 0, also in each draw.
+        """
+        bytes_BS, base_S = self.counts_BG @ self.cells.bytes_GS, self.cells.base_S
         with np.errstate(invalid="ignore", divide="ignore"):
-            loss_NBS = self.counts_BG @ nats_NGS / (self.counts_BG @ self.cells.bytes_GS)
+            nats_NBS = self.counts_BG @ nats_NGS
+            loss_NBS = nats_NBS / bytes_BS
+            if relative:
+                loss_NBS /= (nats_NBS[..., base_S].sum(2) / bytes_BS[:, base_S].sum(1))[..., None]
         return [self._over_seeds(loss_NB, setting) for loss_NB in np.moveaxis(loss_NBS, 2, 0)]
 
     def _over_seeds(self, values_NB: Float64[np.ndarray, "N B"], setting: int) -> Sampled:

@@ -105,6 +105,21 @@ def test_differences_are_paired_over_clusters():
     assert one[Statistic.RISE].estimate.low < one[Statistic.RISE].value < one[Statistic.RISE].estimate.high
 
 
+def test_relative_losses_leave_out_the_levels_of_seeds():
+    """Two seeds with other levels and the same growth: their relative losses have no variance, their losses have."""
+    own = cells()
+    nats_GS = planted(own, np.full(40, 2.0), 0.05)
+    resampling, later = Resampling(own, 100), np.flatnonzero(LATER)
+    nats_NGS = np.stack([nats_GS, 1.5 * nats_GS])
+    plain, relative = (resampling.slice_losses(nats_NGS, 0, flag) for flag in (False, True))
+    for place in later:
+        grown = 1 + 0.025 * YEARS[place]
+        assert relative[place].value == pytest.approx(grown)
+        np.testing.assert_allclose(relative[place].values_B, grown)
+        assert plain[place].value == pytest.approx(2.5 * grown)
+        assert plain[place].values_B.std() > 0.1
+
+
 def test_seeds_widen_the_interval_as_their_variance_says():
     """The variance from the draws of 3 seeds is the unbiased variance of their mean."""
     own = cells()
