@@ -18,8 +18,8 @@ Result: at equal compute (1e12 FLOPs) the MDM degrades more slowly, as SMDM (Nie
 The loss of the ARM grows by .91% of its level a year [.13, 1.92], that of the MDM by -.12% [-.43, .32]. The difference
 is -1.03 [-1.80, -.41]. Most of it comes from the first three years: without 2016 it is -.70 [-1.70, -.02], and -.44
 [-1.23, .23] with a level for each package. At about equal loss there is no difference: an ARM with a hundredth of the
-compute grows by -.08% a year [-.42, .39], and the difference is -.04 [-.24, .14]. So the family need not be the cause: a
-model with a lower loss may have more to lose. An MDM with the loss of the large ARM was not trained
+compute grows by -.08% a year [-.42, .39], and the difference is -.04 [-.24, .14]. So the family need not be the cause:
+a model with a lower loss may have more to lose. An MDM with the loss of the large ARM was not trained
 (experiments/results/README.md).
 
 The recorded runs had a training text in which a few more names were left, 1,150 of 633,000 bytes.
