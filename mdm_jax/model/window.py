@@ -8,10 +8,11 @@ and values depend on nothing but their own token.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+import numpy as np
+from jaxtyping import Array, Float, Int
 
 from mdm_jax.devices.precision import sum_in_float32
-from mdm_jax.devices.sharding import by_row
+from mdm_jax.devices.sharding import BATCH, BATCH_HLK, by_row, over_shards
 from mdm_jax.model.attention import scaled
 from mdm_jax.model.cached import Cache, LayerCache, layer_modulations
 from mdm_jax.model.layers import look_up, rms_norm, rope_at
@@ -27,6 +28,7 @@ def read_window(
     cache: Cache,
     spec: ModelSpec,
     length_B: Int[Array, "B"],
+    suffix: bool = False,
 ) -> Float[Array, "B W D"]:
     """The normalised output at the positions of a window; it means nothing at the window's padding.
 
@@ -41,12 +43,13 @@ def read_window(
         cache: keys and values of whole rows, from `fill_cache`.
         spec: shape of the model.
         length_B: tokens of each row; no token sees the padding after them.
+        suffix: whether each window is the end of its row, in order. Attention is then cheaper: the fresh keys and
+            values take the place of the kept ones, and need no room beside them.
     """
     length = tokens_BL.shape[1]
     fresh_BW, place_BW = position_BW < length, jnp.minimum(position_BW, length - 1)
-    kept_BL = by_row(
-        lambda at_W, tokens: (jnp.arange(length) < tokens).at[at_W].set(False, mode="drop"), position_BW, length_B
-    )
+    seen_BL = by_row(lambda tokens: jnp.arange(length) < tokens, length_B)
+    kept_BL = by_row(lambda seen_L, at_W: seen_L.at[at_W].set(False, mode="drop"), seen_BL, position_BW)
     token_BW = by_row(lambda tokens_L, at_W: tokens_L[at_W], tokens_BL, place_BW)
     x_BWD = look_up(model.embed[...], token_BW, jnp.dtype(spec.compute_dtype.value))
     conditions = layer_modulations(model, layers, tokens_BL, spec, length_B)
@@ -54,30 +57,35 @@ def read_window(
         q_BWHK, k_BWHK, v_BWHK = queries_keys_values(block, x_BWD, modulated_B14D)
         q_BWHK, k_BWHK = (rope_at(x_BWHK, place_BW, length) for x_BWHK in (q_BWHK, k_BWHK))
         fresh = LayerCache(k_BWHK.swapaxes(1, 2), v_BWHK.swapaxes(1, 2))
-        o_BWHK = _attend_both(q_BWHK, layer, kept_BL, fresh, fresh_BW)
+        if suffix:
+            o_BWHK = _attend(q_BWHK, (_with_suffix(layer, fresh, position_BW[:, 0]), seen_BL))
+        else:
+            o_BWHK = _attend(q_BWHK, (layer, kept_BL), (fresh, fresh_BW))
         x_BWD = after_attention(block, x_BWD, o_BWHK, modulated_B14D)
     return rms_norm(x_BWD, model.norm_final[...])
 
 
-def _outside(none_L: Array, position_W: Array, tokens: Array) -> Array:
-    """The positions of a row that are outside of its window; `none_L` is False everywhere."""
-    return (none_L | (jnp.arange(len(none_L)) < tokens)).at[position_W].set(False, mode="drop")
+def _with_suffix(kept: LayerCache, fresh: LayerCache, first_B: Int[Array, "B"]) -> LayerCache:
+    """The kept keys and values of each row, with the fresh ones from a position on."""
+
+    def row(kept_HLK: Array, fresh_HWK: Array, first: Array) -> Array:
+        room = jnp.pad(kept_HLK, ((0, 0), (0, fresh_HWK.shape[1]), (0, 0)))
+        return jax.lax.dynamic_update_slice(room, fresh_HWK, (0, first, 0))[:, : kept_HLK.shape[1]]
+
+    merge = over_shards(jax.vmap(row), (BATCH_HLK, BATCH_HLK, BATCH), BATCH_HLK)
+    return LayerCache(*(merge(old, new, first_B) for old, new in zip(kept, fresh, strict=True)))
 
 
-def _attend_both(
-    q_BWHK: Float[Array, "B W H K"],
-    kept: LayerCache,
-    kept_BL: Bool[Array, "B L"],
-    fresh: LayerCache,
-    fresh_BW: Bool[Array, "B W"],
-) -> Float[Array, "B W H K"]:
-    """Attention to kept and to fresh keys, each where its mask says so. Nothing is written into the kept ones."""
-    q_BHWK = scaled(q_BWHK).swapaxes(1, 2)
-    scores = [
-        jnp.where(seen_BM[:, None, None], sum_in_float32("bhwk,bhmk->bhwm", q_BHWK, some.k_BHLK), -jnp.inf)
-        for some, seen_BM in ((kept, kept_BL), (fresh, fresh_BW))
+def _attend(q_BWHK: Float[Array, "B W H K"], *parts: tuple[LayerCache, Array]) -> Array:
+    """Attention to the keys of all parts, where the mask of each part says so. Nothing is written into a part."""
+    q_BHWK, scores = scaled(q_BWHK).swapaxes(1, 2), []
+    for part, seen_BM in parts:
+        score_BHWM = sum_in_float32("bhwk,bhmk->bhwm", q_BHWK, part.k_BHLK)
+        scores.append(jnp.where(seen_BM[:, None, None], score_BHWM, -jnp.inf))
+    share_BHWM = jax.nn.softmax(jnp.concatenate(scores, -1)).astype(q_BWHK.dtype)
+    shares = jnp.split(share_BHWM, np.cumsum([score.shape[-1] for score in scores])[:-1], -1)
+    mixed = [
+        jnp.einsum("bhwm,bhmk->bhwk", share_BHWM, part.v_BHLK)
+        for share_BHWM, (part, _) in zip(shares, parts, strict=True)
     ]
-    share_BHWM = jax.nn.softmax(jnp.concatenate(scores, -1)).astype(kept.v_BHLK.dtype)
-    length = kept_BL.shape[1]
-    o_BHWK = jnp.einsum("bhwm,bhmk->bhwk", share_BHWM[..., :length], kept.v_BHLK)
-    return (o_BHWK + jnp.einsum("bhwm,bhmk->bhwk", share_BHWM[..., length:], fresh.v_BHLK)).swapaxes(1, 2)
+    return sum(mixed[1:], mixed[0]).swapaxes(1, 2)

@@ -136,7 +136,7 @@ def read_block(
 
     def suffix(size: int, ids_BL: Array) -> Array:
         at_BS = by_row(functools.partial(_following, size, length), first_B, trunk.length_B)
-        h_BSD = _read(trunk, kept, ids_BL, at_BS)
+        h_BSD = _read(trunk, kept, ids_BL, at_BS, suffix=True)
         place_BW = jnp.clip(position_BW - first_B[:, None], 0, size - 1)
         return by_row(lambda h_SD, place_W: h_SD[place_W], h_BSD, place_BW)
 
@@ -150,9 +150,10 @@ def _following(size: int, length: int, first: Array, tokens: Array) -> Array:
     return jnp.where(at_S < tokens, at_S, length)
 
 
-def _read(trunk: Trunk, kept: Kept, ids_BL: Array, position_BW: Array) -> Array:
+def _read(trunk: Trunk, kept: Kept, ids_BL: Array, position_BW: Array, suffix: bool = False) -> Array:
     def read(tokens_BL: Array, cache: Cache) -> Array:
-        return read_window(trunk.params, trunk.layers, tokens_BL, position_BW, cache, trunk.spec, trunk.length_B)
+        rows = (tokens_BL, position_BW, cache, trunk.spec, trunk.length_B)
+        return read_window(trunk.params, trunk.layers, *rows, suffix=suffix)
 
     h_BWD = read(ids_BL, kept.present)
     if trunk.guidance_B is None or kept.hidden is None:

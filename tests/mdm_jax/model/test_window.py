@@ -46,7 +46,7 @@ def model_with(spec: ModelSpec, mesh_model: int) -> Transformer:
     return jax.jit(place)(weights)
 
 
-def windowed(spec: ModelSpec, old_BL, new_BL, windows, mesh=(1, 1)) -> np.ndarray:
+def windowed(spec: ModelSpec, old_BL, new_BL, windows, mesh=(1, 1), suffix=False) -> np.ndarray:
     with on_mesh(*mesh):
 
         @jax.jit
@@ -54,7 +54,7 @@ def windowed(spec: ModelSpec, old_BL, new_BL, windows, mesh=(1, 1)) -> np.ndarra
             old_BL, new_BL, windows, lengths = split_over_data((old_BL, new_BL, windows, lengths))
             layers = split_layers(weights, spec)
             cache = fill_cache(weights, layers, old_BL, spec, lengths)
-            return read_window(weights, layers, new_BL, windows, cache, spec, lengths)
+            return read_window(weights, layers, new_BL, windows, cache, spec, lengths, suffix)
 
         return np.asarray(run(model_with(spec, mesh[1]), old_BL, new_BL, windows, LENGTHS))
 
@@ -96,6 +96,16 @@ def test_a_window_equals_the_pass_whose_other_keys_and_values_are_old(spec, mesh
     found_BWD = windowed(spec, old_BL, new_BL, WINDOWS, mesh)
     assert np.isfinite(found_BWD).all()
     assert_equal_inside(found_BWD, written_out(spec, old_BL, new_BL, WINDOWS), WINDOWS)
+
+
+@pytest.mark.parametrize("mesh", [(1, 1), pytest.param((2, 2), marks=pytest.mark.slow)])
+def test_the_end_of_a_row_may_take_the_place_of_what_was_kept(mesh):
+    """The windows begin at different positions; the last one is empty, as in a row that has ended."""
+    windows = np.array([[5, 6, 7, 8], [3, 4, 5, 9], [8, 9, 9, 9], [9, 9, 9, 9]])
+    old_BL, new_BL = changed_within(windows)
+    found_BWD = windowed(MODEL, old_BL, new_BL, windows, mesh, suffix=True)
+    assert np.isfinite(found_BWD).all()
+    assert_equal_inside(found_BWD, written_out(MODEL, old_BL, new_BL, windows), windows)
 
 
 def forward(spec: ModelSpec, rows_BL) -> np.ndarray:
