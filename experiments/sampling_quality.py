@@ -20,13 +20,14 @@ Each setting has 128 texts of 128 bytes without a prompt, at temperature 1, in b
 machine changes in the minutes of the table, `speed.csv` times the main settings again in interleaved rounds, for one
 text at a time and for batches of 16.
 
-Hardware: one core of two busy ones. Time: 5 CPU-minutes, of which interleaved times take one.
-Result (± one standard error over texts): first hitting meets the perplexity of the ARM of equal size, 32.5 ± .8, at 32
-steps and at equal entropy (2.99 ± .02 against 2.99 ± .03): a quarter of the ARM's 115 forward passes. On this core it
-takes 5 times (one text at a time) to 15 times (batches of 16) the ARM's seconds, because a pass over 128 positions
-costs 19 to 54 cached tokens. SMDM's 1.4 times needs a device on which it costs fewer than three. At equal loss the exact
-sampler (128 steps) stays above the ARM: 30.4 ± .8 against 26.0 ± .7. Confidence without blocks fills its rows with
-blanks: perplexity 1.14 at an entropy of .002 nats, where real text has 6.1 and 2.81 (experiments/results/README.md).
+Hardware: one core of two busy ones. Time: 5 CPU-minutes, of which the interleaved times take one.
+Result (± one standard error over texts): first hitting meets the perplexity of the ARM of equal size, 32.5 ± .8, at
+32 steps and at equal entropy (2.99 ± .02 against 2.99 ± .03). That is a quarter of the ARM's 115 forward passes. On
+this core it takes 5.3 times (one text at a time; 4.9 to 8.9 over seven rounds) and 15 times (batches of 16; 13 to 18)
+the ARM's seconds, because a pass over 128 positions costs as much as 19 and 55 cached tokens. SMDM's 1.4 times needs
+a device on which such a pass costs 2.6. At equal loss the exact sampler (128 steps) stays above the ARM: 30.4 ± .8
+against 26.0 ± .7. Confidence without blocks fills its rows with blanks: perplexity 1.14 at an entropy of .002 nats,
+where real text has 6.1 and 2.81 (experiments/results/README.md).
 """
 
 import json

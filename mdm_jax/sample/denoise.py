@@ -200,7 +200,10 @@ class _Loop:
         return predict(h_BXD, head_DV, uniform_BX, self.model.vocab_size, filters)
 
     def _block_by_block(self, state: _State, kept: Kept, goes_on: Callable[[_State], Array]) -> Denoising:
-        """The last state. The inner loop lasts until a row begins a block, so that the caches stay as they are."""
+        """The last state. The inner loop lasts until a row begins a block.
+
+        The caches only change between two inner loops, so that no step copies them.
+        """
 
         def block(carry: tuple[_State, Kept]) -> tuple[_State, Kept]:
             kept = refilled(self.trunk, carry[1], carry[0].ids_BL, carry[0].block_B)
