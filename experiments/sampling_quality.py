@@ -51,6 +51,7 @@ SAMPLERS = (
     "ancestral",
     "confidence",
     "confidence:block=8",
+    "confidence:block=8,cache=dual",
     "margin",
     "entropy",
     "threshold:bound=0.5",

@@ -41,7 +41,7 @@ from mdm_jax.sample.samplers import KINDS, Sampler
 from mdm_jax.spec.validation import require
 from mdm_jax.trained.generation import Generated
 from mdm_jax.trained.load import load
-from mdm_jax.trained.watching import Glimpse, Part
+from mdm_jax.trained.watching import Glimpse, Part, watch
 
 FRAME_SECONDS = 0.05
 """A step stays on the screen at least for this time, or the steps of a small model could not be seen."""
@@ -90,14 +90,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         bound = "absent with --watch, which shows one row"
         require(flags.stride is None or not flags.watch, "--stride", flags.stride, bound)
         model = load(flags.model)
+        counts = {"n": flags.n, "seed": flags.seed}
         if flags.watch:
             prompts, infill = flags.infill or flags.prompt, bool(flags.infill)
-            texts = _watched(model.watch(prompts, flags.tokens, infill=infill, n=flags.n, seed=flags.seed, **given))
+            texts = _watched(watch(model.watched(**given), prompts, flags.tokens, infill, **counts))
         elif flags.infill:
-            texts = model.infill(flags.infill, n=flags.n, seed=flags.seed, **given)
+            texts = model.infill(flags.infill, **counts, **given)
         else:
-            counts = {"n": flags.n, "seed": flags.seed, "stride": flags.stride}
-            texts = model.generate(flags.prompt, flags.tokens, **counts, **given)
+            texts = model.generate(flags.prompt, flags.tokens, stride=flags.stride, **counts, **given)
         if flags.out:
             slid = {} if flags.stride is None else {"stride": flags.stride}
             record = {"model": flags.model, "family": model.family.value, **slid, **given}

@@ -67,7 +67,8 @@ class Filled(NamedTuple):
     Attributes:
         ids_BL: the tokens; there is no MASK left within a row's length.
         nats_BL: nats of each generated token when it was drawn, by the model without temperature, top-k and top-p.
-        forwards_B: forward passes that each row needed; with guidance a step takes two.
+        forwards_B: forward passes that each row needed; with guidance a step takes two. With a cache most of them read
+            only a window, and the pass that fills the cache counts as one with the first reading of the block.
     """
 
     ids_BL: Int[Array, "B L"]

@@ -47,13 +47,6 @@ class _State(NamedTuple):
     done_B: Array
 
 
-class Denoising(NamedTuple):
-    """The rows after some steps, and with a cache what is kept of them; None without."""
-
-    rows: _State
-    kept: Kept | None
-
-
 class _Fixed(NamedTuple):
     """The plan of one row: its generated positions, the block of each, and its number of blocks."""
 
@@ -62,6 +55,8 @@ class _Fixed(NamedTuple):
     blocks: Array
 
 
+Denoising = tuple[_State, Kept | None]
+"""Rows that are being filled, with the keys and values that are kept within their blocks."""
 Forward = Callable[[_State], Predicted]
 """A forward pass: from a state to the predictions at every position."""
 
@@ -88,22 +83,15 @@ def denoise(
         cache: which keys and values are kept within a block.
         window: tokens of the longest block; only a cache needs it.
     """
-    canvas = split_over_data(canvas)
-    loop = _Loop(params, canvas, model, rule, skip_idle, cache, window)
-    with product_precision(model):
-        return _filled(canvas, loop.run(loop.begin(), None).rows)
+    loop = _Loop(params, split_over_data(canvas), model, rule, skip_idle, cache, window)
+    return loop.filled(loop.after(loop.begin(), None))
 
 
 @functools.partial(jax.jit, static_argnames=("model", "rule", "cache", "window"))
 def begin_denoising(
-    params: Transformer,
-    canvas: Canvas,
-    model: ModelSpec,
-    rule: Rule,
-    cache: TrunkCache = TrunkCache.NONE,
-    window: int = 0,
+    params: Transformer, canvas: Canvas, model: ModelSpec, rule: Rule, cache: TrunkCache, window: int
 ) -> Denoising:
-    """The rows before their first step, for `denoise_on`; its arguments are those of `denoise`."""
+    """The rows before their first step, for `denoise_on`; the arguments are those of `denoise`."""
     return _Loop(params, split_over_data(canvas), model, rule, True, cache, window).begin()
 
 
@@ -115,8 +103,8 @@ def denoise_on(
     steps: ArrayLike,
     model: ModelSpec,
     rule: Rule,
-    cache: TrunkCache = TrunkCache.NONE,
-    window: int = 0,
+    cache: TrunkCache,
+    window: int,
 ) -> tuple[Denoising, Filled]:
     """The rows some steps later, for a reader of what is between; all steps together give what `denoise` gives.
 
@@ -127,23 +115,16 @@ def denoise_on(
         steps: steps to make, at least 1.
         model: shape of the model.
         rule: the sampler.
-        cache: as in `denoise`.
-        window: as in `denoise`.
+        cache: which keys and values are kept within a block.
+        window: tokens of the longest block; only a cache needs it.
     """
-    canvas = split_over_data(canvas)
-    loop = _Loop(params, canvas, model, rule, True, cache, window)
-    with product_precision(model):
-        after = loop.run(state, state.rows.total_B.max() + steps)
-        return after, _filled(canvas, after.rows)
-
-
-def _filled(canvas: Canvas, state: _State) -> Filled:
-    passes = 1 if canvas.guidance_B is None else 2
-    return Filled(replicate(state.ids_BL), replicate(state.nats_BL), replicate(passes * state.forwards_B))
+    loop = _Loop(params, split_over_data(canvas), model, rule, True, cache, window)
+    after = loop.after(state, state[0].total_B.max() + steps)
+    return after, loop.filled(after)
 
 
 class _Loop:
-    """The steps of the rows of a canvas, while they are traced."""
+    """The loop over steps, made under `jit`. Its arguments are those of `denoise`; the rows are split over devices."""
 
     def __init__(
         self,
@@ -155,73 +136,82 @@ class _Loop:
         cache: TrunkCache,
         window: int,
     ) -> None:
-        self._params, self._canvas, self._model, self._rule, self._skip_idle = params, canvas, model, rule, skip_idle
-        self._fixed = by_row(functools.partial(_plan, mask=model.vocab_size), canvas)
-        self._length_B = jnp.asarray(canvas.length_B)
-        self._w_B = None if canvas.guidance_B is None else jnp.asarray(canvas.guidance_B)
-        self._cache, self._window = cache, min(window, jnp.shape(canvas.ids_BL)[1])
-        self._trunk = None
-        if cache is not TrunkCache.NONE:
-            layers = split_layers(params, model)
-            self._trunk = Trunk(params, layers, model, ~self._fixed.open_L, self._length_B, self._w_B)
+        self.canvas, self.model, self.rule, self.skip_idle, self.cache = canvas, model, rule, skip_idle, cache
+        self.fixed: _Fixed = by_row(functools.partial(_plan, mask=model.vocab_size), canvas)
+        self.window = min(window, jnp.shape(canvas.ids_BL)[1])
+        length_B = jnp.asarray(canvas.length_B)
+        w_B = None if canvas.guidance_B is None else jnp.asarray(canvas.guidance_B)
+        layers = () if cache is TrunkCache.NONE else split_layers(params, model)
+        self.trunk = Trunk(params, layers, model, ~self.fixed.open_L, length_B, w_B)
 
     def begin(self) -> Denoising:
-        """The rows before their first step."""
-        kept = None if self._trunk is None else nothing_kept(self._trunk)
-        return Denoising(by_row(_begin, jnp.asarray(self._canvas.ids_BL)), kept)
+        """The state before the first step."""
+        state = by_row(_begin, jnp.asarray(self.canvas.ids_BL))
+        return state, None if self.cache is TrunkCache.NONE else nothing_kept(self.trunk)
 
-    def run(self, begin: Denoising, until: Array | None) -> Denoising:
-        """The rows when all are done, or after `until` steps since the first one."""
+    def after(self, begin: Denoising, until: Array | None) -> Denoising:
+        """The state when all rows are done, or after `until` steps since the first one."""
 
-        def goes_on(rows: _State) -> Array:
-            unfinished = ~rows.done_B.all()
-            return unfinished if until is None else unfinished & (rows.total_B.max() < until)
+        def goes_on(state: _State) -> Array:
+            unfinished = ~state.done_B.all()
+            return unfinished if until is None else unfinished & (state.total_B.max() < until)
 
-        trunk, cached = self._trunk, begin.kept
-        if trunk is None or cached is None:
-            step = functools.partial(self._step, self._read_rows)
-            return Denoising(jax.lax.while_loop(goes_on, step, begin.rows), None)
+        with product_precision(self.model):
+            state, kept = begin
+            if kept is None:
+                return jax.lax.while_loop(goes_on, functools.partial(self._step, self._forward), state), None
+            return self._block_by_block(state, kept, goes_on)
 
-        def block(carry: tuple[_State, Kept]) -> tuple[_State, Kept]:
-            """The rows until one of them begins a block, so that the caches stay as they are."""
-            kept = refilled(trunk, carry[1], carry[0].ids_BL, carry[0].block_B)
-
-            def within(rows: _State) -> Array:
-                return goes_on(rows) & ~((rows.block_B != kept.block_B) & ~rows.done_B).any()
-
-            read = functools.partial(self._read_block, trunk, kept)
-            return jax.lax.while_loop(within, functools.partial(self._step, read), carry[0]), kept
-
-        return Denoising(*jax.lax.while_loop(lambda carry: goes_on(carry[0]), block, (begin.rows, cached)))
+    def filled(self, state: Denoising) -> Filled:
+        """The rows of a state."""
+        rows, passes = state[0], 1 if self.canvas.guidance_B is None else 2
+        return Filled(replicate(rows.ids_BL), replicate(rows.nats_BL), replicate(passes * rows.forwards_B))
 
     def _step(self, forward: Forward, state: _State) -> _State:
-        rule, canvas, fixed = self._rule, self._canvas, self._fixed
+        rule, change = self.rule, functools.partial(_change, self.rule, self.model)
         if rule.sees:
             predicted = forward(state)
-            change = by_row(functools.partial(_change, rule, self._model), canvas, fixed, state, predicted)
+            changed = by_row(change, self.canvas, self.fixed, state, predicted)
         else:
-            change = by_row(functools.partial(_change, rule, self._model), canvas, fixed, state, None)
-            needed = change.reveal_L.any() if self._skip_idle else jnp.bool(True)
+            changed = by_row(change, self.canvas, self.fixed, state, None)
+            needed = changed.reveal_L.any() if self.skip_idle else jnp.bool(True)
             predicted = jax.lax.cond(needed, forward, lambda state: by_row(_nothing, state.ids_BL), state)
-        advance = functools.partial(_advance, rule, self._model.vocab_size)
-        return by_row(advance, canvas, fixed, state, predicted, change)
+        advance = functools.partial(_advance, rule, self.model.vocab_size)
+        return by_row(advance, self.canvas, self.fixed, state, predicted, changed)
 
-    def _read_rows(self, state: _State) -> Predicted:
-        h_BLD = guided_hidden(self._params, state.ids_BL, ~self._fixed.open_L, self._length_B, self._model, self._w_B)
-        return self._predict(h_BLD, by_row(_uniforms, self._canvas, state))
+    def _forward(self, state: _State) -> Predicted:
+        """The predictions of whole rows."""
+        trunk = self.trunk
+        w_B = trunk.guidance_B
+        h_BLD = guided_hidden(trunk.params, state.ids_BL, trunk.given_BL, trunk.length_B, self.model, w_B)
+        return self._predict(h_BLD, by_row(_uniforms, self.canvas, state))
 
-    def _read_block(self, trunk: Trunk, kept: Kept, state: _State) -> Predicted:
-        """The predictions at the positions of each row's block; 0 elsewhere."""
-        length = state.ids_BL.shape[1]
-        here_BL = (self._fixed.block_L == state.block_B[:, None]) & self._fixed.open_L
-        at_BW = block_positions(here_BL, self._window)
-        h_BWD = read_block(trunk, kept, state.ids_BL, at_BW, self._cache)
-        uniform_BL = by_row(_uniforms, self._canvas, state)
+    def _forward_of_blocks(self, kept: Kept, state: _State) -> Predicted:
+        """The predictions of the present block of each row; 0 elsewhere."""
+        fixed, length = self.fixed, state.ids_BL.shape[1]
+        at_BW = block_positions((fixed.block_L == state.block_B[:, None]) & fixed.open_L, self.window)
+        h_BWD = read_block(self.trunk, kept, state.ids_BL, at_BW, self.cache)
+        uniform_BL = by_row(_uniforms, self.canvas, state)
         uniform_BW = by_row(lambda u_L, at_W: u_L[at_W.clip(max=length - 1)], uniform_BL, at_BW)
         return spread(self._predict(h_BWD, uniform_BW), at_BW, length)
 
     def _predict(self, h_BXD: Array, uniform_BX: Array) -> Predicted:
-        return predict(h_BXD, self._params.head[...], uniform_BX, self._model.vocab_size, self._canvas.filters)
+        head_DV, filters = self.trunk.params.head[...], self.canvas.filters
+        return predict(h_BXD, head_DV, uniform_BX, self.model.vocab_size, filters)
+
+    def _block_by_block(self, state: _State, kept: Kept, goes_on: Callable[[_State], Array]) -> Denoising:
+        """The last state. The inner loop lasts until a row begins a block, so that the caches stay as they are."""
+
+        def block(carry: tuple[_State, Kept]) -> tuple[_State, Kept]:
+            kept = refilled(self.trunk, carry[1], carry[0].ids_BL, carry[0].block_B)
+
+            def within(state: _State) -> Array:
+                return goes_on(state) & ~((state.block_B != kept.block_B) & ~state.done_B).any()
+
+            step = functools.partial(self._step, functools.partial(self._forward_of_blocks, kept))
+            return jax.lax.while_loop(within, step, carry[0]), kept
+
+        return jax.lax.while_loop(lambda carry: goes_on(carry[0]), block, (state, kept))
 
 
 def _plan(canvas: Canvas, mask: int) -> _Fixed:

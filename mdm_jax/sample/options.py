@@ -88,10 +88,6 @@ class SamplingOptions:
         """The chosen cache of an MDM."""
         return TrunkCache(self.cache or TrunkCache.NONE)
 
-    def window_of(self, length: int) -> int:
-        """Tokens of the longest block in rows of `length` tokens; 0 without a cache, which alone needs it."""
-        return 0 if self.trunk_cache is TrunkCache.NONE else min(self.block or length, length)
-
     @property
     def kind(self) -> Kind:
         """The chosen sampler."""

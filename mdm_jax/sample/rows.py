@@ -13,6 +13,7 @@ from mdm_jax.sample.canvas import NO_EOS, WHOLE_ROW, Canvas, Filters
 from mdm_jax.sample.causal import continue_rows
 from mdm_jax.sample.denoise import denoise
 from mdm_jax.sample.options import SamplingOptions
+from mdm_jax.sample.trunk_cache import TrunkCache
 from mdm_jax.spec import Attention, ModelSpec
 
 MOST_SEED = (1 << 32) - 1
@@ -77,13 +78,20 @@ def fill_rows(
         if model.attention is Attention.CAUSAL:
             filled = jax.device_get(continue_rows(params, canvas, model))
         else:
-            cache, window = options.trunk_cache, options.window_of(length)
-            filled = jax.device_get(denoise(params, canvas, model, options.kind.rule, cache=cache, window=window))
+            cache = options.trunk_cache
+            window = cache_window(options, length)
+            found_B = denoise(params, canvas, model, options.kind.rule, cache=cache, window=window)
+            filled = jax.device_get(found_B)
         seconds, distinct = time.perf_counter() - begun, len(set(items.tolist()))
         for b, i in enumerate(items.tolist()):
             kept, forwards = len(rows[i].ids), int(filled.forwards_B[b])
             found[i] = FilledRow(filled.ids_BL[b, :kept], filled.nats_BL[b, :kept], forwards, seconds, distinct)
     return [found[i] for i in range(len(rows))]
+
+
+def cache_window(options: SamplingOptions, length: int) -> int:
+    """Tokens of the longest block, which a cache needs to know; 0 without a cache."""
+    return 0 if options.trunk_cache is TrunkCache.NONE else min(options.block or length, length)
 
 
 def canvas_of(rows: Sequence[Row], length: int, mask: int, options: SamplingOptions, eos_id: int | None) -> Canvas:

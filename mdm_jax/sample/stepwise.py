@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mdm_jax.model.transformer import Transformer
@@ -12,7 +13,7 @@ from mdm_jax.sample.canvas import Canvas, Filled
 from mdm_jax.sample.causal import begin_continuing, continue_on
 from mdm_jax.sample.denoise import begin_denoising, denoise_on
 from mdm_jax.sample.options import SamplingOptions
-from mdm_jax.sample.rows import FilledRow, Row, canvas_of
+from mdm_jax.sample.rows import FilledRow, Row, cache_window, canvas_of
 from mdm_jax.spec import Attention, ModelSpec
 
 
@@ -53,11 +54,11 @@ def _steps(
 
         return lambda: begin_continuing(params, canvas, model), write
 
-    rule = options.kind.rule
-    kept = {"cache": options.trunk_cache, "window": options.window_of(np.shape(canvas.ids_BL)[1])}
+    cache, window = options.trunk_cache, cache_window(options, jnp.shape(canvas.ids_BL)[1])
+    how = (model, options.kind.rule, cache, window)
 
     def denoise_once(state: Any) -> tuple[Any, Filled, jax.Array]:
-        after, filled = denoise_on(params, canvas, state, np.int32(1), model, rule, **kept)
-        return after, filled, after.rows.done_B
+        after, filled = denoise_on(params, canvas, state, np.int32(1), *how)
+        return after, filled, after[0].done_B
 
-    return lambda: begin_denoising(params, canvas, model, rule, **kept), denoise_once
+    return lambda: begin_denoising(params, canvas, *how), denoise_once

@@ -36,7 +36,8 @@ class Generated:
         nats: of all generated tokens when they were drawn, by the model itself. It is minus the log-likelihood of an
             ARM's text; an MDM that reveals several tokens at once has no such likelihood.
         seed: of this row. The same prompt with this seed gives the same text.
-        nfe: forward passes that the row needed; guidance takes two for a step.
+        nfe: forward passes that the row needed; guidance takes two for a step. With a cache most of them read only a
+            part of the row.
         seconds: time of the batch in which the row was generated, with compilation if it was the first of its shape.
         batch: rows of that batch.
     """

@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -41,7 +41,7 @@ from mdm_jax.trained.generation import (
 )
 from mdm_jax.trained.sliding import Slide, slide
 from mdm_jax.trained.tokenizer import tokenizer_beside, tokenizer_of
-from mdm_jax.trained.watching import Glimpse, Watched, watch_rows
+from mdm_jax.trained.watching import Watched
 from mdm_jax.trained.weights import named_weights, weights_hash
 
 MOST_GUIDANCE = 100
@@ -259,36 +259,10 @@ class Model:
         requests = infill_requests(given, self.spec.vocab_size, self.seq_len, self.tokenizer)
         return self._filled(requests, n, chosen, seed, None)
 
-    def watch(
-        self,
-        texts: Sequence[Part],
-        tokens: int | None = None,
-        *,
-        infill: bool = False,
-        n: int = 1,
-        seed: int = 0,
-        **options: Any,
-    ) -> Iterator[Glimpse]:
-        """Each text after each of its steps, one text after the other; see `mdm_jax.trained.watching`.
-
-        The last glimpse of a text has what `generate` gives, or `infill` if that is asked for, with the same arguments.
-
-        Raises:
-            ValueError: as for `generate` or `infill`.
-        """
-        require(not infill or self.family is Family.MDM, "infill: family", self.family.value, "mdm")
-        chosen, mask, row, tokenizer = (
-            self.sampling_options(**options),
-            self.spec.vocab_size,
-            self.seq_len,
-            self.tokenizer,
-        )
-        if infill:
-            requests = infill_requests(texts, mask, row, tokenizer)
-        else:
-            requests = prompt_requests(texts, tokens, mask, row, tokenizer)
-        watched = Watched(self._scoring, self.spec, row, self._mesh, chosen, None if infill else tokenizer.eos_id)
-        return watch_rows(watched, requests, seeded_rows(requests, n, chosen, seed, mask), tokenizer)
+    def watched(self, **options: Any) -> Watched:
+        """What `mdm_jax.trained.watching.watch` needs to show texts step by step; with the options of `generate`."""
+        chosen = self.sampling_options(**options)
+        return Watched(self._scoring, self.spec, self.seq_len, self._mesh, chosen, self.tokenizer)
 
     def sampling_options(self, **options: Any) -> SamplingOptions:
         """What `generate` would use, with the family's own sampler if none is named.

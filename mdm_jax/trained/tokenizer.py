@@ -5,7 +5,7 @@ from mdm_jax.data.nucleotides import NucleotideTokenizer
 from mdm_jax.data.tokenizer import WITHOUT_FILE, ByteTokenizer, Tokenizer, load_tokenizer, open_tokenizer
 from mdm_jax.data.tokenizer_json import JsonTokenizer
 from mdm_jax.files.storage import Kind, Path, as_path, is_file, kind
-from mdm_jax.interop.hf.tokenizer import holds_bytes
+from mdm_jax.interop.hf.tokenizer import holds_bytes, holds_nucleotides
 from mdm_jax.layout import RESULT_FILE
 from mdm_jax.results import read_result
 from mdm_jax.spec import BYTES_VOCAB_SIZE, NUCLEOTIDES_VOCAB_SIZE, ModelSpec, RunSpec
@@ -41,9 +41,9 @@ def tokenizer_beside(file: Path, spec: ModelSpec) -> Tokenizer:
     folder = file if kind(file, follow=True) is Kind.FOLDER else file.parent
     if spec.vocab_size == BYTES_VOCAB_SIZE and holds_bytes(folder):
         return ByteTokenizer()
-    beside = [path for path in (folder / TOKENIZER_FILE, folder / TOKENIZER_JSON_FILE) if is_file(path)]
-    if not beside and spec.vocab_size == NUCLEOTIDES_VOCAB_SIZE:
+    if spec.vocab_size == NUCLEOTIDES_VOCAB_SIZE and holds_nucleotides(folder):
         return NucleotideTokenizer()
+    beside = [path for path in (folder / TOKENIZER_FILE, folder / TOKENIZER_JSON_FILE) if is_file(path)]
     if not beside:
         ways = f"the sentencepiece model beside it, as {TOKENIZER_FILE}, or its {TOKENIZER_JSON_FILE}"
         raise ValueError(f"{file}: needs its tokenizer: put {ways}")

@@ -1,4 +1,8 @@
-"""Texts while they are written: the row after each step, as pieces of text that are hidden, new or old."""
+"""Texts while they are written: the row after each step, as pieces of text that are hidden, new or old.
+
+for glimpse in watch(model.watched(sampler="confidence", steps=8), ["The cat"], tokens=40):
+    print(glimpse.step, "".join(text for _, text in glimpse.pieces))
+"""
 
 import enum
 import itertools
@@ -11,12 +15,22 @@ from jax.sharding import Mesh
 from jaxtyping import Bool, Int32
 
 from mdm_jax.data.tokenizer import Tokenizer
+from mdm_jax.evaluate.likelihood import encoding
 from mdm_jax.model.transformer import Transformer
 from mdm_jax.sample.options import SamplingOptions
-from mdm_jax.sample.rows import FilledRow, Row
+from mdm_jax.sample.rows import Row
 from mdm_jax.sample.stepwise import fill_stepwise
-from mdm_jax.spec import ModelSpec
-from mdm_jax.trained.generation import Generated, Request, as_generated, batches_of
+from mdm_jax.spec import Attention, Family, ModelSpec
+from mdm_jax.spec.validation import require
+from mdm_jax.trained.generation import (
+    Generated,
+    Request,
+    as_generated,
+    batches_of,
+    infill_requests,
+    prompt_requests,
+    seeded_rows,
+)
 
 HIDDEN_TOKEN = "░"
 """What stands for a token that is not there yet."""
@@ -60,7 +74,7 @@ class Watched:
         seq_len: tokens of the model's longest row.
         mesh: the mesh of the weights.
         options: the sampler and its settings.
-        eos_id: the token that ends a text; None if no token ends it.
+        tokenizer: the model's tokenizer.
     """
 
     params: Transformer
@@ -68,40 +82,57 @@ class Watched:
     seq_len: int
     mesh: Mesh
     options: SamplingOptions
-    eos_id: int | None
+    tokenizer: Tokenizer
 
 
-def watch_rows(
-    watched: Watched, requests: Sequence[Request], rows: Sequence[Row], tokenizer: Tokenizer
+def watch(
+    watched: Watched,
+    texts: Sequence[encoding.Part],
+    tokens: int | None = None,
+    infill: bool = False,
+    n: int = 1,
+    seed: int = 0,
 ) -> Iterator[Glimpse]:
-    """The glimpses of each row, one row after the other.
+    """The glimpses of each text, one text after the other.
+
+    The last glimpse of a text has what `generate`, or `infill`, gives for the same arguments.
 
     Args:
-        watched: the model.
-        requests: texts to continue or to fill.
-        rows: the rows of all requests, equally many of each.
-        tokenizer: the model's tokenizer.
+        watched: from `Model.watched`.
+        texts: prompts, or texts with holes.
+        tokens: most new tokens after a prompt; None fills the row.
+        infill: whether the texts have holes.
+        n: texts of each of them.
+        seed: of the first text.
+
+    Raises:
+        ValueError: as for `Model.generate` or `Model.infill`.
     """
-    each = [request for request in requests for _ in range(len(rows) // len(requests))]
-    for request, row in zip(each, rows, strict=True):
-        ((length, _),) = batches_of([row], watched.seq_len, 1)
-        with jax.set_mesh(watched.mesh):
-            states = fill_stepwise(watched.params, watched.spec, row, watched.options, length, watched.eos_id)
-        yield from _glimpses(watched, request, row, states, tokenizer)
+    mask, row, tokenizer = watched.spec.vocab_size, watched.seq_len, watched.tokenizer
+    family = Family.ARM if watched.spec.attention is Attention.CAUSAL else Family.MDM
+    require(not infill or family is Family.MDM, "infill: family", family.value, "mdm: an ARM reads only what is before")
+    if infill:
+        requests = infill_requests(texts, mask, row, tokenizer)
+    else:
+        requests = prompt_requests(texts, tokens, mask, row, tokenizer)
+    rows = seeded_rows(requests, n, watched.options, seed, mask)
+    each = [request for request in requests for _ in range(n)]
+    eos_id = None if infill else tokenizer.eos_id
+    one_by_one = (_glimpses(watched, *pair, eos_id) for pair in zip(each, rows, strict=True))
+    return itertools.chain.from_iterable(one_by_one)
 
 
-def _glimpses(
-    watched: Watched, request: Request, row: Row, states: Iterator[FilledRow], tokenizer: Tokenizer
-) -> Iterator[Glimpse]:
-    mask, before_L, step = watched.spec.vocab_size, row.ids, 0
-    given_L, now = row.ids != mask, None
+def _glimpses(watched: Watched, request: Request, row: Row, eos_id: int | None) -> Iterator[Glimpse]:
+    mask, tokenizer, before_L, step, now = watched.spec.vocab_size, watched.tokenizer, row.ids, 0, None
+    ((length, _),) = batches_of([row], watched.seq_len, 1)
+    states = fill_stepwise(watched.params, watched.spec, row, watched.options, length, eos_id)
     while True:
         with jax.set_mesh(watched.mesh):  # the reader of the glimpses does not see this mesh
             following = next(states, None)
         if now is not None:
             step += 1
-            pieces = row_pieces(now.ids, given_L, now.ids != before_L, mask, tokenizer, watched.eos_id)
-            end = as_generated(request, row, now, watched.eos_id, tokenizer) if following is None else None
+            pieces = row_pieces(now.ids, row.ids != mask, now.ids != before_L, mask, tokenizer, eos_id)
+            end = as_generated(request, row, now, eos_id, tokenizer) if following is None else None
             yield Glimpse(row.seed, step, int((now.ids == mask).sum()), pieces, end)
             before_L = now.ids
         if following is None:

@@ -8,6 +8,7 @@ which were switched off in training. The start token of an ARM is put before eac
 """
 
 import json
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import sentencepiece
@@ -67,12 +68,21 @@ def tokenizer_files(tokenizer: Tokenizer, spec: ModelSpec, has_extra: bool, seq_
 
 def holds_bytes(folder: Path) -> bool:
     """Whether the folder has no tokenizer, or the one that `tokenizer_files` writes for bytes."""
+    return _holds(folder, _bytes_json, BYTES_VOCAB_SIZE)
+
+
+def holds_nucleotides(folder: Path) -> bool:
+    """Whether the folder has no tokenizer, or the one that `tokenizer_files` writes for nucleotides."""
+    return _holds(folder, _nucleotides_json, NUCLEOTIDES_VOCAB_SIZE)
+
+
+def _holds(folder: Path, written: Callable[[dict[int, str], bool], dict[str, Any]], vocab_size: int) -> bool:
     if is_file(folder / TOKENIZER_FILE):
         return False
     if not is_file(folder / TOKENIZER_JSON_FILE):
         return True
-    end, extra = {BYTES_VOCAB_SIZE - 1: EOS}, BYTES_VOCAB_SIZE
-    trees = [_bytes_json(end, False), _bytes_json(end | {extra: MASK}, False), _bytes_json(end | {extra: START}, True)]
+    end = {vocab_size - 1: EOS}
+    trees = [written(end, False), written(end | {vocab_size: MASK}, False), written(end | {vocab_size: START}, True)]
     ours = [_encoded(tree) for tree in trees]
     file = folder / TOKENIZER_JSON_FILE
     return file.stat().length <= max(map(len, ours)) and file.read_bytes() in ours

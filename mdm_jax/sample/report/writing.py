@@ -12,7 +12,7 @@ from mdm_jax.sample.report.prompts import Job
 from mdm_jax.sample.report.settings import Setting
 from mdm_jax.sample.report.texts import Text, key_of
 
-NOT_IN_THE_PROGRAM = ("steps", "bound", "block")
+NOT_IN_THE_PROGRAM = ("steps", "bound")
 """Options of a row that a compiled program reads as data."""
 
 

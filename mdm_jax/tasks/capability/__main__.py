@@ -21,15 +21,16 @@ In DIR: models/NAME.json, the answers of each model; table.csv; and, if both fam
 comparison.csv and capability.svg. The comparison says how much better the MDM is than the ARM at equal loss, with 95%
 intervals over runs and questions. After an interruption the same command goes on.
 
-Exit codes: 0 done; 1 a model could not be measured (the others are); 130 interrupted.
+Exit codes: 0 done; 1 a model could not be measured (the others are); 130 interrupted; 143 asked to stop.
 """
 
 import argparse
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 
-from mdm_jax.command import BAD, DONE, cores_of, describe_exit, exit_code, new_parser, on_cores, say
+from mdm_jax.command import BAD, DONE, PREEMPTED, cores_of, describe_exit, exit_code, new_parser, on_cores, say
 from mdm_jax.files.storage import Path, as_path, check_writable, is_file, make_folder, write_atomic
 from mdm_jax.layout import PLAN_FILE, RESULT_FILE, RUNS_FOLDER, SPEC_FILE
 from mdm_jax.spec.validation import require
@@ -63,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def work() -> int:
         require(flags.jobs >= 1, "--jobs", flags.jobs, "at least 1")
+        from mdm_jax.tasks.capability.table import refuse_copies
+
         out = as_path(flags.out)
         make_folder(out)
         check_writable(out / TABLE)
@@ -73,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             codes.append(_shared(flags, models))
         measured, code = _measured(flags, models, tables, out)
         codes.append(code)
+        refuse_copies(measured)
         if not flags.only_measure and measured:
             _compare(flags, measured, out)
         return max(codes)
@@ -106,11 +110,12 @@ def model_paths(paths: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _shared(flags: argparse.Namespace, models: Sequence[str]) -> int:
-    """The gravest exit code of processes that share the models."""
+    """The exit code of processes that share the models. They end with this process."""
     settings = ["--out", flags.out, "--questions", str(flags.questions), "--seed", str(flags.seed), "--only-measure"]
     settings += ["--text", *flags.text] if flags.text else []
     children: list[subprocess.Popen] = []
     jobs = min(flags.jobs, len(models))
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(PREEMPTED))
     try:
         for job in range(jobs):
             with on_cores(cores_of(job, jobs)):
@@ -120,6 +125,7 @@ def _shared(flags: argparse.Namespace, models: Sequence[str]) -> int:
     finally:
         for child in children:
             child.terminate()
+        signal.signal(signal.SIGTERM, before)
     for code in codes:
         if code not in (DONE, BAD):
             say(f"one of the processes ended with {describe_exit(code)}: the same command goes on", BAD)

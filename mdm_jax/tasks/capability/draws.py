@@ -2,7 +2,7 @@
 
 All runs answer the same questions, so a draw of questions is one for all runs. A draw takes runs with replacement
 inside each family, and groups of questions with replacement inside each task and size (the two-way bootstrap of Owen
-2007, arXiv 0712.1111). Draw 0 is the data itself.
+2007, arXiv 0712.1111), whose intervals are rather too wide than too narrow. Draw 0 is the data itself.
 """
 
 from collections.abc import Mapping, Sequence
@@ -63,7 +63,7 @@ def family_runs(
     """
     of_model: dict[str, list[Measured]] = {}
     for row in rows:
-        if _loss(row, likelihood) is not None and row.run["flops_6nd"] is not None and not _is_fixed(row):
+        if _loss(row, likelihood) is not None and row.run["flops_6nd"] is not None and not is_fixed(row):
             of_model.setdefault(row.model, []).append(row)
     for family in ("arm", "mdm"):
         count = sum(answered[0].family == family for answered in of_model.values())
@@ -85,7 +85,7 @@ def family_runs(
     return found
 
 
-def _is_fixed(row: Measured) -> bool:
+def is_fixed(row: Measured) -> bool:
     """Whether the accuracy is that of chance for every model: the maps of `few_shot` without an example."""
     return row.task is Task.FEW_SHOT and row.size == 0
 

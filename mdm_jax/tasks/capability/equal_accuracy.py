@@ -1,11 +1,12 @@
 """The compute gap at equal accuracy, beside the gap at equal loss.
 
 The gap is the MDM's training compute divided by the ARM's (6ND). In each family, the log loss and the log odds of a
-right answer are lines in the log compute, fitted over the runs whose loss is in the better half of their budget. The
-gap at equal accuracy is read in the middle of the accuracies that both lines have over measured compute. The gap at
-equal loss is read at the same compute of the ARM, so the two say what one ARM costs to match. If the accuracy says the
-same as the loss, their ratio is 1. Intervals are a bootstrap over runs and groups of questions. Lines through all
-budgets are cruder than the report's gap, which interpolates between the minima of its curves.
+right answer are lines in the log compute, fitted over the runs whose loss is in the better half of their budget. Both
+gaps are read at one compute of the ARM: how much compute takes an MDM to the ARM's accuracy, and how much to its loss?
+That compute is the middle of those at which both lines of the MDM, over the compute that was measured, have the ARM's
+values. If accuracy says the same as the loss, the ratio of the gaps is 1. Intervals are a bootstrap over runs and
+groups of questions. Lines through all budgets are cruder than the report's gap, which interpolates between the minima
+of its curves.
 """
 
 import math
@@ -32,10 +33,10 @@ class AccuracyGap:
     Attributes:
         task: the task, or "all".
         reason: why there is no gap; "" if there is one. Then the other values are numbers.
-        accuracy: at which it is read.
-        arm_flops: compute at which the ARM has it.
+        accuracy: of the ARM of `arm_flops`.
+        arm_flops: compute of the ARM at which the gaps are read.
         at_accuracy: C_MDM / C_ARM at equal accuracy, and its interval.
-        at_loss: C_MDM / C_ARM at equal loss, for the ARM of `arm_flops`, and its interval.
+        at_loss: C_MDM / C_ARM at equal loss, and its interval.
         ratio: gap at equal accuracy divided by that at equal loss, and its interval.
     """
 
@@ -87,17 +88,32 @@ def _gap(
     if flat:
         names = " and ".join(family.upper() for family in flat)
         return AccuracyGap(task, f"the accuracy of the {names} does not surely rise with compute")
-    ends = {f: sorted(line[0, 0] + line[0, 1] * np.array([log_c[f].min(), log_c[f].max()])) for f, line in odds.items()}
-    low, high = max(end[0] for end in ends.values()), min(end[1] for end in ends.values())
-    if low >= high:
-        return AccuracyGap(task, "no accuracy is reached by both families")
-    at = (low + high) / 2
-    log_arm, log_mdm = ((at - odds[family][:, 0]) / odds[family][:, 1] for family in ("arm", "mdm"))
-    log_loss = losses["arm"][:, 0] + losses["arm"][:, 1] * log_arm
-    log_gap_loss = (log_loss - losses["mdm"][:, 0]) / losses["mdm"][:, 1] - log_arm
-    log_gap, rising = log_mdm - log_arm, (odds["arm"][:, 1] > 0) & (odds["mdm"][:, 1] > 0)
-    found = [_with_interval(values[rising], level) for values in (log_gap, log_gap_loss, log_gap - log_gap_loss)]
-    return AccuracyGap(task, "", float(1 / (1 + np.exp(-at))), float(np.exp(log_arm[0])), *found)
+    log_arm = _middle_of_matched(odds, losses, log_c)
+    if log_arm is None:
+        return AccuracyGap(task, "no MDM that was measured has both the accuracy and the loss of an ARM")
+    rising = (odds["arm"][:, 1] > 0) & (odds["mdm"][:, 1] > 0)
+    log_gap, log_gap_loss = (_matching(lines, log_arm)[rising] - log_arm for lines in (odds, losses))
+    found = [_with_interval(values, level) for values in (log_gap, log_gap_loss, log_gap - log_gap_loss)]
+    arm_odds = odds["arm"][0, 0] + odds["arm"][0, 1] * log_arm
+    return AccuracyGap(task, "", float(1 / (1 + np.exp(-arm_odds))), float(np.exp(log_arm)), *found)
+
+
+def _matching(lines: Mapping[str, np.ndarray], log_arm: float | np.ndarray) -> np.ndarray:
+    """Log compute at which each draw's MDM has the value of an ARM."""
+    arm, mdm = lines["arm"], lines["mdm"]
+    return (arm[:, 0] + arm[:, 1] * log_arm - mdm[:, 0]) / mdm[:, 1]
+
+
+def _middle_of_matched(
+    odds: Mapping[str, np.ndarray], losses: Mapping[str, np.ndarray], log_c: Mapping[str, np.ndarray]
+) -> float | None:
+    """The middle of the ARM's log compute at which an MDM of measured compute has its accuracy, and one its loss."""
+    low, high = float(log_c["arm"].min()), float(log_c["arm"].max())
+    for lines in (odds, losses):
+        swapped = {"arm": lines["mdm"][:1], "mdm": lines["arm"][:1]}
+        ends = sorted(float(_matching(swapped, x)[0]) for x in (log_c["mdm"].min(), log_c["mdm"].max()))
+        low, high = max(low, ends[0]), min(high, ends[1])
+    return (low + high) / 2 if low < high else None
 
 
 def _with_interval(log_values: np.ndarray, level: float) -> tuple[float, float, float]:

@@ -58,7 +58,7 @@ def _against_compute(axes: Axes, runs: Mapping[str, FamilyRuns], one: Difference
 
 
 def _against_loss(axes: Axes, runs: Mapping[str, FamilyRuns], one: Difference) -> None:
-    """All runs, and each family's curve over the losses that both reach."""
+    """All runs, and each family's curve over the losses that both reach; above, the difference in log odds."""
     for family, of_family in runs.items():
         colour = family_colour(family)
         axes.plot(of_family.loss_R, of_family.accuracy[one.task][0], "o", ms=4, color=colour, mec="white", mew=0.4)
@@ -69,5 +69,5 @@ def _against_loss(axes: Axes, runs: Mapping[str, FamilyRuns], one: Difference) -
     axes.invert_xaxis()
     axes.set_xlabel("loss (nats per token)")
     low, high = one.interval
-    said = f"at equal loss {one.log_odds:+.2f}\n[{low:+.2f}, {high:+.2f}] log odds"
-    axes.annotate(said, (0.03, 0.97), xycoords="axes fraction", va="top", fontsize=8, color=INK)
+    said = f"MDM less ARM {one.log_odds:+.2f} [{low:+.2f}, {high:+.2f}]"
+    axes.set_title(said, fontsize=8.5, fontweight="normal", color=INK)

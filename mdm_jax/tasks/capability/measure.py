@@ -2,7 +2,8 @@
 
 Both families are scored by the chain rule from left to right: an ARM's own likelihood, and an exact likelihood of an
 MDM, which reads a row once for each token of an answer. So no score has Monte Carlo noise, and both families condition
-each token on the same others. The NELBO of an MDM would add noise, or the mean over all orders.
+each token on the same others. The NELBO of an MDM would add noise, or the mean over all orders. A row ends with its
+answer: no masked positions follow, as in SMDM's evaluation (Nie et al. 2024, arXiv 2410.18514).
 """
 
 import hashlib
@@ -16,7 +17,7 @@ import numpy as np
 
 from mdm_jax.data.tokenizer import Tokenizer
 from mdm_jax.files.sealed_json import Damaged, seal, unseal
-from mdm_jax.files.storage import Path, as_path, is_file, make_folder, write_atomic
+from mdm_jax.files.storage import Path, as_path, is_file, is_local, make_folder, write_atomic
 from mdm_jax.layout import RESULT_FILE
 from mdm_jax.results import RunResult, read_result
 from mdm_jax.spec import Likelihood
@@ -116,7 +117,8 @@ class Questions:
 
 def name_of(path: str) -> str:
     """What a model is called in tables and files: the last part of its path, without `.safetensors`."""
-    return as_path(path).name.removesuffix(".safetensors")
+    whole = os.path.abspath(path) if is_local(path) else path
+    return as_path(whole).name.removesuffix(".safetensors")
 
 
 def measure(path: str, questions: Questions, out: Path) -> tuple[list[Measured], bool]:

@@ -9,7 +9,7 @@ from analysis.figures.style import rendered
 from analysis.wording import scientific
 from mdm_jax.command import aligned
 from mdm_jax.results import csv_text
-from mdm_jax.tasks.capability.draws import family_runs
+from mdm_jax.tasks.capability.draws import family_runs, is_fixed
 from mdm_jax.tasks.capability.equal_accuracy import AccuracyGap, accuracy_gaps
 from mdm_jax.tasks.capability.equal_loss import Difference, differences
 from mdm_jax.tasks.capability.figure import draw
@@ -18,7 +18,7 @@ from mdm_jax.tasks.capability.questions import SIZES
 from mdm_jax.tasks.capability.table import accuracy
 
 COLUMNS = (
-    *("task", "score", "likelihood", "degree", "loss", "loss_low", "loss_high", "arms", "mdms"),
+    *("task", "size", "score", "likelihood", "degree", "loss", "loss_low", "loss_high", "arms", "mdms"),
     *("accuracy_arm", "accuracy_mdm", "log_odds", "log_odds_low", "log_odds_high"),
     *("slope_arm", "slope_arm_low", "slope_arm_high", "slope_mdm", "slope_mdm_low", "slope_mdm_high"),
     *("gap_accuracy", "arm_flops", "gap_at_accuracy", "gap_at_accuracy_low", "gap_at_accuracy_high"),
@@ -36,7 +36,7 @@ class Comparison:
 
 
 def compared(rows: Sequence[Measured], score: str, likelihood: str, degree: int) -> Comparison:
-    """The families at equal loss and at equal accuracy.
+    """The families at equal loss and at equal accuracy. The CSV also has each size of a task by itself.
 
     Args:
         rows: answers of all models.
@@ -53,7 +53,14 @@ def compared(rows: Sequence[Measured], score: str, likelihood: str, degree: int)
     for row in rows:
         chances.setdefault(row.task.value, []).append(row.chance)
     figure = draw(runs, less, {task: float(np.mean(one)) for task, one in chances.items()})
-    cells = [_cells(one, gap, (score, likelihood, degree)) for one, gap in zip(less, gaps, strict=True)]
+    settings = (score, likelihood, degree)
+    cells = [_cells(one, gap, ("", *settings)) for one, gap in zip(less, gaps, strict=True)]
+    sizes = dict.fromkeys((row.task, row.size) for row in rows)
+    for task, size in sizes if len(sizes) > 1 else ():
+        alone = [row for row in rows if (row.task, row.size) == (task, size)]
+        if not is_fixed(alone[0]):
+            one = differences(family_runs(alone, score, likelihood), degree)[0]
+            cells.append(_cells(one, AccuracyGap(one.task, "all sizes together"), (size, *settings)))
     lines = [*_difference_lines(less), "", *_gap_lines(gaps)]
     return Comparison(lines, csv_text([COLUMNS, *cells]), rendered(figure)["svg"])
 
@@ -64,7 +71,7 @@ def _cells(one: Difference, gap: AccuracyGap, settings: tuple) -> list:
     read = [gap.accuracy, gap.arm_flops, *gap.at_accuracy, *gap.at_loss, *gap.ratio]
     numbers = [None if np.isnan(number) else number for number in read]
     cells = [*about, one.log_odds, *one.interval, *slopes[0], *slopes[1], *numbers, gap.reason]
-    return [f"{cell:.6g}" if isinstance(cell, float) else cell for cell in cells]
+    return [float(f"{cell:.6g}") if isinstance(cell, float) else cell for cell in cells]
 
 
 def _difference_lines(less: Sequence[Difference]) -> list[str]:

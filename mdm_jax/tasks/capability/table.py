@@ -63,14 +63,30 @@ def read_table(path: Path) -> list[Measured]:
     try:
         for cells in lines:
             rows.append(_row({name: cells[name] for name in COLUMNS}))
-    except (ValueError, TypeError, AttributeError, csv.Error) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError, csv.Error) as error:
         raise ValueError(f"{path} line {lines.line_num}: {error}") from None
     require(bool(rows), f"{path}: rows", 0, "at least one")
     return rows
 
 
+def refuse_copies(rows: Sequence[Measured]) -> None:
+    """Returns if no model answers a task of one size twice.
+
+    Raises:
+        ValueError: one does, as when two tables have it.
+    """
+    seen: set[tuple[str, str, int]] = set()
+    for row in rows:
+        place = (row.model, row.task.value, row.size)
+        what = f"{row.model}: rows of {row.task} {row.size}"
+        require(place not in seen, what, "several", "one: a model is there twice")
+        seen.add(place)
+
+
 def _row(cells: dict[str, str]) -> Measured:
     run = {column: float(cells[column]) if cells[column] else None for column in RUN_COLUMNS}
+    for column, number in run.items():
+        require(number is None or 0 < number < math.inf, column, number, "above 0, and finite")
     chance, family = float(cells["chance"]), cells["family"]
     require(0 < chance <= 1, "chance", chance, "above 0, and at most 1")
     require(family in ("arm", "mdm"), "family", family, "arm or mdm")

@@ -1,8 +1,9 @@
 """Dated texts from the changelogs of Debian packages, `/usr/share/doc/PACKAGE/changelog.Debian.gz`.
 
 Each entry of a changelog is a text: its first line names the source package and the version, and its last line has a
-name, a mail address and a date (Debian Policy 4.4). Only the lines between them are kept. Names of people who signed
-any entry, headings such as `[ Ada Lovelace ]` and mail addresses are removed from the text.
+name, a mail address and a date (Debian Policy 4.4). Only the lines between them are kept. Mail addresses and headings
+such as `[ Ada Lovelace ]` are removed from the text. A name that signs an entry of any changelog, is such a heading, or
+has a mail address after it, is removed wherever it stands. Names that only stand in sentences remain.
 """
 
 import re
@@ -21,7 +22,11 @@ MOST_BYTES = 64 << 20
 FIRST_LINE = re.compile(r"(\S+) \([^()]*\)[^;]*;")
 LAST_LINE = re.compile(r" -- (.*?)\s*<[^>]*>\s+(.*)")
 MAIL = re.compile(r"[ \t]*<?[\w.+~-]+(@|\(at\)| at )[\w-]+(\.[\w-]+)+>?")
-HEADING = re.compile(r"\s*\[ .* \]\s*")
+HEADING = re.compile(r"\s*\[ (.*) \]\s*")
+MENTIONED = re.compile(r"((?:[^\W\d_][\w'.-]*[ \t]+){2,4})<[^<>\s]+@")
+"""Up to four words before a mail address. The last of them are a name."""
+PARTICLES = {"van", "von", "de", "der", "den", "ten", "del", "da", "dos", "du", "la", "le", "bin", "al"}
+"""Words of a name that have no capital letter."""
 WORD = re.compile(r"\w[\w'.-]*")
 
 
@@ -51,7 +56,7 @@ def read_changelogs(paths: Sequence[str], skip: Skip) -> list[Dated]:
     for file in sorted(files, key=str):
         for entry, name in _entries(file, skip):
             found.append(entry)
-            names.add(name)
+            names |= {name, *mentioned_names(entry.text)}
     people = _by_first_word(names)
     scrubbed = (replace(entry, text=without_people(entry.text, people)) for entry in found)
     return [entry for entry in scrubbed if entry.text]
@@ -87,6 +92,21 @@ def _decoded(line: Line) -> str:
         return raw.decode()
     except UnicodeDecodeError:
         return raw.decode("latin-1")
+
+
+def mentioned_names(text: str) -> set[str]:
+    """The names in headings, and those that have a mail address after them."""
+    headings = (heading[1] for line in text.split("\n") if (heading := HEADING.fullmatch(line)))
+    found = {name for line in headings for name in re.split(r", | and | & ", line)}
+    for mention in MENTIONED.finditer(text):
+        words, name = mention[1].split(), list[str]()
+        while words and (words[-1][0].isupper() or words[-1] in PARTICLES):
+            name.insert(0, words.pop())
+        found |= {
+            " ".join(name),
+            " ".join(name[-2:]),
+        }  # the first of three may begin the sentence: `Thanks Ada Lovelace`
+    return found
 
 
 def _by_first_word(names: set[str]) -> dict[str, list[str]]:

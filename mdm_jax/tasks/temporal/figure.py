@@ -1,4 +1,4 @@
-"""Loss against time after the training's end, and the same relative to the loss at distance 0."""
+"""Loss against time after the training's end, and how it grows relative to the loss at distance 0."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,10 +12,14 @@ from mdm_jax.tasks.temporal.settings import Setting
 from mdm_jax.tasks.temporal.shift import Cells, Estimate, Statistic
 
 MARKERS = "osD^vP"
+ASIDE = 0.012
+"""Distance of the marks of two settings in the right panel, as a share of the years, so that error bars can be read."""
 
 
 def plot_shift(results: Results, settings: Sequence[Setting], cells: Cells, first_year: float) -> Picture:
-    """The figure: hollow marks are texts held out of the training period, full marks are later texts.
+    """The figure: on the left all losses, on the right those of later texts, relative to the loss at distance 0.
+
+    Hollow marks are texts held out of the training period. Bars are 95% intervals. Lines have the pooled slope.
 
     Args:
         results: estimates of the settings.
@@ -23,39 +27,37 @@ def plot_shift(results: Results, settings: Sequence[Setting], cells: Cells, firs
         cells: the slices' places in time.
         first_year: earlier slices are not drawn.
     """
-    shown_S = cells.years_S >= first_year
+    years_S, later_S = cells.years_S, cells.later_S
     with styled():
         figure = Picture(figsize=(10.4, 4.9), layout="constrained")
         left, right = figure.subplots(1, 2)
         for number, one in enumerate(settings):
             look = {"marker": MARKERS[number % len(MARKERS)], "color": family_colour(one.family.value)}
-            base = results.settings[number].estimates[Statistic.BASE].value
-            _curve(left, results.curves[number], cells, shown_S, 1.0, look)
-            _curve(right, results.curves[number], cells, shown_S, base, look)
-            _line(right, results.settings[number].estimates, cells, look["color"])
+            values_S3 = np.array([(p.value, p.low, p.high) for p in results.curves[number]])
+            estimates = results.settings[number].estimates
+            for shown_S, face in ((~later_S & (years_S >= first_year), "white"), (later_S, look["color"])):
+                _curve(left, years_S[shown_S], values_S3[shown_S], face, look, lw=1.0)
+            aside = ASIDE * float(np.ptp(years_S[later_S])) * (number - (len(settings) - 1) / 2)
+            base = estimates[Statistic.BASE].value
+            _curve(right, years_S[later_S] + aside, values_S3[later_S] / base, look["color"], look, lw=0.0)
+            _line(right, estimates, cells, look["color"])
             left.plot([], [], ms=5, lw=1.2, label=one.name, **look)
-        for axes in (left, right):
-            axes.axvline(0, color=MUTED, lw=0.9)
-            axes.set_xlabel("years after the training's end")
+        left.axvline(0, color=MUTED, lw=0.9)
         right.axhline(1, color=MUTED, lw=0.9)
         left.set(ylabel="loss (nats per byte)", title="Loss")
-        right.set(ylabel="loss / loss at distance 0", title="Loss relative to distance 0")
-        figure.legend(loc="outside lower center", ncols=min(4, len(settings)))
+        right.set(ylabel="loss / loss at distance 0", title="Later texts, relative to distance 0")
+        for axes in (left, right):
+            axes.set_xlabel("years after the training's end")
+        figure.legend(loc="outside lower center", ncols=min(5, len(settings)))
         return figure
 
 
-def _curve(
-    axes: Axes, losses: Sequence[Estimate], cells: Cells, shown_S: np.ndarray, base: float, look: dict[str, Any]
-) -> None:
-    """The losses as marks with their intervals; thin lines join the slices of one side of the end."""
-    value_S, low_S, high_S = (
-        np.array([getattr(one, name) for one in losses]) / base for name in ("value", "low", "high")
-    )
-    for side_S, face in ((~cells.later_S & shown_S, "white"), (cells.later_S & shown_S, look["color"])):
-        years, middle = cells.years_S[side_S], value_S[side_S]
-        errors = np.nan_to_num(np.maximum([middle - low_S[side_S], high_S[side_S] - middle], 0))
-        axes.errorbar(years, middle, yerr=errors, fmt="none", color=look["color"], alpha=0.35, **ERROR_BAR)
-        axes.plot(years, middle, ms=5, lw=1.0, mfc=face, mew=1.1, zorder=5, **look)
+def _curve(axes: Axes, years: np.ndarray, values_S3: np.ndarray, face: str, look: dict[str, Any], lw: float) -> None:
+    """Losses as marks with their intervals, from columns value, low and high."""
+    middle, low, high = values_S3.T
+    errors = np.nan_to_num(np.maximum([middle - low, high - middle], 0))
+    axes.errorbar(years, middle, yerr=errors, fmt="none", color=look["color"], alpha=0.35, **ERROR_BAR)
+    axes.plot(years, middle, ms=5, lw=lw, mfc=face, mew=1.1, zorder=5, **look)
 
 
 def _line(axes: Axes, estimates: dict[Statistic, Estimate], cells: Cells, colour: str) -> None:

@@ -34,6 +34,7 @@ class SliceEntry:
         texts: number of texts.
         text_bytes: bytes of all texts.
         near_copies: see `Slice`.
+        known_lines: see `Slice`.
     """
 
     name: str
@@ -44,6 +45,7 @@ class SliceEntry:
     texts: int
     text_bytes: int
     near_copies: int
+    known_lines: float
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,8 @@ def _entry(one: Slice, file: str, content: bytes, until: datetime.date) -> Slice
     ages = [years_between(until, text.date) for text in one.texts]
     years = sum(size * age for size, age in zip(sizes, ages, strict=True)) / sum(sizes)
     digest = hashlib.sha256(content).hexdigest()
-    return SliceEntry(one.name, file, digest, one.held_out, years, len(sizes), sum(sizes), one.near_copies)
+    seen = (one.near_copies, one.known_lines)
+    return SliceEntry(one.name, file, digest, one.held_out, years, len(sizes), sum(sizes), *seen)
 
 
 def read_split(folder: str) -> SplitEntry:

@@ -16,7 +16,10 @@ from mdm_jax.tasks.temporal.folder import SliceEntry
 from mdm_jax.tasks.temporal.settings import Scored, Setting
 from mdm_jax.tasks.temporal.shift import Cells, Estimate, Resampling, Statistic
 
-RELATIVE = (Statistic.RISE, Statistic.SLOPE, Statistic.SLOPE_RELATIVE, Statistic.WITHIN_RELATIVE)
+COMPARED = (
+    *(Statistic.RISE, Statistic.RISE_RELATIVE),
+    *(Statistic.SLOPE, Statistic.SLOPE_RELATIVE, Statistic.WITHIN_RELATIVE),
+)
 """What is compared between families, whose losses differ in level."""
 
 
@@ -122,8 +125,8 @@ def as_text(results: Results, base_years: float, method: Likelihood) -> str:
         *aligned([header, ("seeds", *(str(line.seeds) for line in results.settings)), *rows], left=header[:1]),
     ]
     if results.differences:
-        names = ("MDM minus ARM", *(name.value for name in RELATIVE))
-        pairs = [(line.name, *(_shown(line, name) for name in RELATIVE)) for line in results.differences]
+        names = ("MDM minus ARM", *(name.value for name in COMPARED))
+        pairs = [(line.name, *(_shown(line, name) for name in COMPARED)) for line in results.differences]
         lines += ["", *aligned([names, *pairs], left=names[:1])]
     alone = [line.name for line in results.settings if line.seeds == 1]
     if alone:

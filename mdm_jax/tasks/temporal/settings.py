@@ -15,6 +15,9 @@ from mdm_jax.tasks.temporal.dated import Dated
 from mdm_jax.tasks.temporal.scoring import SliceNats
 from mdm_jax.trained.model import Model
 
+MOST_CLUSTERS = 4096
+"""More groups are merged into this number of clusters, which bounds the memory of a bootstrap."""
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -83,15 +86,18 @@ def settings_of(models: Sequence[Scored], clusters: Sequence[Int64[np.ndarray, "
 def clusters_of(slices: Sequence[Sequence[Dated]], longest_row_bytes: float) -> list[Int64[np.ndarray, "_"]]:
     """The number of the cluster of each text, from 0, for each slice.
 
-    If all texts have a group, a group is a cluster, in all slices the same one. Otherwise a cluster is a block of
-    consecutive texts of a slice, as `python -m mdm_jax.evaluate.perplexity` forms them.
+    If all texts have a group, a group is a cluster, in all slices the same one. More than 4096 groups are merged:
+    neighbours in the order of their names are one cluster. Otherwise a cluster is a block of consecutive texts of a
+    slice, as `python -m mdm_jax.evaluate.perplexity` forms them.
 
     Args:
         slices: the texts of each slice.
         longest_row_bytes: mean bytes of a row of the model with the longest rows.
     """
     if all(text.group for texts in slices for text in texts):
-        numbers = {name: i for i, name in enumerate(sorted({text.group for texts in slices for text in texts}))}
+        names = sorted({text.group for texts in slices for text in texts})
+        count = min(len(names), MOST_CLUSTERS)
+        numbers = {name: place * count // len(names) for place, name in enumerate(names)}
         return [np.array([numbers[text.group] for text in texts], np.int64) for texts in slices]
     found, first = [], 0
     for texts in slices:

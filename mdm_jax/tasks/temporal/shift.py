@@ -22,12 +22,14 @@ UNITS = ("cluster",)
 class Statistic(StrEnum):
     """What is estimated for each setting, and subtracted between two of them.
 
-    Losses are in nats per byte. "Relative" means in percent of the loss at distance 0.
+    Losses are in nats per byte. "Relative" means in percent of the loss at distance 0. The rise is the later loss less
+    that at distance 0: the logarithm of the ratio of two perplexities.
     """
 
     BASE = "loss at distance 0"
     LATER = "later loss"
-    RISE = "rise %"
+    RISE = "rise"
+    RISE_RELATIVE = "rise %"
     SLOPE = "slope"
     SLOPE_RELATIVE = "slope %"
     WITHIN_RELATIVE = "slope within groups %"
@@ -151,7 +153,8 @@ def _statistics(nats_GS: np.ndarray, cells: Cells, counts_BG: np.ndarray) -> dic
     return {
         Statistic.BASE: base_B,
         Statistic.LATER: later_B,
-        Statistic.RISE: 100 * (later_B / base_B - 1),
+        Statistic.RISE: later_B - base_B,
+        Statistic.RISE_RELATIVE: 100 * (later_B / base_B - 1),
         Statistic.SLOPE: slope_B,
         Statistic.SLOPE_RELATIVE: 100 * slope_B / base_B,
         Statistic.WITHIN_RELATIVE: 100 * within_B / base_B,

@@ -58,12 +58,14 @@ class Slice:
         held_out: whether the texts are of the training period.
         texts: in the order of their groups, then of their dates.
         near_copies: texts that equal a training text if all numbers are taken for equal. They are kept.
+        known_lines: share of the texts' characters in lines that stand in a training text too, after normalisation.
     """
 
     name: str
     held_out: bool
     texts: tuple[Dated, ...]
     near_copies: int
+    known_lines: float
 
 
 @dataclass(frozen=True)
@@ -104,21 +106,41 @@ def split_texts(texts: Iterable[Dated], spec: SplitSpec) -> Split:
     require(bool(train), f"texts before {until}", len(train), "at least one to train on: choose a later --until")
     require(bool(held_out), f"held-out texts before {until}", 0, "at least one: choose a larger --held-out")
     require(bool(fitting), f"texts from {until} on", len(fitting), "at least one: choose an earlier --until")
-    masked = {digest_without_numbers(text.text) for text in train}
-    slices = (*_slices(held_out, True, spec.by, masked), *_slices(fitting, False, spec.by, masked))
+    seen = _Seen.of(train)
+    slices = (*_slices(held_out, True, spec.by, seen), *_slices(fitting, False, spec.by, seen))
     return Split(tuple(train), slices, len(given) - len(unique), len(later) - len(fitting))
 
 
-def _slices(texts: list[Dated], held_out: bool, by: Span, masked: set[bytes]) -> tuple[Slice, ...]:
+@dataclass(frozen=True)
+class _Seen:
+    """Hashes of what stands in the training texts: texts without their numbers, and lines."""
+
+    masked: frozenset[bytes]
+    lines: frozenset[bytes]
+
+    @classmethod
+    def of(cls, train: list[Dated]) -> "_Seen":
+        lines = (digest(line) for text in train for line in text.text.splitlines() if line.strip())
+        return cls(frozenset(digest_without_numbers(text.text) for text in train), frozenset(lines))
+
+    def known_lines(self, texts: list[Dated]) -> float:
+        """The share of the texts' characters in known lines; blank lines do not count."""
+        lines = [line for text in texts for line in text.text.splitlines() if line.strip()]
+        known = sum(len(line) for line in lines if digest(line) in self.lines)
+        return known / max(1, sum(map(len, lines)))
+
+
+def _slices(texts: list[Dated], held_out: bool, by: Span, seen: _Seen) -> tuple[Slice, ...]:
     """The slices of texts that are in the order of their dates."""
     found: dict[str, list[Dated]] = defaultdict(list)
     for text in texts:
         found[_span(text.date, by)].append(text)
     made = []
     for span, own in found.items():
-        near = sum(digest_without_numbers(text.text) in masked for text in own)
+        name = f"{'held-out' if held_out else 'later'}-{span}"
+        near = sum(digest_without_numbers(text.text) in seen.masked for text in own)
         in_groups = tuple(sorted(own, key=lambda text: text.group))
-        made.append(Slice(f"{'held-out' if held_out else 'later'}-{span}", held_out, in_groups, near))
+        made.append(Slice(name, held_out, in_groups, near, seen.known_lines(own)))
     return tuple(made)
 
 

@@ -8,6 +8,7 @@ A record of JSONL has a text and a date: an ISO date or datetime, a month (2016-
 the changelogs of the Debian packages that are installed, or those that FILES name. A text that occurs several times is
 kept once, at its earliest date. The training texts go to OUT/train.jsonl and the slices to OUT/slices/, which
 OUT/slices.json describes. Some texts of the training period are held out: they show the loss without a shift in time.
+All texts are in memory together.
 """
 
 import argparse
@@ -77,14 +78,15 @@ def _texts(flags: argparse.Namespace, skip: Skip) -> Iterable[Dated]:
     return read_dated(flags.files, fields, skip if flags.skip_bad else None)
 
 
-HEADER = ("slice", "years after the end", "texts", "bytes", "near copies")
+HEADER = ("slice", "years after the end", "texts", "bytes", "near copies", "known lines")
 
 
 def summary(split: SplitEntry, folder: str) -> str:
     """The text that the command prints: a line for each slice, and what was left out."""
     cells = [
-        (one.name, f"{one.years:+.2f}", f"{one.texts:,}", f"{one.text_bytes:,}", f"{one.near_copies:,}")
+        (one.name, f"{one.years:+.2f}", *(f"{n:,}" for n in (one.texts, one.text_bytes, one.near_copies)), share)
         for one in split.slices
+        for share in [f"{one.known_lines:.1%}"]
     ]
     near = sum(one.near_copies for one in split.slices)
     lines = [
@@ -93,6 +95,7 @@ def summary(split: SplitEntry, folder: str) -> str:
         f"dropped: {split.duplicates:,} that equal an earlier text, {split.unknown_groups:,} of groups without training"
         f" texts, {split.bad:,} bad",
         f"near copies: {near:,} test texts equal a training text but for their numbers; they are kept",
+        "known lines: the share of a slice that is in lines which stand in a training text too",
         f"folder: {folder}",
     ]
     return "\n".join(lines)

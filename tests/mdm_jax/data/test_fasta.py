@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from mdm_jax.data.corpus import open_corpus
-from mdm_jax.data.nucleotides import reverse_complement
+from mdm_jax.data.nucleotides import NucleotideTokenizer, reverse_complement
 from mdm_jax.data.prepare import main
 from mdm_jax.data.sources.fasta import REGION_LETTERS, Record, fasta_documents, fasta_records
 from mdm_jax.data.sources.pieces import labelled
 from mdm_jax.data.store import open_split
+from mdm_jax.evaluate.perplexity.corpus import read_corpus, source_of
 from mdm_jax.spec import CorpusSource, CorpusSpec, DataSpec, TokenizerKind, TokenizerSpec
 
 
@@ -127,6 +128,14 @@ def test_validation_is_whole_regions_that_the_training_text_does_not_have(genome
         texts = [tokenizer.decode(strand) for strand in both]
         strands[split] = {text[i : i + 40] for text in texts for i in range(len(text) - 39)}
     assert not strands["train"] & strands["validation"]
+
+
+def test_the_perplexity_command_reads_genomes(tmp_path):
+    path = write(tmp_path / "a.fna.gz", gzip.compress(wrapped("a", letters(100)).encode()))
+    assert (source_of(path), source_of(str(tmp_path))) == (CorpusSource.FASTA, CorpusSource.FASTA)
+    corpus = read_corpus("a", path, "text", [NucleotideTokenizer()], 1000)
+    (encoded,) = corpus.encoded.values()
+    assert NucleotideTokenizer().decode(encoded.ids) == letters(100)
 
 
 def test_regions_of_n_count_once(tmp_path):

@@ -5,12 +5,15 @@ import dataclasses
 import numpy as np
 import pytest
 import tokenizers
+from smdm_files import random_weights
 
+from mdm_jax import load
 from mdm_jax.data.corpus import TextRows, TrainingRows, reads_other_strand
 from mdm_jax.data.nucleotides import NucleotideTokenizer, reverse_complement
 from mdm_jax.data.store import TokenStore
 from mdm_jax.data.tokenizer import make_tokenizer, open_tokenizer
 from mdm_jax.interop.hf.tokenizer import tokenizer_files
+from mdm_jax.interop.smdm.weights import write_smdm
 from mdm_jax.spec import Attention, DataSpec, ModelSpec, RunSpec, TokenizerKind, TokenizerSpec
 
 OURS = NucleotideTokenizer()
@@ -43,6 +46,15 @@ def test_the_exported_json_gives_the_same_ids(starts):
     assert exported.encode(text).ids == [6] * starts + OURS.encode(text).tolist()
     assert exported.decode(OURS.encode("GATTACAN").tolist()) == "GATTACAN"
     assert [exported.id_to_token(i) for i in (EOS, 6)] == ["<|endoftext|>", "<|start|>" if starts else "<|mask|>"]
+
+
+def test_the_tokenizer_travels_with_a_hugging_face_folder(tmp_path):
+    spec = ModelSpec(1, 16, 2, 24, 6, Attention.CAUSAL)
+    write_smdm(tmp_path / "dna", random_weights(spec), spec, 8, True)
+    model = load(tmp_path / "dna")
+    assert isinstance(model.tokenizer, NucleotideTokenizer)
+    model.export_hf(tmp_path / "folder")
+    assert isinstance(load(tmp_path / "folder").tokenizer, NucleotideTokenizer)
 
 
 @pytest.mark.parametrize("length", [0, 1, 2, 7, 100])

@@ -13,7 +13,7 @@ from tiny_runs import on_mesh, sharp_model
 from mdm_jax.model.transformer import hidden
 from mdm_jax.objectives.arm import shifted
 from mdm_jax.sample.canvas import Canvas, Filled
-from mdm_jax.sample.causal import continue_rows
+from mdm_jax.sample.causal import begin_continuing, continue_on, continue_rows
 from mdm_jax.spec import Attention, ComputeDtype, HardwareSpec, ModelSpec
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
@@ -68,6 +68,19 @@ def test_a_mesh_does_not_change_the_rows():
     one, four = fill(rows), fill(rows, mesh=(2, 2))
     np.testing.assert_array_equal(one.ids_BL, four.ids_BL)
     np.testing.assert_allclose(one.nats_BL, four.nats_BL, atol=1e-5)
+
+
+def test_some_tokens_at_a_time_give_the_same_rows_on_any_mesh():
+    rows, whole = eight_rows(), fill(eight_rows(), mesh=(2, 2))
+    with on_mesh(2, 2):
+        weights = placed(sharp_model(ARM, 2))
+        state, seen = begin_continuing(weights, rows, ARM), list[Filled]()
+        while not np.asarray(state[0].done_B).all():
+            state, found = continue_on(weights, rows, state, 3, ARM)
+            seen.append(found)
+    assert len(seen) == 3  # the longest row has 8 tokens
+    np.testing.assert_array_equal(seen[-1].ids_BL, whole.ids_BL)
+    np.testing.assert_allclose(seen[-1].nats_BL, whole.nats_BL, atol=1e-5)
 
 
 def test_prompts_stay_and_no_start_token_is_left():

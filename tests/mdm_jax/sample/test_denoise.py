@@ -4,16 +4,18 @@ import dataclasses
 
 import numpy as np
 import pytest
-from canvases import MASKED, assert_ended_at_first_eos, canvas, fill
+from canvases import MASKED, assert_ended_at_first_eos, canvas, fill, placed
 from enumerated import log_softmax
 from sampler_chains import p_value, predictions
+from tiny_runs import on_mesh, sharp_model
 
-from mdm_jax.sample.canvas import WHOLE_ROW
-from mdm_jax.sample.denoise import denoise
+from mdm_jax.sample.canvas import WHOLE_ROW, Filled
+from mdm_jax.sample.denoise import begin_denoising, denoise, denoise_on
 from mdm_jax.sample.rules.ancestral import ANCESTRAL
 from mdm_jax.sample.rules.confidence import PROBABILITY
 from mdm_jax.sample.rules.first_hitting import FIRST_HITTING
 from mdm_jax.sample.rules.remask import REMASK_CONFIDENCE
+from mdm_jax.sample.trunk_cache import TrunkCache
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 MODEL = dataclasses.replace(MASKED, vocab_size=12)
@@ -27,6 +29,23 @@ def test_passing_over_idle_steps_changes_no_bit(rule):
     np.testing.assert_array_equal(found.ids_BL, every.ids_BL)
     np.testing.assert_array_equal(found.nats_BL, every.nats_BL)
     assert found.forwards_B[0] <= L
+
+
+@pytest.mark.parametrize("cache", [TrunkCache.NONE, TrunkCache.DUAL])
+def test_some_steps_at_a_time_give_the_same_rows_on_any_mesh(cache):
+    rows, how = canvas(np.full((4, L), V), steps=6, block=3), (MODEL, FIRST_HITTING, cache, 3)
+    whole = fill(rows, FIRST_HITTING, MODEL, (2, 2), cache=cache, window=3)
+    with on_mesh(2, 2):
+        weights, seen = placed(sharp_model(MODEL, 2)), list[Filled]()
+        state = begin_denoising(weights, rows, *how)
+        for _ in range(3):
+            state, found = denoise_on(weights, rows, state, 2, *how)
+            seen.append(found)
+    hidden = [int((np.asarray(found.ids_BL) == V).sum()) for found in seen]
+    assert 4 * L > hidden[0] > hidden[1] > hidden[2] == 0
+    np.testing.assert_array_equal(seen[-1].ids_BL, whole.ids_BL)
+    np.testing.assert_array_equal(seen[-1].forwards_B, whole.forwards_B)
+    np.testing.assert_allclose(seen[-1].nats_BL, whole.nats_BL, atol=1e-5)
 
 
 def test_the_settings_of_rows_share_one_program():

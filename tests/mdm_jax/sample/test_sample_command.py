@@ -1,8 +1,11 @@
 """`python -m mdm_jax.sample`: its text, its JSONL and its errors."""
 
 import json
+import shutil
 
 import pytest
+from json_tokenizers import word_piece
+from small_corpus import texts
 from smdm_files import write_random
 
 from mdm_jax import load
@@ -48,6 +51,21 @@ def test_a_text_longer_than_a_row_and_a_cache(mdm, tmp_path, capsys):
     assert tuple(record["ids"]) == expected.ids
     assert (record["stride"], record["cache"], record["block"]) == (6, "dual", 3)
     assert "--- seed 2: 20 tokens, 20 forward passes" in capsys.readouterr().out
+
+
+def test_released_weights_write_text_with_a_cache(reference_data, tmp_path):
+    """Weights under SMDM's names with a tokenizer beside them, and the Hugging Face folder that is made from them."""
+    (tmp_path / "tokenizer.json").write_text(word_piece(texts(300), 90))
+    for name in ("mdm.safetensors", "config.json"):
+        shutil.copy(reference_data / "smdm_golden" / name, tmp_path)
+    load(tmp_path / "mdm.safetensors").export_hf(tmp_path / "folder")
+    lines = []
+    for name in ("mdm.safetensors", "folder"):
+        words = ["--prompt", "a token", "--tokens", "8", "--block", "4", "--steps", "4", "--cache", "dual"]
+        assert main([str(tmp_path / name), *words, "--out", str(tmp_path / "texts.jsonl")]) == 0
+        lines.append(json.loads((tmp_path / "texts.jsonl").read_text()))
+    assert lines[0]["ids"] == lines[1]["ids"]
+    assert lines[0]["ended"] or (lines[0]["tokens"], lines[0]["nfe"]) == (8, 4)
 
 
 WRONG = [

@@ -12,7 +12,7 @@ from mdm_jax import load
 from mdm_jax.data.tokenizer import ByteTokenizer
 from mdm_jax.sample.__main__ import main
 from mdm_jax.spec import Attention, Family
-from mdm_jax.trained.watching import HIDDEN_TOKEN, Part, row_pieces, visible
+from mdm_jax.trained.watching import HIDDEN_TOKEN, Part, row_pieces, visible, watch
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 ROW = 12
@@ -37,14 +37,13 @@ def whole(glimpse) -> str:
         (Family.MDM, {"sampler": "remask_cap", "bound": 0.4, "steps": 9}),
         (Family.MDM, {"sampler": "threshold", "bound": 0.01, "guidance": 1.0}),
         (Family.MDM, {"sampler": "margin", "block": 3, "steps": 4}),
-        (Family.MDM, {"sampler": "confidence", "block": 4, "steps": 6, "cache": "dual"}),
-        (Family.MDM, {"sampler": "first_hitting", "block": 4, "steps": 6, "cache": "prefix", "guidance": 0.5}),
+        (Family.MDM, {"sampler": "confidence", "block": 3, "steps": 6, "cache": "dual"}),
     ],
 )
 def test_the_last_glimpse_has_the_text_that_is_written_unwatched(files, family, options):
     model = load(files[family])
     expected = model.generate(["ab", "c"], 8, n=2, seed=3, **options)
-    glimpses = list(model.watch(["ab", "c"], 8, n=2, seed=3, **options))
+    glimpses = list(watch(model.watched(**options), ["ab", "c"], 8, n=2, seed=3))
     ends = [glimpse.text for glimpse in glimpses if glimpse.text is not None]
     assert [(end.ids, end.seed, end.nfe, end.tokens) for end in ends] == [
         (text.ids, text.seed, text.nfe, text.tokens) for text in expected
@@ -57,7 +56,7 @@ def test_the_last_glimpse_has_the_text_that_is_written_unwatched(files, family, 
 
 
 def test_hidden_tokens_become_new_and_then_old(files):
-    glimpses = list(load(files[Family.MDM]).watch(["a[MASK:4]b"], infill=True, sampler="confidence", steps=4))
+    glimpses = list(watch(load(files[Family.MDM]).watched(sampler="confidence", steps=4), ["a[MASK:4]b"], infill=True))
     assert [glimpse.left for glimpse in glimpses] == [3, 2, 1, 0]
     for glimpse in glimpses:
         assert glimpse.pieces[0] == (Part.GIVEN, "a")
@@ -115,6 +114,8 @@ def test_a_mistake_is_one_line_and_nothing_is_shown(files, capsys):
     assert "steps = 9: must be at most 4" in one_line(
         main, [files[Family.MDM], "--prompt", "a", "--tokens", "4", "--steps", "9", "--watch"], capsys
     )
+    words = ["--tokens", "20", "--stride", "4", "--watch"]
+    assert "--stride = 4: must be absent with --watch" in one_line(main, [files[Family.MDM], *words], capsys)
     assert "infill: family = 'arm': must be mdm" in one_line(
         main, [files[Family.ARM], "--infill", "a[MASK]", "--watch"], capsys
     )

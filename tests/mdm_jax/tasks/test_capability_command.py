@@ -15,7 +15,7 @@ from mdm_jax import load
 from mdm_jax.files.storage import as_path
 from mdm_jax.spec import Attention, Family
 from mdm_jax.tasks.capability.__main__ import main, model_paths
-from mdm_jax.tasks.capability.measure import Asked, Questions, measure
+from mdm_jax.tasks.capability.measure import Asked, Questions, measure, name_of
 from mdm_jax.tasks.capability.questions import Task, right_answers
 from mdm_jax.tasks.capability.table import read_table, table_csv
 
@@ -111,6 +111,15 @@ def test_other_questions_are_asked_again(weights, text, tmp_path):
     assert keys[0] != keys[1]
 
 
+@pytest.mark.slow
+def test_processes_share_the_models(measured, weights, text, tmp_path):
+    """Each measures its share, and this process reads the answers."""
+    out = tmp_path / "out"
+    assert main([*weights.values(), "--text", text, "--out", str(out), *FEW, "--jobs", "2"]) == 0
+    before, found = ((folder / "table.csv").read_text().splitlines() for folder in (measured, out))
+    assert found == before
+
+
 def test_published_weights_with_a_tokenizer_beside_them(reference_data, text, tmp_path):
     for name in ("mdm.safetensors", "ar.safetensors", "config.json"):
         shutil.copy(reference_data / "smdm_golden" / name, tmp_path)
@@ -148,6 +157,8 @@ BROKEN = [
     ("mdm,mdm", "mdm,other", "line 2: family = 'other': must be arm or mdm"),
     (",copy,", ",sing,", "line 2: 'sing' is not a valid Task"),
     (",0.25,", ",7,", "line 2: chance = 7.0: must be above 0"),
+    ("mdm,mdm,4", "mdm,mdm,1e999", "line 2: cannot convert float infinity"),
+    (",,,,,", ",,,nan,,", "line 2: flops_exact = nan: must be above 0"),
     ("task,size", "wrong,size", "columns = 'without task'"),
 ]
 
@@ -157,6 +168,18 @@ def test_a_broken_table_is_named(measured, tmp_path, was, becomes, said, capsys)
     broken = tmp_path / "t.csv"
     broken.write_text((measured / "table.csv").read_text().replace(was, becomes, 1))
     assert said in one_line(main, [str(broken), "--out", str(tmp_path / "out")], capsys)
+
+
+def test_a_model_twice_is_refused(measured, tmp_path, capsys):
+    tables = [str(measured / "table.csv")] * 2
+    said = one_line(main, [*tables, "--out", str(tmp_path / "out")], capsys)
+    assert "mdm: rows of copy 4 = 'several': must be one: a model is there twice" in said
+
+
+def test_a_path_from_inside_the_folder_names_the_model(weights, monkeypatch, tmp_path):
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path / "mine")
+    assert (name_of("."), name_of("../mine/"), name_of("a/b.safetensors")) == ("mine", "mine", "b")
 
 
 REFUSED = [

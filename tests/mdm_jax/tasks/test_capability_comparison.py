@@ -1,18 +1,23 @@
 """The comparison of families: planted differences at equal loss and planted gaps of compute are found again."""
 
+import csv
 import dataclasses
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from mdm_jax.files.storage import as_path
 from mdm_jax.tasks.capability.draws import family_runs, fitted, log_odds
 from mdm_jax.tasks.capability.equal_accuracy import accuracy_gaps, better_half
 from mdm_jax.tasks.capability.equal_loss import differences
 from mdm_jax.tasks.capability.measure import Measured
 from mdm_jax.tasks.capability.questions import Answers, Task
 from mdm_jax.tasks.capability.report import compared, model_lines
+from mdm_jax.tasks.capability.table import read_table
 
+RECORDED = Path(__file__).parents[3] / "experiments/results/capability"
 CONDITIONS = ((Task.COPY, 4), (Task.COPY, 16), (Task.CONTINUATION, 16), (Task.FEW_SHOT, 0))
 GROUPS = 40
 GAP = 20.0
@@ -105,6 +110,14 @@ def test_planted_gaps_are_found():
             assert low < true < high
 
 
+def test_a_gap_is_read_inside_the_compute_that_was_measured():
+    """These MDMs have the losses and accuracies of ARMs from 1e11 to 1e12 FLOPs."""
+    rows = [row for row in planted(0.0) if row.family == "arm" or (row.run["budget"] or 0) >= 2e12]
+    gap = accuracy_gaps(family_runs(rows, "plain", "nelbo", 50))[-1]
+    assert gap.arm_flops == pytest.approx(np.sqrt(1e11 * 1e12), rel=0.3)
+    assert 2e12 < gap.arm_flops * gap.at_loss[0] < 2e13
+
+
 def test_no_gap_is_read_from_an_accuracy_that_does_not_rise():
     gaps = accuracy_gaps(family_runs(planted(0.0, per_nat=0.0), "corrected", "nelbo", 300))
     assert {gap.reason for gap in gaps} == {"the accuracy of the ARM and MDM does not surely rise with compute"}
@@ -135,7 +148,9 @@ def test_log_odds_of_none_and_all_are_finite():
 
 def test_the_report_has_each_task_once():
     report = compared(planted(0.4), "plain", "nelbo", 2)
-    assert [line.split(",")[0] for line in report.csv.splitlines()] == ["task", "copy", "continuation", "all"]
+    begins = [line.split(",")[:2] for line in report.csv.splitlines()]
+    assert begins[:4] == [["task", "size"], ["copy", ""], ["continuation", ""], ["all", ""]]
+    assert begins[4:] == [["copy", "4"], ["copy", "16"], ["continuation", "16"]]
     assert report.svg.startswith(b"<?xml")
     assert any(line.startswith("copy ") and "[" in line for line in report.lines)
     lines = model_lines(planted(0.4)[:2])
@@ -146,6 +161,22 @@ def _has_own_losses(row: Measured) -> bool:
     """Of large ARMs and small MDMs, whose losses do not overlap."""
     budget = row.run["budget"] or 0
     return budget >= 3e11 if row.family == "arm" else budget <= 2e12
+
+
+def test_the_recorded_comparison_is_that_of_the_recorded_table():
+    rows = read_table(as_path(RECORDED / "table.csv"))
+    less = {one.task: one for one in differences(family_runs(rows, "corrected", "nelbo"))}
+    gaps = {one.task: one for one in accuracy_gaps(family_runs(rows, "corrected", "nelbo"))}
+    with (RECORDED / "comparison.csv").open(newline="") as file:
+        recorded = [row for row in csv.DictReader(file) if not row["size"]]
+    assert [row["task"] for row in recorded] == list(less)
+    for row in recorded:
+        one, gap = less[row["task"]], gaps[row["task"]]
+        numbers = [float(row[name]) for name in ("log_odds", "log_odds_low", "log_odds_high")]
+        assert [one.log_odds, *one.interval] == pytest.approx(numbers, abs=1e-4)
+        assert row["no_gap"] == gap.reason
+        if not gap.reason:
+            assert gap.at_accuracy[0] == pytest.approx(float(row["gap_at_accuracy"]), rel=1e-3)
 
 
 REFUSED = [

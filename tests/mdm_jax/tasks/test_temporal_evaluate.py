@@ -131,6 +131,12 @@ def test_texts_without_groups_are_in_blocks_of_their_slice():
     np.testing.assert_array_equal(sums, [[4, 0], [4, 0], [0, 4], [0, 4], [0, 4]])
 
 
+def test_many_groups_are_merged_in_the_order_of_their_names():
+    texts = [Dated("a", DAY, f"g{i:05d}") for i in range(3 * 4096)]
+    (numbers,) = clusters_of([texts], 7.0)
+    np.testing.assert_array_equal(numbers, np.arange(3 * 4096) // 3)
+
+
 @pytest.fixture(scope="module")
 def split(tmp_path_factory) -> str:
     """Texts of one length from 2012 to 2019, of which those before 2016 are for training and for distance 0."""
@@ -161,7 +167,7 @@ def test_uniform_models_have_no_shift_in_time(files, split, tmp_path, capsys):
     assert {row["likelihood"] for row in losses} == {"nelbo", "nll"}
     assert {row["setting"] for row in slopes} == {"MDM flat_mdm", "ARM flat_arm", "MDM flat_mdm - ARM flat_arm"}
     numbers = [float(row["value"]) for row in slopes if "loss" not in row["statistic"]]
-    assert len(numbers) == 15
+    assert len(numbers) == 18
     assert max(map(abs, numbers)) < 1e-3
     out, said = capsys.readouterr()
     assert "95% intervals over 11 groups" in out

@@ -25,7 +25,7 @@ mawk (1.3-2) unstable; urgency=low
 
   [ Grace Hopper ]
   * Fix a crash found by Ada Lovelace <ada@example.org>. Closes: #12.
-  * Thanks to Grace Hopper.
+  * Thanks to Grace Hopper, and to Emmy Noether.
 
  -- Ada Lovelace <ada@example.org>  Tue, 01 Mar 2016 23:30:00 -0200
 
@@ -41,7 +41,7 @@ mawk (1.2-1) unstable; urgency=low
 
 oldmawk (1.0-1) unstable; urgency=low
 
-  * First packaging, Größe.
+  * First, Größe. Reported by Emmy Noether <emmy@example.org>.
 
  -- Grace Hopper <grace@example.org>  Mon,  5 Feb 1996 10:00:00 +0000
 
@@ -97,8 +97,12 @@ def changelog(folder: Path, content: bytes, package: str = "mawk") -> str:
 def test_a_changelog_gives_whole_entries_without_people(tmp_path):
     skipped = list[str]()
     entries = read_changelogs([changelog(tmp_path, CHANGELOG.encode())], skipped.append)
-    first = Dated("  * Fix a crash found by . Closes: #12.\n  * Thanks to .\n", datetime.date(2016, 3, 2), "mawk")
-    assert entries == [first, Dated("  * First packaging, Größe.\n", datetime.date(1996, 2, 5), "oldmawk")]
+    text, other = (
+        "  * Fix a crash found by . Closes: #12.\n  * Thanks to , and to .\n",
+        "  * First, Größe. Reported by .\n",
+    )
+    dates = datetime.date(2016, 3, 2), datetime.date(1996, 2, 5)
+    assert entries == [Dated(text, dates[0], "mawk"), Dated(other, dates[1], "oldmawk")]
     assert [message.partition("gz: ")[2].partition(":")[0] for message in skipped] == ["line 9", "line 17"]
 
 
@@ -192,6 +196,14 @@ def test_near_copies_are_counted_and_kept():
     assert [one.near_copies for one in split.slices if not one.held_out] == [1]
 
 
+def test_known_lines_are_measured():
+    """Of a later text with two lines of 4 and 13 characters, the first stands in a training text."""
+    base = [text for text in dated() if text.date < UNTIL]
+    pair = [Dated("Same\nsomething new", DAY), Dated("old\n  same", UNTIL.replace(year=2010))]
+    split = split_texts([*base, *pair], SplitSpec(UNTIL, held_out=0.01))
+    assert [one.known_lines for one in split.slices if not one.held_out] == [4 / 17]
+
+
 def test_the_command_writes_what_it_can_read_again(tmp_path, capsys):
     records = [{"text": one.text, "date": one.date.isoformat(), "site": one.group} for one in dated()]
     path, out = write(tmp_path / "a.jsonl", records), str(tmp_path / "out")
@@ -223,6 +235,32 @@ def test_the_command_writes_what_it_can_read_again(tmp_path, capsys):
 def test_bad_input_of_split_is_one_line(tmp_path, capsys, flags, message):
     path = write(tmp_path / "a.jsonl", [{"text": one.text, "date": str(one.date)} for one in dated(40)])
     assert message in one_line(main, ["split", path, "--out", str(tmp_path / "out"), *flags], capsys)
+
+
+def test_the_command_reads_changelogs_and_counts_broken_entries(tmp_path, capsys):
+    path = changelog(tmp_path / "doc", CHANGELOG.encode())
+    entry = "mawk (1.{0}-1) unstable; urgency=low\n\n  * {1}\n\n -- Ada Lovelace <a@b.org>  1 Jan 2012 10:00:00 +0000\n"
+    many = "".join(entry.format(i, word) for i, word in enumerate(ascii_lowercase))
+    changelog(tmp_path / "doc", many.encode(), "other")
+    flags = ["--changelogs", "--until", "2016-01-01", "--held-out", "0.5", "--known-groups"]
+    assert main(["split", path, *flags, "--out", str(tmp_path / "out")]) == 0
+    out, said = capsys.readouterr()
+    assert said.count("skipped: ") == 2
+    assert "of groups without training texts, 2 bad" in out
+    assert [one.name for one in read_split(str(tmp_path / "out")).slices][-1] == "later-2016"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "FILES = 'none': must be JSONL files, or --changelogs"),
+        (["--changelogs", "--group-field", "site"], "absent with --changelogs: the group is the source package"),
+        (["nowhere.jsonl"], "'nowhere.jsonl': no such file, folder or glob"),
+    ],
+)
+def test_what_to_split_is_needed(tmp_path, capsys, words, message):
+    flags = ["--until", "2016-01-01", "--out", str(tmp_path / "out")]
+    assert message in one_line(main, ["split", *words, *flags], capsys)
 
 
 def test_a_folder_with_files_is_left_alone(tmp_path, capsys):

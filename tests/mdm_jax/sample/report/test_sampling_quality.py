@@ -21,7 +21,7 @@ def test_its_models_are_there_and_the_reference_is_none_of_them():
     assert reference.fingerprint not in {model.fingerprint for model in models}
     assert {model.seq_len for model in [*models, reference]} == {128}
     settings = mdm_settings("m", sampling_quality.SAMPLERS, sampling_quality.STEPS, {}, 128)
-    assert len({setting.name for setting in settings}) == len(settings) == 9 * 4 + 5
+    assert len({setting.name for setting in settings}) == len(settings) == 10 * 4 + 5
 
 
 def test_its_real_text_is_the_validation_text(tmp_path):
