@@ -10,6 +10,8 @@ from analysis.figures.style import DOTTED, ERROR_BAR, FAMILY_COLOURS, MUTED, Pic
 from mdm_jax.tasks.guidance.table import Estimate, Line
 
 MARKS = "osD^vP"
+CHARACTER_INCHES = 0.075
+"""Width of a character of the legend."""
 
 
 def draw(table: Sequence[Line]) -> Picture:
@@ -31,10 +33,12 @@ def draw(table: Sequence[Line]) -> Picture:
                 axes.errorbar(x, y, yerr=error, label=name, **look, **ERROR_BAR)
             axes.set_title(f"temperature {temperature:g}")
             axes.set_xlabel("guidance w")
-            axes.set_ylim(bottom=0)
+        panels[0].set_ylim(bottom=0)
         panels[0].set_ylabel("share of right answers")
         handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(names), 1 + len(temperatures)))
+        entry_inches = 0.6 + CHARACTER_INCHES * max(map(len, labels))
+        columns = min(len(names), max(1, int(figure.get_figwidth() / entry_inches)))
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns)
         return figure
 
 
