@@ -9,9 +9,24 @@ r"""The reverse curse: both families trained on the same text, in which "A is B"
         --out runs/reverse_curse/answers
 
 Four relations (person, parent, company, hierarchy) have 18 facts each: six that are trained forward, six backward, and
-six in both directions. Statements make up three quarters of the bytes, and Python documentation the rest. The models
-are trained from scratch. A vocabulary of 1024 pieces makes most names one or two tokens: with bytes, an MDM of this
-compute does not learn the trained direction.
+six in both directions. Three quarters of the bytes are statements, and the rest is Python documentation. The models are
+trained from scratch, both families with the same compute, batches and seeds. A vocabulary of 1024 pieces makes most
+names one or two tokens. (First trials with bytes, at smaller budgets, taught an MDM not even the trained direction.)
+
+Hardware: two CPU cores, busy with other work. Time: the six runs took 8 minutes in sum, and the answers 2.
+Result, of facts trained in one direction, over three seeds and 48 facts (experiments/results/reverse_curse):
+
+    asked              measure      ARM             MDM             MDM less ARM
+    trained direction  exact match  .961 ± .016     .965 ± .018     +.005 ± .024
+    reversed           exact match  .006 ± .007     .086 ± .049     +.080 ± .048
+    reversed           preference   .503 ± .027     .712 ± .058     +.210 ± .073
+
+Preference is 1/2 without knowledge of the fact. The errors are standard errors over seeds and facts together. The ARM
+has the reverse curse in full. The MDM knows part of what it read backwards: its preference is above 1/2 in all four
+relations, by more than two errors in two of them (hierarchy .92, person .74), but it rarely writes the right answer.
+Both families mostly write names that stood at such places in training. So the published contrast is reproduced in rank
+and not in exact match: SMDM (1.1B parameters, fine-tuned) writes 92% and 37% of the reversed answers in its two sets.
+With guidance of 0.8 the MDM writes .111 ± .053 of them.
 """
 
 from typing import Any

@@ -15,6 +15,8 @@ from mdm_jax.tasks.reverse_curse.invented import Inventor
 from mdm_jax.tasks.reverse_curse.relations import FORMS, LEVELS, Relation, Wordings
 
 MOST_FACTS = 10_000
+BETWEEN = " / "
+"""Stands between the members in the name of a fact."""
 TOWNS_OF_A_REGION, STREETS_OF_A_TOWN = 2, 1
 
 
@@ -53,7 +55,7 @@ class Fact:
     @property
     def name(self) -> str:
         """The fact's name in tables."""
-        return f"{self.a} / {self.b}"
+        return f"{self.a}{BETWEEN}{self.b}"
 
 
 @dataclass(frozen=True)

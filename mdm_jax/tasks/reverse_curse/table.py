@@ -1,9 +1,10 @@
 """Means over facts and seeds with their errors: each family's, and the difference between the families.
 
 The questions about one fact are averaged first. `se_seeds` is the standard error over the runs of different seeds, for
-these facts. `se_facts` is that over the facts, of each fact's mean over the seeds, for these runs. `se` is the root of
-the sum of their squares, which is rather too large. A difference between the families is taken for each seed and fact,
-before it is averaged.
+these facts. `se_facts` is that over the facts, of each fact's mean over the seeds, for these runs. Facts that share a
+member, such as those about one region, are not independent, so their deviations are summed before they are squared.
+`se` is the root of the sum of both squares, which is rather too large. A difference between the families is taken for
+each seed and fact, before it is averaged.
 """
 
 import math
@@ -11,13 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int
 
 from mdm_jax.command import aligned
 from mdm_jax.results import csv_text
 from mdm_jax.spec.validation import require
 from mdm_jax.tasks.reverse_curse.answers import Answer
-from mdm_jax.tasks.reverse_curse.facts import Direction, Order, Question, Wording
+from mdm_jax.tasks.reverse_curse.facts import BETWEEN, Direction, Order, Question, Wording
 
 MEASURES = ("exact", "bleu", "preference", "first")
 ALL = "all"
@@ -86,13 +87,34 @@ class Line:
     measures: dict[str, Estimate]
 
 
-def estimate(values_SF: Float64[np.ndarray, "S F"]) -> Estimate:
-    """The mean over seeds and facts, and its errors."""
-    return Estimate(float(values_SF.mean()), _error(values_SF.mean(1)), _error(values_SF.mean(0)))
+def estimate(values_SF: Float64[np.ndarray, "S F"], unit_F: Int[np.ndarray, "F"]) -> Estimate:
+    """The mean over seeds and facts, and its errors.
+
+    Args:
+        values_SF: a value of each seed's run and each fact.
+        unit_F: facts with the same number are not independent.
+    """
+    seed_S = np.arange(len(values_SF))
+    return Estimate(float(values_SF.mean()), _error(values_SF.mean(1), seed_S), _error(values_SF.mean(0), unit_F))
 
 
-def _error(values: np.ndarray) -> float:
-    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
+def _error(values: np.ndarray, units: np.ndarray) -> float:
+    """The standard error of the mean of values that are independent only between units; NaN for a single unit."""
+    names, place = np.unique(units, return_inverse=True)
+    if len(names) < 2:
+        return math.nan
+    deviation = np.bincount(place, values - values.mean())
+    return math.sqrt(len(names) / (len(names) - 1) * float((deviation**2).sum())) / len(values)
+
+
+def units(facts: Sequence[str]) -> Int[np.ndarray, "F"]:
+    """A number for each fact, which is equal for facts that share a member, also by way of other facts."""
+    unit = dict[str, int]()
+    for number, fact in enumerate(facts):
+        joined = {unit[member] for member in fact.split(BETWEEN) if member in unit}
+        unit |= dict.fromkeys(fact.split(BETWEEN), number)
+        unit = {member: number if old in joined else old for member, old in unit.items()}
+    return np.array([unit[fact.split(BETWEEN)[0]] for fact in facts])
 
 
 def lines(questions: Sequence[Question], found: Sequence[Answered]) -> list[Line]:
@@ -144,7 +166,7 @@ def _line(
         values_SF = values[0] if len(values) == 1 else values[0] - values[1]
         known_F = ~np.isnan(values_SF).any(0)  # a fact without distractors has no rank
         if known_F.any():
-            measures[measure] = estimate(values_SF[:, known_F])
+            measures[measure] = estimate(values_SF[:, known_F], units(names)[known_F])
     chances = [answer.chance for answer in (sides[0][0][i] for i in chosen) if answer.chance is not None]
     chance = float(np.mean(chances)) if chances and len(sides) == 1 else None
     return Line(who, cell, len(sides[0]), len(names), chance, measures)

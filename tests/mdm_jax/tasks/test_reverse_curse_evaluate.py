@@ -23,7 +23,7 @@ from mdm_jax.tasks.reverse_curse.facts import Direction, Question, Wording, inve
 from mdm_jax.tasks.reverse_curse.figure import draw
 from mdm_jax.tasks.reverse_curse.records import jsonl
 from mdm_jax.tasks.reverse_curse.relations import Relation
-from mdm_jax.tasks.reverse_curse.table import DIFFERENCE, Answered, estimate, lines
+from mdm_jax.tasks.reverse_curse.table import DIFFERENCE, Answered, estimate, lines, units
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
@@ -128,7 +128,7 @@ def test_means_and_errors_are_over_seeds_and_over_facts():
     mdm = found["mdm", "all", "all"]
     assert (mdm.seeds, mdm.facts) == (2, 2)
     values_SF = np.array([[0.5, 1], [0, 1]])
-    assert mdm.measures["exact"] == estimate(values_SF)
+    assert mdm.measures["exact"] == estimate(values_SF, np.arange(2))
     one = mdm.measures["exact"]
     assert (one.mean, one.se_seeds, one.se_facts) == (0.625, pytest.approx(0.125), pytest.approx(0.375))
     assert one.se == pytest.approx(math.hypot(0.125, 0.375))
@@ -137,6 +137,17 @@ def test_means_and_errors_are_over_seeds_and_over_facts():
     assert math.isnan(difference.measures["exact"].se_seeds)
     assert difference.measures["exact"].se == difference.measures["exact"].se_facts == pytest.approx(0.5)
     assert "preference" not in mdm.measures
+
+
+def test_facts_that_share_a_member_are_one_unit_of_the_error():
+    """Repeating every fact within its tree leaves the error as it is; counting the copies as facts would not."""
+    facts = ["a / b", "c / d", "d / e", "f / g", "b / h", "c / i"]
+    assert [len({*units(facts)[[*some]]}) for some in ((0, 4), (1, 2, 5), (0, 1, 3))] == [1, 1, 3]
+    values_F, twice = np.array([[0.0, 1.0, 0.5]]), np.repeat([0, 1, 2], 2)
+    once = estimate(values_F, np.arange(3))
+    assert once.se_facts == pytest.approx(np.std(values_F, ddof=1) / math.sqrt(3))
+    assert estimate(np.repeat(values_F, 2, axis=1), twice).se_facts == pytest.approx(once.se_facts)
+    assert estimate(np.repeat(values_F, 2, axis=1), np.arange(6)).se_facts < 0.8 * once.se_facts
 
 
 def test_facts_trained_in_one_direction_stand_apart_from_those_in_both():
