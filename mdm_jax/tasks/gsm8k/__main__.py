@@ -4,8 +4,8 @@
     python -m mdm_jax.tasks.gsm8k MDM ARM test.jsonl --two-stage --tokens 192 --steps 192 --out answers.jsonl
 
 MODEL is a run's folder, a safetensors file with its tokenizer beside it, or a Hugging Face folder, of either family,
-fine-tuned on pairs of `python -m mdm_jax.tasks.pairs --format gsm8k` (one stage) or `gsm8k_two_stage`. An MDM that is
-to end an answer by itself is trained on rows that EOS fills.
+fine-tuned by `python -m mdm_jax.tasks.sft --format gsm8k` (one stage) or `gsm8k_two_stage`. An MDM that is to end an
+answer by itself is fine-tuned with `--eos-to-end`. It has seen whole rows only, so its answers get the rest of the row.
 
 A record of FILE has `question` and `answer`, and the answer ends in `#### ` and the number. In one stage the model
 writes a solution, whose number after `####` counts. In two stages it writes a rationale, and then the number. An answer
@@ -46,8 +46,8 @@ def parser() -> argparse.ArgumentParser:
     add("file", metavar="FILE", help="JSONL file of problems, or a JSON array; .gz and .zst are decompressed")
     add("--two-stage", action="store_true", help="write the rationale first, and then the number")
     add("--tokens", type=int, metavar="N", help="most tokens of a solution or a rationale (default: half of a row)")
-    number = "most tokens of the number in two stages (%(default)s)"
-    add("--number-tokens", type=int, default=NUMBER_TOKENS, metavar="N", help=number)
+    number = f"most tokens of the number in two stages (default: {NUMBER_TOKENS})"
+    add("--number-tokens", type=int, metavar="N", help=number)
     add("--steps", type=int, metavar="N", help="steps of an MDM's text (default: one a token)")
     add("--sampler", metavar="NAME", help=f"one of {', '.join(Sampler)} (default of an MDM: confidence)")
     add("--block", type=int, metavar="N", help="fill blocks of N tokens from left to right (MDM)")
@@ -119,8 +119,11 @@ def settings_for(model: Model, flags: argparse.Namespace) -> Settings:
     options["sampler"] = flags.sampler or ("confidence" if mdm else "")
     options["guidance"] = flags.guidance if flags.guidance is not None else GUIDANCE * mdm
     model.sampling_options(**options)
-    tokens = flags.tokens if flags.tokens is not None else max(1, model.seq_len // 2)
-    return Settings(flags.two_stage, tokens, flags.number_tokens, options, flags.seed)
+    filled = mdm and model.run is not None and model.run.data.eos_to_end
+    usual = (None, None) if filled else (max(1, model.seq_len // 2), NUMBER_TOKENS)
+    given = (flags.tokens, flags.number_tokens)
+    tokens, number_tokens = (own if own is not None else most for own, most in zip(given, usual, strict=True))
+    return Settings(flags.two_stage, tokens, number_tokens, options, flags.seed)
 
 
 def report(found: Sequence[tuple[str, Model, Sequence[Answer]]]) -> list[str]:

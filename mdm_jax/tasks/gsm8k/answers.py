@@ -38,8 +38,8 @@ class Settings:
 
     Attributes:
         two_stages: write the rationale first, and then the number.
-        tokens: most tokens of the solution, or of the rationale.
-        number_tokens: most tokens of the number in the second stage.
+        tokens: most tokens of the solution, or of the rationale; None for the rest of the row.
+        number_tokens: the same of the number in the second stage.
         options: options of `Model.generate`.
         seed: of the first problem; the next problems have the next seeds.
 
@@ -48,14 +48,15 @@ class Settings:
     """
 
     two_stages: bool
-    tokens: int
-    number_tokens: int
+    tokens: int | None
+    number_tokens: int | None
     options: dict[str, Any]
     seed: int = 0
 
     def __post_init__(self) -> None:
-        require(self.tokens >= 1, "tokens", self.tokens, "1 or more")
-        require(self.number_tokens >= 1, "number_tokens", self.number_tokens, "1 or more")
+        for name in ("tokens", "number_tokens"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, name, value, "1 or more")
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def answers(model: Model, problems: Sequence[Problem], settings: Settings) -> li
         None if step is None else number_prompt(problem.question, step.text.strip())
         for problem, step in zip(problems, steps, strict=True)
     ]
-    if options.get("steps") is not None:  # the number has fewer tokens than the rationale
+    if options.get("steps") is not None and settings.number_tokens is not None:  # fewer tokens than the rationale
         options = options | {"steps": min(options["steps"], settings.number_tokens)}
     ends = one(prompts, settings.number_tokens, settings.seed + len(problems), options)
     return [_two_stage_answer(*each) for each in zip(problems, steps, ends, strict=True)]
@@ -129,20 +130,26 @@ def _answer(problem: Problem, written: _Written | None, number: Decimal | None) 
 
 
 def _continued(
-    model: Model, prompts: Sequence[str | None], tokens: int, seed: int, options: dict[str, Any]
+    model: Model, prompts: Sequence[str | None], tokens: int | None, seed: int, options: dict[str, Any]
 ) -> list[_Written | None]:
-    """What the model writes after each prompt; None for an absent prompt, or one that is too long for a row."""
-    lengths = [None if prompt is None else _length(model.tokenizer, prompt) for prompt in prompts]
-    most, found = model.seq_len - tokens, dict[int, _Written]()
-    kept = [i for i, length in enumerate(lengths) if length is not None and length <= most]
-    known = [length for length in lengths if length is not None]
-    if known and not kept:
-        bound = f"at most {max(model.seq_len - min(known), 0)}, so that the shortest problem fits into a row"
+    """What the model writes after each prompt; None for an absent prompt, or one that is too long for a row.
+
+    Without `tokens`, a row with less room than steps has as many steps as tokens.
+    """
+    lengths = {p: _length(model.tokenizer, prompt) for p, prompt in enumerate(prompts) if prompt is not None}
+    kept = [p for p, length in lengths.items() if length <= model.seq_len - (tokens or 1)]
+    if lengths and not kept:
+        bound = f"at most {max(model.seq_len - min(lengths.values()), 0)}, so that the shortest problem fits into a row"
         require(False, "tokens", tokens, f"{bound} of {model.seq_len} tokens")
-    texts = model.generate([str(prompts[i]) for i in kept], tokens, seed=[seed + i for i in kept], **options)
-    for i, text in zip(kept, texts, strict=True):
-        found[i] = _Written(text.text, text.nfe)
-    return [found.get(i) for i in range(len(prompts))]
+    steps, found = options.get("steps"), dict[int, _Written]()
+    groups: dict[int | None, list[int]] = {}
+    for p in kept:
+        groups.setdefault(steps if tokens or not steps else min(steps, model.seq_len - lengths[p]), []).append(p)
+    for own, chosen in groups.items():
+        given = options if own is None else options | {"steps": own}
+        texts = model.generate([str(prompts[p]) for p in chosen], tokens, seed=[seed + p for p in chosen], **given)
+        found |= {p: _Written(text.text, text.nfe) for p, text in zip(chosen, texts, strict=True)}
+    return [found.get(p) for p in range(len(prompts))]
 
 
 def _length(tokenizer: Tokenizer, prompt: str) -> int:

@@ -65,6 +65,17 @@ def test_the_steps_of_the_second_stage_are_at_most_its_tokens(sevens, tmp_path):
     assert (found[0].right, found[0].nfe) == (True, 2 * (3 + 2))
 
 
+def test_without_a_number_of_tokens_the_rest_of_the_row_is_written(sevens, tmp_path):
+    """A prompt of `Question: ?\nAnswer: ` has 20 tokens; steps are at most the tokens that are left."""
+    path = tmp_path / "a"
+    records = [{"question": question, "answer": "#### 3"} for question in ("?", "?" * 41, "?" * 45, "?")]
+    path.write_text("\n".join(map(json.dumps, records)))
+    options = {"temperature": 0.0, "sampler": "confidence", "steps": 9}
+    found = answers(load(sevens["mdm"]), read_problems(str(path)), Settings(False, None, None, options))
+    assert [(len(answer.text), answer.nfe) for answer in found] == [(44, 9), (4, 4), (0, 0), (44, 9)]
+    assert [answer.fits for answer in found] == [True, True, False, True]
+
+
 @pytest.mark.parametrize(("family", "two_stages"), [("mdm", True), ("arm", False)])
 def test_an_answer_does_not_depend_on_the_other_problems(randoms, tmp_path, family, two_stages):
     model = load(randoms[family])
