@@ -95,16 +95,15 @@ def answers(model: Model, problems: Sequence[Problem], settings: Settings) -> li
         ValueError: no problem fits into a row with its new tokens, or the family does not have an option.
     """
     one = functools.partial(_continued, model)
-    options = settings.options
+    options, frame = settings.options, rationale_prompt if settings.two_stages else solution_prompt
+    asked = [frame(problem.question) for problem in problems]
+    _check_room(model, asked, settings.tokens)
+    steps = one(asked, settings.tokens, settings.seed, options)
     if not settings.two_stages:
-        texts = one(
-            [solution_prompt(problem.question) for problem in problems], settings.tokens, settings.seed, options
-        )
         return [
             _answer(problem, text, None if text is None else answered_number(text.text))
-            for problem, text in zip(problems, texts, strict=True)
+            for problem, text in zip(problems, steps, strict=True)
         ]
-    steps = one([rationale_prompt(problem.question) for problem in problems], settings.tokens, settings.seed, options)
     prompts = [
         None if step is None else number_prompt(problem.question, step.text.strip())
         for problem, step in zip(problems, steps, strict=True)
@@ -138,9 +137,6 @@ def _continued(
     """
     lengths = {p: _length(model.tokenizer, prompt) for p, prompt in enumerate(prompts) if prompt is not None}
     kept = [p for p, length in lengths.items() if length <= model.seq_len - (tokens or 1)]
-    if lengths and not kept:
-        bound = f"at most {max(model.seq_len - min(lengths.values()), 0)}, so that the shortest problem fits into a row"
-        require(False, "tokens", tokens, f"{bound} of {model.seq_len} tokens")
     steps, found = options.get("steps"), dict[int, _Written]()
     groups: dict[int | None, list[int]] = {}
     for p in kept:
@@ -150,6 +146,13 @@ def _continued(
         texts = model.generate([str(prompts[p]) for p in chosen], tokens, seed=[seed + p for p in chosen], **given)
         found |= {p: _Written(text.text, text.nfe) for p, text in zip(chosen, texts, strict=True)}
     return [found.get(p) for p in range(len(prompts))]
+
+
+def _check_room(model: Model, prompts: Sequence[str], tokens: int | None) -> None:
+    """Raises ValueError if no prompt leaves room for the tokens in a row."""
+    most = model.seq_len - min((_length(model.tokenizer, prompt) for prompt in prompts), default=0)
+    bound = f"at most {max(most, 0)}, so that the shortest problem fits into a row of {model.seq_len} tokens"
+    require((tokens or 1) <= most, "tokens", tokens, bound)
 
 
 def _length(tokenizer: Tokenizer, prompt: str) -> int:

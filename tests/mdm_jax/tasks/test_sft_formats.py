@@ -78,7 +78,5 @@ def test_a_fine_tuned_model_answers_the_problems_that_it_has_read(tmp_path, atte
     room = (None, None) if attention is Attention.BIDIRECTIONAL else (16, 4)
     options = {"temperature": 0.0, "sampler": "confidence" if attention is Attention.BIDIRECTIONAL else ""}
     found = answers(tuned, problems, Settings(two_stages, *room, options))
-    before = answers(load(model), problems, Settings(two_stages, 16, 4, {"temperature": 0.0}))
-    assert accuracy(before).right == 0
     assert accuracy(found).right >= 30  # it has not read about 24 of the 81
     assert np.mean([answer.number is not None for answer in found]) > 0.9

@@ -76,6 +76,12 @@ def test_without_a_number_of_tokens_the_rest_of_the_row_is_written(sevens, tmp_p
     assert [answer.fits for answer in found] == [True, True, False, True]
 
 
+def test_a_rationale_that_leaves_no_room_for_the_number_makes_the_answer_wrong(sevens, tmp_path):
+    problems = read_problems(problems_file(tmp_path / "a", *NUMBERS))
+    found = answers(load(sevens["mdm"]), problems, Settings(True, 32, 2, {"temperature": 0.0}))
+    assert [(answer.fits, answer.right, answer.number) for answer in found] == [(False, False, None)] * 4
+
+
 @pytest.mark.parametrize(("family", "two_stages"), [("mdm", True), ("arm", False)])
 def test_an_answer_does_not_depend_on_the_other_problems(randoms, tmp_path, family, two_stages):
     model = load(randoms[family])
