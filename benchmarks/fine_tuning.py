@@ -15,9 +15,9 @@ with temperature 0, an MDM's with one token a step, the most confident one first
 
 Hardware: two CPU cores, shared with other work. Time: 25 to 70 s for each of the 12 runs of 975 steps.
 Result (experiments/results/fine_tuning), for the runs of `cpu_overnight` with 2 layers of width 56 that saw the most
-text, and three seeds: the models as they are answer none of the 220 numbers. Fine-tuned, the MDM answers 99.8 +- .2% and
-the ARM 98.9 +- .2%; from random weights they answer 99.8 and 99.7%. So fine-tuning works from end to end in
-both families. It shows no gain from what the weights knew, which was the documentation of Python: the ARM's first
+text, and three seeds: the models as they are answer none of the 220 numbers. Fine-tuned, the MDM answers 99.8 +- .2%
+and the ARM 98.9 +- .2%; from random weights they answer 99.8 and 99.7%. So fine-tuning works from end to end in both
+families. It shows no gain from what the weights knew, which was the documentation of Python: the ARM's first
 training loss below .1 nats comes at steps 126 to 144, and from random weights at steps 99 to 108 (MDM: 216 to 243, and
 171 to 252).
 """
