@@ -12,6 +12,14 @@ with temperature 0, an MDM's with one token a step, the most confident one first
   an MDM. A trained model reads EOS up to the end of the row, as in training.
 - Errors are standard errors: over the numbers of the test for a model as it is, and over the seeds otherwise. The seeds
   share the test, so their error does not include the choice of the numbers.
+
+Hardware: two CPU cores, shared with other work. Time: 25 to 70 s for each of the 12 runs of 975 steps.
+Result (experiments/results/fine_tuning), for the runs of `cpu_overnight` with 2 layers of width 56 that saw the most
+text, and three seeds: the models as they are answer none of the 220 numbers. Fine-tuned, the MDM answers 99.8 +- .2%
+and the ARM 98.9 +- .2%; from random weights they answer 99.8 and 99.7%. So fine-tuning works from end to end in both
+families. It shows no gain from what the weights knew, which was the documentation of Python: the ARM's first
+training loss below .1 nats comes at steps 126 to 144, and from random weights at steps 99 to 108 (MDM: 216 to 243, and
+171 to 252).
 """
 
 import dataclasses
@@ -189,11 +197,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             table += rows_of(model, found)
             folders[model.family.value] = runs
         header = list(table[0])
-        cells = [
-            [f"{value:.4f}" if isinstance(value, float) else str(value) for value in row.values()] for row in table
-        ]
+        rounded = [[round(x, 4) if isinstance(x, float) else x for x in row.values()] for row in table]
+        cells = [[f"{x:.4f}" if isinstance(x, float) else str(x) for x in row] for row in rounded]
         print("\n".join(aligned([header, *cells], ("family", "weights"))))
-        write_atomic(Path(given.out) / "table.csv", csv_text([header, *cells]))
+        write_atomic(Path(given.out) / "table.csv", csv_text([header, *rounded]))
         write_atomic(Path(given.out) / "losses.svg", rendered(draw(folders))["svg"])
         return DONE
 
