@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from mdm_jax.data.holdout import in_validation
 from mdm_jax.data.sources.fasta import FASTA_SUFFIXES, fasta_records
 from mdm_jax.data.sources.files import endings, open_bytes
+from mdm_jax.data.sources.holdout import in_validation
 from mdm_jax.data.tokenizer import Tokenizer
 from mdm_jax.files.storage import as_path, is_file
 from mdm_jax.spec.validation import require

@@ -12,7 +12,7 @@ import json
 import random
 from collections.abc import Iterable, Iterator, Sequence
 
-from mdm_jax.data.holdout import in_validation
+from mdm_jax.data.sources.holdout import in_validation
 from mdm_jax.data.sources.pieces import labelled
 from mdm_jax.spec import CorpusSpec
 from mdm_jax.spec.validation import require

@@ -212,12 +212,14 @@ def test_every_command_of_the_documentation_prepares_a_corpus(tfds_directory, tm
         pyarrow.parquet.write_table(table, hub / f"{name}-0123456789abcdef.parquet", row_group_size=100)
     Path("text").mkdir()
     write_jsonl(Path("text", "a.jsonl"), texts(400))
+    genome = "".join(np.random.default_rng(0).choice(list("ACGT"), 400_000))
+    Path("genome.fna.gz").write_bytes(gzip.compress(f">one\n{genome}\n".encode()))
     Path("gpt2").mkdir()
     gpt2 = json.loads(byte_level(texts(40), 300))
     gpt2["model"]["vocab"] |= {f"unused {i}": i for i in range(len(gpt2["model"]["vocab"]), 50257)}
     Path("gpt2", "tokenizer.json").write_text(json.dumps(gpt2))
     commands = re.findall(r"^python -m mdm_jax\.data\.prepare (.*)$", DOCS, re.MULTILINE)
-    assert len(commands) == 5
+    assert len(commands) == 6
     for command in commands:
         words = shlex.split(command)
         more = ["--jobs", "1"]
