@@ -1,0 +1,98 @@
+"""Our train step, served to `benchmarks/train_step.py` as `benchmarks/peer_torch.py` serves torch's.
+
+    python benchmarks/own_step.py --size 6 --family mdm --rows 8 --length 512 --set layers=unroll microbatches=2
+
+A line with a number K makes it run K steps and answer with their seconds, as JSON. At the end of the input it answers
+with the peak of its memory, the seconds of its first step, and the FLOPs of a step.
+"""
+
+import argparse
+import json
+import resource
+import sys
+import time
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from isoflop.ladder import SMDM
+from mdm_jax.devices.sharding import global_batch, make_mesh
+from mdm_jax.spec import (
+    Attention,
+    DataSpec,
+    Family,
+    FlopConvention,
+    HardwareSpec,
+    ModelSpec,
+    ObjectiveSpec,
+    OptimSpec,
+    RunSpec,
+    TokenizerKind,
+    TokenizerSpec,
+    Variant,
+)
+from mdm_jax.spec.counting import step_flops
+from mdm_jax.spec.validation import build
+from mdm_jax.train.optim import learning_rate
+from mdm_jax.train.state import init_state
+from mdm_jax.train.step import compile_step
+
+
+def run_spec(size: str, family: Family, rows: int, length: int, vocab: int, hardware: dict[str, Any]) -> RunSpec:
+    """The run whose step is timed. It reads no corpus."""
+    attention = Attention.CAUSAL if family is Family.ARM else Attention.BIDIRECTIONAL
+    tokenizer = TokenizerSpec(TokenizerKind.SENTENCEPIECE_FILE, vocab, "none")
+    return RunSpec(
+        model=SMDM[size].model(ModelSpec(vocab_size=vocab, attention=attention)),
+        objective=ObjectiveSpec(Variant.NLL) if family is Family.ARM else ObjectiveSpec(),
+        data=replace(DataSpec(), tokenizer=tokenizer, seq_len=length),
+        optim=OptimSpec(global_batch=rows, lr_peak=4e-4),
+        hardware=build(HardwareSpec, hardware),
+    )
+
+
+def main() -> None:
+    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags.add_argument("--size", default="6", help="a size of SMDM's ladder")
+    flags.add_argument("--family", type=Family, default=Family.MDM)
+    for name, default in (("rows", 8), ("length", 512), ("vocab", 32000)):
+        flags.add_argument(f"--{name}", type=int, default=default)
+    flags.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="fields of the run's `hardware`")
+    given = flags.parse_args()
+    hardware = {key: int(value) if value.isdigit() else value for key, value in (one.split("=") for one in given.set)}
+    spec = run_spec(given.size, given.family, given.rows, given.length, given.vocab, hardware)
+    tokens_BL = np.random.default_rng(0).integers(0, given.vocab, (given.rows, given.length)).astype(np.int32)
+    mesh = make_mesh(1, 1, jax.devices()[:1])
+    with jax.set_mesh(mesh):
+        serve(spec, tokens_BL, mesh)
+
+
+def serve(spec: RunSpec, tokens_BL: np.ndarray, mesh: jax.sharding.Mesh) -> None:
+    """Answers each number of steps with their seconds, and the end of the input with what the steps took."""
+    begun = time.perf_counter()
+    state, step = init_state(spec), compile_step(spec)
+    rate = learning_rate(spec.optim, spec.schedule)
+    rows = global_batch(mesh, tokens_BL.shape, lambda first, last: tokens_BL[first:last])
+    state, _ = jax.block_until_ready(step(state, rows, rate))
+    first = time.perf_counter() - begun
+    for line in sys.stdin:
+        seconds = []
+        for _ in range(int(line)):
+            begun = time.perf_counter()
+            state, _ = jax.block_until_ready(step(state, rows, rate))
+            seconds.append(time.perf_counter() - begun)
+        print(json.dumps({"seconds": seconds}), flush=True)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    found = {
+        "peak_bytes": peak,
+        "first_step_seconds": first,
+        "step_flops": step_flops(spec, FlopConvention.EXACT),
+        "jax": jax.__version__,
+    }
+    print(json.dumps(found), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""Seconds and memory of a train step: ours, and SMDM's in PyTorch on the same machine, in turn.
+
+    python benchmarks/train_step.py --torch PYTHON
+    python benchmarks/train_step.py --sizes 6 --families mdm --settings layers=scan layers=unroll,microbatches=2
+
+PYTHON is a Python that has torch; without it only ours is timed. Every contestant is a process of its own that rests
+while another one works. They take turns: a round is a few steps of each, in an order that is turned from round to
+round. A contestant's time is the median of its rounds' medians, and a ratio is the median of the rounds' ratios, so
+that a machine that slows down for a while does not favour one of them. Let nothing else run meanwhile.
+
+The result stands in benchmarks/results/train_step.json, by the machine's name. `share` is the share of the product
+peak: necessary FLOPs a second (`exact`), over those of the largest product of the step (see `product_peak`).
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from isoflop.ladder import SMDM
+from mdm_jax.command import aligned
+from mdm_jax.files.storage import write_atomic
+
+HERE = Path(__file__).resolve().parent
+RESULT = HERE / "results" / "train_step.json"
+ROWS = {"6": 8, "19": 4}
+"""Sequences of a step, as the memory of a small machine allows."""
+LENGTH, VOCAB = 512, 32000
+DEFAULT_SETTINGS = ("layers=scan", "layers=unroll")
+
+
+class Contestant:
+    """A process that makes steps when it is asked to."""
+
+    def __init__(self, name: str, command: list[str]):
+        self.name, self.rounds = name, list[float]()
+        environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
+        self._process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def run(self, steps: int) -> list[float]:
+        """The seconds of so many steps."""
+        return self._ask(f"{steps}\n")["seconds"]
+
+    def end(self) -> dict[str, Any]:
+        """What the process says at its end."""
+        return self._ask(None)
+
+    def _ask(self, line: str | None) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        if line is None:
+            self._process.stdin.close()
+        else:
+            self._process.stdin.write(line)
+            self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise ValueError(f"{self.name}: the process ended; see its error above")
+        return json.loads(answer)
+
+
+def contestants(size: str, family: str, settings: list[str], torch: str | None) -> list[Contestant]:
+    """Ours with each setting of the hardware, then torch's, eager and compiled."""
+    shape = ["--family", family, "--rows", str(ROWS[size]), "--length", str(LENGTH), "--vocab", str(VOCAB)]
+    own = [sys.executable, str(HERE / "own_step.py"), "--size", size, *shape]
+    found = [Contestant(setting, [*own, "--set", *setting.split(",")]) for setting in settings]
+    if torch:
+        model = SMDM[size]
+        given = {"layers": model.n_layers, "heads": model.n_heads, "d-model": model.d_model, "d-ffn": model.d_ffn}
+        peer = [torch, str(HERE / "peer_torch.py"), *shape, *(f"--{name}={value}" for name, value in given.items())]
+        found += [Contestant("torch", peer), Contestant("torch.compile", [*peer, "--compile"])]
+    return found
+
+
+def product_peak(d_model: int, rows: int) -> float:
+    """FLOP/s of a layer's products up and down, `[rows, d_model]` by `[d_model, 4 d_model]` and back, ten times."""
+    x, up = jnp.ones((rows, d_model)), jnp.full((d_model, 4 * d_model), 1e-3)
+
+    @jax.jit
+    def chain(x: jax.Array, up: jax.Array) -> jax.Array:
+        return jax.lax.fori_loop(0, 10, lambda _, x: (x @ up) @ up.T, x)
+
+    def seconds() -> float:
+        begun = time.perf_counter()
+        chain(x, up).block_until_ready()
+        return time.perf_counter() - begun
+
+    seconds()
+    return 10 * 2 * 2 * x.size * up.shape[1] / statistics.median(seconds() for _ in range(7))
+
+
+def measure(size: str, family: str, settings: list[str], torch: str | None, rounds: int, steps: int) -> dict[str, Any]:
+    """The result of one model: a row for each contestant."""
+    all_of_them = contestants(size, family, settings, torch)
+    for one in all_of_them:
+        one.run(2)  # compiles, and fills caches
+    for turn in range(rounds):
+        first = turn % len(all_of_them)
+        for one in all_of_them[first:] + all_of_them[:first]:
+            one.rounds.append(statistics.median(one.run(steps)))
+    ends = {one.name: one.end() for one in all_of_them}
+    peak, flops = product_peak(SMDM[size].d_model, ROWS[size] * LENGTH), ends[settings[0]]["step_flops"]
+    return {
+        one.name: {
+            "seconds": statistics.median(one.rounds),
+            "ratio_to_first": statistics.median(a / b for a, b in zip(one.rounds, all_of_them[0].rounds, strict=True)),
+            "tokens_per_second": ROWS[size] * LENGTH / statistics.median(one.rounds),
+            "share": flops / statistics.median(one.rounds) / peak,
+            "rounds": one.rounds,
+            **ends[one.name],
+        }
+        for one in all_of_them
+    }
+
+
+def table(found: dict[str, dict[str, Any]]) -> list[str]:
+    """A model's rows as text."""
+    header = ("step", "seconds", "times the first", "tokens/s", "share of peak", "memory, GB")
+    rows = [
+        (
+            name,
+            f"{row['seconds']:.3f}",
+            f"{row['ratio_to_first']:.2f}",
+            f"{row['tokens_per_second']:,.0f}",
+            f"{row['share']:.0%}",
+            f"{row['peak_bytes'] / 1e9:.2f}",
+        )
+        for name, row in found.items()
+    ]
+    return aligned([header, *rows], left=("step",))
+
+
+def machine() -> str:
+    """The processor and the number of cores."""
+    return f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, {jax.devices()[0].device_kind}"
+
+
+def main() -> None:
+    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags.add_argument("--torch", metavar="PYTHON", help="a Python with torch")
+    flags.add_argument("--sizes", nargs="+", default=list(ROWS), choices=list(ROWS))
+    flags.add_argument("--families", nargs="+", default=["mdm", "arm"], choices=["mdm", "arm"])
+    flags.add_argument("--settings", nargs="+", default=list(DEFAULT_SETTINGS), help="fields of the run's hardware")
+    flags.add_argument("--rounds", type=int, default=5)
+    flags.add_argument("--steps", type=int, default=2, help="steps of a turn")
+    given = flags.parse_args()
+    results = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    for size in given.sizes:
+        for family in given.families:
+            found = measure(size, family, given.settings, given.torch, given.rounds, given.steps)
+            results.setdefault(machine(), {})[f"{size}M {family}"] = found
+            print(f"\n{size}M {family}, {ROWS[size]} rows of {LENGTH} tokens", *table(found), sep="\n", flush=True)
+            write_atomic(RESULT, json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
