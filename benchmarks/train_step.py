@@ -13,6 +13,7 @@ peak: necessary FLOPs a second (`exact`), over those of the largest product of t
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -57,14 +58,21 @@ class Contestant:
         return self._ask(None)
 
     def _ask(self, line: str | None) -> dict[str, Any]:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        if line is None:
-            self._process.stdin.close()
-        else:
-            self._process.stdin.write(line)
-            self._process.stdin.flush()
-        answer = self._process.stdout.readline()
+        process = self._process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):  # the process has ended: it has no answer
+            if line is None:
+                process.stdin.close()
+            else:
+                process.stdin.write(line)
+                process.stdin.flush()
+        answer = process.stdout.readline()
+        if line is None or not answer:
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
+            process.stdout.close()
+            process.wait()
         if not answer:
             raise ValueError(f"{self.name}: the process ended; see its error above")
         return json.loads(answer)
