@@ -38,7 +38,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Meeting:
-    """Where a sampler's curve meets an ARM.
+    """The point at which a sampler's curve meets an ARM.
 
     Attributes:
         speed_up: the ARM's seconds over the sampler's; NaN if the curve stays above the ARM.
@@ -61,7 +61,7 @@ class Meeting:
 
 
 def meeting(curve: Sequence[Point], arm: Point) -> Meeting:
-    """Where the curve meets the ARM.
+    """The point at which the curve meets the ARM.
 
     Args:
         curve: settings of one sampler, from few steps to many, at least one. All have equally many draws.

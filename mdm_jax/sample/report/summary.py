@@ -35,7 +35,7 @@ class Result:
 
 @dataclass(frozen=True)
 class EqualQuality:
-    """Where one sampler of an MDM meets an ARM."""
+    """The point at which one sampler of an MDM meets an ARM."""
 
     arm: str
     mdm: str

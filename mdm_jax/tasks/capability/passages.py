@@ -54,7 +54,7 @@ class Passages:
         return [self.ids[place : place + tokens] for place in places[chosen]]
 
     def _places(self, tokens: int) -> Int[np.ndarray, "places"]:
-        """Where the passages of so many tokens begin."""
+        """The positions at which passages of so many tokens begin."""
         if tokens not in self._places_of:
             self._places_of[tokens] = np.flatnonzero(self._next_eos >= tokens)
         return self._places_of[tokens]

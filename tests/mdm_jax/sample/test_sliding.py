@@ -40,7 +40,7 @@ def test_the_first_row_is_filled_and_the_next_ones_have_a_stride(sizes, expected
 
 @pytest.mark.parametrize("family", Family)
 def test_a_long_text_is_its_rows_one_by_one(models, family):
-    """At the temperature 0 a row is what its prefix gives: the last tokens of the text, as many as leave room."""
+    """A row at temperature 0 follows from its prefix: the last tokens of the text, as many as leave room."""
     model, options = models[family], GREEDY[family]
     prompt, tokens = "abcdefghijklmn", 11
     found = model.generate(prompt, tokens, stride=STRIDE, **options)[0]

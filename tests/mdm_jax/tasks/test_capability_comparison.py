@@ -158,7 +158,7 @@ def test_the_report_has_each_task_once():
 
 
 def _has_own_losses(row: Measured) -> bool:
-    """Of large ARMs and small MDMs, whose losses do not overlap."""
+    """Whether the run is one of the large ARMs and small MDMs, whose losses do not overlap."""
     budget = row.run["budget"] or 0
     return budget >= 3e11 if row.family == "arm" else budget <= 2e12
 

@@ -29,7 +29,7 @@ def asked(tokenizer):
 
 
 def find(whole: np.ndarray, part: np.ndarray) -> int:
-    """Where a part begins first, or -1."""
+    """The first position at which a part begins, or -1."""
     same = (np.lib.stride_tricks.sliding_window_view(whole, len(part)) == part).all(-1)
     return int(same.argmax()) if same.any() else -1
 

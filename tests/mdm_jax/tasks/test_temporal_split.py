@@ -197,7 +197,7 @@ def test_near_copies_are_counted_and_kept():
 
 
 def test_known_lines_are_measured():
-    """Of a later text with two lines of 4 and 13 characters, the first stands in a training text."""
+    """A later text has two lines of 4 and 13 characters, and the first stands in a training text."""
     base = [text for text in dated() if text.date < UNTIL]
     pair = [Dated("Same\nsomething new", DAY), Dated("old\n  same", UNTIL.replace(year=2010))]
     split = split_texts([*base, *pair], SplitSpec(UNTIL, held_out=0.01))
