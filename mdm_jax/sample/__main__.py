@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         counts = {"n": flags.n, "seed": flags.seed}
         if flags.watch:
             prompts, infill = flags.infill or flags.prompt, bool(flags.infill)
-            texts = _watched(watch(model.watched(**given), prompts, flags.tokens, infill, **counts))
+            texts = _watched(watch(model, prompts, flags.tokens, infill, **counts, **given))
         elif flags.infill:
             texts = model.infill(flags.infill, **counts, **given)
         else:

@@ -43,7 +43,7 @@ def whole(glimpse) -> str:
 def test_the_last_glimpse_has_the_text_that_is_written_unwatched(files, family, options):
     model = load(files[family])
     expected = model.generate(["ab", "c"], 8, n=2, seed=3, **options)
-    glimpses = list(watch(model.watched(**options), ["ab", "c"], 8, n=2, seed=3))
+    glimpses = list(watch(model, ["ab", "c"], 8, n=2, seed=3, **options))
     ends = [glimpse.text for glimpse in glimpses if glimpse.text is not None]
     assert [(end.ids, end.seed, end.nfe, end.tokens) for end in ends] == [
         (text.ids, text.seed, text.nfe, text.tokens) for text in expected
@@ -56,7 +56,7 @@ def test_the_last_glimpse_has_the_text_that_is_written_unwatched(files, family, 
 
 
 def test_hidden_tokens_become_new_and_then_old(files):
-    glimpses = list(watch(load(files[Family.MDM]).watched(sampler="confidence", steps=4), ["a[MASK:4]b"], infill=True))
+    glimpses = list(watch(load(files[Family.MDM]), ["a[MASK:4]b"], infill=True, sampler="confidence", steps=4))
     assert [glimpse.left for glimpse in glimpses] == [3, 2, 1, 0]
     for glimpse in glimpses:
         assert glimpse.pieces[0] == (Part.GIVEN, "a")
