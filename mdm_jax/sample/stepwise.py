@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mdm_jax.model.transformer import Transformer
@@ -50,7 +49,6 @@ def _steps(
     begin, on, how = begin_continuing, continue_on, dict[str, Any](model=model)
     if model.attention is not Attention.CAUSAL:
         begin, on = begin_denoising, denoise_on
-        how |= {"rule": options.kind.rule, "cache": options.trunk_cache}
-        how |= {"window": cache_window(options, jnp.shape(canvas.ids_BL)[1])}
+        how |= {"rule": options.kind.rule, "cache": options.trunk_cache, "window": cache_window(options)}
     one_more = functools.partial(on, params, canvas, steps=np.int32(1), **how)
     return functools.partial(begin, params, canvas, **how), one_more
