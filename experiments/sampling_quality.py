@@ -111,7 +111,7 @@ def write_validation_texts(folder: Path, data: DataSpec) -> Path:
 def interleaved(
     settings: Sequence[str], base: str, rounds: int, batch: int, seconds: Callable[[str, int, int], float]
 ) -> dict[str, tuple[float, float, float, float]]:
-    """Of each setting: median seconds for a text, and the speed-up over `base` as median, least and most of the rounds.
+    """Each setting's median seconds for a text, and its speed-up over `base` as median, least and most of the rounds.
 
     Every round times every setting once, so that a load on the machine that comes and goes slows all of them.
 

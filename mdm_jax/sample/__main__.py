@@ -113,7 +113,7 @@ def _line(text: Generated, record: dict[str, Any]) -> str:
 
 
 def _watched(glimpses: Iterable[Glimpse]) -> list[Generated]:
-    """The texts, each shown while it is written: on a terminal in one place, and elsewhere a line for each step."""
+    """The texts, each shown while it is written: in one place on a terminal, and as a line for each step elsewhere."""
     console, texts = rich.console.Console(highlight=False), list[Generated]()
     glimpses = iter(glimpses)
     while first := next(glimpses, None):

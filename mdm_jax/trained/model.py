@@ -222,7 +222,7 @@ class Model:
             prompts: a text, or several of them, each a text or ids in 0..V-1. A prompt may be empty.
             tokens: new tokens of each text, at most; an EOS ends a text before. None fills the model's row.
             n: texts of each prompt.
-            seed: of the first text; the next ones have the next seeds. Or the seeds of all texts.
+            seed: the seed of the first text, and the next ones have the next seeds; or the seeds of all texts.
             stride: allows texts longer than a row: each next row has this many new tokens after the last ones of the
                 text (see `mdm_jax.trained.sliding`).
             options: `sampler`, `steps`, `block`, `bound`, `temperature`, `top_k`, `top_p`, `guidance` and `cache`; see

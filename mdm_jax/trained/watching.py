@@ -135,9 +135,9 @@ def row_pieces(
     tokens are in two pieces belongs to the later one.
 
     Args:
-        ids_L: tokens; V where none is.
-        given_L: where the user gave the token.
-        new_L: where this step drew the token.
+        ids_L: tokens; V stands where there is none.
+        given_L: whether the user gave the token.
+        new_L: whether this step drew the token.
         mask: V.
         tokenizer: the model's tokenizer.
         eos_id: the token that ends a row, or None.

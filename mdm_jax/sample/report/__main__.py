@@ -246,7 +246,7 @@ def _real_ids(flags: argparse.Namespace, model: Model, tokenizer: Tokenizer) -> 
 
 
 def _finish(report: Report) -> None:
-    """Writes the figure and where samplers meet ARMs, and prints all of it."""
+    """Writes the figure and the meetings of samplers with ARMs, and prints all of it."""
     from analysis.figures.generation import plot_quality
     from analysis.figures.style import rendered
 

@@ -24,9 +24,11 @@ class Point:
     """One setting.
 
     Attributes:
-        seconds: for each text.
-        log_perplexity_R: in each bootstrap sample of its texts; `log_perplexity` is that of all texts.
-        entropy_R: mean sequence entropy in each bootstrap sample, nats; `entropy` is that of all texts.
+        seconds: seconds for each text.
+        log_perplexity: log perplexity of all its texts.
+        log_perplexity_R: the same in each bootstrap sample of its texts.
+        entropy: mean sequence entropy of all its texts, nats.
+        entropy_R: the same in each bootstrap sample.
     """
 
     seconds: float
@@ -38,7 +40,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Meeting:
-    """Where a sampler's curve meets an ARM.
+    """The meeting of a sampler's curve with an ARM.
 
     Attributes:
         speed_up: the ARM's seconds over the sampler's; NaN if the curve stays above the ARM.
@@ -61,7 +63,7 @@ class Meeting:
 
 
 def meeting(curve: Sequence[Point], arm: Point) -> Meeting:
-    """Where the curve meets the ARM.
+    """The meeting of the curve with the ARM.
 
     Args:
         curve: settings of one sampler, from few steps to many, at least one. All have equally many draws.

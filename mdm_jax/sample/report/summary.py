@@ -35,7 +35,7 @@ class Result:
 
 @dataclass(frozen=True)
 class EqualQuality:
-    """Where one sampler of an MDM meets an ARM."""
+    """The meeting of one sampler of an MDM with an ARM."""
 
     arm: str
     mdm: str
