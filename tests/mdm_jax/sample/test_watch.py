@@ -6,12 +6,12 @@ import sys
 import numpy as np
 import pytest
 from command_line import on_terminal, one_line
-from smdm_files import write_random
+from smdm_files import write_both
 
 from mdm_jax import load
 from mdm_jax.data.tokenizer import ByteTokenizer
 from mdm_jax.sample.__main__ import main
-from mdm_jax.spec import Attention, Family
+from mdm_jax.spec import Family
 from mdm_jax.trained.watching import HIDDEN_TOKEN, Part, row_pieces, visible, watch
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
@@ -21,9 +21,7 @@ V, EOS = 257, 256
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> dict[Family, str]:
-    folder = tmp_path_factory.mktemp("models")
-    kinds = {Family.MDM: Attention.BIDIRECTIONAL, Family.ARM: Attention.CAUSAL}
-    return {family: str(write_random(folder / family, kind, ROW)) for family, kind in kinds.items()}
+    return write_both(tmp_path_factory.mktemp("models"), ROW)
 
 
 def whole(glimpse) -> str:
