@@ -41,6 +41,8 @@ from mdm_jax import load
 from mdm_jax.command import DONE, aligned, exit_code, new_parser
 from mdm_jax.data.sources.pydoc import pydoc_documents
 from mdm_jax.files.storage import write_atomic
+from mdm_jax.sample.report.metrics import entropy_nats
+from mdm_jax.sample.report.resampling import bootstrap_weights
 from mdm_jax.sample.trunk_cache import TrunkCache
 from mdm_jax.spec import Family
 from mdm_jax.spec.validation import require
@@ -49,7 +51,7 @@ from mdm_jax.trained.model import Model
 HERE = Path(__file__).resolve().parent
 RESULT = HERE / "results" / "cache_quality.json"
 TRAINED = HERE.parent / "experiments" / "results" / "cpu_overnight"
-BLOCK, DRAWS, EVERY = 16, 2000, 7
+BLOCK, EVERY = 16, 7
 STEPS_A_BLOCK = (4, 8, 16)
 REAL = "real"
 Ids = Sequence[int]
@@ -99,12 +101,12 @@ def scored(reference: Model, prompts: Sequence[np.ndarray], texts: Sequence[Ids]
     return Scored(nats_T, np.array([np.bincount(np.asarray(ids, int), minlength=vocab) for ids in texts]))
 
 
-def quality(own: Scored, base: Scored, draws: int = DRAWS, seed: int = 0) -> Quality:
+def quality(own: Scored, base: Scored) -> Quality:
     """The numbers of `own`, and its differences from `base`; the two have the same prompts and seeds."""
     texts = len(own.nats_T)
-    picks = np.random.default_rng(seed).multinomial(texts, np.full(texts, 1 / texts), draws)
-    weights_RT = np.concatenate([np.ones((1, texts), int), picks])  # the first row is the estimate itself
-    mine, other = (np.stack([_nats(one, weights_RT), _entropy(one, weights_RT)]) for one in (own, base))
+    # The first row is the estimate itself.
+    weights_RT = np.concatenate([np.ones((1, texts), int), bootstrap_weights(np.arange(texts))])
+    mine, other = (np.stack([_nats(one, weights_RT), entropy_nats(weights_RT @ one.counts_TV)]) for one in (own, base))
     (nats, entropy), (nats_se, entropy_se) = mine[:, 0], mine[:, 1:].std(1)
     (more_nats, more_entropy), (more_nats_se, more_entropy_se) = (mine - other)[:, 0], (mine - other)[:, 1:].std(1)
     found = (nats, nats_se, entropy, entropy_se, more_nats, more_nats_se, more_entropy, more_entropy_se)
@@ -113,12 +115,6 @@ def quality(own: Scored, base: Scored, draws: int = DRAWS, seed: int = 0) -> Qua
 
 def _nats(one: Scored, weights_RT: np.ndarray) -> np.ndarray:
     return weights_RT @ one.nats_T / (weights_RT @ one.counts_TV.sum(1))
-
-
-def _entropy(one: Scored, weights_RT: np.ndarray) -> np.ndarray:
-    counts_RV = weights_RT @ one.counts_TV
-    p_RV = counts_RV / counts_RV.sum(1, keepdims=True)
-    return -(p_RV * np.log(np.where(p_RV > 0, p_RV, 1))).sum(1)
 
 
 def agreement(own: Sequence[Ids], base: Sequence[Ids]) -> tuple[float, float]:

@@ -23,6 +23,7 @@ training loss below .1 nats comes at steps 126 to 144, and from random weights a
 """
 
 import dataclasses
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -72,8 +73,8 @@ def in_words(number: int) -> str:
 
 def write_pairs(path: Path) -> str:
     """The path of the JSONL file of all pairs, which is written."""
-    lines = [f'{{"prompt": "{in_words(n)}{CUT}", "response": "{n}"}}\n' for n in range(1000)]
-    write_atomic(path, "".join(lines))
+    pairs = [{"prompt": in_words(n) + CUT, "response": str(n)} for n in range(1000)]
+    write_atomic(path, "".join(json.dumps(pair) + "\n" for pair in pairs))
     return str(path)
 
 

@@ -39,16 +39,19 @@ from mdm_jax.command import DONE, aligned, exit_code, new_parser
 from mdm_jax.devices.sharding import make_mesh, place
 from mdm_jax.files.storage import write_atomic
 from mdm_jax.model.transformer import Transformer
-from mdm_jax.sample.canvas import NO_EOS, Canvas, Filled, Filters
+from mdm_jax.sample.canvas import Canvas, Filled
 from mdm_jax.sample.causal import continue_rows
 from mdm_jax.sample.denoise import denoise
-from mdm_jax.sample.rules.confidence import PROBABILITY
+from mdm_jax.sample.options import SamplingOptions
+from mdm_jax.sample.rows import Row, canvas_of
+from mdm_jax.sample.samplers import KINDS, Sampler
 from mdm_jax.sample.trunk_cache import TrunkCache
 from mdm_jax.spec import BYTES_VOCAB_SIZE, Attention, ModelSpec
 
 RESULT = Path(__file__).resolve().parent / "results" / "generation.json"
 Program = Callable[..., Filled]
 CLOCKS = ("wall", "cpu")
+SAMPLER = Sampler.CONFIDENCE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,19 +81,9 @@ def canvas(size: Size, rows: int, prompt: int, steps: int) -> Canvas:
     ids_BL = np.full((rows, size.length), vocab, np.int32)
     ids_BL[:, :prompt] = np.random.default_rng(0).integers(0, vocab, (rows, prompt))
 
-    def each(value: float, dtype: type) -> np.ndarray:
-        return np.full(rows, value, dtype)
-
-    return Canvas(
-        ids_BL,
-        each(size.length, np.int32),
-        np.arange(rows, dtype=np.uint32),
-        each(steps, np.int32),
-        each(size.block, np.int32),
-        each(0, np.float32),
-        each(NO_EOS, np.int32),
-        Filters(each(1, np.float32)),
-    )
+    each = [Row(ids_L, seed, steps) for seed, ids_L in enumerate(ids_BL)]
+    options = SamplingOptions(SAMPLER, block=size.block)
+    return canvas_of(each, size.length, vocab, options, eos_id=None)
 
 
 def initial(model: ModelSpec) -> Transformer:
@@ -110,7 +103,7 @@ def arm_programs(size: Size) -> dict[str, Program]:
 
 def mdm_programs(size: Size) -> dict[str, Program]:
     """The MDM's sampler without a cache, and with each one."""
-    options = {"model": size.model, "rule": PROBABILITY, "window": size.block}
+    options = {"model": size.model, "rule": KINDS[SAMPLER].rule, "window": size.block}
     weights = initial(size.model)
     return {str(cache): functools.partial(denoise, weights, cache=cache, **options) for cache in TrunkCache}
 

@@ -118,13 +118,14 @@ def measure(size: str, family: str, settings: list[str], torch: str | None, roun
         for one in all_of_them[first:] + all_of_them[:first]:
             one.rounds.append(statistics.median(one.run(steps)))
     ends = {one.name: one.end() for one in all_of_them}
-    peak, flops = product_peak(SMDM[size].d_model, ROWS[size] * LENGTH), ends[settings[0]]["step_flops"]
+    tokens, flops = ROWS[size] * LENGTH, ends[settings[0]]["step_flops"]
+    peak = product_peak(SMDM[size].d_model, tokens)
     return {
         one.name: {
-            "seconds": statistics.median(one.rounds),
+            "seconds": (seconds := statistics.median(one.rounds)),
             "ratio_to_first": statistics.median(a / b for a, b in zip(one.rounds, all_of_them[0].rounds, strict=True)),
-            "tokens_per_second": ROWS[size] * LENGTH / statistics.median(one.rounds),
-            "share": flops / statistics.median(one.rounds) / peak,
+            "tokens_per_second": tokens / seconds,
+            "share": flops / seconds / peak,
             "rounds": one.rounds,
             **ends[one.name],
         }

@@ -38,7 +38,8 @@ def plot_quality(rows: Sequence[Row]) -> Picture:
     few steps to many.
 
     Args:
-        rows: of `python -m mdm_jax.sample.report`, by the names of its table. Rows without `nfe` are real text.
+        rows: the rows of `python -m mdm_jax.sample.report`, by the names of its table. Those without `nfe` are real
+            text.
     """
     shown = [quality for quality in QUALITIES if any(_known(row[quality]) for row in rows)]
     with styled():

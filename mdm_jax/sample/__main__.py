@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         counts = {"n": flags.n, "seed": flags.seed}
         if flags.watch:
             prompts, infill = flags.infill or flags.prompt, bool(flags.infill)
-            texts = _watched(watch(model.watched(**given), prompts, flags.tokens, infill, **counts))
+            texts = _watched(watch(model, prompts, flags.tokens, infill, **counts, **given))
         elif flags.infill:
             texts = model.infill(flags.infill, **counts, **given)
         else:
@@ -113,7 +113,7 @@ def _line(text: Generated, record: dict[str, Any]) -> str:
 
 
 def _watched(glimpses: Iterable[Glimpse]) -> list[Generated]:
-    """The texts, each shown while it is written: on a terminal in one place, and elsewhere a line for each step."""
+    """The texts, each shown while it is written: in one place on a terminal, and as a line for each step elsewhere."""
     console, texts = rich.console.Console(highlight=False), list[Generated]()
     glimpses = iter(glimpses)
     while first := next(glimpses, None):

@@ -45,10 +45,9 @@ def continue_rows(params: Transformer, canvas: Canvas, model: ModelSpec, cached:
     """
     canvas = split_over_data(canvas)
     with product_precision(model):
-        begin = by_row(functools.partial(_begin, start=model.vocab_size), canvas)
         layers = split_layers(params, model) if cached else ()
-        cache = fill_cache(params, layers, shifted(begin.ids_BL, model.vocab_size), model) if cached else ()
-        return _filled(canvas, _after(params, canvas, layers, (begin, cache), None, model, cached)[0])
+        begin = _before(params, canvas, layers, model)
+        return _filled(canvas, _after(params, canvas, layers, begin, None, model)[0])
 
 
 @functools.partial(jax.jit, static_argnames=("model",))
@@ -56,9 +55,7 @@ def begin_continuing(params: Transformer, canvas: Canvas, model: ModelSpec) -> C
     """The rows before their first token, with their cache, for `continue_on`."""
     canvas = split_over_data(canvas)
     with product_precision(model):
-        begin = by_row(functools.partial(_begin, start=model.vocab_size), canvas)
-        layers = split_layers(params, model)
-        return begin, fill_cache(params, layers, shifted(begin.ids_BL, model.vocab_size), model)
+        return _before(params, canvas, split_layers(params, model), model)
 
 
 @functools.partial(jax.jit, static_argnames=("model",))
@@ -77,8 +74,14 @@ def continue_on(
     canvas = split_over_data(canvas)
     with product_precision(model):
         until = state[0].total_B.max() + steps
-        after = _after(params, canvas, split_layers(params, model), state, until, model, cached=True)
+        after = _after(params, canvas, split_layers(params, model), state, until, model)
         return after, _filled(canvas, after[0])
+
+
+def _before(params: Transformer, canvas: Canvas, layers: tuple[Block, ...], model: ModelSpec) -> Continuing:
+    """The state before the first token. Without layers there is no cache."""
+    begin = by_row(functools.partial(_begin, start=model.vocab_size), canvas)
+    return begin, fill_cache(params, layers, shifted(begin.ids_BL, model.vocab_size), model)
 
 
 def _after(
@@ -88,9 +91,11 @@ def _after(
     begin: Continuing,
     until: Array | None,
     model: ModelSpec,
-    cached: bool,
 ) -> Continuing:
-    """The state when all rows are done, or when the longest one has `until` generated tokens."""
+    """The state when all rows are done, or when the longest one has `until` generated tokens.
+
+    Without layers there is no cache, and each token takes a pass over the whole row.
+    """
     head_DV = params.head[...]
 
     def inputs(ids_BL: Array) -> Array:
@@ -106,7 +111,7 @@ def _after(
 
     def step(carry: Continuing) -> Continuing:
         state, cache = carry
-        if not cached:
+        if not layers:
             return drawn(uncached(state), canvas, state), cache
         token_B = at_position(inputs(state.ids_BL), state.at_B)
         h_B1D, cache = read_next(params, layers, token_B, state.at_B, cache, model)

@@ -76,12 +76,11 @@ def fill_rows(
         canvas = canvas_of([rows[i] for i in items], length, model.vocab_size, options, eos_id)
         begun = time.perf_counter()
         if model.attention is Attention.CAUSAL:
-            filled = jax.device_get(continue_rows(params, canvas, model))
+            filled = continue_rows(params, canvas, model)
         else:
-            cache = options.trunk_cache
-            window = cache_window(options, length)
-            found_B = denoise(params, canvas, model, options.kind.rule, cache=cache, window=window)
-            filled = jax.device_get(found_B)
+            cache, window = options.trunk_cache, cache_window(options)
+            filled = denoise(params, canvas, model, options.kind.rule, cache=cache, window=window)
+        filled = jax.device_get(filled)
         seconds, distinct = time.perf_counter() - begun, len(set(items.tolist()))
         for b, i in enumerate(items.tolist()):
             kept, forwards = len(rows[i].ids), int(filled.forwards_B[b])
@@ -89,9 +88,9 @@ def fill_rows(
     return [found[i] for i in range(len(rows))]
 
 
-def cache_window(options: SamplingOptions, length: int) -> int:
+def cache_window(options: SamplingOptions) -> int:
     """Tokens of the longest block, which a cache needs to know; 0 without a cache."""
-    return 0 if options.trunk_cache is TrunkCache.NONE else min(options.block or length, length)
+    return 0 if options.trunk_cache is TrunkCache.NONE else options.block or 0
 
 
 def canvas_of(rows: Sequence[Row], length: int, mask: int, options: SamplingOptions, eos_id: int | None) -> Canvas:

@@ -1,11 +1,11 @@
 """One row after each of its steps, for somebody who watches it. Its last state is what `fill_rows` gives."""
 
+import functools
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mdm_jax.model.transformer import Transformer
@@ -35,8 +35,8 @@ def fill_stepwise(
     begun = time.perf_counter()
     state, kept, done = begin(), len(row.ids), False
     while not done:
-        state, filled, done_B = on(state)
-        filled, done = jax.device_get(filled), bool(np.asarray(done_B).all())
+        state, filled = on(state)
+        filled, done = jax.device_get(filled), bool(np.asarray(state[0].done_B).all())
         seconds += time.perf_counter() - begun
         yield FilledRow(filled.ids_BL[0, :kept], filled.nats_BL[0, :kept], int(filled.forwards_B[0]), seconds, 1)
         begun = time.perf_counter()
@@ -44,21 +44,11 @@ def fill_stepwise(
 
 def _steps(
     params: Transformer, canvas: Canvas, model: ModelSpec, options: SamplingOptions
-) -> tuple[Callable[[], Any], Callable[[Any], tuple[Any, Filled, jax.Array]]]:
-    """The first state of the rows, and the state after one more step, with the rows and which of them are done."""
-    if model.attention is Attention.CAUSAL:
-
-        def write(state: Any) -> tuple[Any, Filled, jax.Array]:
-            after, filled = continue_on(params, canvas, state, np.int32(1), model)
-            return after, filled, after[0].done_B
-
-        return lambda: begin_continuing(params, canvas, model), write
-
-    cache, window = options.trunk_cache, cache_window(options, jnp.shape(canvas.ids_BL)[1])
-    how = (model, options.kind.rule, cache, window)
-
-    def denoise_once(state: Any) -> tuple[Any, Filled, jax.Array]:
-        after, filled = denoise_on(params, canvas, state, np.int32(1), *how)
-        return after, filled, after[0].done_B
-
-    return lambda: begin_denoising(params, canvas, *how), denoise_once
+) -> tuple[Callable[[], Any], Callable[[Any], tuple[Any, Filled]]]:
+    """What makes the first state of the rows, and what makes the state and the rows after one more step."""
+    begin, on, how = begin_continuing, continue_on, dict[str, Any](model=model)
+    if model.attention is not Attention.CAUSAL:
+        begin, on = begin_denoising, denoise_on
+        how |= {"rule": options.kind.rule, "cache": options.trunk_cache, "window": cache_window(options)}
+    one_more = functools.partial(on, params, canvas, steps=np.int32(1), **how)
+    return functools.partial(begin, params, canvas, **how), one_more

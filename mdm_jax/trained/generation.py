@@ -33,9 +33,9 @@ class Generated:
         ids: the ids of the text.
         tokens: generated tokens, with the EOS that ended them.
         ended: whether an EOS ended the text.
-        nats: of all generated tokens when they were drawn, by the model itself. It is minus the log-likelihood of an
-            ARM's text; an MDM that reveals several tokens at once has no such likelihood.
-        seed: of this row. The same prompt with this seed gives the same text.
+        nats: nats of all generated tokens when they were drawn, by the model itself. The sum is minus the
+            log-likelihood of an ARM's text; an MDM that reveals several tokens at once has no such likelihood.
+        seed: the row's seed. The same prompt with this seed gives the same text.
         nfe: forward passes that the row needed; guidance takes two for a step. With a cache most of them read only a
             part of the row.
         seconds: time of the batch in which the row was generated, with compilation if it was the first of its shape.

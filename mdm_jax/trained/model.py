@@ -41,7 +41,6 @@ from mdm_jax.trained.generation import (
 )
 from mdm_jax.trained.sliding import Slide, slide
 from mdm_jax.trained.tokenizer import tokenizer_beside, tokenizer_of
-from mdm_jax.trained.watching import Watched
 from mdm_jax.trained.weights import named_weights, weights_hash
 
 MOST_GUIDANCE = 100
@@ -165,7 +164,7 @@ class Model:
         """
         known, seq_len = known_method(method), self.seq_len
         with jax.set_mesh(self._mesh):
-            return text_loss(self._scoring, self.spec, self.tokenizer, texts, seq_len, draws, self._mesh, known)
+            return text_loss(self.params, self.spec, self.tokenizer, texts, seq_len, draws, self._mesh, known)
 
     def loglikelihood(
         self,
@@ -203,7 +202,7 @@ class Model:
         encoded = encode_pairs(pairs, self.spec.vocab_size, self.seq_len, lambda: self.tokenizer)
         w = float(guidance) if guidance else None
         with jax.set_mesh(self._mesh):
-            return score(Requests(self._scoring, self.spec, encoded, self.seq_len, self._mesh, w), options)
+            return score(Requests(self.params, self.spec, encoded, self.seq_len, self._mesh, w), options)
 
     def generate(
         self,
@@ -223,7 +222,7 @@ class Model:
             prompts: a text, or several of them, each a text or ids in 0..V-1. A prompt may be empty.
             tokens: new tokens of each text, at most; an EOS ends a text before. None fills the model's row.
             n: texts of each prompt.
-            seed: of the first text; the next ones have the next seeds. Or the seeds of all texts.
+            seed: the seed of the first text, and the next ones have the next seeds; or the seeds of all texts.
             stride: allows texts longer than a row: each next row has this many new tokens after the last ones of the
                 text (see `mdm_jax.trained.sliding`).
             options: `sampler`, `steps`, `block`, `bound`, `temperature`, `top_k`, `top_p`, `guidance` and `cache`; see
@@ -253,16 +252,19 @@ class Model:
         Raises:
             ValueError: the model is an ARM, a text (named) has no hole or is longer than a row, or as for `generate`.
         """
-        require(self.family is Family.MDM, "infill: family", self.family.value, "mdm: an ARM reads only what is before")
+        self.check_infill()
         chosen = self.sampling_options(**options)
         given = [texts] if isinstance(texts, str) else texts
         requests = infill_requests(given, self.spec.vocab_size, self.seq_len, self.tokenizer)
         return self._filled(requests, n, chosen, seed, None)
 
-    def watched(self, **options: Any) -> Watched:
-        """What `mdm_jax.trained.watching.watch` needs to show texts step by step; with the options of `generate`."""
-        chosen = self.sampling_options(**options)
-        return Watched(self._scoring, self.spec, self.seq_len, self._mesh, chosen, self.tokenizer)
+    def check_infill(self) -> None:
+        """Refuses a model that cannot fill holes.
+
+        Raises:
+            ValueError: the model is an ARM.
+        """
+        require(self.family is Family.MDM, "infill: family", self.family.value, "mdm: an ARM reads only what is before")
 
     def sampling_options(self, **options: Any) -> SamplingOptions:
         """What `generate` would use, with the family's own sampler if none is named.
@@ -288,7 +290,7 @@ class Model:
         def fill(rows: Sequence[Row]) -> Sequence[FilledRow]:
             batches = batches_of(rows, self.seq_len, self._mesh.shape[DATA])
             with jax.set_mesh(self._mesh):
-                return fill_rows(self._scoring, self.spec, rows, options, batches, eos_id)
+                return fill_rows(self.params, self.spec, rows, options, batches, eos_id)
 
         if stride is None:
             filled = fill(rows)
@@ -304,16 +306,11 @@ class Model:
         return weights_hash(about, self._params)
 
     @functools.cached_property
-    def _scoring(self) -> Transformer:
-        """The weights with a start token."""
+    def params(self) -> Transformer:
+        """The weights, on one device; an ARM that was trained without a start token has EOS in its place."""
         if self.has_start:
             return self._params
         return with_start(self._params, self.spec.vocab_size, self.tokenizer.eos_id)
-
-    @property
-    def params(self) -> Transformer:
-        """The weights, on one device; an ARM that was trained without a start token has EOS in its place."""
-        return self._scoring
 
     def row_nats(
         self,
@@ -334,7 +331,7 @@ class Model:
             ValueError: no token, too few draws, or a method that the family does not have.
         """
         with jax.set_mesh(self._mesh):
-            return stream_nats(self._scoring, self.spec, ids, self.seq_len, self._mesh, method, draws, progress)
+            return stream_nats(self.params, self.spec, ids, self.seq_len, self._mesh, method, draws, progress)
 
     def export(self, path: str | os.PathLike[str]) -> None:
         """Writes the model as a safetensors file under SMDM's names, which `load` reads to the same bits.

@@ -32,7 +32,7 @@ def trunk_of(model: Model) -> Trunk:
     Raises:
         ValueError: the model is such an ARM, and its tokenizer is unusable.
     """
-    return Trunk(model._scoring, model.spec, model.seq_len, model._mesh)
+    return Trunk(model.params, model.spec, model.seq_len, model._mesh)
 
 
 def fresh_trunk(trunk: Trunk, seed: int) -> Trunk:

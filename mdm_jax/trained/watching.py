@@ -1,6 +1,6 @@
 """Texts while they are written: the row after each step, as pieces of text that are hidden, new or old.
 
-for glimpse in watch(model.watched(sampler="confidence", steps=8), ["The cat"], tokens=40):
+for glimpse in watch(model, ["The cat"], tokens=40, sampler="confidence", steps=8):
     print(glimpse.step, "".join(text for _, text in glimpse.pieces))
 """
 
@@ -8,20 +8,17 @@ import enum
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 from jaxtyping import Bool, Int32
 
 from mdm_jax.data.tokenizer import Tokenizer
 from mdm_jax.evaluate.likelihood import encoding
-from mdm_jax.model.transformer import Transformer
 from mdm_jax.sample.options import SamplingOptions
 from mdm_jax.sample.rows import Row
 from mdm_jax.sample.stepwise import fill_stepwise
-from mdm_jax.spec import Attention, Family, ModelSpec
-from mdm_jax.spec.validation import require
 from mdm_jax.trained.generation import (
     Generated,
     Request,
@@ -31,6 +28,7 @@ from mdm_jax.trained.generation import (
     prompt_requests,
     seeded_rows,
 )
+from mdm_jax.trained.model import Model
 
 HIDDEN_TOKEN = "░"
 """What stands for a token that is not there yet."""
@@ -64,70 +62,53 @@ class Glimpse:
     text: Generated | None
 
 
-@dataclass(frozen=True)
-class Watched:
-    """A model and how it writes.
-
-    Attributes:
-        params: the weights, with a start token for an ARM.
-        spec: shape of the model.
-        seq_len: tokens of the model's longest row.
-        mesh: the mesh of the weights.
-        options: the sampler and its settings.
-        tokenizer: the model's tokenizer.
-    """
-
-    params: Transformer
-    spec: ModelSpec
-    seq_len: int
-    mesh: Mesh
-    options: SamplingOptions
-    tokenizer: Tokenizer
-
-
 def watch(
-    watched: Watched,
+    model: Model,
     texts: Sequence[encoding.Part],
     tokens: int | None = None,
     infill: bool = False,
     n: int = 1,
     seed: int = 0,
+    **options: Any,
 ) -> Iterator[Glimpse]:
     """The glimpses of each text, one text after the other.
 
     The last glimpse of a text has what `generate`, or `infill`, gives for the same arguments.
 
     Args:
-        watched: from `Model.watched`.
+        model: the model that writes.
         texts: prompts, or texts with holes.
         tokens: most new tokens after a prompt; None fills the row.
         infill: whether the texts have holes.
         n: texts of each of them.
-        seed: of the first text.
+        seed: the seed of the first text.
+        options: see `Model.generate`.
 
     Raises:
         ValueError: as for `Model.generate` or `Model.infill`.
     """
-    mask, row, tokenizer = watched.spec.vocab_size, watched.seq_len, watched.tokenizer
-    family = Family.ARM if watched.spec.attention is Attention.CAUSAL else Family.MDM
-    require(not infill or family is Family.MDM, "infill: family", family.value, "mdm: an ARM reads only what is before")
+    chosen = model.sampling_options(**options)
+    mask, row, tokenizer = model.spec.vocab_size, model.seq_len, model.tokenizer
     if infill:
+        model.check_infill()
         requests = infill_requests(texts, mask, row, tokenizer)
     else:
         requests = prompt_requests(texts, tokens, mask, row, tokenizer)
-    rows = seeded_rows(requests, n, watched.options, seed, mask)
+    rows = seeded_rows(requests, n, chosen, seed, mask)
     each = [request for request in requests for _ in range(n)]
     eos_id = None if infill else tokenizer.eos_id
-    one_by_one = (_glimpses(watched, *pair, eos_id) for pair in zip(each, rows, strict=True))
+    one_by_one = (_glimpses(model, chosen, *pair, eos_id) for pair in zip(each, rows, strict=True))
     return itertools.chain.from_iterable(one_by_one)
 
 
-def _glimpses(watched: Watched, request: Request, row: Row, eos_id: int | None) -> Iterator[Glimpse]:
-    mask, tokenizer, before_L, step, now = watched.spec.vocab_size, watched.tokenizer, row.ids, 0, None
-    ((length, _),) = batches_of([row], watched.seq_len, 1)
-    states = fill_stepwise(watched.params, watched.spec, row, watched.options, length, eos_id)
+def _glimpses(
+    model: Model, options: SamplingOptions, request: Request, row: Row, eos_id: int | None
+) -> Iterator[Glimpse]:
+    mask, tokenizer, before_L, step, now = model.spec.vocab_size, model.tokenizer, row.ids, 0, None
+    ((length, _),) = batches_of([row], model.seq_len, 1)
+    states = fill_stepwise(model.params, model.spec, row, options, length, eos_id)
     while True:
-        with jax.set_mesh(watched.mesh):  # the reader of the glimpses does not see this mesh
+        with jax.set_mesh(model._mesh):  # the reader of the glimpses does not see this mesh
             following = next(states, None)
         if now is not None:
             step += 1
@@ -154,9 +135,9 @@ def row_pieces(
     tokens are in two pieces belongs to the later one.
 
     Args:
-        ids_L: tokens; V where none is.
-        given_L: where the user gave the token.
-        new_L: where this step drew the token.
+        ids_L: tokens; V stands where there is none.
+        given_L: whether the user gave the token.
+        new_L: whether this step drew the token.
         mask: V.
         tokenizer: the model's tokenizer.
         eos_id: the token that ends a row, or None.

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from smdm_files import write_random
+from smdm_files import write_both
 from tiny_runs import quick_compilation
 
 from benchmarks import cache_quality
 from benchmarks.cache_quality import Scored, agreement, quality
 from benchmarks.generation import CLOCKS, Size, lines_of, measure
-from mdm_jax.spec import Attention, ModelSpec
+from mdm_jax.spec import Family, ModelSpec
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -66,10 +66,8 @@ def test_the_speed_of_tiny_models_is_measured():
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory) -> dict[str, str]:
-    folder = tmp_path_factory.mktemp("models")
-    kinds = {"mdm": Attention.BIDIRECTIONAL, "arm": Attention.CAUSAL}
-    return {name: str(write_random(folder / name, kind, seq_len=32)) for name, kind in kinds.items()}
+def files(tmp_path_factory) -> dict[Family, str]:
+    return write_both(tmp_path_factory.mktemp("models"), seq_len=32)
 
 
 @pytest.mark.slow

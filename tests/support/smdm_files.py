@@ -7,7 +7,7 @@ import numpy as np
 
 from mdm_jax.interop.model_file import Weights
 from mdm_jax.interop.smdm.weights import write_smdm
-from mdm_jax.spec import Attention, ModelSpec
+from mdm_jax.spec import Attention, Family, ModelSpec
 
 TRUNK = ModelSpec(n_layers=2, d_model=16, n_heads=2, d_ffn=24, vocab_size=257)
 
@@ -27,6 +27,12 @@ def write_random(path: Path, attention: Attention, seq_len: int = 8, has_start: 
     spec = ModelSpec(TRUNK.n_layers, TRUNK.d_model, TRUNK.n_heads, TRUNK.d_ffn, TRUNK.vocab_size, attention)
     write_smdm(path, random_weights(spec), spec, seq_len, has_start)
     return path
+
+
+def write_both(folder: Path, seq_len: int) -> dict[Family, str]:
+    """The path of a random model of bytes of each family."""
+    kinds = {Family.MDM: Attention.BIDIRECTIONAL, Family.ARM: Attention.CAUSAL}
+    return {family: str(write_random(folder / family, kind, seq_len)) for family, kind in kinds.items()}
 
 
 def write_uniform(path: Path, attention: Attention, tokens: Collection[int], seq_len: int = 8) -> Path:

@@ -10,7 +10,7 @@ import numpy as np
 
 DEFAULT_TOKENS = 256
 """New tokens of a task that names no number, as in the harness."""
-MOST_TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
+NAMES_OF_TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 """The names that tasks give the most new tokens; the first that is given counts."""
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def wanted(given: Mapping[str, Any]) -> Wanted:
     """What the generation arguments of a task ask for. Arguments that mean nothing here are logged."""
     rest = dict(given)
     until = rest.pop("until", None) or []
-    tokens = [rest.pop(name, None) for name in MOST_TOKENS]
+    tokens = [rest.pop(name, None) for name in NAMES_OF_TOKENS]
     temperature, sampled = float(rest.pop("temperature", None) or 0.0), rest.pop("do_sample", None)
     top_k, top_p = int(rest.pop("top_k", None) or 0), float(rest.pop("top_p", None) or 1.0)
     if rest:

@@ -152,7 +152,7 @@ def _labels(paths: list[str]) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _shown(total: int) -> Iterator[Watch]:
-    """On a terminal a bar for each model and corpus; elsewhere a line when it is finished, on standard error."""
+    """Shows a bar for each model and corpus on a terminal; elsewhere a line when it is finished, on standard error."""
     console = rich.console.Console(stderr=True)
     with rich.progress.Progress(console=console, disable=not console.is_terminal) as bars:
         number = 0

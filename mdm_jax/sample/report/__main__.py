@@ -215,10 +215,10 @@ def _job(flags: argparse.Namespace, models: dict[str, Model], reference: Model |
     first = next(iter(models.values()))
     tokenizer = (reference or first).tokenizer
     shortest = min(model.seq_len for model in models.values())
-    prompts: Prompts = ((0,) * flags.prompt_tokens,)
+    prompts: Prompts = ()
     if flags.prompts:
         prompts = read_prompts(flags.prompts, functools.partial(encode_text, tokenizer))
-    longest = max(map(len, prompts))
+    longest = max(map(len, prompts), default=flags.prompt_tokens)
     bound = f"at most {shortest - 1}: the shortest row of the models has {shortest}"
     require(longest < shortest, "tokens of the longest prompt", longest, bound)
     tokens = flags.tokens or shortest - longest
@@ -246,7 +246,7 @@ def _real_ids(flags: argparse.Namespace, model: Model, tokenizer: Tokenizer) -> 
 
 
 def _finish(report: Report) -> None:
-    """Writes the figure and where samplers meet ARMs, and prints all of it."""
+    """Writes the figure and the meetings of samplers with ARMs, and prints all of it."""
     from analysis.figures.generation import plot_quality
     from analysis.figures.style import rendered
 

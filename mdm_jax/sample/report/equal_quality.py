@@ -24,9 +24,11 @@ class Point:
     """One setting.
 
     Attributes:
-        seconds: for each text.
-        log_perplexity_R: in each bootstrap sample of its texts; `log_perplexity` is that of all texts.
-        entropy_R: mean sequence entropy in each bootstrap sample, nats; `entropy` is that of all texts.
+        seconds: seconds for each text.
+        log_perplexity: log perplexity of all its texts.
+        log_perplexity_R: the same in each bootstrap sample of its texts.
+        entropy: mean sequence entropy of all its texts, nats.
+        entropy_R: the same in each bootstrap sample.
     """
 
     seconds: float

@@ -14,6 +14,7 @@ A text of no token has the entropy 0.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float64, Int, Integer
@@ -26,6 +27,7 @@ DRAWS_AT_ONCE = 100
 """Bootstrap samples whose counts of tokens are in memory at a time."""
 
 Ids = Sequence[Integer[np.ndarray, "_"]]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -83,15 +85,14 @@ def unigram_entropy(ids: Ids, unit_S: Int[np.ndarray, "S"]) -> Measured:
     return of_draws(float(entropy_nats(counts_SV.sum(0, keepdims=True))[0]), draws_R, unit_S)
 
 
-def ngrams(ids: Integer[np.ndarray, "tokens"], order: int) -> list[tuple[int, ...]]:
+def ngrams(tokens: Sequence[T], order: int) -> list[tuple[T, ...]]:
     """The n-grams of a text in their order, with repeats."""
-    tokens = ids.tolist()
     return list(zip(*(tokens[i:] for i in range(order)), strict=False))
 
 
 def distinct(ids: Ids, order: int, unit_S: Int[np.ndarray, "S"]) -> Measured:
     """The share of different n-grams among all n-grams of all texts, 0 without any; the error is a jackknife's."""
-    grams = [ngrams(one, order) for one in ids]
+    grams = [ngrams(one.tolist(), order) for one in ids]
     sets = [set(one) for one in grams]
 
     def share(kept_S: np.ndarray) -> float:
@@ -103,7 +104,7 @@ def distinct(ids: Ids, order: int, unit_S: Int[np.ndarray, "S"]) -> Measured:
 
 def repetition(ids: Ids, order: int, unit_S: Int[np.ndarray, "S"]) -> Measured:
     """The share of n-grams that stand earlier in the same text, 0 without any; the error is a bootstrap's."""
-    grams = [ngrams(one, order) for one in ids]
+    grams = [ngrams(one.tolist(), order) for one in ids]
     total_S = np.array([len(one) for one in grams])
     again_S = np.array([len(one) - len(set(one)) for one in grams])
     if not total_S.any():

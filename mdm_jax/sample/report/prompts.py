@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int, Integer
 
+from mdm_jax.data.sources.pieces import JSONL_SUFFIXES
 from mdm_jax.data.tokenizer import Tokenizer
 from mdm_jax.files.sealed_json import numbered_lines
 from mdm_jax.files.storage import as_path
 from mdm_jax.sample.report.texts import REAL, Text
 from mdm_jax.spec.validation import require
 
-JSONL = (".jsonl", ".ndjson")
 Prompts = tuple[tuple[int, ...], ...]
 
 
@@ -49,7 +49,7 @@ def read_prompts(path: str, encode: Callable[[str], Int[np.ndarray, "_"]]) -> Pr
     """
     found = list[tuple[int, ...]]()
     for number, line in numbered_lines(as_path(path).read_bytes()):
-        text = _prompt(line) if path.endswith(JSONL) else line
+        text = _prompt(line) if path.endswith(JSONL_SUFFIXES) else line
         if text is None:
             raise ValueError(f'{path}, line {number}: must be an object with the text "prompt"')
         found.append(tuple(encode(text).tolist()) if text else ())

@@ -6,7 +6,7 @@ reading of the texts, where one call of sacrebleu a text takes the square of it.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from jaxtyping import Int
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
+from mdm_jax.sample.report.metrics import ngrams
 from mdm_jax.sample.report.resampling import Measured, jackknife
 
 ORDERS = (1, 2, 3, 4)
@@ -36,7 +37,7 @@ def self_bleu(texts: Sequence[str], unit_S: Int[np.ndarray, "S"]) -> Measured:
         unit_S: the unit of each text, see `resampling`.
     """
     words = [Tokenizer13a()(text.rstrip()).split() for text in texts]
-    counts = [Counter(gram for order in ORDERS for gram in _ngrams(one, order)) for one in words]
+    counts = [Counter(gram for order in ORDERS for gram in ngrams(one, order)) for one in words]
 
     def score(kept_S: np.ndarray) -> float:
         kept = kept_S.tolist()
@@ -46,10 +47,6 @@ def self_bleu(texts: Sequence[str], unit_S: Int[np.ndarray, "S"]) -> Measured:
         return float(np.mean([_bleu(counts[s], len(words[s]), s, most, lengths) for s in kept]))
 
     return jackknife(score, unit_S)
-
-
-def _ngrams(words: list[str], order: int) -> Iterator[Gram]:
-    return zip(*(words[i:] for i in range(order)), strict=False)
 
 
 def _merged(counts: Sequence[Counter[Gram]], kept: Sequence[int]) -> dict[Gram, _Most]:

@@ -14,7 +14,7 @@ from mdm_jax.sample.report.metrics import Ids, text_entropies
 from mdm_jax.sample.report.nats import Nats
 from mdm_jax.sample.report.resampling import ratio_draws
 from mdm_jax.sample.report.settings import Setting
-from mdm_jax.sample.report.table import Row, log_perplexity_draws, units_of
+from mdm_jax.sample.report.table import Row, log_perplexity, log_perplexity_draws, units_of
 from mdm_jax.sample.report.texts import Text
 from mdm_jax.spec import Family
 
@@ -54,8 +54,8 @@ def equal_quality(results: Sequence[Result]) -> list[EqualQuality]:
                 curves.setdefault((result.setting.model, result.setting.curve), []).append(result)
     points = {key: [_point(one) for one in sorted(curve, key=lambda r: r.row.nfe)] for key, curve in curves.items()}
     return [
-        EqualQuality(arm.row.model, model, sampler, meeting(curve, _point(arm)))
-        for arm in arms
+        EqualQuality(arm, model, sampler, meeting(curve, point))
+        for arm, point in [(one.row.model, _point(one)) for one in arms]
         for (model, sampler), curve in points.items()
     ]
 
@@ -65,9 +65,8 @@ def _point(result: Result) -> Point:
     ids: Ids = [np.array(text.ids, np.int64) for text in result.texts]
     entropy_S = text_entropies(ids)
     draws_R = ratio_draws(entropy_S, np.ones(len(ids)), unit_S)
-    log_perplexity = math.fsum(one.nats for one in nats) / max(1, sum(one.tokens for one in nats))
-    draws = log_perplexity_draws(result.texts, nats)
-    return Point(result.row.seconds, log_perplexity, draws, float(entropy_S.mean()), draws_R)
+    perplexity_R = log_perplexity_draws(result.texts, nats)
+    return Point(result.row.seconds, log_perplexity(nats), perplexity_R, result.row.sequence_entropy, draws_R)
 
 
 def as_csv(found: Sequence[EqualQuality]) -> str:

@@ -62,6 +62,11 @@ def units_of(texts: Sequence[Text]) -> np.ndarray:
     return np.unique([text.unit for text in texts], return_inverse=True)[1].reshape(-1)
 
 
+def log_perplexity(nats: Sequence[Nats]) -> float:
+    """The nats of all texts together for each token of the reference; 0 without tokens."""
+    return math.fsum(one.nats for one in nats) / max(1, sum(one.tokens for one in nats))
+
+
 def log_perplexity_draws(texts: Sequence[Text], nats: Sequence[Nats]) -> Float64[np.ndarray, "R"]:
     """The nats for each token of the reference in each bootstrap sample of the texts."""
     sums_S, tokens_S = (np.array([getattr(one, name) for one in nats], float) for name in ("nats", "tokens"))
@@ -70,11 +75,10 @@ def log_perplexity_draws(texts: Sequence[Text], nats: Sequence[Nats]) -> Float64
 
 def perplexity(texts: Sequence[Text], nats: Sequence[Nats] | None) -> Measured:
     """The generative perplexity of all texts together; NaN without nats or without tokens."""
-    total = sum(one.tokens for one in nats or ())
-    if nats is None or total == 0:
+    if nats is None or not any(one.tokens for one in nats):
         return Measured(math.nan, math.nan)
-    value = math.fsum(one.nats for one in nats) / total
-    return of_draws(_exp(value), np.exp(np.minimum(log_perplexity_draws(texts, nats), 700)), units_of(texts))
+    draws_R = np.exp(np.minimum(log_perplexity_draws(texts, nats), 700))
+    return of_draws(_exp(log_perplexity(nats)), draws_R, units_of(texts))
 
 
 def _exp(x: float) -> float:

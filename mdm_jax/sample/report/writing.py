@@ -14,8 +14,6 @@ from mdm_jax.sample.report.texts import Text, key_of
 
 NOT_IN_THE_PROGRAM = ("steps", "bound")
 """Options of a row that a compiled program reads as data."""
-
-
 Generate = Callable[..., Sequence[Any]]
 """`Model.generate`, which gives texts as in `mdm_jax.trained.generation.Generated`."""
 
@@ -26,7 +24,7 @@ def setting_key(setting: Setting, job: Job, fingerprint: str, device: str) -> st
     Args:
         setting: the setting.
         job: the report's job.
-        fingerprint: of the model.
+        fingerprint: the fingerprint of the model.
         device: the kind of the device.
     """
     options = dataclasses.asdict(setting.options)
@@ -58,15 +56,13 @@ def write_setting(
         prompt_ids = [job.prompts[i % len(job.prompts)] for i in numbers]
         prompts = [decode(np.array(ids, np.int32)) for ids in prompt_ids]
         shown = [list(ids) for ids in prompt_ids] if same_tokens else prompts
-        program, write = (
-            (setting.model, *fixed, *sorted(map(len, shown))),
-            functools.partial(generate, shown, job.tokens),
-        )
-        seeds, first_seconds = [job.seed + i for i in numbers], None
+        seeds = [job.seed + i for i in numbers]
+        write = functools.partial(generate, shown, job.tokens, seed=seeds, **options)
+        program, first_seconds = (setting.model, *fixed, *sorted(map(len, shown))), None
         if program not in compiled:
-            _, first_seconds = _timed(functools.partial(write, seed=seeds, **options))
+            _, first_seconds = _timed(write)
             compiled.add(program)
-        made, seconds = _timed(functools.partial(write, seed=seeds, **options))
+        made, seconds = _timed(write)
         for i, ids, prompt, one in zip(numbers, prompt_ids, prompts, made, strict=True):
             yield Text(
                 id=f"{setting.name}/{i}",

@@ -131,7 +131,7 @@ def test_one_text_in_place_of_a_list_is_refused(mdm):
 
 def test_weights_with_nan_give_no_loss_of_texts(arm):
     spoilt = copy.copy(arm)
-    vars(spoilt).pop("_scoring", None)
+    vars(spoilt).pop("params", None)
     spoilt._params = with_start(arm._params, 257, 0)  # a copy of the table of embeddings
     spoilt._params.embed[...] = spoilt._params.embed[...] * np.nan
     for method in (Likelihood.NELBO, Likelihood.LEFT_TO_RIGHT):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from smdm_files import write_random
+from smdm_files import write_both, write_random
 
 from mdm_jax import load
 from mdm_jax.spec import Attention, Family, Likelihood
@@ -14,9 +14,8 @@ ROW = 12
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory) -> dict[Family, Model]:
-    folder = tmp_path_factory.mktemp("models")
-    kinds = {Family.MDM: Attention.BIDIRECTIONAL, Family.ARM: Attention.CAUSAL}
-    return {family: load(write_random(folder / family, kind, ROW)) for family, kind in kinds.items()}
+    paths = write_both(tmp_path_factory.mktemp("models"), ROW)
+    return {family: load(path) for family, path in paths.items()}
 
 
 @pytest.mark.parametrize("family", Family)

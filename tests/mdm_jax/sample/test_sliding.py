@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from smdm_files import write_random
+from smdm_files import write_both
 
 from mdm_jax import load
-from mdm_jax.spec import Attention, Family
+from mdm_jax.spec import Family
 from mdm_jax.trained.model import Model
 from mdm_jax.trained.sliding import Slide
 
@@ -16,9 +16,8 @@ GREEDY = {Family.MDM: {"sampler": "confidence", "temperature": 0.0}, Family.ARM:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory) -> dict[Family, Model]:
-    folder = tmp_path_factory.mktemp("models")
-    kinds = {Family.MDM: Attention.BIDIRECTIONAL, Family.ARM: Attention.CAUSAL}
-    return {family: load(write_random(folder / family, kind, ROW)) for family, kind in kinds.items()}
+    paths = write_both(tmp_path_factory.mktemp("models"), ROW)
+    return {family: load(path) for family, path in paths.items()}
 
 
 ROUNDS = [

@@ -6,12 +6,12 @@ import sys
 import numpy as np
 import pytest
 from command_line import on_terminal, one_line
-from smdm_files import write_random
+from smdm_files import write_both
 
 from mdm_jax import load
 from mdm_jax.data.tokenizer import ByteTokenizer
 from mdm_jax.sample.__main__ import main
-from mdm_jax.spec import Attention, Family
+from mdm_jax.spec import Family
 from mdm_jax.trained.watching import HIDDEN_TOKEN, Part, row_pieces, visible, watch
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
@@ -21,9 +21,7 @@ V, EOS = 257, 256
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> dict[Family, str]:
-    folder = tmp_path_factory.mktemp("models")
-    kinds = {Family.MDM: Attention.BIDIRECTIONAL, Family.ARM: Attention.CAUSAL}
-    return {family: str(write_random(folder / family, kind, ROW)) for family, kind in kinds.items()}
+    return write_both(tmp_path_factory.mktemp("models"), ROW)
 
 
 def whole(glimpse) -> str:
@@ -43,7 +41,7 @@ def whole(glimpse) -> str:
 def test_the_last_glimpse_has_the_text_that_is_written_unwatched(files, family, options):
     model = load(files[family])
     expected = model.generate(["ab", "c"], 8, n=2, seed=3, **options)
-    glimpses = list(watch(model.watched(**options), ["ab", "c"], 8, n=2, seed=3))
+    glimpses = list(watch(model, ["ab", "c"], 8, n=2, seed=3, **options))
     ends = [glimpse.text for glimpse in glimpses if glimpse.text is not None]
     assert [(end.ids, end.seed, end.nfe, end.tokens) for end in ends] == [
         (text.ids, text.seed, text.nfe, text.tokens) for text in expected
@@ -56,7 +54,7 @@ def test_the_last_glimpse_has_the_text_that_is_written_unwatched(files, family, 
 
 
 def test_hidden_tokens_become_new_and_then_old(files):
-    glimpses = list(watch(load(files[Family.MDM]).watched(sampler="confidence", steps=4), ["a[MASK:4]b"], infill=True))
+    glimpses = list(watch(load(files[Family.MDM]), ["a[MASK:4]b"], infill=True, sampler="confidence", steps=4))
     assert [glimpse.left for glimpse in glimpses] == [3, 2, 1, 0]
     for glimpse in glimpses:
         assert glimpse.pieces[0] == (Part.GIVEN, "a")

@@ -12,7 +12,7 @@ from enumerated import log_softmax
 from lm_eval.api.instance import Instance, OutputType
 from lm_eval.api.model import CachingLM
 from lm_eval.api.registry import get_model
-from smdm_files import TRUNK, random_weights, write_random
+from smdm_files import TRUNK, random_weights, write_both, write_random
 
 from mdm_jax import load
 from mdm_jax.evaluate.harness.adapter import HarnessModel
@@ -30,9 +30,8 @@ TEXTS = [("a b", " cd"), ("", "ab"), ("a b", " e"), ("ab ", "c"), ("a context th
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory) -> dict[Family, Model]:
-    kinds = {Family.MDM: Attention.BIDIRECTIONAL, Family.ARM: Attention.CAUSAL}
-    folder = tmp_path_factory.mktemp("models")
-    return {family: load(write_random(folder / family, kind, ROW)) for family, kind in kinds.items()}
+    paths = write_both(tmp_path_factory.mktemp("models"), ROW)
+    return {family: load(path) for family, path in paths.items()}
 
 
 def asked(pairs, task="local", kind: OutputType = "loglikelihood"):

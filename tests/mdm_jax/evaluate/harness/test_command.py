@@ -12,7 +12,7 @@ from chain_rule import EOS, chain_rule
 from command_line import one_line
 from lm_eval.tasks import TaskManager
 from local_tasks import CHOICE, ROLLING, write_tasks
-from smdm_files import write_random
+from smdm_files import write_both
 
 from mdm_jax import load
 from mdm_jax.evaluate.harness.__main__ import main
@@ -21,7 +21,7 @@ from mdm_jax.evaluate.harness.estimators import PRESETS, Estimators
 from mdm_jax.evaluate.harness.evaluation import evaluate_tasks
 from mdm_jax.evaluate.harness.pairs import rolling_windows
 from mdm_jax.evaluate.table import main as table
-from mdm_jax.spec import Attention, Family
+from mdm_jax.spec import Family
 from mdm_jax.trained.model import Model
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
@@ -42,9 +42,7 @@ def tasks(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def paths(tmp_path_factory) -> dict[Family, str]:
-    folder = tmp_path_factory.mktemp("models")
-    kinds = {Family.MDM: Attention.BIDIRECTIONAL, Family.ARM: Attention.CAUSAL}
-    return {family: str(write_random(folder / family, kind, ROW)) for family, kind in kinds.items()}
+    return write_both(tmp_path_factory.mktemp("models"), ROW)
 
 
 def evaluated(path, tasks, out, *flags, names="local_choice,local_cloze,local_rolling"):

@@ -29,7 +29,7 @@ def test_entropies_are_those_of_the_counts():
 
 def test_distinct_counts_over_all_texts_and_repetition_within_each():
     ids = each([1, 2, 1, 2, 1], [1, 2, 3])
-    assert ngrams(ids[0], 2) == [(1, 2), (2, 1), (1, 2), (2, 1)]
+    assert ngrams(ids[0].tolist(), 2) == [(1, 2), (2, 1), (1, 2), (2, 1)]
     assert distinct(ids, 1, units(ids)).value == 3 / 8
     assert distinct(ids, 2, units(ids)).value == 3 / 6
     assert distinct(ids, 4, units(ids)).value == 2 / 2

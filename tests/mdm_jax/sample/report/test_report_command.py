@@ -9,11 +9,11 @@ import pytest
 from command_line import one_line
 from json_tokenizers import word_piece
 from small_corpus import texts as words_of
-from smdm_files import write_random
+from smdm_files import write_both
 
 from mdm_jax import load
 from mdm_jax.sample.report import __main__ as command
-from mdm_jax.spec import Attention
+from mdm_jax.spec import Family
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 ROW = 12
@@ -21,10 +21,8 @@ SMALL = ["--n", "4", "--batch", "2", "--tokens", "8", "--samplers", "first_hitti
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory) -> dict[str, str]:
-    folder = tmp_path_factory.mktemp("models")
-    kinds = {"mdm": Attention.BIDIRECTIONAL, "arm": Attention.CAUSAL}
-    return {name: str(write_random(folder / name, kind, ROW)) for name, kind in kinds.items()}
+def files(tmp_path_factory) -> dict[Family, str]:
+    return write_both(tmp_path_factory.mktemp("models"), ROW)
 
 
 @pytest.fixture(scope="module")
