@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 from command_line import one_line
-from json_tokenizers import word_piece
+from golden_models import golden_copies
 from small_corpus import texts
 from smdm_files import write_random
 
@@ -121,10 +121,7 @@ def test_processes_share_the_models(measured, weights, text, tmp_path):
 
 
 def test_published_weights_with_a_tokenizer_beside_them(reference_data, text, tmp_path):
-    for name in ("mdm.safetensors", "ar.safetensors", "config.json"):
-        shutil.copy(reference_data / "smdm_golden" / name, tmp_path)
-    (tmp_path / "tokenizer.json").write_text(word_piece(texts(300), 90))
-    models = [str(tmp_path / "mdm.safetensors"), str(tmp_path / "ar.safetensors")]
+    models = golden_copies(reference_data, tmp_path, "mdm", "ar")
     assert main([*models, "--text", text, "--out", str(tmp_path / "out"), *FEW]) == 0
     rows = read_table(as_path(tmp_path / "out" / "table.csv"))
     assert {(row.model, row.family) for row in rows} == {("mdm", "mdm"), ("ar", "arm")}
