@@ -15,7 +15,7 @@ from mdm_jax import load
 from mdm_jax.files.storage import as_path
 from mdm_jax.spec import Attention, Family
 from mdm_jax.tasks.capability.__main__ import main, model_paths
-from mdm_jax.tasks.capability.measure import Asked, Questions, measure, name_of
+from mdm_jax.tasks.capability.measure import Questions, measure, name_of
 from mdm_jax.tasks.capability.questions import Task, right_answers
 from mdm_jax.tasks.capability.table import read_table, table_csv
 
@@ -68,8 +68,8 @@ def test_a_table_and_the_answers_of_each_model_are_written(measured, weights, te
 def test_an_answer_is_the_likeliest_target(measured, weights, text, family):
     """Recomputed from the logits: each target's tokens one after the other, as either family reads them."""
     model = load(weights[family])
-    questions = Questions(Asked((text,), 4, 0)).of(model)
-    rows, kept = measure(weights[family], Questions(Asked((text,), 4, 0)), as_path(measured))
+    questions = Questions([text], 4, 0).of(model)
+    rows, kept = measure(weights[family], Questions([text], 4, 0), as_path(measured))
     assert kept
     for one, row in zip(questions, rows, strict=True):
         if (one.task, one.size) in ((Task.RECALL, 2), (Task.COPY, 4)):
