@@ -23,27 +23,15 @@ better by .047 [.031, .062]. Each family has one trained model, so the differenc
 the luck of a training run (experiments/results/README.md).
 """
 
-from typing import Any
-
 import ml_collections
 
-from isoflop.sweep import curve, default_sweep
-from mdm_jax.config import default_run
-from mdm_jax.spec import NUCLEOTIDES_VOCAB_SIZE, CorpusSource, Estimator, TokenizerKind
+from experiments.ecoli_isoflop import genome_sweep
+from isoflop.sweep import curve
 
 
 def get_config() -> ml_collections.ConfigDict:
     """Two runs of one size, one of each family."""
-    config: Any = ml_collections.ConfigDict({"run": default_run(), "sweep": default_sweep()})
-    data = config.run.data
-    data.corpus.source, data.corpus.path = CorpusSource.FASTA.value, "data/NC_008253.fna.gz"
-    data.tokenizer.kind = TokenizerKind.NUCLEOTIDES.value
-    data.tokenizer.vocab_size = config.run.model.vocab_size = NUCLEOTIDES_VOCAB_SIZE
-    data.seq_len, data.validation_fraction, data.reverse_complement = 64, 0.1, True
-    data.directory = "data/ecoli"
-    config.run.evaluation.estimator = Estimator.CONTROL_VARIATE.value
-    config.run.hardware.layers = "unroll"
-    config.sweep.recipe = "tiny"
+    config = genome_sweep(seq_len=64)
     config.sweep.lr_multipliers = (0.35,)
     config.sweep.curves = [curve(family, 1.5e12, "2x40") for family in ("arm", "mdm")]
     return config.lock()

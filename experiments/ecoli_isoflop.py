@@ -36,19 +36,25 @@ from mdm_jax.spec import NUCLEOTIDES_VOCAB_SIZE, CorpusSource, Estimator, Tokeni
 from mdm_jax.spec.validation import to_dict
 
 
-def get_config() -> ml_collections.ConfigDict:
-    """The sweep: ten curves of four to seven sizes, most cells with two or three learning rates."""
+def genome_sweep(seq_len: int) -> Any:
+    """A sweep without curves on the prepared genome, in rows of `seq_len` letters."""
     config: Any = ml_collections.ConfigDict({"run": default_run(), "sweep": default_sweep()})
     data = config.run.data
     data.corpus.source, data.corpus.path = CorpusSource.FASTA.value, "data/NC_008253.fna.gz"
     data.tokenizer.kind = TokenizerKind.NUCLEOTIDES.value
     data.tokenizer.vocab_size = config.run.model.vocab_size = NUCLEOTIDES_VOCAB_SIZE
-    data.seq_len, data.validation_fraction, data.reverse_complement = 32, 0.1, True
+    data.seq_len, data.validation_fraction, data.reverse_complement = seq_len, 0.1, True
     data.directory = "data/ecoli"
     config.run.evaluation.estimator = Estimator.CONTROL_VARIATE.value
-    config.run.evaluation.batch = 256
     config.run.hardware.layers = "unroll"
     config.sweep.recipe = "tiny"
+    return config
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """The sweep: ten curves of four to seven sizes, most cells with two or three learning rates."""
+    config = genome_sweep(seq_len=32)
+    config.run.evaluation.batch = 256
     config.sweep.lr_multipliers = (0.2, 0.4)
     arm: Any = {"lr_multipliers": [0.35, 1.0, 2.0]}
     config.sweep.own_sizes = [to_dict(Size("w2", 1, 1, 2, 8)), to_dict(Size("w4", 1, 1, 4, 4))]

@@ -7,7 +7,7 @@ from jax.sharding import Mesh
 
 from mdm_jax.devices.sharding import place
 from mdm_jax.model.transformer import Transformer
-from mdm_jax.spec import Attention, ModelSpec
+from mdm_jax.spec import ModelSpec
 from mdm_jax.trained.model import Model
 
 
@@ -16,14 +16,7 @@ class Trunk(NamedTuple):
 
     params: Transformer
     spec: ModelSpec
-    seq_len: int
-    """Most tokens of a row, without a start token."""
     mesh: Mesh
-
-    @property
-    def causal(self) -> bool:
-        """Whether it is an ARM's, which reads a start token, id V, before each row."""
-        return self.spec.attention is Attention.CAUSAL
 
 
 def trunk_of(model: Model) -> Trunk:
@@ -32,7 +25,7 @@ def trunk_of(model: Model) -> Trunk:
     Raises:
         ValueError: the model is such an ARM, and its tokenizer is unusable.
     """
-    return Trunk(model.params, model.spec, model.seq_len, model._mesh)
+    return Trunk(model.params, model.spec, model._mesh)
 
 
 def fresh_trunk(trunk: Trunk, seed: int) -> Trunk:

@@ -37,7 +37,7 @@ from mdm_jax.spec.validation import require
 
 TABLE, COMPARISON, FIGURE = "table.csv", "comparison.csv", "capability.svg"
 FEW_MODELS = 4
-"""Up to so many models, the answers are printed for each task and size."""
+"""The most models whose answers are printed for each task and size."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -135,10 +135,10 @@ def _shared(flags: argparse.Namespace, models: Sequence[str]) -> int:
 def _measured(flags: argparse.Namespace, models: Sequence[str], tables: Sequence[str], out: Path) -> tuple[list, int]:
     """All rows, of the tables and of the models; and the exit code."""
     from mdm_jax.run.program_cache import program_cache
-    from mdm_jax.tasks.capability.measure import Asked, Questions, check_names, measure
+    from mdm_jax.tasks.capability.measure import Questions, check_names, measure
     from mdm_jax.tasks.capability.table import read_table
 
-    questions = Questions(Asked(tuple(flags.text), flags.questions, flags.seed))
+    questions = Questions(flags.text, flags.questions, flags.seed)
     check_names(models)
     rows, code = [row for path in tables for row in read_table(as_path(path))], DONE
     with program_cache(lambda line: print(line, file=sys.stderr)):

@@ -11,14 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
-from analysis.sampling import DRAWS, SEED
+from analysis.sampling import DRAWS, LEVEL, SEED
+from mdm_jax.results import LIKELIHOOD_COLUMNS
+from mdm_jax.spec import Likelihood
 from mdm_jax.spec.validation import require
 from mdm_jax.tasks.capability.measure import Measured
 from mdm_jax.tasks.capability.questions import Task
 
 ALL = "all"
 """The mean of all tasks' logits."""
-LOSS_COLUMNS = {"nelbo": "loss", "left_to_right": "loss_left_to_right"}
 DrawsRuns = Float64[np.ndarray, "draws R"]
 
 
@@ -31,7 +32,7 @@ class FamilyRuns:
         flops_R: training FLOPs, 6ND.
         budget_R: planned FLOPs; those of the run where there was no plan.
         loss_R: nats per token.
-        accuracy: of each task, and of `ALL`, in each draw, weighting all its sizes alike.
+        accuracy: share of right answers to each task, and to `ALL`, in each draw; all sizes weigh alike.
         logit: the same as log odds, with half a question added on both sides, so that none is infinite. `ALL` is the
             mean of the tasks' log odds.
         weight: how often each draw has each run.
@@ -46,24 +47,21 @@ class FamilyRuns:
     weight: DrawsRuns
 
 
-def family_runs(
-    rows: Sequence[Measured], score: str, likelihood: str, draws: int = DRAWS, seed: int = SEED
-) -> dict[str, FamilyRuns]:
+def family_runs(rows: Sequence[Measured], score: str, likelihood: str, draws: int = DRAWS) -> dict[str, FamilyRuns]:
     """The runs of both families with their draws; models without a loss or FLOPs are left out.
 
     Args:
         rows: answers of all models.
         score: "corrected" or "plain".
-        likelihood: whose loss the MDM has: "nelbo" or "left_to_right".
-        draws: of the bootstrap, with the data as draw 0.
-        seed: of the bootstrap.
+        likelihood: the MDM's loss: "nelbo" or "left_to_right".
+        draws: bootstrap draws, with the data as draw 0.
 
     Raises:
         ValueError: a family has no runs with a loss, or models answered different questions.
     """
     of_model: dict[str, list[Measured]] = {}
     for row in rows:
-        if _loss(row, likelihood) is not None and row.run["flops_6nd"] is not None and not is_fixed(row):
+        if _loss(row, likelihood) is not None and row.run["flops_6nd"] is not None and not at_chance(row):
             of_model.setdefault(row.model, []).append(row)
     for family in ("arm", "mdm"):
         count = sum(answered[0].family == family for answered in of_model.values())
@@ -71,34 +69,30 @@ def family_runs(
     asked = {tuple((row.task, row.size, row.questions) for row in answered) for answered in of_model.values()}
     same = "1: models with different tokenizers, texts or rows answer other questions"
     require(len(asked) == 1, "sets of questions", len(asked), same)
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(SEED)
     first = next(iter(of_model.values()))
     weights = [_counts(random, draws, len(row.answers.right_G)) for row in first]
     found = {}
     for family in ("arm", "mdm"):
         runs = [answered for answered in of_model.values() if answered[0].family == family]
         accuracy, logit = _scores(runs, score, weights)
-        numbers = [[_number(run[0], column) for run in runs] for column in ("flops_6nd", "budget")]
+        flops_R = np.array([run[0].run["flops_6nd"] for run in runs], np.float64)
+        budget_R = np.array([run[0].run["budget"] or run[0].run["flops_6nd"] for run in runs], np.float64)
         loss_R = np.array([_loss(run[0], likelihood) for run in runs], np.float64)
-        arrays = (np.array(numbers[0]), np.array(numbers[1]), loss_R)
-        found[family] = FamilyRuns(family, *arrays, accuracy, logit, _counts(random, draws, len(runs)))
+        weight = _counts(random, draws, len(runs))
+        found[family] = FamilyRuns(family, flops_R, budget_R, loss_R, accuracy, logit, weight)
     return found
 
 
-def is_fixed(row: Measured) -> bool:
-    """Whether the accuracy is that of chance for every model: the maps of `few_shot` without an example."""
+def at_chance(row: Measured) -> bool:
+    """Whether every model has the accuracy of chance: the maps of `few_shot` without an example."""
     return row.task is Task.FEW_SHOT and row.size == 0
 
 
 def _loss(row: Measured, likelihood: str) -> float | None:
     """The loss by this likelihood; an ARM's loss is its likelihood from left to right."""
-    return row.run["loss" if row.family == "arm" else LOSS_COLUMNS[likelihood]]
-
-
-def _number(row: Measured, column: str) -> float:
-    """A number of the run; 6ND where there was no plan."""
-    number = row.run[column]
-    return float(row.run["flops_6nd"] or 0) if number is None else number
+    same = row.family == "arm" or likelihood == Likelihood.NELBO
+    return row.run["loss" if same else LIKELIHOOD_COLUMNS[likelihood][0]]
 
 
 def _counts(random: np.random.Generator, draws: int, units: int) -> np.ndarray:
@@ -142,7 +136,7 @@ def fitted(x_R: np.ndarray, y: np.ndarray, weight: np.ndarray, degree: int) -> n
         x_R: places of the runs.
         y: values of the runs in each draw, [draws, R].
         weight: [draws, R].
-        degree: of the polynomial.
+        degree: degree of the polynomial.
 
     Returns:
         [draws, degree + 1]; a draw whose runs do not decide the curve gets the shortest solution.
@@ -153,7 +147,7 @@ def fitted(x_R: np.ndarray, y: np.ndarray, weight: np.ndarray, degree: int) -> n
     return np.einsum("dpq,dq->dp", np.linalg.pinv(products, hermitian=True), sums)
 
 
-def interval(values: np.ndarray, level: float) -> tuple[float, float]:
-    """The percentile interval of the draws after the first."""
-    low, high = np.quantile(values[1:], [(1 - level) / 2, (1 + level) / 2])
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """The 95% percentile interval of the draws after the first."""
+    low, high = np.quantile(values[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.sampling import LEVEL
 from mdm_jax.tasks.capability.draws import FamilyRuns, fitted, interval
 
 SURE = 0.999
@@ -33,7 +32,7 @@ class AccuracyGap:
     Attributes:
         task: the task, or "all".
         reason: why there is no gap; "" if there is one. Then the other values are numbers.
-        accuracy: of the ARM of `arm_flops`.
+        accuracy: the share of right answers of an ARM of `arm_flops`.
         arm_flops: compute of the ARM at which the gaps are read.
         at_accuracy: C_MDM / C_ARM at equal accuracy, and its interval.
         at_loss: C_MDM / C_ARM at equal loss, and its interval.
@@ -55,7 +54,7 @@ def better_half(runs: FamilyRuns) -> np.ndarray:
     return runs.loss_R <= np.array([median[budget] for budget in runs.budget_R])
 
 
-def accuracy_gaps(runs: Mapping[str, FamilyRuns], level: float = LEVEL) -> list[AccuracyGap]:
+def accuracy_gaps(runs: Mapping[str, FamilyRuns]) -> list[AccuracyGap]:
     """The gap of each task, and last of all tasks together."""
     chosen = {family: better_half(one) for family, one in runs.items()}
     log_c = {family: np.log(one.flops_R[chosen[family]]) for family, one in runs.items()}
@@ -67,21 +66,15 @@ def accuracy_gaps(runs: Mapping[str, FamilyRuns], level: float = LEVEL) -> list[
     def lines(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {family: fitted(log_c[family], y, weights[family], 1) for family, y in values.items()}
 
-    losses = lines(
-        {f: np.broadcast_to(np.log(one.loss_R[chosen[f]]), weights[f].shape) for f, one in runs.items()},
-    )
+    losses = lines({f: np.broadcast_to(np.log(one.loss_R[chosen[f]]), weights[f].shape) for f, one in runs.items()})
     return [
-        _gap(task, lines({f: one.logit[task][:, chosen[f]] for f, one in runs.items()}), losses, log_c, level)
+        _gap(task, lines({f: one.logit[task][:, chosen[f]] for f, one in runs.items()}), losses, log_c)
         for task in runs["arm"].logit
     ]
 
 
 def _gap(
-    task: str,
-    odds: Mapping[str, np.ndarray],
-    losses: Mapping[str, np.ndarray],
-    log_c: Mapping[str, np.ndarray],
-    level: float,
+    task: str, odds: Mapping[str, np.ndarray], losses: Mapping[str, np.ndarray], log_c: Mapping[str, np.ndarray]
 ) -> AccuracyGap:
     """The gap of one task from the lines of each draw, [draws, 2]."""
     flat = [family for family, line in odds.items() if (line[1:, 1] > 0).mean() < SURE]
@@ -93,7 +86,7 @@ def _gap(
         return AccuracyGap(task, "no MDM that was measured has both the accuracy and the loss of an ARM")
     rising = (odds["arm"][:, 1] > 0) & (odds["mdm"][:, 1] > 0)
     log_gap, log_gap_loss = (_matching(lines, log_arm)[rising] - log_arm for lines in (odds, losses))
-    found = [_with_interval(values, level) for values in (log_gap, log_gap_loss, log_gap - log_gap_loss)]
+    found = [_with_interval(values) for values in (log_gap, log_gap_loss, log_gap - log_gap_loss)]
     arm_odds = odds["arm"][0, 0] + odds["arm"][0, 1] * log_arm
     return AccuracyGap(task, "", float(1 / (1 + np.exp(-arm_odds))), float(np.exp(log_arm)), *found)
 
@@ -116,7 +109,7 @@ def _middle_of_matched(
     return (low + high) / 2 if low < high else None
 
 
-def _with_interval(log_values: np.ndarray, level: float) -> tuple[float, float, float]:
-    low, high = interval(log_values, level)
+def _with_interval(log_values: np.ndarray) -> tuple[float, float, float]:
+    low, high = interval(log_values)
     with np.errstate(over="ignore"):
         return float(np.exp(log_values[0])), float(np.exp(low)), float(np.exp(high))

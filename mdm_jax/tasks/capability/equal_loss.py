@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.sampling import LEVEL
 from mdm_jax.spec.validation import require
 from mdm_jax.tasks.capability.draws import FamilyRuns, fitted, interval
 
@@ -24,7 +23,7 @@ class Line:
 
     Attributes:
         coefficients: the constant first, for losses in nats.
-        slope_interval: of the second coefficient.
+        slope_interval: the interval of the second coefficient.
     """
 
     coefficients: tuple[float, ...]
@@ -40,9 +39,9 @@ class Difference:
         loss: nats per token, the middle of `losses`.
         losses: the losses that both families reach.
         runs: ARMs and MDMs with such losses.
-        lines: of "arm" and "mdm".
+        lines: the lines of "arm" and "mdm".
         log_odds: MDM less ARM.
-        interval: of `log_odds`.
+        interval: the interval of `log_odds`.
     """
 
     task: str
@@ -70,13 +69,12 @@ def common_losses(runs: Mapping[str, FamilyRuns]) -> tuple[float, float]:
     return low, high
 
 
-def differences(runs: Mapping[str, FamilyRuns], degree: int = 1, level: float = LEVEL) -> list[Difference]:
+def differences(runs: Mapping[str, FamilyRuns], degree: int = 1) -> list[Difference]:
     """The difference of each task at equal loss, and last of all tasks together.
 
     Args:
-        runs: of "arm" and "mdm", from `family_runs`.
+        runs: the runs of "arm" and "mdm", from `family_runs`.
         degree: 1 for lines, 2 for parabolas.
-        level: of the intervals.
 
     Raises:
         ValueError: the losses of the families do not overlap, or too few runs have such losses.
@@ -90,13 +88,9 @@ def differences(runs: Mapping[str, FamilyRuns], degree: int = 1, level: float = 
     found = []
     for task in runs["arm"].logit:
         curves = {family: _curve(one, inside[family], task, middle, degree) for family, one in runs.items()}
-        lines = {
-            family: Line(tuple(map(float, curve[0])), interval(curve[:, 1], level)) for family, curve in curves.items()
-        }
+        lines = {f: Line(tuple(map(float, curve[0])), interval(curve[:, 1])) for f, curve in curves.items()}
         less = curves["mdm"][:, 0] - curves["arm"][:, 0]
-        found.append(
-            Difference(task, middle, (low, high), counts, lines, float(less[0]), interval(less, level)),
-        )
+        found.append(Difference(task, middle, (low, high), counts, lines, float(less[0]), interval(less)))
     return found
 
 

@@ -20,8 +20,8 @@ def draw(runs: Mapping[str, FamilyRuns], differences: Sequence[Difference], chan
     """The figure.
 
     Args:
-        runs: of "arm" and "mdm".
-        differences: at equal loss.
+        runs: the runs of "arm" and "mdm".
+        differences: the differences at equal loss.
         chances: accuracy of a model that does not read the prompts, of each task.
     """
     tasks = [one for one in differences if one.task != ALL]

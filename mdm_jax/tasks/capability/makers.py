@@ -20,15 +20,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int32
 
 from mdm_jax.data.tokenizer import Tokenizer
 from mdm_jax.evaluate.likelihood.encoding import encode_continuation, encode_text
 from mdm_jax.spec.validation import require
 from mdm_jax.tasks.capability.passages import Passages
-from mdm_jax.tasks.capability.questions import Condition, Group, Task
+from mdm_jax.tasks.capability.questions import Condition, Group, Ids, Task
 
-Ids = Int32[np.ndarray, "_"]
 ANSWERS = 4
 """Questions and answers of a group, except in `recall`, which has one for each key."""
 STRING, CUE, COPIED = 8, 4, 2
@@ -147,7 +145,7 @@ def conditions(passages: Passages, tokenizer: Tokenizer, seq_len: int, questions
         passages: real text.
         tokenizer: its tokenizer.
         seq_len: tokens of a row.
-        questions: of each task and size, at least 1; rounded up to whole groups.
+        questions: number of each task and size, at least 1; rounded up to whole groups.
         seed: chooses the questions, from 0.
 
     Raises:

@@ -15,11 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from mdm_jax.data.tokenizer import Tokenizer
 from mdm_jax.files.sealed_json import Damaged, seal, unseal
 from mdm_jax.files.storage import Path, as_path, is_file, is_local, make_folder, write_atomic
 from mdm_jax.layout import RESULT_FILE
-from mdm_jax.results import RunResult, read_result
+from mdm_jax.results import read_result
 from mdm_jax.spec import Likelihood
 from mdm_jax.spec.counting import count_parameters
 from mdm_jax.spec.validation import require
@@ -35,28 +34,6 @@ MOST_QUESTIONS = 1 << 16
 MODELS_FOLDER = "models"
 RUN_COLUMNS = ("budget", "flops_6nd", "flops_exact", "loss", "loss_left_to_right")
 """Columns of the run table that are kept with the answers."""
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What is asked: the text of the questions, their number and their seed.
-
-    Attributes:
-        text: paths of UTF-8 files; empty for the validation text of each run.
-        questions: of each task and size.
-        seed: chooses them.
-
-    Raises:
-        ValueError: a number is out of range.
-    """
-
-    text: tuple[str, ...]
-    questions: int
-    seed: int
-
-    def __post_init__(self) -> None:
-        require(1 <= self.questions <= MOST_QUESTIONS, "--questions", self.questions, f"from 1 to {MOST_QUESTIONS}")
-        require(self.seed >= 0, "--seed", self.seed, "at least 0")
 
 
 @dataclass(frozen=True)
@@ -89,8 +66,20 @@ class Measured:
 class Questions:
     """The questions of models, made once for all models with equal tokenizers, rows and texts."""
 
-    def __init__(self, asked: Asked) -> None:
-        self.asked = asked
+    def __init__(self, files: Sequence[str], count: int, seed: int) -> None:
+        """Says what is asked.
+
+        Args:
+            files: paths of UTF-8 texts; empty for the validation text of each run.
+            count: questions of each task and size.
+            seed: chooses them.
+
+        Raises:
+            ValueError: a number is out of range.
+        """
+        require(1 <= count <= MOST_QUESTIONS, "--questions", count, f"from 1 to {MOST_QUESTIONS}")
+        require(seed >= 0, "--seed", seed, "at least 0")
+        self._files, self._count, self._seed = files, count, seed
         self._made: dict[tuple[str, ...], list[Condition]] = {}
 
     def of(self, model: Model) -> list[Condition]:
@@ -100,19 +89,18 @@ class Questions:
             ValueError: the text is absent, or unusable; see `conditions`.
         """
         text = "" if model.run is None else f"{model.run.data.directory}, {model.run.evaluation.eval_tokens}"
-        key = (model.tokenizer.hash, str(model.seq_len), "" if self.asked.text else text)
+        key = (model.tokenizer.hash, str(model.seq_len), "" if self._files else text)
         if key not in self._made:
-            passages = self._passages(model, model.tokenizer)
-            asked = self.asked
-            self._made[key] = conditions(passages, model.tokenizer, model.seq_len, asked.questions, asked.seed)
+            passages = self._passages(model)
+            self._made[key] = conditions(passages, model.tokenizer, model.seq_len, self._count, self._seed)
         return self._made[key]
 
-    def _passages(self, model: Model, tokenizer: Tokenizer) -> Passages:
-        if self.asked.text:
-            return passages_of_files(self.asked.text, tokenizer)
+    def _passages(self, model: Model) -> Passages:
+        if self._files:
+            return passages_of_files(self._files, model.tokenizer)
         if model.run is None:
             raise ValueError("a model without a run has no validation text: name a text with --text")
-        return passages_of_run(model.run, tokenizer.eos_id)
+        return passages_of_run(model.run, model.tokenizer.eos_id)
 
 
 def name_of(path: str) -> str:
@@ -157,7 +145,7 @@ def _run_columns(folder: Path) -> dict[str, float | None]:
     """What the run's row says; an unfinished run and a file of weights have none."""
     if not is_file(folder / RESULT_FILE):
         return dict.fromkeys(RUN_COLUMNS)
-    row: RunResult = read_result(folder / RESULT_FILE)
+    row = read_result(folder / RESULT_FILE)
     return {column: getattr(row, column) for column in RUN_COLUMNS}
 
 

@@ -87,7 +87,7 @@ class Answers:
     """How many questions of each group a model answers right, between 0 and m.
 
     Attributes:
-        right_G: by the likeliest target. Targets that tie share the credit.
+        right_G: the answer is the likeliest target. Targets that tie share the credit.
         corrected_G: the same after each target's log-likelihood is reduced by its mean over the prompts of the group,
             so that targets which are likely after any prompt have no advantage.
     """

@@ -9,7 +9,7 @@ from analysis.figures.style import rendered
 from analysis.wording import scientific
 from mdm_jax.command import aligned
 from mdm_jax.results import csv_text
-from mdm_jax.tasks.capability.draws import family_runs, is_fixed
+from mdm_jax.tasks.capability.draws import at_chance, family_runs
 from mdm_jax.tasks.capability.equal_accuracy import AccuracyGap, accuracy_gaps
 from mdm_jax.tasks.capability.equal_loss import Difference, differences
 from mdm_jax.tasks.capability.figure import draw
@@ -41,8 +41,8 @@ def compared(rows: Sequence[Measured], score: str, likelihood: str, degree: int)
     Args:
         rows: answers of all models.
         score: "corrected" or "plain".
-        likelihood: of the MDM's loss, "nelbo" or "left_to_right".
-        degree: of the curves through the runs.
+        likelihood: the MDM's loss: "nelbo" or "left_to_right".
+        degree: degree of the curves through the runs.
 
     Raises:
         ValueError: there is nothing to compare (see `family_runs` and `differences`).
@@ -58,7 +58,7 @@ def compared(rows: Sequence[Measured], score: str, likelihood: str, degree: int)
     sizes = dict.fromkeys((row.task, row.size) for row in rows)
     for task, size in sizes if len(sizes) > 1 else ():
         alone = [row for row in rows if (row.task, row.size) == (task, size)]
-        if not is_fixed(alone[0]):
+        if not at_chance(alone[0]):
             one = differences(family_runs(alone, score, likelihood), degree)[0]
             cells.append(_cells(one, AccuracyGap(one.task, "all sizes together"), (size, *settings)))
     lines = [*_difference_lines(less), "", *_gap_lines(gaps)]
@@ -77,13 +77,12 @@ def _cells(one: Difference, gap: AccuracyGap, settings: tuple) -> list:
 def _difference_lines(less: Sequence[Difference]) -> list[str]:
     first = less[0]
     arms, mdms = first.runs
-    lines = [f"At a loss of {first.loss:.3f} nats per token, from {arms} ARMs and {mdms} MDMs with losses from"]
-    lines[0] += f" {first.losses[0]:.3f} to {first.losses[1]:.3f}:"
+    where = f"from {arms} ARMs and {mdms} MDMs with losses from {first.losses[0]:.3f} to {first.losses[1]:.3f}:"
     table = [["task", "ARM right", "MDM right", "log odds, MDM less ARM", "95% interval"]]
     for one in less:
         shares = [f"{one.accuracy(family):.1%}" for family in ("arm", "mdm")]
         table.append([one.task, *shares, f"{one.log_odds:+.3f}", "[{:+.3f}, {:+.3f}]".format(*one.interval)])
-    return lines + aligned(table, ["task"])
+    return [f"At a loss of {first.loss:.3f} nats per token, {where}", *aligned(table, ["task"])]
 
 
 def _gap_lines(gaps: Sequence[AccuracyGap]) -> list[str]:

@@ -90,11 +90,12 @@ def _row(cells: dict[str, str]) -> Measured:
     chance, family = float(cells["chance"]), cells["family"]
     require(0 < chance <= 1, "chance", chance, "above 0, and at most 1")
     require(family in ("arm", "mdm"), "family", family, "arm or mdm")
-    answers = Answers(*(_groups(cells, name, round(1 / chance)) for name in ("right", "corrected")))
+    per_group = round(1 / chance)
+    answers = Answers(*(_groups(cells, name, per_group) for name in ("right", "corrected")))
     same = len(answers.right_G) == len(answers.corrected_G)
     require(same, "groups in right", len(answers.right_G), f"{len(answers.corrected_G)}, those in corrected")
     about = (unescaped(cells["model"]), family, int(float(cells["params_non_embedding"])), run)
-    answered = (Task(cells["task"]), int(cells["size"]), 1 / round(1 / chance), cells["questions"], answers)
+    answered = (Task(cells["task"]), int(cells["size"]), 1 / per_group, cells["questions"], answers)
     return Measured(*about, *answered)
 
 

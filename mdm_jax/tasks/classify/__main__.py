@@ -89,10 +89,10 @@ def _say(line: str) -> None:
 def _predictions(trials: Sequence[Trial], split: Split) -> list[list[object]]:
     """A row for each test text: its line, its label, and the label that each trial predicts with each seed."""
     names = [f"{trial.name} seed {seed}" for trial in trials for seed in trial.seeds]
-    said = [said_S for trial in trials for said_S in trial.said_RS]
+    predicted = [predicted_S for trial in trials for predicted_S in trial.predicted_RS]
     rows: list[list[object]] = [["line", "label", *names]]
     for s, example in enumerate(split.test):
-        rows.append([example.line, example.label, *(split.labels[said_S[s]] for said_S in said)])
+        rows.append([example.line, example.label, *(split.labels[predicted_S[s]] for predicted_S in predicted)])
     return rows
 
 

@@ -9,12 +9,14 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from mdm_jax.tasks.classify.data import Split
-from mdm_jax.tasks.classify.scores import Score, accuracy, matthews, score
+from mdm_jax.tasks.classify.scores import accuracy, matthews, score
 from mdm_jax.tasks.classify.training import Settings, log_probabilities, train_head
 from mdm_jax.trained.model import Model
 from mdm_jax.trained.trunk import fresh_trunk, trunk_of
 
 SCRATCH = "from scratch"
+ENDS = ("", "_lower", "_upper", "_se_texts", "_se_seeds")
+SCORE_COLUMNS = [f"{measure}{end}" for measure in ("accuracy", "mcc") for end in ENDS]
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +27,7 @@ class Trial:
         name: the model's path; with `(from scratch)` if the trunk of its shape had fresh weights.
         family: MDM or ARM.
         seeds: training seeds.
-        said_RS: predicted labels, by number.
+        predicted_RS: predicted labels, by number.
         train_nats_R: loss of the training texts in the last pass, in nats.
         cut: texts that were longer than the model's row.
         seconds: time of training and prediction, with compilation.
@@ -34,7 +36,7 @@ class Trial:
     name: str
     family: str
     seeds: Sequence[int]
-    said_RS: Int[np.ndarray, "R S"]
+    predicted_RS: Int[np.ndarray, "R S"]
     train_nats_R: Float[np.ndarray, "R"]
     cut: int
     seconds: float
@@ -65,32 +67,31 @@ def run_trials(
     """
     trained = trunk_of(model)
     train, test = split.encoded(model.tokenizer, model.seq_len)
-    if train.cut + test.cut:
-        say(f"{path}: {train.cut + test.cut} texts are longer than its rows of {model.seq_len} tokens and were cut")
+    cut = train.cut + test.cut
+    if cut:
+        say(f"{path}: {cut} texts are longer than its rows of {model.seq_len} tokens and were cut")
     trials = []
     for name in [path, f"{path} ({SCRATCH})"][: 1 + scratch]:
-        start, said, nats = time.perf_counter(), [], []
+        start, predicted, nats = time.perf_counter(), [], []
         for seed in seeds:
             trunk = trained if name == path else fresh_trunk(trained, seed)
             classifier = train_head(trunk, train, len(split.labels), settings, seed)
-            said.append(log_probabilities(classifier, test).argmax(1))
+            predicted.append(log_probabilities(classifier, test).argmax(1))
             nats.append(classifier.train_nats)
-            right = float((said[-1] == test.label_S).mean())
+            right = float((predicted[-1] == test.label_S).mean())
             say(f"{name}, seed {seed}: accuracy {right:.4f}, training loss {nats[-1]:.4f} nats")
         seconds = time.perf_counter() - start
-        family, cut = model.family.value, train.cut + test.cut
-        trials.append(Trial(name, family, tuple(seeds), np.stack(said), np.array(nats), cut, seconds))
+        family, predicted_RS = model.family.value, np.stack(predicted)
+        trials.append(Trial(name, family, tuple(seeds), predicted_RS, np.array(nats), cut, seconds))
     return trials
 
 
 def scores(trials: Sequence[Trial], split: Split) -> list[list[object]]:
     """A table with a row for each trial: accuracy and Matthews correlation, each with its errors."""
     label_S = _labels(split)
-    rows: list[list[object]] = [
-        ["trunk", "family", "seeds", *_columns("accuracy"), *_columns("mcc"), "train_nats", "cut", "seconds"]
-    ]
+    rows: list[list[object]] = [["trunk", "family", "seeds", *SCORE_COLUMNS, "train_nats", "cut", "seconds"]]
     for trial in trials:
-        cells = [cell for measure in (accuracy, matthews) for cell in _cells(score(label_S, trial.said_RS, measure))]
+        cells = _cells(label_S, trial.predicted_RS)
         nats, seconds = float(trial.train_nats_R.mean()), round(trial.seconds, 1)
         rows.append([trial.name, trial.family, len(trial.seeds), *cells, nats, trial.cut, seconds])
     return rows
@@ -99,10 +100,9 @@ def scores(trials: Sequence[Trial], split: Split) -> list[list[object]]:
 def differences(trials: Sequence[Trial], split: Split) -> list[list[object]]:
     """A table with a row for each pair of trials: the first one's score less the second one's, text by text."""
     label_S = _labels(split)
-    rows: list[list[object]] = [["trunk", "less", *_columns("accuracy"), *_columns("mcc")]]
+    rows: list[list[object]] = [["trunk", "less", *SCORE_COLUMNS]]
     for one, base in combinations(trials, 2):
-        pair = [score(label_S, one.said_RS, measure, base.said_RS) for measure in (accuracy, matthews)]
-        rows.append([one.name, base.name, *(cell for found in pair for cell in _cells(found))])
+        rows.append([one.name, base.name, *_cells(label_S, one.predicted_RS, base.predicted_RS)])
     return rows
 
 
@@ -111,9 +111,7 @@ def _labels(split: Split) -> Int[np.ndarray, "S"]:
     return np.array([number[example.label] for example in split.test])
 
 
-def _columns(measure: str) -> list[str]:
-    return [measure, f"{measure}_lower", f"{measure}_upper", f"{measure}_se_texts", f"{measure}_se_seeds"]
-
-
-def _cells(found: Score) -> list[object]:
-    return [found.value, found.lower, found.upper, found.se_examples, found.se_seeds]
+def _cells(label_S: np.ndarray, predicted_RS: np.ndarray, base_RS: np.ndarray | None = None) -> list[object]:
+    """The cells of `SCORE_COLUMNS`."""
+    found = [score(label_S, predicted_RS, measure, base_RS) for measure in (accuracy, matthews)]
+    return [cell for one in found for cell in (one.value, one.lower, one.upper, one.se_examples, one.se_seeds)]

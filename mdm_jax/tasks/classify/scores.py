@@ -31,7 +31,7 @@ class Counts(NamedTuple):
     """Weight of the examples whose label is predicted."""
     true_xC: np.ndarray
     """Weight of the examples with each label."""
-    said_xC: np.ndarray
+    predicted_xC: np.ndarray
     """Weight of the examples with each prediction."""
 
 
@@ -59,16 +59,16 @@ def matthews(counts: Counts) -> Float[np.ndarray, "*x"]:
 
     It is 0 where all labels or all predictions are equal, because the ratio is not defined there.
     """
-    right_x, true_xC, said_xC = counts
+    right_x, true_xC, predicted_xC = counts
     total_x = true_xC.sum(-1)
-    above_x = right_x * total_x - (true_xC * said_xC).sum(-1)
-    spread_x = (total_x**2 - (said_xC**2).sum(-1)) * (total_x**2 - (true_xC**2).sum(-1))
+    above_x = right_x * total_x - (true_xC * predicted_xC).sum(-1)
+    spread_x = (total_x**2 - (predicted_xC**2).sum(-1)) * (total_x**2 - (true_xC**2).sum(-1))
     return np.divide(above_x, np.sqrt(spread_x), out=np.zeros_like(above_x), where=spread_x > 0)
 
 
 def score(
     label_S: Int[np.ndarray, "S"],
-    said_RS: Int[np.ndarray, "R S"],
+    predicted_RS: Int[np.ndarray, "R S"],
     statistic: Statistic,
     base_RS: Int[np.ndarray, "R S"] | None = None,
     seed: int = 0,
@@ -77,18 +77,18 @@ def score(
 
     Args:
         label_S: numbers of the labels.
-        said_RS: predicted labels, for each seed.
+        predicted_RS: predicted labels, for each seed.
         statistic: `accuracy` or `matthews`.
         base_RS: predictions whose score is subtracted, seed by seed; None subtracts nothing.
-        seed: of the bootstrap.
+        seed: seed of the bootstrap.
     """
-    seeds, examples = said_RS.shape
-    both = [said_RS] if base_RS is None else [said_RS, base_RS]
+    seeds, examples = predicted_RS.shape
+    both = [predicted_RS] if base_RS is None else [predicted_RS, base_RS]
     # Examples with the same label and predictions are drawn as one, with their joint frequency.
     kind_KU, times_U = np.unique(np.stack([label_S, *np.concatenate(both)]), axis=1, return_counts=True)
 
     def by_seed(weight_xU: np.ndarray) -> np.ndarray:
-        parts = [statistic(_counts(weight_xU, kind_KU[0], said_RU)) for said_RU in np.split(kind_KU[1:], len(both))]
+        parts = [statistic(_counts(weight_xU, kind_KU[0], one_RU)) for one_RU in np.split(kind_KU[1:], len(both))]
         return parts[0] if base_RS is None else parts[0] - parts[1]
 
     value_R = by_seed(times_U[None].astype(np.float64))[:, 0]
@@ -110,11 +110,11 @@ def _half_width(se_examples: float, se_seeds: float | None, seeds: int) -> float
     return float(np.hypot(of_examples, of_seeds))
 
 
-def _counts(weight_xU: np.ndarray, label_U: np.ndarray, said_RU: np.ndarray) -> Counts:
+def _counts(weight_xU: np.ndarray, label_U: np.ndarray, predicted_RU: np.ndarray) -> Counts:
     """The counts of each seed, `[R, x]` and `[R, x, C]`, for each row of weights."""
-    classes = int(max(label_U.max(), said_RU.max())) + 1
+    classes = int(max(label_U.max(), predicted_RU.max())) + 1
     one_hot_CC = np.eye(classes)
-    right_Rx = (said_RU == label_U).astype(np.float64) @ weight_xU.T
+    right_Rx = (predicted_RU == label_U).astype(np.float64) @ weight_xU.T
     true_xC = weight_xU @ one_hot_CC[label_U]
-    said_RxC = np.stack([weight_xU @ one_hot_CC[said_U] for said_U in said_RU])
-    return Counts(right_Rx, np.broadcast_to(true_xC, said_RxC.shape), said_RxC)
+    predicted_RxC = np.stack([weight_xU @ one_hot_CC[predicted_U] for predicted_U in predicted_RU])
+    return Counts(right_Rx, np.broadcast_to(true_xC, predicted_RxC.shape), predicted_RxC)

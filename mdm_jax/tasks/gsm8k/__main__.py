@@ -1,7 +1,7 @@
 """The accuracy of models on word problems in GSM8K's format, with a 95% interval.
 
     python -m mdm_jax.tasks.gsm8k MODEL test.jsonl
-    python -m mdm_jax.tasks.gsm8k MDM ARM test.jsonl --two-stage --tokens 192 --steps 192 --out answers.jsonl
+    python -m mdm_jax.tasks.gsm8k MDM ARM test.jsonl --two-stage --tokens 192 --out answers.jsonl
 
 MODEL is a run's folder, a safetensors file with its tokenizer beside it, or a Hugging Face folder, of either family,
 fine-tuned by `python -m mdm_jax.tasks.sft --format gsm8k` (one stage) or `gsm8k_two_stage`. An MDM that is to end an

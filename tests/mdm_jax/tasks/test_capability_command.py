@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 from command_line import one_line
-from json_tokenizers import word_piece
+from golden_models import golden_copies
 from small_corpus import texts
 from smdm_files import write_random
 
@@ -15,7 +15,7 @@ from mdm_jax import load
 from mdm_jax.files.storage import as_path
 from mdm_jax.spec import Attention, Family
 from mdm_jax.tasks.capability.__main__ import main, model_paths
-from mdm_jax.tasks.capability.measure import Asked, Questions, measure, name_of
+from mdm_jax.tasks.capability.measure import Questions, measure, name_of
 from mdm_jax.tasks.capability.questions import Task, right_answers
 from mdm_jax.tasks.capability.table import read_table, table_csv
 
@@ -68,8 +68,8 @@ def test_a_table_and_the_answers_of_each_model_are_written(measured, weights, te
 def test_an_answer_is_the_likeliest_target(measured, weights, text, family):
     """Recomputed from the logits: each target's tokens one after the other, as either family reads them."""
     model = load(weights[family])
-    questions = Questions(Asked((text,), 4, 0)).of(model)
-    rows, kept = measure(weights[family], Questions(Asked((text,), 4, 0)), as_path(measured))
+    questions = Questions([text], 4, 0).of(model)
+    rows, kept = measure(weights[family], Questions([text], 4, 0), as_path(measured))
     assert kept
     for one, row in zip(questions, rows, strict=True):
         if (one.task, one.size) in ((Task.RECALL, 2), (Task.COPY, 4)):
@@ -121,10 +121,7 @@ def test_processes_share_the_models(measured, weights, text, tmp_path):
 
 
 def test_published_weights_with_a_tokenizer_beside_them(reference_data, text, tmp_path):
-    for name in ("mdm.safetensors", "ar.safetensors", "config.json"):
-        shutil.copy(reference_data / "smdm_golden" / name, tmp_path)
-    (tmp_path / "tokenizer.json").write_text(word_piece(texts(300), 90))
-    models = [str(tmp_path / "mdm.safetensors"), str(tmp_path / "ar.safetensors")]
+    models = golden_copies(reference_data, tmp_path, "mdm", "ar")
     assert main([*models, "--text", text, "--out", str(tmp_path / "out"), *FEW]) == 0
     rows = read_table(as_path(tmp_path / "out" / "table.csv"))
     assert {(row.model, row.family) for row in rows} == {("mdm", "mdm"), ("ar", "arm")}

@@ -4,13 +4,12 @@ import csv
 import gzip
 import random
 import re
-import shutil
 
 import numpy as np
 import pytest
 from command_line import one_line
-from json_tokenizers import word_piece
-from small_corpus import WORDS, texts
+from golden_models import golden_copies
+from small_corpus import WORDS
 from smdm_files import random_weights, write_random
 
 from mdm_jax import load
@@ -67,10 +66,7 @@ def test_a_run_a_file_and_a_folder_are_compared_with_fresh_weights(shop, tmp_pat
 
 
 def test_published_weights_classify_with_a_tokenizer_beside_them(reference_data, tmp_path, examples, capsys):
-    for name in ("mdm.safetensors", "ar.safetensors", "config.json"):
-        shutil.copy(reference_data / "smdm_golden" / name, tmp_path)
-    (tmp_path / "tokenizer.json").write_text(word_piece(texts(300), 90))
-    models = [str(tmp_path / "mdm.safetensors"), str(tmp_path / "ar.safetensors")]
+    models = golden_copies(reference_data, tmp_path, "mdm", "ar")
     flags = ["--freeze", "--no-scratch", "--seeds", "3", "--pool", "last", *QUICK]
     assert main([*models, examples, "--out", str(tmp_path / "out"), *flags]) == 0
     assert [row["family"] for row in table(tmp_path / "out", "scores")] == ["mdm", "arm"]

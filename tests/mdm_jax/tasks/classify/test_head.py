@@ -33,7 +33,7 @@ def rows_of(count: int, seed: int = 0, length: int = 6) -> Rows:
 
 
 def trunk(family: Family) -> Trunk:
-    return Trunk(sharp_model(SPECS[family]), SPECS[family], 6, jax.sharding.get_mesh())
+    return Trunk(sharp_model(SPECS[family]), SPECS[family], jax.sharding.get_mesh())
 
 
 @pytest.mark.parametrize("family", list(Family))
@@ -41,7 +41,7 @@ def test_a_vector_is_that_of_the_row_alone_without_start_token_and_padding(famil
     rows = Rows(rows_of(4).tokens_SL, np.array([2, 6, 2, 6], np.int32), np.zeros(4, np.int32), 0)
     with on_mesh():
         model = trunk(family)
-        starts = model.causal
+        starts = family is Family.ARM
         read = jax.jit(lambda tokens_BL: hidden(model.params, tokens_BL, model.spec, HardwareSpec()))
         expected: dict[Pool, list[np.ndarray]] = {Pool.MEAN: [], Pool.LAST: []}
         for tokens_L, length in zip(rows.tokens_SL, rows.length_S, strict=True):
@@ -69,7 +69,7 @@ def test_the_last_vector_has_read_every_token():
 
 
 def test_the_loss_and_its_gradient_are_the_same_on_another_mesh():
-    """An ARM's, whose start token is put before rows that are split over devices."""
+    """The model is an ARM, which puts a start token before rows that are split over devices."""
     family, rows, results = Family.ARM, rows_of(8), []
 
     def loss(parts, tokens_BL, length_B, label_B):
