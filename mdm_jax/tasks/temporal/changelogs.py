@@ -12,8 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from mdm_jax.data.sources.files import Line, find_files, read_lines
+from mdm_jax.data.sources.records import Skip
 from mdm_jax.files.storage import Path
-from mdm_jax.tasks.temporal.dated import Dated, Skip
+from mdm_jax.tasks.temporal.dated import Dated
 from mdm_jax.tasks.temporal.dates import parse_date
 
 DEFAULT_FILES = "/usr/share/doc/*/changelog.Debian.gz"
