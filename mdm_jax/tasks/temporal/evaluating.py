@@ -21,7 +21,7 @@ import numpy as np
 
 from analysis.figures.style import rendered
 from analysis.sampling import DRAWS as BOOTSTRAP_DRAWS
-from analysis.sampling import SEED, check_bootstrap
+from analysis.sampling import SEED, check_sampling
 from mdm_jax.command import DONE, new_parser
 from mdm_jax.evaluate.likelihood.monte_carlo import check_draws
 from mdm_jax.evaluate.stream import DRAWS
@@ -33,15 +33,8 @@ from mdm_jax.tasks.temporal.figure import plot_shift
 from mdm_jax.tasks.temporal.folder import SliceEntry, read_slice, read_split
 from mdm_jax.tasks.temporal.report import as_text, losses_csv, results_of, slopes_csv
 from mdm_jax.tasks.temporal.scoring import score_slices
-from mdm_jax.tasks.temporal.settings import (
-    Scored,
-    cluster_sums,
-    clusters_of,
-    scored,
-    settings_of,
-    text_bytes,
-)
-from mdm_jax.tasks.temporal.shift import UNITS, Cells
+from mdm_jax.tasks.temporal.settings import Scored, cluster_sums, clusters_of, scored, settings_of, text_bytes
+from mdm_jax.tasks.temporal.shift import Cells
 from mdm_jax.trained.load import load
 
 METHODS = (Likelihood.NELBO, Likelihood.LEFT_TO_RIGHT, Likelihood.CONFIDENCE)
@@ -74,7 +67,7 @@ def work(flags: argparse.Namespace) -> int:
         OSError: the disk is full or not writable.
     """
     check_draws("--draws", flags.draws)
-    check_bootstrap(UNITS[0], UNITS, flags.bootstrap, flags.seed)
+    check_sampling(flags.bootstrap, flags.seed)
     finite = math.isfinite(flags.base_years) and flags.base_years > 0
     require(finite, "--base-years", flags.base_years, "above 0")
     split, out, method = read_split(flags.slices), as_path(flags.out), Likelihood(flags.likelihood)

@@ -7,14 +7,14 @@ equal shape, so that a program is compiled once. A row that has several texts gi
 
 import hashlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float64, Int32, Int64
 
 from mdm_jax.evaluate.perplexity.blocks import nats_of_blocks
-from mdm_jax.evaluate.stream import BATCH_TOKENS, RowNats
+from mdm_jax.evaluate.stream import BATCH_TOKENS, Progress, RowNats
 from mdm_jax.files.storage import Path, is_file, write_atomic
 from mdm_jax.spec import Family, Likelihood
 from mdm_jax.tasks.temporal.dated import Dated
@@ -22,9 +22,6 @@ from mdm_jax.trained.model import Model
 
 CHUNK_BATCHES = 8
 """Batches of rows that are scored, and then kept, at a time."""
-
-Progress = Callable[[float], None]
-"""Called with the share of a model's work that is done."""
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,7 @@ from enum import StrEnum
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from analysis.sampling import DRAWS, LEVEL, SEED, check_bootstrap
-
-UNITS = ("cluster",)
+from analysis.sampling import DRAWS, LEVEL, SEED, check_sampling
 
 
 class Statistic(StrEnum):
@@ -102,7 +100,7 @@ class Resampling:
         Raises:
             ValueError: draws or seed out of range.
         """
-        check_bootstrap(UNITS[0], UNITS, draws, seed)
+        check_sampling(draws, seed)
         clusters = len(cells.bytes_GS)
         draw = np.random.default_rng([seed, 0])
         drawn = draw.multinomial(clusters, np.full(clusters, 1 / clusters), draws).astype(float)
