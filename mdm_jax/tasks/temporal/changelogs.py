@@ -103,10 +103,8 @@ def mentioned_names(text: str) -> set[str]:
         words, name = mention[1].split(), list[str]()
         while words and (words[-1][0].isupper() or words[-1] in PARTICLES):
             name.insert(0, words.pop())
-        found |= {
-            " ".join(name),
-            " ".join(name[-2:]),
-        }  # the first of three may begin the sentence: `Thanks Ada Lovelace`
+        # The first of three words may begin the sentence: `Thanks Ada Lovelace`.
+        found |= {" ".join(name), " ".join(name[-2:])}
     return found
 
 

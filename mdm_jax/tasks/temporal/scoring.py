@@ -62,11 +62,11 @@ def score_slices(
     """The nats of the texts of each slice.
 
     Args:
-        model: of either family; an ARM has one likelihood, whatever `method` says.
+        model: a model of either family; an ARM has one likelihood, whatever `method` says.
         slices: the texts of each slice, at least one each.
         method: `nelbo`, or an exact likelihood that the family has.
         draws: Monte Carlo draws of an MDM's NELBO, at least 2.
-        folder: where finished chunks are kept; those of the same model, texts, method and draws are used again.
+        folder: the folder of finished chunks; those of the same model, texts, method and draws are used again.
         progress: called after each chunk.
 
     Raises:
@@ -100,8 +100,8 @@ def _stream(model: Model, slices: Sequence[Sequence[Dated]]) -> _Stream:
 
 
 def _key(model: Model, method: Likelihood, draws: int) -> bytes:
-    shown = draws if model.family is Family.MDM and method is Likelihood.NELBO else 1
-    return f"{model.fingerprint} {model.seq_len} {method.value} {shown}".encode()
+    used_draws = draws if model.family is Family.MDM and method is Likelihood.NELBO else 1
+    return f"{model.fingerprint} {model.seq_len} {method.value} {used_draws}".encode()
 
 
 def _kept_or_scored(

@@ -24,11 +24,11 @@ class Scored:
     """One model and its nats on all slices.
 
     Attributes:
-        path: as the user named it.
+        path: the path that the user gave.
         setting: what models of one setting share: the hash of the run's spec without its seed, or a file's path.
         label: a name of the setting, which may not be unique.
         family: MDM or ARM.
-        seed: of the training; 0 for a file.
+        seed: seed of the training; 0 for a file.
         slices: the nats, in the order of the slices.
     """
 

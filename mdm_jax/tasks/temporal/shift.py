@@ -95,7 +95,7 @@ class Resampling:
         Args:
             cells: what the clusters have in each slice.
             draws: bootstrap draws.
-            seed: of all draws.
+            seed: seed of all draws.
 
         Raises:
             ValueError: draws or seed out of range.

@@ -54,9 +54,9 @@ class Slice:
     """Test texts of one span of time.
 
     Attributes:
-        name: such as `later-2016` or `held-out-2014`.
+        name: its name, such as `later-2016` or `held-out-2014`.
         held_out: whether the texts are of the training period.
-        texts: in the order of their groups, then of their dates.
+        texts: its texts in the order of their groups, then of their dates.
         near_copies: texts that equal a training text if all numbers are taken for equal. They are kept.
         known_lines: share of the texts' characters in lines that stand in a training text too, after normalisation.
     """
