@@ -27,5 +27,14 @@ def check_bootstrap(unit: str, units: Sequence[str], n: int, seed: int) -> None:
     """
     if unit not in units:
         raise ValueError(f"unit = {unit!r}: must be one of {', '.join(units)}")
+    check_sampling(n, seed)
+
+
+def check_sampling(n: int, seed: int) -> None:
+    """Refuses a number of draws, or a seed, that is out of range.
+
+    Raises:
+        ValueError: n is below 1 or above `MAX_DRAWS`, or the seed is below 0.
+    """
     if not 1 <= n <= MAX_DRAWS or seed < 0:
         raise ValueError(f"n = {n}, seed = {seed}: must be 1 to {MAX_DRAWS}, and at least 0")

@@ -7,16 +7,13 @@ answer: no masked positions follow, as in SMDM's evaluation (Nie et al. 2024, ar
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from mdm_jax.files.sealed_json import Damaged, seal, unseal
-from mdm_jax.files.storage import Path, as_path, is_file, is_local, make_folder, write_atomic
+from mdm_jax.files.storage import Path, as_path, is_file, is_local
 from mdm_jax.layout import RESULT_FILE
 from mdm_jax.results import read_result
 from mdm_jax.spec import Likelihood
@@ -25,11 +22,13 @@ from mdm_jax.spec.validation import require
 from mdm_jax.tasks.capability.makers import conditions
 from mdm_jax.tasks.capability.passages import Passages, passages_of_files, passages_of_run
 from mdm_jax.tasks.capability.questions import Answers, Condition, Ids, Task, answers, digest
+from mdm_jax.tasks.kept_answers import read_answers, write_answers
 from mdm_jax.trained.load import load
 from mdm_jax.trained.model import Model
 
 METHOD = Likelihood.LEFT_TO_RIGHT
 SCHEMA = 1
+"""Part of the keys of kept answers: a new number asks all models again."""
 MOST_QUESTIONS = 1 << 16
 MODELS_FOLDER = "models"
 RUN_COLUMNS = ("budget", "flops_6nd", "flops_exact", "loss", "loss_left_to_right")
@@ -120,14 +119,12 @@ def measure(path: str, questions: Questions, out: Path) -> tuple[list[Measured],
     asked = questions.of(model)
     key = hashlib.sha256(f"{SCHEMA} {METHOD} {model.fingerprint} {digest(asked)}".encode()).hexdigest()
     file = out / MODELS_FOLDER / f"{name_of(path)}.json"
-    kept = _kept(file, key)
+    kept = read_answers(file, key)
     if kept is None:
         found = answers(asked, lambda pairs: _loglikelihoods(model, pairs))
-        make_folder(file.parent)
-        tree = {"schema_version": SCHEMA, "key": key, "answers": [_tree(one) for one in found]}
-        write_atomic(file, json.dumps(seal(tree)) + "\n")
+        write_answers(file, key, [_tree(one) for one in found])
     else:
-        found = kept
+        found = [Answers(np.array(one["right"]), np.array(one["corrected"])) for one in kept]
     family, size = model.family.value, count_parameters(model.spec).non_embedding
     about = (name_of(path), family, size, _run_columns(as_path(path)))
     rows = [
@@ -151,19 +148,6 @@ def _run_columns(folder: Path) -> dict[str, float | None]:
 
 def _tree(one: Answers) -> dict[str, list[float]]:
     return {"right": one.right_G.tolist(), "corrected": one.corrected_G.tolist()}
-
-
-def _kept(file: Path, key: str) -> list[Answers] | None:
-    """The answers in a file; None if it is absent, damaged, or of other questions or weights."""
-    if not is_file(file):
-        return None
-    try:
-        tree: dict[str, Any] = unseal(file.read_bytes(), SCHEMA)
-    except Damaged:
-        return None
-    if tree.get("key") != key:
-        return None
-    return [Answers(np.array(one["right"]), np.array(one["corrected"])) for one in tree["answers"]]
 
 
 def check_names(paths: Sequence[str]) -> None:

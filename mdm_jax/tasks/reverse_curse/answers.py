@@ -32,14 +32,14 @@ class How:
     Attributes:
         tokens: room for an answer; None for 64, or less if a prompt leaves less room in the model's row.
         total: prompt and answer together have so many tokens, as in SMDM, which has 52; None for `tokens`.
-        temperature: of the draws; 0 takes the likeliest token.
-        sampler: of an MDM; see `mdm_jax.sample.samplers`.
-        steps: of an MDM's answer, at most one a token; None for one a token.
+        temperature: temperature of the draws; 0 takes the likeliest token.
+        sampler: sampler of an MDM; see `mdm_jax.sample.samplers`.
+        steps: steps of an MDM's answer, at most one a token; None for one a token.
         guidance: w of an MDM's unsupervised classifier-free guidance, in answers and in ranks.
         distractors: wrong answers of each question, at most; 0 ranks nothing.
         method: the likelihood that ranks; see `Model.loglikelihood`. An ARM has only `left_to_right`.
         draws: Monte Carlo draws of a `nelbo`.
-        seed: of answers and distractors.
+        seed: seed of answers and distractors.
 
     Raises:
         ValueError: a number is out of range.

@@ -29,7 +29,7 @@ def statement_documents(texts: Sequence[str], repeats: int, per_document: int, f
         repeats: times that each statement occurs.
         per_document: statements of a document, a line each; fewer in the last document of a repeat.
         fraction: share of the validation text that `prepare` will be given.
-        seed: of the orders.
+        seed: seed of the orders.
 
     Raises:
         ValueError: a number is out of range, or there are too few statements for so many different documents.

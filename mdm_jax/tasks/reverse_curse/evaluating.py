@@ -28,7 +28,6 @@ from dataclasses import asdict
 from analysis.figures.style import rendered
 from mdm_jax.command import DONE, new_parser, say
 from mdm_jax.evaluate.likelihood.__main__ import run_folders
-from mdm_jax.files.sealed_json import Damaged, seal, unseal
 from mdm_jax.files.storage import Path, as_path, check_writable, is_file, make_folder, write_atomic
 from mdm_jax.layout import PLAN_FILE, RUNS_FOLDER, SPEC_FILE
 from mdm_jax.results import csv_text
@@ -36,6 +35,7 @@ from mdm_jax.run.program_cache import program_cache
 from mdm_jax.sample.samplers import Sampler
 from mdm_jax.spec import Likelihood
 from mdm_jax.spec.validation import build, require
+from mdm_jax.tasks.kept_answers import read_answers, write_answers
 from mdm_jax.tasks.reverse_curse.answers import MOST_ROOM, SAMPLER, Answer, How, answer_all
 from mdm_jax.tasks.reverse_curse.facts import Question
 from mdm_jax.tasks.reverse_curse.figure import draw
@@ -45,6 +45,7 @@ from mdm_jax.trained.load import load
 
 ANSWERS, TABLE, FIGURE, MODELS_FOLDER = "answers.csv", "table.csv", "reverse_curse.svg", "models"
 SCHEMA = 1
+"""Part of the keys of kept answers: a new number asks all models again."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -139,22 +140,14 @@ def _answered(path: str, questions: Sequence[Question], how: How, out: Path) -> 
     model = load(path)
     decides = json.dumps([SCHEMA, model.fingerprint, asdict(how), [asdict(question) for question in questions]])
     key, file = hashlib.sha256(decides.encode()).hexdigest(), out / MODELS_FOLDER / f"{_name(path)}.json"
-    answers = _kept(file, key)
-    if answers is None:
+    kept = read_answers(file, key)
+    if kept is None:
         answers = answer_all(model, questions, how)
-        tree = {"schema_version": SCHEMA, "key": key, "answers": [asdict(answer) for answer in answers]}
-        write_atomic(file, json.dumps(seal(tree), ensure_ascii=False) + "\n")
+        write_answers(file, key, [asdict(answer) for answer in answers])
+    else:
+        answers = [build(Answer, answer) for answer in kept]
     seed = 0 if model.run is None else model.run.seed
     return Answered(_name(path), model.family.value, seed, tuple(answers))
-
-
-def _kept(file: Path, key: str) -> list[Answer] | None:
-    """The answers in a file; None if it is absent, damaged, or of another model, other questions or settings."""
-    try:
-        tree = unseal(file.read_bytes(), SCHEMA) if is_file(file) else {}
-    except Damaged:
-        return None
-    return [build(Answer, answer) for answer in tree["answers"]] if tree.get("key") == key else None
 
 
 def _answers_csv(questions: Sequence[Question], found: Sequence[Answered]) -> str:

@@ -16,7 +16,7 @@ from mdm_jax.tasks.reverse_curse.relations import FORMS, LEVELS, Relation, Wordi
 
 MOST_FACTS = 10_000
 BETWEEN = " / "
-"""Stands between the members in the name of a fact."""
+"""What stands between the members in the name of a fact."""
 TOWNS_OF_A_REGION, STREETS_OF_A_TOWN = 2, 1
 
 

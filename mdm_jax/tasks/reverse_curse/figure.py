@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
-from analysis.figures.style import ERROR_BAR, MUTED, Picture, family_colour, styled
+from analysis.figures.style import DASHED, ERROR_BAR, MUTED, Picture, family_colour, styled
 from analysis.wording import family_name
 from mdm_jax.tasks.reverse_curse.facts import Direction, Order
 from mdm_jax.tasks.reverse_curse.table import ALL, DIFFERENCE, ONE_DIRECTION, Line
@@ -51,7 +51,7 @@ def _panel(axes: Axes, lines: Sequence[Line], measure: str) -> None:
         axes.errorbar(places, means, errors, fmt="o", ms=5, color=family_colour(family), label=label, **ERROR_BAR)
     chance = CHANCE[measure]
     if chance is not None:
-        axes.axhline(chance, color=MUTED, lw=1, ls=(0, (4, 3)), zorder=1, label="does not know the fact")
+        axes.axhline(chance, color=MUTED, lw=1, ls=DASHED, zorder=1, label="does not know the fact")
     axes.set_ylim(-0.04, 1.04)
     axes.set_xlim(-0.5, len(ASKED) - 0.5)
     axes.set_xticks(range(len(ASKED)), list(ASKED.values()))

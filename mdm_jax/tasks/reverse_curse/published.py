@@ -37,7 +37,9 @@ def read_published(folder: str) -> tuple[list[Statement], list[Question]]:
         tests = {
             test: _pairs(root / f"{name}_{test}.jsonl") for test in TESTS if is_file(root / f"{name}_{test}.jsonl")
         }
-        people = {" ".join(answer.split()[:2]) for pairs in tests.values() for _, answer in pairs if _names(answer)}
+        people = {
+            " ".join(answer.split()[:2]) for pairs in tests.values() for _, answer in pairs if _begins_with_name(answer)
+        }
         for test, pairs in tests.items():
             questions += [_question(*pair, order, TESTS[test], people) for pair in pairs]
     bound = "a folder with files such as p2d_prompts_train.jsonl and p2d_reverse_prompts_test.jsonl"
@@ -61,7 +63,7 @@ def _question(prompt: str, answer: str, order: Order, direction: Direction, peop
     The person is named at the beginning of the answer, of which only the name is kept, or else in the prompt. A prompt
     that names nobody is a fact of its own.
     """
-    asks = "backward" if _names(answer) else "forward"
+    asks = "backward" if _begins_with_name(answer) else "forward"
     if asks == "backward":
         person = " ".join(answer.split()[:2])
         answer = f" {person}"
@@ -71,7 +73,7 @@ def _question(prompt: str, answer: str, order: Order, direction: Direction, peop
     return Question(*about, prompt, (answer,), f"person {order.value} {asks}")
 
 
-def _names(answer: str) -> bool:
+def _begins_with_name(answer: str) -> bool:
     """Whether the answer begins with a first and a last name."""
     words = answer.split()[:2]
     return len(words) == 2 and all(word[0].isupper() and word.replace("-", "").isalpha() for word in words)

@@ -5,7 +5,8 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from mdm_jax.data.sources.files import read_lines
+from mdm_jax.data.sources.files import Line
+from mdm_jax.data.sources.records import jsonl_records
 from mdm_jax.files.storage import as_path, is_file
 from mdm_jax.spec.validation import build, require
 from mdm_jax.tasks.reverse_curse.facts import Question
@@ -31,18 +32,16 @@ def objects(path: str) -> list[tuple[str, dict[str, Any]]]:
     size = file.stat().length
     require(size <= MOST_BYTES, f"{path}: bytes", size, f"at most {MOST_BYTES}")
     found = []
-    for line in read_lines(file):
-        if not line.text.strip():
-            continue
-        try:
-            record = json.loads(line.text)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{line.where}: not JSON ({error})") from None
-        require(isinstance(record, dict), line.where, type(record).__name__, "a JSON object")
-        found.append((line.where, record))
+    for each in jsonl_records(path, _object):
+        found.append(each)
         require(len(found) <= MOST_RECORDS, f"{path}: lines", len(found), f"at most {MOST_RECORDS}")
     require(bool(found), f"{path}: lines", 0, "at least one")
     return found
+
+
+def _object(record: Any, line: Line) -> tuple[str, dict[str, Any]]:
+    require(isinstance(record, dict), line.where, type(record).__name__, "a JSON object")
+    return line.where, record
 
 
 def read_questions(path: str) -> list[Question]:

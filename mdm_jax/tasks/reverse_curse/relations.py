@@ -23,8 +23,8 @@ class Wordings:
     """The paraphrases of one direction.
 
     Attributes:
-        trained: those that the training statements use.
-        held_out: those that only tests use.
+        trained: wordings that the training statements use.
+        held_out: wordings that only tests use.
     """
 
     trained: tuple[str, ...]

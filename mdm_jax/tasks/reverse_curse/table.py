@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float64, Int
 
 from mdm_jax.command import aligned
+from mdm_jax.evaluate.ratio import ratio
 from mdm_jax.results import csv_text
 from mdm_jax.spec.validation import require
 from mdm_jax.tasks.reverse_curse.answers import Answer
@@ -100,11 +101,8 @@ def estimate(values_SF: Float64[np.ndarray, "S F"], unit_F: Int[np.ndarray, "F"]
 
 def _error(values: np.ndarray, units: np.ndarray) -> float:
     """The standard error of the mean of values that are independent only between units; NaN for a single unit."""
-    names, place = np.unique(units, return_inverse=True)
-    if len(names) < 2:
-        return math.nan
-    deviation = np.bincount(place, values - values.mean())
-    return math.sqrt(len(names) / (len(names) - 1) * float((deviation**2).sum())) / len(values)
+    _, place = np.unique(units, return_inverse=True)
+    return ratio(np.bincount(place, values)[None], np.bincount(place)).se_data
 
 
 def units(facts: Sequence[str]) -> Int[np.ndarray, "F"]:
@@ -118,10 +116,10 @@ def units(facts: Sequence[str]) -> Int[np.ndarray, "F"]:
 
 
 def lines(questions: Sequence[Question], found: Sequence[Answered]) -> list[Line]:
-    """A line for each cell that has questions: for each family, and for the difference if there are both.
+    """A line for each cell that has questions: for each family, and for the difference if there are common seeds.
 
     Raises:
-        ValueError: two runs of a family have the same seed, or the families have several runs and no common seed.
+        ValueError: two runs of a family have the same seed.
     """
     runs: dict[str, dict[int, Answered]] = {}
     for one in found:
@@ -160,13 +158,14 @@ def _line(
     who: str, cell: Cell, chosen: Sequence[int], facts: Sequence[str], sides: Sequence[Sequence[Sequence[Answer]]]
 ) -> Line:
     """A line of one side, or of the first side less the second."""
-    measures, names = {}, list(dict.fromkeys(facts))
+    names = list(dict.fromkeys(facts))
+    measures, unit_F = {}, units(names)
     for measure in MEASURES:
         values = [_by_fact(measure, chosen, facts, side) for side in sides]
         values_SF = values[0] if len(values) == 1 else values[0] - values[1]
         known_F = ~np.isnan(values_SF).any(0)  # a fact without distractors has no rank
         if known_F.any():
-            measures[measure] = estimate(values_SF[:, known_F], units(names)[known_F])
+            measures[measure] = estimate(values_SF[:, known_F], unit_F[known_F])
     chances = [answer.chance for answer in (sides[0][0][i] for i in chosen) if answer.chance is not None]
     chance = float(np.mean(chances)) if chances and len(sides) == 1 else None
     return Line(who, cell, len(sides[0]), len(names), chance, measures)

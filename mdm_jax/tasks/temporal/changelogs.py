@@ -12,8 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from mdm_jax.data.sources.files import Line, find_files, read_lines
+from mdm_jax.data.sources.records import Skip
 from mdm_jax.files.storage import Path
-from mdm_jax.tasks.temporal.dated import Dated, Skip
+from mdm_jax.tasks.temporal.dated import Dated
 from mdm_jax.tasks.temporal.dates import parse_date
 
 DEFAULT_FILES = "/usr/share/doc/*/changelog.Debian.gz"
@@ -102,10 +103,8 @@ def mentioned_names(text: str) -> set[str]:
         words, name = mention[1].split(), list[str]()
         while words and (words[-1][0].isupper() or words[-1] in PARTICLES):
             name.insert(0, words.pop())
-        found |= {
-            " ".join(name),
-            " ".join(name[-2:]),
-        }  # the first of three may begin the sentence: `Thanks Ada Lovelace`
+        # The first of three words may begin the sentence: `Thanks Ada Lovelace`.
+        found |= {" ".join(name), " ".join(name[-2:])}
     return found
 
 

@@ -2,16 +2,15 @@
 
 import datetime
 import hashlib
-import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from mdm_jax.data.sources.files import Line, find_files, read_lines
+from mdm_jax.data.sources.files import Line, find_files
+from mdm_jax.data.sources.records import Skip, jsonl_records, text_of
 from mdm_jax.tasks.temporal.dates import parse_date
 
-Skip = Callable[[str], None]
-"""Called with a message about each bad record that is skipped."""
 DIGITS = re.compile(r"\d+")
 
 
@@ -71,37 +70,16 @@ def read_dated(paths: Sequence[str], fields: Fields, skip: Skip | None = None) -
         ValueError: no file, or a line is not JSON, lacks a field, or has a date that does not parse; the message names
             file and line.
     """
+
+    def dated(record: Any, line: Line) -> Dated:
+        text, date = text_of(record, fields.text, line), text_of(record, fields.date, line)
+        group = text_of(record, fields.group, line) if fields.group else ""
+        try:
+            return Dated(text, parse_date(date), group)
+        except ValueError as error:
+            raise ValueError(f"{line.where}, field {fields.date!r}: {error}") from None
+
     for path in paths:
         for file in find_files(path, (".jsonl", ".json")):
-            for line in read_lines(file):
-                try:
-                    found = _record(line, fields)
-                except ValueError as error:
-                    if skip is None:
-                        raise
-                    skip(str(error))
-                    continue
-                if found is not None:
-                    yield found
-
-
-def _record(line: Line, fields: Fields) -> Dated | None:
-    """The record of one line; None for a blank line or text."""
-    content = line.text
-    if not content.strip():
-        return None
-    try:
-        record = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{line.where}: not JSON ({error})") from None
-    wanted = [name for name in (fields.text, fields.date, fields.group) if name]
-    missing = [name for name in wanted if not isinstance(record, dict) or not isinstance(record.get(name), str)]
-    if missing:
-        known = ", ".join(record) if isinstance(record, dict) else "none: not an object"
-        raise ValueError(f"{line.where}: no text in field {missing[0]!r}; its fields: {known}")
-    try:
-        date = parse_date(record[fields.date])
-    except ValueError as error:
-        raise ValueError(f"{line.where}, field {fields.date!r}: {error}") from None
-    text = record[fields.text]
-    return Dated(text, date, record[fields.group] if fields.group else "") if text.strip() else None
+            records = jsonl_records(str(file), dated, skip=skip)
+            yield from (record for record in records if record.text.strip())

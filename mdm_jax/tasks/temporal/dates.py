@@ -26,7 +26,7 @@ def parse_date(text: object) -> datetime.date:
             try:
                 moment = parse(stripped)
                 return (moment if moment.tzinfo is None else moment.astimezone(datetime.UTC)).date()
-            except (ValueError, TypeError, OverflowError):  # the last for a time zone that leads out of the calendar
+            except (ValueError, TypeError, OverflowError):  # OverflowError: a zone leads out of the calendar
                 continue
     raise ValueError(f"date = {str(text)[:60]!r}: must be like {KNOWN}")
 

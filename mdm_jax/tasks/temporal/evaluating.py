@@ -21,7 +21,7 @@ import numpy as np
 
 from analysis.figures.style import rendered
 from analysis.sampling import DRAWS as BOOTSTRAP_DRAWS
-from analysis.sampling import SEED, check_bootstrap
+from analysis.sampling import SEED, check_sampling
 from mdm_jax.command import DONE, new_parser
 from mdm_jax.evaluate.likelihood.monte_carlo import check_draws
 from mdm_jax.evaluate.stream import DRAWS
@@ -33,15 +33,8 @@ from mdm_jax.tasks.temporal.figure import plot_shift
 from mdm_jax.tasks.temporal.folder import SliceEntry, read_slice, read_split
 from mdm_jax.tasks.temporal.report import as_text, losses_csv, results_of, slopes_csv
 from mdm_jax.tasks.temporal.scoring import score_slices
-from mdm_jax.tasks.temporal.settings import (
-    Scored,
-    cluster_sums,
-    clusters_of,
-    scored,
-    settings_of,
-    text_bytes,
-)
-from mdm_jax.tasks.temporal.shift import UNITS, Cells
+from mdm_jax.tasks.temporal.settings import Scored, cluster_sums, clusters_of, scored, settings_of, text_bytes
+from mdm_jax.tasks.temporal.shift import Cells
 from mdm_jax.trained.load import load
 
 METHODS = (Likelihood.NELBO, Likelihood.LEFT_TO_RIGHT, Likelihood.CONFIDENCE)
@@ -74,15 +67,15 @@ def work(flags: argparse.Namespace) -> int:
         OSError: the disk is full or not writable.
     """
     check_draws("--draws", flags.draws)
-    check_bootstrap(UNITS[0], UNITS, flags.bootstrap, flags.seed)
+    check_sampling(flags.bootstrap, flags.seed)
     finite = math.isfinite(flags.base_years) and flags.base_years > 0
     require(finite, "--base-years", flags.base_years, "above 0")
     split, out, method = read_split(flags.slices), as_path(flags.out), Likelihood(flags.likelihood)
     texts = [read_slice(flags.slices, entry) for entry in split.slices]
     _check_base(split.slices, flags.base_years)
     check_writable(out / SLOPES_FILE)
-    models = _scored_models(flags, texts, method)
     sizes = [text_bytes(own) for own in texts]
+    models = _scored_models(flags, texts, method, sum(int(own.sum()) for own in sizes))
     clusters = clusters_of(texts, max(longest for _, longest in models))
     scores = [model for model, _ in models]
     cells = Cells(
@@ -92,13 +85,12 @@ def work(flags: argparse.Namespace) -> int:
         base_years=flags.base_years,
     )
     grouped = all(text.group for own in texts for text in own)
-    settings = settings_of(scores, clusters)
-    results = results_of(settings, cells, flags.bootstrap, flags.seed, grouped)
     nats = [cluster_sums([part.nats_D for part in one.slices], clusters) for one in scores]
+    settings = settings_of(scores, nats)
+    results = results_of(settings, cells, flags.bootstrap, flags.seed, grouped)
     write_atomic(out / LOSSES_FILE, losses_csv(scores, split.slices, cells.bytes_GS, nats, method))
     write_atomic(out / SLOPES_FILE, slopes_csv(results))
-    first = -2 * max(2.0, float(cells.years_S.max()))
-    write_atomic(out / FIGURE_FILE, rendered(plot_shift(results, settings, cells, first))["svg"])
+    write_atomic(out / FIGURE_FILE, rendered(plot_shift(results, settings, cells))["svg"])
     print(as_text(results, flags.base_years, method))
     return DONE
 
@@ -111,17 +103,16 @@ def _check_base(slices: Sequence[SliceEntry], base_years: float) -> None:
 
 
 def _scored_models(
-    flags: argparse.Namespace, texts: Sequence[Sequence[Dated]], method: Likelihood
+    flags: argparse.Namespace, texts: Sequence[Sequence[Dated]], method: Likelihood, all_bytes: int
 ) -> list[tuple[Scored, float]]:
-    """Each model's nats, and the mean bytes of its rows."""
+    """Each model's nats, and the mean bytes of its rows; the texts have `all_bytes` together."""
     found, names = [], list(dict.fromkeys(flags.models))
-    held = sum(int(text_bytes(own).sum()) for own in texts)
     for number, path in enumerate(names, start=1):
         begun, model = time.monotonic(), load(path)
         try:
             parts = score_slices(model, texts, method, flags.draws, as_path(flags.out) / SCORES_FOLDER)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
-        found.append((scored(path, model, parts), model.seq_len * held / sum(part.tokens for part in parts)))
+        found.append((scored(path, model, parts), model.seq_len * all_bytes / sum(part.tokens for part in parts)))
         print(f"{number}/{len(names)} {path}: {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
     return found

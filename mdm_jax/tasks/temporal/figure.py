@@ -16,18 +16,18 @@ ASIDE = 0.012
 """Distance of the marks of two settings in the right panel, as a share of the years, so that error bars can be read."""
 
 
-def plot_shift(results: Results, settings: Sequence[Setting], cells: Cells, first_year: float) -> Picture:
+def plot_shift(results: Results, settings: Sequence[Setting], cells: Cells) -> Picture:
     """The figure: on the left all losses, on the right those of later texts, relative to the loss at distance 0.
 
     Hollow marks are texts held out of the training period. Bars are 95% intervals. Lines have the pooled slope.
 
     Args:
         results: estimates of the settings.
-        settings: in the same order.
-        cells: the slices' places in time.
-        first_year: earlier slices are not drawn.
+        settings: the settings in the same order.
+        cells: the slices' places in time. Slices long before the end are not drawn.
     """
     years_S, later_S = cells.years_S, cells.later_S
+    first_year = -2 * max(2.0, float(years_S.max()))
     with styled():
         figure = Picture(figsize=(10.4, 4.9), layout="constrained")
         left, right = figure.subplots(1, 2)

@@ -26,11 +26,11 @@ class SliceEntry:
     """A test slice in `slices.json`.
 
     Attributes:
-        name: of the slice.
+        name: its name.
         file: its path in the folder.
         sha256: hash of the file.
         held_out: whether its texts are of the training period.
-        years: from the training's end to the mean date of its text, weighted by bytes; negative before the end.
+        years: years from the training's end to the mean date of its text, weighted by bytes; negative before the end.
         texts: number of texts.
         text_bytes: bytes of all texts.
         near_copies: see `Slice`.

@@ -17,8 +17,11 @@ from mdm_jax.tasks.temporal.settings import Scored, Setting
 from mdm_jax.tasks.temporal.shift import Cells, Estimate, Resampling, Statistic
 
 COMPARED = (
-    *(Statistic.RISE, Statistic.RISE_RELATIVE),
-    *(Statistic.SLOPE, Statistic.SLOPE_RELATIVE, Statistic.WITHIN_RELATIVE),
+    Statistic.RISE,
+    Statistic.RISE_RELATIVE,
+    Statistic.SLOPE,
+    Statistic.SLOPE_RELATIVE,
+    Statistic.WITHIN_RELATIVE,
 )
 """What is compared between families, whose losses differ in level."""
 
@@ -37,8 +40,8 @@ class Results:
     """All estimates.
 
     Attributes:
-        settings: for each setting.
-        differences: for each pair of an MDM and an ARM, MDM minus ARM.
+        settings: a line for each setting.
+        differences: a line for each pair of an MDM and an ARM, MDM minus ARM.
         curves: the loss of each setting on each slice.
         relative: the same, relative to the loss at distance 0.
         clusters: number of clusters that the bootstrap draws.

@@ -7,14 +7,14 @@ equal shape, so that a program is compiled once. A row that has several texts gi
 
 import hashlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float64, Int32, Int64
 
 from mdm_jax.evaluate.perplexity.blocks import nats_of_blocks
-from mdm_jax.evaluate.stream import BATCH_TOKENS, RowNats
+from mdm_jax.evaluate.stream import BATCH_TOKENS, Progress, RowNats
 from mdm_jax.files.storage import Path, is_file, write_atomic
 from mdm_jax.spec import Family, Likelihood
 from mdm_jax.tasks.temporal.dated import Dated
@@ -22,9 +22,6 @@ from mdm_jax.trained.model import Model
 
 CHUNK_BATCHES = 8
 """Batches of rows that are scored, and then kept, at a time."""
-
-Progress = Callable[[float], None]
-"""Called with the share of a model's work that is done."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +62,11 @@ def score_slices(
     """The nats of the texts of each slice.
 
     Args:
-        model: of either family; an ARM has one likelihood, whatever `method` says.
+        model: a model of either family; an ARM has one likelihood, whatever `method` says.
         slices: the texts of each slice, at least one each.
         method: `nelbo`, or an exact likelihood that the family has.
         draws: Monte Carlo draws of an MDM's NELBO, at least 2.
-        folder: where finished chunks are kept; those of the same model, texts, method and draws are used again.
+        folder: the folder of finished chunks; those of the same model, texts, method and draws are used again.
         progress: called after each chunk.
 
     Raises:
@@ -103,8 +100,8 @@ def _stream(model: Model, slices: Sequence[Sequence[Dated]]) -> _Stream:
 
 
 def _key(model: Model, method: Likelihood, draws: int) -> bytes:
-    shown = draws if model.family is Family.MDM and method is Likelihood.NELBO else 1
-    return f"{model.fingerprint} {model.seq_len} {method.value} {shown}".encode()
+    used_draws = draws if model.family is Family.MDM and method is Likelihood.NELBO else 1
+    return f"{model.fingerprint} {model.seq_len} {method.value} {used_draws}".encode()
 
 
 def _kept_or_scored(

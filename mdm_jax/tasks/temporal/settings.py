@@ -24,11 +24,11 @@ class Scored:
     """One model and its nats on all slices.
 
     Attributes:
-        path: as the user named it.
+        path: the path that the user gave.
         setting: what models of one setting share: the hash of the run's spec without its seed, or a file's path.
         label: a name of the setting, which may not be unique.
         family: MDM or ARM.
-        seed: of the training; 0 for a file.
+        seed: seed of the training; 0 for a file.
         slices: the nats, in the order of the slices.
     """
 
@@ -64,22 +64,22 @@ class Setting:
     nats_NGS: Float64[np.ndarray, "N G S"]
 
 
-def settings_of(models: Sequence[Scored], clusters: Sequence[Int64[np.ndarray, "_"]]) -> list[Setting]:
+def settings_of(models: Sequence[Scored], nats_MGS: Sequence[Float64[np.ndarray, "G S"]]) -> list[Setting]:
     """The settings in the order of the models.
 
     Args:
         models: the scored models.
-        clusters: the number of the cluster of each text, for each slice.
+        nats_MGS: the nats of each cluster in each slice under each model.
     """
-    members: dict[str, list[Scored]] = defaultdict(list)
-    for one in models:
-        members[one.setting].append(one)
-    labels = Counter(own[0].label for own in members.values())
+    members: dict[str, list[int]] = defaultdict(list)
+    for number, one in enumerate(models):
+        members[one.setting].append(number)
+    labels = Counter(models[own[0]].label for own in members.values())
     found = []
     for own in members.values():
-        label, nats = own[0].label, [cluster_sums([part.nats_D for part in one.slices], clusters) for one in own]
-        name = label if labels[label] == 1 else f"{label} ({PurePath(own[0].path).name})"
-        found.append(Setting(name, own[0].family, np.stack(nats)))
+        first = models[own[0]]
+        name = first.label if labels[first.label] == 1 else f"{first.label} ({PurePath(first.path).name})"
+        found.append(Setting(name, first.family, np.stack([nats_MGS[number] for number in own])))
     return found
 
 

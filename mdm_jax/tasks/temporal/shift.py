@@ -14,9 +14,7 @@ from enum import StrEnum
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from analysis.sampling import DRAWS, LEVEL, SEED, check_bootstrap
-
-UNITS = ("cluster",)
+from analysis.sampling import DRAWS, LEVEL, SEED, check_sampling
 
 
 class Statistic(StrEnum):
@@ -97,18 +95,19 @@ class Resampling:
         Args:
             cells: what the clusters have in each slice.
             draws: bootstrap draws.
-            seed: of all draws.
+            seed: seed of all draws.
 
         Raises:
             ValueError: draws or seed out of range.
         """
-        check_bootstrap(UNITS[0], UNITS, draws, seed)
+        check_sampling(draws, seed)
         clusters = len(cells.bytes_GS)
         draw = np.random.default_rng([seed, 0])
         drawn = draw.multinomial(clusters, np.full(clusters, 1 / clusters), draws).astype(float)
         self.cells, self.seed = cells, seed
         self.counts_BG = np.concatenate([np.ones((1, clusters)), drawn])
         """How often each draw takes each cluster. The first row is the texts at hand."""
+        self.bytes_BS = self.counts_BG @ cells.bytes_GS
 
     def statistics(self, nats_NGS: Float64[np.ndarray, "N G S"], setting: int) -> dict[Statistic, Sampled]:
         """The statistics of a setting.
@@ -118,7 +117,7 @@ class Resampling:
             setting: number of the setting, so that each has its own draws of seeds.
         """
         with np.errstate(invalid="ignore", divide="ignore"):  # a draw may have no text of a slice: NaN, left out later
-            values = [_statistics(nats_GS, self.cells, self.counts_BG) for nats_GS in nats_NGS]
+            values = [_statistics(nats_GS, self.cells, self.counts_BG, self.bytes_BS) for nats_GS in nats_NGS]
         return {name: self._over_seeds(np.stack([v[name] for v in values]), setting) for name in Statistic}
 
     def slice_losses(
@@ -128,7 +127,7 @@ class Resampling:
 
         If `relative`, each model's loss is divided by its own loss at distance 0, also in each draw.
         """
-        bytes_BS, base_S = self.counts_BG @ self.cells.bytes_GS, self.cells.base_S
+        bytes_BS, base_S = self.bytes_BS, self.cells.base_S
         with np.errstate(invalid="ignore", divide="ignore"):
             nats_NBS = self.counts_BG @ nats_NGS
             loss_NBS = nats_NBS / bytes_BS
@@ -149,10 +148,12 @@ class Resampling:
         return Sampled(float(mean_B[0]), mean_B[1:])
 
 
-def _statistics(nats_GS: np.ndarray, cells: Cells, counts_BG: np.ndarray) -> dict[Statistic, np.ndarray]:
+def _statistics(
+    nats_GS: np.ndarray, cells: Cells, counts_BG: np.ndarray, bytes_BS: np.ndarray
+) -> dict[Statistic, np.ndarray]:
     """The statistics of one model in each draw `[B]`."""
     base_S, later_S = cells.base_S, cells.later_S
-    nats_BS, bytes_BS = counts_BG @ nats_GS, counts_BG @ cells.bytes_GS
+    nats_BS = counts_BG @ nats_GS
     base_B = nats_BS[:, base_S].sum(1) / bytes_BS[:, base_S].sum(1)
     later_B = nats_BS[:, later_S].sum(1) / bytes_BS[:, later_S].sum(1)
     slope_B = slope(nats_BS[:, later_S], bytes_BS[:, later_S], cells.years_S[later_S])

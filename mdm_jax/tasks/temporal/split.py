@@ -54,9 +54,9 @@ class Slice:
     """Test texts of one span of time.
 
     Attributes:
-        name: such as `later-2016` or `held-out-2014`.
+        name: its name, such as `later-2016` or `held-out-2014`.
         held_out: whether the texts are of the training period.
-        texts: in the order of their groups, then of their dates.
+        texts: its texts in the order of their groups, then of their dates.
         near_copies: texts that equal a training text if all numbers are taken for equal. They are kept.
         known_lines: share of the texts' characters in lines that stand in a training text too, after normalisation.
     """
@@ -93,10 +93,11 @@ def split_texts(texts: Iterable[Dated], spec: SplitSpec) -> Split:
     """
     given = [replace(text, text=cut_to(text.text, spec.most_text_bytes)) for text in texts]
     ordered = sorted(given, key=lambda text: (text.date, text.group, text.text))
-    first = {key: text for text in reversed(ordered) for key in [digest(text.text)]}
-    unique = sorted(first.items(), key=lambda item: (item[1].date, item[1].group, item[1].text))
+    unique = dict[bytes, Dated]()
+    for text in ordered:
+        unique.setdefault(digest(text.text), text)
     train, held_out, later = list[Dated](), list[Dated](), list[Dated]()
-    for key, text in unique:
+    for key, text in unique.items():
         early = text.date < spec.until
         kept = int.from_bytes(key[:4]) < spec.held_out * HASHES
         (later if not early else held_out if kept else train).append(text)

@@ -16,9 +16,10 @@ import sys
 from collections.abc import Iterable
 
 from mdm_jax.command import DONE, aligned, new_parser
+from mdm_jax.data.sources.records import Skip
 from mdm_jax.spec.validation import require
 from mdm_jax.tasks.temporal.changelogs import DEFAULT_FILES, read_changelogs
-from mdm_jax.tasks.temporal.dated import Dated, Fields, Skip, read_dated
+from mdm_jax.tasks.temporal.dated import Dated, Fields, read_dated
 from mdm_jax.tasks.temporal.dates import parse_date
 from mdm_jax.tasks.temporal.folder import SplitEntry, check_new, write_split
 from mdm_jax.tasks.temporal.split import Span, SplitSpec, split_texts
@@ -83,11 +84,10 @@ HEADER = ("slice", "years after the end", "texts", "bytes", "near copies", "know
 
 def summary(split: SplitEntry, folder: str) -> str:
     """The text that the command prints: a line for each slice, and what was left out."""
-    cells = [
-        (one.name, f"{one.years:+.2f}", *(f"{n:,}" for n in (one.texts, one.text_bytes, one.near_copies)), share)
-        for one in split.slices
-        for share in [f"{one.known_lines:.1%}"]
-    ]
+    cells = []
+    for one in split.slices:
+        counts = (f"{n:,}" for n in (one.texts, one.text_bytes, one.near_copies))
+        cells.append((one.name, f"{one.years:+.2f}", *counts, f"{one.known_lines:.1%}"))
     near = sum(one.near_copies for one in split.slices)
     lines = [
         f"training texts before {split.until}: {split.train_texts:,}, {split.train_bytes:,} bytes",

@@ -132,7 +132,7 @@ def test_means_and_errors_are_over_seeds_and_over_facts():
     one = mdm.measures["exact"]
     assert (one.mean, one.se_seeds, one.se_facts) == (0.625, pytest.approx(0.125), pytest.approx(0.375))
     assert one.se == pytest.approx(math.hypot(0.125, 0.375))
-    difference = found[DIFFERENCE, "all", "all"]  # of the seed that both have
+    difference = found[DIFFERENCE, "all", "all"]  # over the only seed that both have
     assert (difference.seeds, difference.measures["exact"].mean) == (1, 0.5)
     assert math.isnan(difference.measures["exact"].se_seeds)
     assert difference.measures["exact"].se == difference.measures["exact"].se_facts == pytest.approx(0.5)

@@ -116,7 +116,8 @@ def test_runs_that_differ_in_the_seed_are_one_setting():
         Scored(f"runs/{name}", setting, "MDM 1x8", Family.MDM, seed, tuple(nats(value, own) for own in SLICES))
         for name, setting, seed, value in [("a", "x", 0, 1.0), ("b", "y", 0, 3.0), ("c", "x", 1, 2.0)]
     ]
-    found = settings_of(models, clusters_of(SLICES, 8.0))
+    clusters = clusters_of(SLICES, 8.0)
+    found = settings_of(models, [cluster_sums([part.nats_D for part in one.slices], clusters) for one in models])
     assert [one.name for one in found] == ["MDM 1x8 (a)", "MDM 1x8 (b)"]
     np.testing.assert_array_equal(found[0].nats_NGS[0], [[1, 0], [1, 1], [0, 2]])
     np.testing.assert_array_equal(found[0].nats_NGS[1], [[2, 0], [2, 2], [0, 4]])
