@@ -69,7 +69,7 @@ def draw(
         level_B=level_B,
         jump_B=jump_B,
         clean_BL=scored_BL / total if objective.reconstructs else None,
-        scored_BL=fill_pairs(mask_BL) if objective.pairs_counts else None,
+        through_head_BL=fill_pairs(mask_BL) if objective.pairs_counts else None,
     )
 
 

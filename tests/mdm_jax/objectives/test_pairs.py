@@ -161,8 +161,8 @@ def test_prompts_and_padding_are_as_they_should(objective):
     assert ((masked & prompt).sum(-1) == np.where((masked & prompt).any(-1), prompt.sum(-1), 0)).all()
     assert abs(hidden_prompts.mean() - objective.drop_prompt) < 4 * (0.25 / hidden_prompts.size) ** 0.5
     if objective.pairs_counts:
-        assert (made["scored_BL"].reshape(DRAWS, 2, -1).sum(-1) == L + 1).all()
-        assert (made["scored_BL"] | (made["weight_BL"] == 0)).all()
+        assert (made["through_head_BL"].reshape(DRAWS, 2, -1).sum(-1) == L + 1).all()
+        assert (made["through_head_BL"] | (made["weight_BL"] == 0)).all()
 
 
 @pytest.mark.parametrize("objective", [FORMS[0], FORMS[3]], ids=name)
