@@ -20,19 +20,17 @@ learning rate are those of SMDM's fine-tuning on ShareGPT (Nie et al. 2024, arXi
 
 import argparse
 import dataclasses
-import json
 import math
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 
 from mdm_jax import main as one_run
 from mdm_jax.command import DONE, exit_code, new_parser
-from mdm_jax.config import default_run, override, to_spec
+from mdm_jax.config import config_of, override, to_spec
 from mdm_jax.data.corpus import Corpus, open_corpus
 from mdm_jax.data.manifest import TOKENIZER_FILE, TOKENIZER_JSON_FILE
 from mdm_jax.data.prepare import prepare
@@ -55,7 +53,7 @@ from mdm_jax.spec import (
     evaluated_loss,
     to_json,
 )
-from mdm_jax.spec.validation import require, to_dict
+from mdm_jax.spec.validation import require
 from mdm_jax.tasks.pairs.formats import PairFormat, Reading, read_pairs
 from mdm_jax.trained.load import load
 from mdm_jax.trained.model import Model
@@ -174,18 +172,7 @@ def changed(run: RunSpec, changes: Sequence[str]) -> RunSpec:
     Raises:
         ValueError: a key is unknown, or a value is not one that it may have.
     """
-    if not changes:
-        return run
-    given = [f"{key}={json.dumps(value)}" for key, value in _leaves(to_dict(run))]
-    return to_spec(RunSpec, override(default_run(), [*given, *changes]))
-
-
-def _leaves(tree: dict[str, Any], where: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{where}{key}.")
-        else:
-            yield where + key, value
+    return to_spec(RunSpec, override(config_of(run), changes))
 
 
 def add_to_plan(out: str | os.PathLike[str], run: RunSpec) -> None:
