@@ -60,8 +60,7 @@ from mdm_jax.trained.model import Model
 
 DATA_FOLDER, PAIRS_FILE = "data", "pairs.jsonl"
 MOST_WARMUP = 100
-MOST_BATCH = 64
-"""Pairs of a batch of the final evaluation."""
+MOST_EVALUATION_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -148,7 +147,7 @@ def fine_tuning(model: Model, path: str, corpus: Corpus, settings: Settings) -> 
     steps = math.ceil(settings.epochs * pairs / batch)
     bound = f"at least 2 for each device: {unit}; give more pairs, or a larger --validation-fraction"
     require(held >= unit, "validation pairs that fit into a row", held, bound)
-    rows = min(range(unit, max(unit, min(MOST_BATCH, held)) + 1, unit), key=lambda size: (held % size, -size))
+    rows = _evaluation_batch(held, unit)
     data = dataclasses.replace(corpus.data, data_hash=corpus.manifest.data_hash)
     objective = dataclasses.replace(evaluated_loss(model.family), drop_prompt=settings.drop_prompt)
     return with_fingerprint(
@@ -164,6 +163,19 @@ def fine_tuning(model: Model, path: str, corpus: Corpus, settings: Settings) -> 
             start=StartSpec(path),
         )
     )
+
+
+def _evaluation_batch(held: int, unit: int) -> int:
+    """The pairs of a batch of the final evaluation: the multiple of `unit` that leaves the fewest pairs unread.
+
+    The largest of several such multiples is taken.
+
+    Args:
+        held: validation pairs, at least `unit`.
+        unit: pairs that a batch is a multiple of.
+    """
+    sizes = range(unit, max(unit, min(MOST_EVALUATION_BATCH, held)) + 1, unit)
+    return min(sizes, key=lambda size: (held % size, -size))
 
 
 def changed(run: RunSpec, changes: Sequence[str]) -> RunSpec:
