@@ -4,14 +4,12 @@ import csv
 import dataclasses
 import json
 import math
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from command_line import one_line
-from json_tokenizers import word_piece
-from small_corpus import texts
+from golden_models import golden_copies
 from smdm_files import write_random, write_uniform
 
 from mdm_jax import load
@@ -176,11 +174,8 @@ def test_the_figure_has_a_line_for_each_training_and_a_panel_for_each_temperatur
 
 
 def test_the_command_writes_the_tables_and_takes_every_kind_of_path(mdm, reference_data, tmp_path, capsys):
-    shutil.copy(reference_data / "smdm_golden" / "mdm.safetensors", tmp_path)
-    shutil.copy(reference_data / "smdm_golden" / "config.json", tmp_path)
-    (tmp_path / "tokenizer.json").write_text(word_piece(texts(300), 90))
     load(mdm).export_hf(tmp_path / "hf")
-    models = [mdm, str(tmp_path / "hf"), str(tmp_path / "mdm.safetensors")]
+    models = [mdm, str(tmp_path / "hf"), *golden_copies(reference_data, tmp_path, "mdm")]
     words = ["--pairs", pairs_file(tmp_path / "pairs", [PAIRS[0], PAIRS[3]]), "--scales=-1,0", "--temperatures", "0"]
     assert main([*models, *words, "--out", str(tmp_path / "out")]) == 0
     table = list(csv.DictReader((tmp_path / "out" / "guidance.csv").read_text().splitlines()))
