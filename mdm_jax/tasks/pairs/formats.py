@@ -23,6 +23,7 @@ class PairFormat(enum.StrEnum):
 
 WITH_TEMPLATE = {PairFormat.PLAIN: HOLE, PairFormat.SHAREGPT: TEMPLATE}
 """The formats whose prompts have a frame, and the frame."""
+MOST_KEPT = 20
 
 
 @dataclass(frozen=True)
@@ -84,11 +85,10 @@ class Skipped:
 
     first: list[BadRecord] = field(default_factory=list)
     faults: Counter[str] = field(default_factory=Counter)
-    most_shown: int = 20
 
     def __call__(self, bad: BadRecord) -> None:
         """Notes a record."""
-        if len(self.first) < self.most_shown:
+        if len(self.first) < MOST_KEPT:
             self.first.append(bad)
         self.faults[bad.fault] += 1
 
