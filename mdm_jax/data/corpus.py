@@ -129,7 +129,7 @@ class Corpus:
         return find_pairs(store, self.manifest, self.data.seq_len, self.data.eos_to_end)
 
     @property
-    def left_out(self) -> tuple[str, ...]:
+    def left_out_messages(self) -> tuple[str, ...]:
         """A message for each split with pairs that are longer than a row; text has none."""
         if not self.manifest.is_pairs:
             return ()
