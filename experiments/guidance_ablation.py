@@ -24,6 +24,7 @@ negative scale costs up to .50 +- .08. Large scales draw bytes that no date has:
 and .050 +- .018 for 0, .1, .25 and .5 (temperature 1, w = 0; experiments/results/README.md).
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import ml_collections
@@ -37,7 +38,7 @@ START = "experiments/results/cpu_overnight/mdm-2x40.safetensors"
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """The sweep: a curve for each share of dropped prompts, at one size and one budget."""
+    """The sweep: a curve for each share of dropped prompts."""
     config: Any = ml_collections.ConfigDict({"run": default_run(), "sweep": default_sweep()})
     config.run.data.corpus.source = "pairs"
     config.run.data.corpus.path = "data/dates/train.jsonl"
@@ -48,5 +49,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.run.hardware.layers = "unroll"
     config.sweep.recipe = "tiny"
     config.sweep.seeds = (0, 1, 2)
-    config.sweep.curves = [curve("mdm", BUDGET, "2x40", objective={"drop_prompt": share}) for share in SHARES]
+    config.sweep.curves = curves_of(SHARES)
     return config.lock()
+
+
+def curves_of(shares: Sequence[float]) -> list[dict[str, Any]]:
+    """A curve for each share of dropped prompts, at one size and one budget."""
+    return [curve("mdm", BUDGET, "2x40", objective={"drop_prompt": share}) for share in shares]

@@ -7,9 +7,8 @@ from typing import Any
 
 import ml_collections
 
-from experiments.guidance_ablation import BUDGET
+from experiments.guidance_ablation import curves_of
 from experiments.guidance_ablation import get_config as ablation
-from isoflop.sweep import curve
 
 SHARES = (0.0, 0.25)
 
@@ -18,5 +17,5 @@ def get_config() -> ml_collections.ConfigDict:
     """The sweep: a curve for each share, without trained weights to begin with."""
     config: Any = ablation().unlock()
     config.run.start.path = ""
-    config.sweep.curves = [curve("mdm", BUDGET, "2x40", objective={"drop_prompt": share}) for share in SHARES]
+    config.sweep.curves = curves_of(SHARES)
     return config.lock()

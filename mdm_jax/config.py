@@ -22,7 +22,12 @@ T = TypeVar("T")
 
 def default_run() -> ml_collections.ConfigDict:
     """Every field of RunSpec with its default. The ConfigDict is locked: a misspelt key raises an error at its line."""
-    return ml_collections.ConfigDict(to_dict(RunSpec())).lock()
+    return config_of(RunSpec())
+
+
+def config_of(run: RunSpec) -> ml_collections.ConfigDict:
+    """Every field of a run, in a locked ConfigDict."""
+    return ml_collections.ConfigDict(to_dict(run)).lock()
 
 
 def load_config(path: str) -> ml_collections.ConfigDict:

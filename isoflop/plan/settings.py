@@ -8,7 +8,7 @@ import ml_collections
 from isoflop.sweep import default_sweep, recast
 from mdm_jax.config import default_run, load_config, override
 from mdm_jax.data.manifest import read_manifest
-from mdm_jax.spec import BYTES_VOCAB_SIZE, NUCLEOTIDES_VOCAB_SIZE, Family, TokenizerKind
+from mdm_jax.spec import FIXED_VOCAB_SIZES, Family, TokenizerKind
 from mdm_jax.spec.validation import require, to_dict
 
 FAMILIES = tuple(family.value for family in Family)
@@ -86,8 +86,8 @@ def _vocabulary_settings(options: argparse.Namespace) -> dict[str, object]:
         }
     if size is None:
         return {}
-    sizes = {BYTES_VOCAB_SIZE: TokenizerKind.BYTES, NUCLEOTIDES_VOCAB_SIZE: TokenizerKind.NUCLEOTIDES}
-    kind = sizes.get(size, TokenizerKind.SENTENCEPIECE)
+    kinds = {fixed: kind for kind, fixed in FIXED_VOCAB_SIZES.items()}
+    kind = kinds.get(size, TokenizerKind.SENTENCEPIECE)
     return {
         "run.data.tokenizer": {"kind": kind.value, "vocab_size": size, "path": ""},
         "run.model.vocab_size": size,

@@ -187,8 +187,8 @@ def _tokenizer_model_path(data: DataSpec, pieces: Sequence[Piece], work: Path, s
     trained = data.tokenizer.kind is TokenizerKind.SENTENCEPIECE and is_file(path) and is_file(seal)
     if trained and seal.read_text() == hashlib.sha256(path.read_bytes()).hexdigest():
         return str(path)
-    pairs = data.corpus.source is CorpusSource.PAIRS  # of a trained model, which decides the vocabulary
-    model = make_tokenizer(data.tokenizer, _training_texts(data, skip_bad), pairs).model
+    padded = data.corpus.source is CorpusSource.PAIRS  # a trained model reads pairs, and decides the vocabulary
+    model = make_tokenizer(data.tokenizer, _training_texts(data, skip_bad), padded).model
     write_atomic(path, model)
     write_atomic(seal, hashlib.sha256(model).hexdigest())
     return str(path)

@@ -129,7 +129,7 @@ class Corpus:
         return find_pairs(store, self.manifest, self.data.seq_len, self.data.eos_to_end)
 
     @property
-    def left_out(self) -> tuple[str, ...]:
+    def left_out_messages(self) -> tuple[str, ...]:
         """A message for each split with pairs that are longer than a row; text has none."""
         if not self.manifest.is_pairs:
             return ()
@@ -149,7 +149,7 @@ class Corpus:
         return self.manifest.train.unique_tokens(self.data.seq_len)
 
     def text_bytes(self, rows_SL: Int32[np.ndarray, "S L"]) -> int:
-        """The number of UTF-8 bytes of the text of validation rows; of pairs, that of the scored tokens.
+        """The number of UTF-8 bytes of the text of validation rows. Of pairs, only scored tokens count.
 
         If the tokenizer does not keep the text, the rows have the bytes per token of the whole validation split, whose
         bytes were counted before the tokenizer read them.
@@ -191,9 +191,8 @@ class Corpus:
         Raises:
             ValueError: the split has fewer tokens, they do not fill a row, or the shards are absent or corrupt.
         """
-        length, held = self.data.seq_len, self.manifest.validation.tokens
-        pairs = self.validation_pairs if self.manifest.is_pairs else None
-        held = held if pairs is None else len(pairs) * length
+        length, pairs = self.data.seq_len, self.validation_pairs if self.manifest.is_pairs else None
+        held = self.manifest.validation.tokens if pairs is None else len(pairs) * length
         require(eval_tokens >= length, "evaluation.eval_tokens", eval_tokens, f"at least data.seq_len = {length}")
         bound = f"at most {held}, the tokens of the validation split of {self.data.directory}"
         require(eval_tokens <= held, "evaluation.eval_tokens", eval_tokens, bound)

@@ -17,7 +17,7 @@ import numpy as np
 from mdm_jax.data.pairs import stored_ids
 from mdm_jax.data.sources.pieces import Document, Piece, SourceChanged, read_piece
 from mdm_jax.data.tokenizer import Tokenizer, open_tokenizer
-from mdm_jax.files.storage import Path, as_path, is_file, write_atomic
+from mdm_jax.files.storage import Path, as_path, is_file, sha256_of, write_atomic
 from mdm_jax.spec import CorpusSource, DataSpec, TokenizerKind
 from mdm_jax.spec.validation import build, require, to_dict
 
@@ -106,12 +106,7 @@ def _existing_part(task: Task) -> Part | None:
         return None
     files = _paths(task.folder, task.name)
     whole = part.name == task.name and all(is_file(file) for file in files)
-    return part if whole and tuple(map(_sha256, files)) == part.sha256 else None
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return part if whole and tuple(map(sha256_of, files)) == part.sha256 else None
 
 
 class _Skipped:
@@ -176,7 +171,7 @@ def _write(task: Task, documents: Iterator[Document]) -> Part:
             index_file.write(_index_rows(batch, lengths).data)
             count += len(batch)
             text_bytes += sum(len(document.content) for document in batch)
-    return Part(task.name, count, text_bytes, tuple(map(_sha256, files)))
+    return Part(task.name, count, text_bytes, tuple(map(sha256_of, files)))
 
 
 def _encoded(tokenizer: Tokenizer, batch: list[Document], data: DataSpec) -> tuple[np.ndarray, np.ndarray]:

@@ -40,7 +40,7 @@ from mdm_jax.files.lock import hold
 from mdm_jax.files.storage import Kind, Path, as_path, is_file, is_local, kind, refuse_link
 from mdm_jax.spec import (
     BYTES_VOCAB_SIZE,
-    NUCLEOTIDES_VOCAB_SIZE,
+    FIXED_VOCAB_SIZES,
     CorpusSource,
     CorpusSpec,
     DataSpec,
@@ -49,8 +49,6 @@ from mdm_jax.spec import (
 )
 from mdm_jax.spec.validation import require
 
-VOCAB_SIZES = {TokenizerKind.NUCLEOTIDES: NUCLEOTIDES_VOCAB_SIZE}
-"""Sizes of vocabularies that need not be given."""
 LONG_BYTES = 32 << 10
 """Longer documents on average mean that a text file has few blank lines; prose gives 4 to 5 kB."""
 
@@ -163,9 +161,10 @@ def _data_spec(args: argparse.Namespace) -> DataSpec:
     if not args.out or not args.corpus:
         raise ValueError("give --config FILE, or --corpus SOURCE and --out DIR")
     kind = TokenizerKind(args.tokenizer)
+    vocab_size = args.vocab_size or FIXED_VOCAB_SIZES.get(kind, BYTES_VOCAB_SIZE)
     return DataSpec(
         corpus=CorpusSpec(CorpusSource(args.corpus), args.path, args.text_field, args.max_bytes),
-        tokenizer=TokenizerSpec(kind, args.vocab_size or VOCAB_SIZES.get(kind, BYTES_VOCAB_SIZE), args.tokenizer_path),
+        tokenizer=TokenizerSpec(kind, vocab_size, args.tokenizer_path),
         validation_fraction=args.validation_fraction,
         directory=args.out,
     )

@@ -195,8 +195,8 @@ def load_tokenizer(directory: str | os.PathLike, manifest: Manifest) -> Tokenize
     Raises:
         ValueError: the tokenizer's file is absent or corrupt.
     """
-    path = as_path(directory) / tokenizer_file(manifest.tokenizer.kind)
     kind = manifest.tokenizer.kind
+    path = as_path(directory) / tokenizer_file(kind)
     tokenizer = open_tokenizer("" if kind in WITHOUT_FILE else str(path), kind)
     if tokenizer.hash != manifest.tokenizer_hash:
         raise ValueError(f"{path}: corrupt (sha256 {tokenizer.hash[:12]}, not {manifest.tokenizer_hash[:12]})")

@@ -9,14 +9,13 @@ import dataclasses
 import hashlib
 import os
 
-from mdm_jax.files.storage import Kind, Path, as_path, entries, is_file, kind
+from mdm_jax.files.storage import Kind, Path, as_path, entries, is_file, kind, sha256_of
 from mdm_jax.layout import CHECKPOINTS_FOLDER, SEAL_FILE, SPEC_FILE, steps_in
 from mdm_jax.spec import RunSpec
 from mdm_jax.spec.validation import require
 
 CONFIG_FILE = "config.json"
 WEIGHTS = (".safetensors", ".safetensors.index.json")
-READ_BYTES = 16 << 20
 
 
 def fingerprint_of(path: str | os.PathLike[str], step: int | None = None) -> str:
@@ -33,16 +32,16 @@ def fingerprint_of(path: str | os.PathLike[str], step: int | None = None) -> str
     place = as_path(path)
     there = kind(place, follow=True)
     if there is Kind.FILE:
-        return _digest(place)
+        return sha256_of(place)
     require(
         there is Kind.FOLDER, "start.path", str(path), "a run's folder, a safetensors file or a Hugging Face folder"
     )
     if is_file(place / SPEC_FILE):
-        return _digest(_seal(place / CHECKPOINTS_FOLDER, step))
+        return sha256_of(_seal(place / CHECKPOINTS_FOLDER, step))
     names = sorted(entry.name for entry in entries(place) if entry.name.endswith(WEIGHTS))
     whole = bool(names) and is_file(place / CONFIG_FILE)
     require(whole, "start.path", str(path), f"a folder with {SPEC_FILE} (a run's), or with {CONFIG_FILE} and weights")
-    lines = [f"{name} {_digest(place / name)}\n" for name in (CONFIG_FILE, *names)]
+    lines = [f"{name} {sha256_of(place / name)}\n" for name in (CONFIG_FILE, *names)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
@@ -53,14 +52,6 @@ def _seal(checkpoints: Path, step: int | None) -> Path:
     if not wanted:
         raise ValueError(f"{checkpoints}: no finished checkpoint: train the run first")
     return checkpoints / str(wanted[0]) / SEAL_FILE
-
-
-def _digest(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as content:
-        while chunk := content.read(READ_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def with_fingerprint(run: RunSpec) -> RunSpec:

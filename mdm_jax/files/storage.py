@@ -9,6 +9,7 @@ Two rules protect stored files:
 import contextlib
 import enum
 import errno
+import hashlib
 import itertools
 import os
 import secrets
@@ -22,6 +23,7 @@ from etils import epath
 Path = epath.Path
 NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 """Errors of a file system, such as some network disks, that cannot sync a folder."""
+READ_BYTES = 16 << 20
 
 
 class Kind(enum.Enum):
@@ -222,6 +224,19 @@ def _replace(target: epath.Path, raw: bytes) -> None:
         with suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
+
+
+def sha256_of(path: epath.Path) -> str:
+    """The SHA-256 (hex) of a file's content.
+
+    Raises:
+        OSError: the file is absent, or cannot be read now.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(READ_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 @contextlib.contextmanager

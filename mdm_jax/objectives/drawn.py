@@ -24,10 +24,10 @@ class Draw:
     """D3PM: the probability that a token which is masked at time t is not masked one step earlier."""
     clean_BL: Any = None
     """D3PM without carry-over: the weight of each token in the reconstruction term, which reads the clean tokens."""
-    scored_BL: Any = None
+    through_head_BL: Any = None
     """Pairs: the positions that go through the head, L + 1 in two neighbouring rows; by default those that read MASK.
 
-    The ones without a weight only fill up the number.
+    Positions without a weight fill up the number.
     """
     seed_B: Any = None
     """Each row's seed of its dropout, uint32."""

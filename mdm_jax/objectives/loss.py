@@ -75,7 +75,7 @@ def _scored_rows(drawn: Draw, h_BLD: Array, objective: ObjectiveSpec, vocab_size
 
 def _through_head(drawn: Draw, vocab_size: int) -> Bool[Array, "B L"]:
     """The positions that go through the head for pairs of counts: L + 1 in each pair of rows."""
-    return drawn.inputs_BL == vocab_size if drawn.scored_BL is None else drawn.scored_BL
+    return drawn.inputs_BL == vocab_size if drawn.through_head_BL is None else drawn.through_head_BL
 
 
 def _free_mask(drawn: Draw, objective: ObjectiveSpec) -> tuple[Array, Array] | None:

@@ -56,7 +56,7 @@ def level_counts(
     Args:
         seq_len: L, the tokens of a row that can be masked.
     """
-    if sampler in (LevelSampler.ANTITHETIC, LevelSampler.OPTIMAL):
+    if sampler.pairs_counts:
         u_P, relative_B = pair_levels(key, batch // 2, sampler)
         return _pairs_of_counts(u_P, seq_len), relative_B
     t_B = noise_times(key, batch, sampler)

@@ -69,7 +69,7 @@ def draw(
         level_B=level_B,
         jump_B=jump_B,
         clean_BL=scored_BL / total if objective.reconstructs else None,
-        scored_BL=fill_pairs(mask_BL) if objective.pairs_counts else None,
+        through_head_BL=fill_pairs(mask_BL) if objective.pairs_counts else None,
     )
 
 
@@ -99,7 +99,7 @@ def pair_counts(
     See `masking.level_counts`, which has rows of one length.
     """
     batch = tokens_B.shape[0]
-    if sampler not in (LevelSampler.ANTITHETIC, LevelSampler.OPTIMAL):
+    if not sampler.pairs_counts:
         t_B = reshard(noise_times(key, batch, sampler), BATCH)
         return jnp.ceil(t_B * tokens_B).astype(jnp.int32).clip(1, tokens_B), None
     u_P, relative_B = pair_levels(key, batch // 2, sampler)

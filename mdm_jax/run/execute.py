@@ -56,7 +56,7 @@ def execute(spec: RunSpec, folder: Path, record: Record, watch: Watch) -> RunRes
     eval_SL = evaluated_rows(spec, corpus)
     text_bytes = corpus.text_bytes(eval_SL)
     rows = corpus.training_rows(spec.optim.global_batch, spec.seed)
-    for line in corpus.left_out:
+    for line in corpus.left_out_messages:
         watch.say(line)
     begun = _start(spec, folder, corpus)
     mesh = make_mesh(spec.hardware.mesh_data, spec.hardware.mesh_model)

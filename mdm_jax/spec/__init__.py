@@ -2,6 +2,7 @@
 
 from mdm_jax.spec.data_spec import (
     BYTES_VOCAB_SIZE,
+    FIXED_VOCAB_SIZES,
     NUCLEOTIDES,
     NUCLEOTIDES_VOCAB_SIZE,
     CorpusSpec,
@@ -52,6 +53,7 @@ from mdm_jax.spec.run_spec import (
 __all__ = [
     "BYTES_VOCAB_SIZE",
     "EXACT_LIKELIHOODS",
+    "FIXED_VOCAB_SIZES",
     "MOST_BUDGET",
     "NORM_EPS",
     "NUCLEOTIDES",

@@ -9,6 +9,11 @@ BYTES_VOCAB_SIZE = 257
 NUCLEOTIDES = "ACGTN"
 """Letters of the tokenizer `nucleotides`, in the order of their ids. EOS follows them."""
 NUCLEOTIDES_VOCAB_SIZE = len(NUCLEOTIDES) + 1
+FIXED_VOCAB_SIZES = {
+    TokenizerKind.BYTES: BYTES_VOCAB_SIZE,
+    TokenizerKind.NUCLEOTIDES: NUCLEOTIDES_VOCAB_SIZE,
+}
+"""The vocabularies that have one size."""
 
 
 @dataclass(frozen=True)

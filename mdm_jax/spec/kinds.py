@@ -58,6 +58,11 @@ class LevelSampler(enum.StrEnum):
     SHIFTED = "shifted"
     STRATIFIED = "stratified"
 
+    @property
+    def pairs_counts(self) -> bool:
+        """Whether the counts of masked tokens of rows 2i and 2i+1 follow from one number."""
+        return self in (LevelSampler.ANTITHETIC, LevelSampler.OPTIMAL)
+
 
 class Weighting(enum.StrEnum):
     """The weight of each noise level in the MDM's training loss; see `objectives/weighting.py`."""

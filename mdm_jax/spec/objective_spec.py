@@ -92,8 +92,7 @@ class ObjectiveSpec:
     @property
     def pairs_counts(self) -> bool:
         """Whether the masked tokens of rows 2i and 2i+1 have a constant number, so that the head reads only them."""
-        paired = self.levels in (LevelSampler.ANTITHETIC, LevelSampler.OPTIMAL)
-        return self.variant is Variant.COUNT and paired
+        return self.variant is Variant.COUNT and self.levels.pairs_counts
 
     @property
     def reconstructs(self) -> bool:

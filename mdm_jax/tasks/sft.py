@@ -20,19 +20,17 @@ learning rate are those of SMDM's fine-tuning on ShareGPT (Nie et al. 2024, arXi
 
 import argparse
 import dataclasses
-import json
 import math
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 
 from mdm_jax import main as one_run
 from mdm_jax.command import DONE, exit_code, new_parser
-from mdm_jax.config import default_run, override, to_spec
+from mdm_jax.config import config_of, override, to_spec
 from mdm_jax.data.corpus import Corpus, open_corpus
 from mdm_jax.data.manifest import TOKENIZER_FILE, TOKENIZER_JSON_FILE
 from mdm_jax.data.prepare import prepare
@@ -55,15 +53,14 @@ from mdm_jax.spec import (
     evaluated_loss,
     to_json,
 )
-from mdm_jax.spec.validation import require, to_dict
+from mdm_jax.spec.validation import require
 from mdm_jax.tasks.pairs.formats import PairFormat, Reading, read_pairs
 from mdm_jax.trained.load import load
 from mdm_jax.trained.model import Model
 
 DATA_FOLDER, PAIRS_FILE = "data", "pairs.jsonl"
 MOST_WARMUP = 100
-MOST_BATCH = 64
-"""Pairs of a batch of the final evaluation."""
+MOST_EVALUATION_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -150,7 +147,7 @@ def fine_tuning(model: Model, path: str, corpus: Corpus, settings: Settings) -> 
     steps = math.ceil(settings.epochs * pairs / batch)
     bound = f"at least 2 for each device: {unit}; give more pairs, or a larger --validation-fraction"
     require(held >= unit, "validation pairs that fit into a row", held, bound)
-    rows = min(range(unit, max(unit, min(MOST_BATCH, held)) + 1, unit), key=lambda size: (held % size, -size))
+    rows = _evaluation_batch(held, unit)
     data = dataclasses.replace(corpus.data, data_hash=corpus.manifest.data_hash)
     objective = dataclasses.replace(evaluated_loss(model.family), drop_prompt=settings.drop_prompt)
     return with_fingerprint(
@@ -168,24 +165,26 @@ def fine_tuning(model: Model, path: str, corpus: Corpus, settings: Settings) -> 
     )
 
 
+def _evaluation_batch(held: int, unit: int) -> int:
+    """The pairs of a batch of the final evaluation: the multiple of `unit` that leaves the fewest pairs unread.
+
+    The largest of several such multiples is taken.
+
+    Args:
+        held: validation pairs, at least `unit`.
+        unit: pairs that a batch is a multiple of.
+    """
+    sizes = range(unit, max(unit, min(MOST_EVALUATION_BATCH, held)) + 1, unit)
+    return min(sizes, key=lambda size: (held % size, -size))
+
+
 def changed(run: RunSpec, changes: Sequence[str]) -> RunSpec:
     """The run with `section.key=value` changes.
 
     Raises:
         ValueError: a key is unknown, or a value is not one that it may have.
     """
-    if not changes:
-        return run
-    given = [f"{key}={json.dumps(value)}" for key, value in _leaves(to_dict(run))]
-    return to_spec(RunSpec, override(default_run(), [*given, *changes]))
-
-
-def _leaves(tree: dict[str, Any], where: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{where}{key}.")
-        else:
-            yield where + key, value
+    return to_spec(RunSpec, override(config_of(run), changes))
 
 
 def add_to_plan(out: str | os.PathLike[str], run: RunSpec) -> None:

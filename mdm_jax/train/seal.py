@@ -13,10 +13,9 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from mdm_jax.files.storage import Kind, Path, inside, is_local, kind, sync_folder, write_atomic
+from mdm_jax.files.storage import Kind, Path, inside, is_local, kind, sha256_of, sync_folder, write_atomic
 from mdm_jax.layout import SEAL_FILE
 
-READ_BYTES = 16 << 20
 FORMAT = 2
 CHANGED = "files are missing or unexpected"
 
@@ -42,7 +41,7 @@ def seal_step(folder: Path, step: int, identity: Identity) -> None:
     names = files_below(folder)
     if is_local(folder):
         _sync(folder, names)
-    hashes = {name: _digest(folder / name) for name in names}
+    hashes = {name: sha256_of(folder / name) for name in names}
     content = {"format": FORMAT, "step": step, **dataclasses.asdict(identity), "files": hashes}
     write_atomic(folder / SEAL_FILE, json.dumps({**content, "sha256": _hash_of(content)}, indent=0))
     if is_local(folder):
@@ -129,16 +128,8 @@ def _check_files(folder: Path, hashes: dict[str, Any]) -> None:
         raise BadStep(CHANGED)
     for name in names:
         file = inside(folder, name)
-        if kind(file) is not Kind.FILE or _digest(file) != hashes[name]:
+        if kind(file) is not Kind.FILE or sha256_of(file) != hashes[name]:
             raise BadStep(f"{name} has changed")
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(READ_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _hash_of(content: dict[str, Any]) -> str:

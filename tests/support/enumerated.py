@@ -10,7 +10,7 @@ from mdm_jax.model.transformer import Transformer, hidden
 from mdm_jax.spec import HardwareSpec, ModelSpec
 
 Conditionals = Callable[[np.ndarray], np.ndarray]
-"""From rows `[S, L]` in which V is MASK to log-probabilities `[S, L, V]`."""
+"""Gives the log-probabilities `[S, L, V]` of rows `[S, L]` in which V is MASK."""
 
 
 def log_softmax(logits) -> np.ndarray:

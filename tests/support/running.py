@@ -40,7 +40,7 @@ from mdm_jax.train.seal import SEAL_FILE
 ROOT = Path(__file__).resolve().parents[2]
 TIMING = ("seconds", "tokens_per_second")
 SECONDS = 240
-"""After so long a process is taken to hang; on one idle core it needs four."""
+"""A process that takes longer is taken to hang; on one idle core it needs four."""
 
 
 @dataclass(frozen=True)

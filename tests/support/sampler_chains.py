@@ -15,7 +15,7 @@ from mdm_jax.spec import HardwareSpec, ModelSpec
 
 Row = tuple[int, ...]
 Move = Callable[[Row, int], Iterator[tuple[float, Row]]]
-"""From a row and the number of the step to the next rows, each with its probability."""
+"""Gives the rows that may follow a row at a step, each with its probability."""
 
 
 @functools.cache

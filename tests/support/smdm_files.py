@@ -1,5 +1,6 @@
 """Small models with random weights as safetensors files under SMDM's names."""
 
+import dataclasses
 from collections.abc import Collection
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def random_weights(spec: ModelSpec) -> Weights:
 
 def write_random(path: Path, attention: Attention, seq_len: int = 8, has_start: bool = True) -> Path:
     """The path of a file that holds a random model of bytes."""
-    spec = ModelSpec(TRUNK.n_layers, TRUNK.d_model, TRUNK.n_heads, TRUNK.d_ffn, TRUNK.vocab_size, attention)
+    spec = dataclasses.replace(TRUNK, attention=attention)
     write_smdm(path, random_weights(spec), spec, seq_len, has_start)
     return path
 
@@ -37,7 +38,7 @@ def write_both(folder: Path, seq_len: int) -> dict[Family, str]:
 
 def write_uniform(path: Path, attention: Attention, tokens: Collection[int], seq_len: int = 8) -> Path:
     """The path of a file whose model draws every token uniformly from `tokens`, whatever it reads."""
-    spec = ModelSpec(TRUNK.n_layers, TRUNK.d_model, TRUNK.n_heads, TRUNK.d_ffn, TRUNK.vocab_size, attention)
+    spec = dataclasses.replace(TRUNK, attention=attention)
     weights = {name: np.zeros_like(weight) for name, weight in random_weights(spec).items()}
     weights["embed"][:] = 1
     weights["norm_final"][:] = 1

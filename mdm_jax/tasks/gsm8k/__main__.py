@@ -31,7 +31,7 @@ from mdm_jax.spec import Family
 from mdm_jax.spec.validation import require
 from mdm_jax.tasks.gsm8k.answers import Answer, Settings, accuracy, answers, difference
 from mdm_jax.tasks.pairs.gsm8k import Problem, problem_of
-from mdm_jax.tasks.pairs.records import BadRecord, read_records
+from mdm_jax.tasks.pairs.records import BadRecord, convert_records
 from mdm_jax.trained.load import load
 from mdm_jax.trained.model import Model
 
@@ -92,16 +92,7 @@ def read_problems(path: str, limit: int | None = None, skip_bad: bool = False) -
     def skip(bad: BadRecord) -> None:
         print(f"skipped: {one_line(bad)}", file=sys.stderr)
 
-    def each() -> Any:
-        for record in read_records(path, skip if skip_bad else None):
-            try:
-                yield problem_of(record)
-            except BadRecord as bad:
-                if not skip_bad:
-                    raise
-                skip(bad)
-
-    found = list(itertools.islice(each(), limit))
+    found = list(itertools.islice(convert_records(path, problem_of, skip if skip_bad else None), limit))
     if not found:
         raise ValueError(f"{path}: no problems")
     return found

@@ -6,6 +6,7 @@ its number equals the reference as a number. A text without a number is wrong, a
 into a row.
 """
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from mdm_jax.tasks.pairs.gsm8k import (
     rationale_prompt,
     solution_prompt,
 )
+from mdm_jax.trained.generation import Generated
 from mdm_jax.trained.model import Model
 
 LEVEL = 0.95
@@ -82,46 +84,40 @@ class Answer:
     nfe: int
 
 
-@dataclass(frozen=True)
-class _Written:
-    text: str
-    nfe: int
-
-
 def answers(model: Model, problems: Sequence[Problem], settings: Settings) -> list[Answer]:
     """The model's answer to each problem, which does not depend on the other problems.
 
     Raises:
         ValueError: no problem fits into a row with its new tokens, or the family does not have an option.
     """
-    one = functools.partial(_continued, model)
+    continued = functools.partial(_continued, model)
     options, frame = settings.options, rationale_prompt if settings.two_stages else solution_prompt
     asked = [frame(problem.question) for problem in problems]
     _check_room(model, asked, settings.tokens)
-    steps = one(asked, settings.tokens, settings.seed, options)
+    first = continued(asked, settings.tokens, settings.seed, options)
     if not settings.two_stages:
         return [
             _answer(problem, text, None if text is None else answered_number(text.text))
-            for problem, text in zip(problems, steps, strict=True)
+            for problem, text in zip(problems, first, strict=True)
         ]
     prompts = [
-        None if step is None else number_prompt(problem.question, step.text.strip())
-        for problem, step in zip(problems, steps, strict=True)
+        None if text is None else number_prompt(problem.question, text.text.strip())
+        for problem, text in zip(problems, first, strict=True)
     ]
     if options.get("steps") is not None and settings.number_tokens is not None:  # fewer tokens than the rationale
         options = options | {"steps": min(options["steps"], settings.number_tokens)}
-    ends = one(prompts, settings.number_tokens, settings.seed + len(problems), options)
-    return [_two_stage_answer(*each) for each in zip(problems, steps, ends, strict=True)]
+    second = continued(prompts, settings.number_tokens, settings.seed + len(problems), options)
+    return [_two_stage_answer(*each) for each in zip(problems, first, second, strict=True)]
 
 
-def _two_stage_answer(problem: Problem, step: _Written | None, end: _Written | None) -> Answer:
-    if step is None or end is None:
+def _two_stage_answer(problem: Problem, first: Generated | None, second: Generated | None) -> Answer:
+    if first is None or second is None:
         return _answer(problem, None, None)
-    both = _Written(f"{step.text.strip()}\n{end.text}", step.nfe + end.nfe)
-    return _answer(problem, both, number_in(end.text))
+    both = dataclasses.replace(second, text=f"{first.text.strip()}\n{second.text}", nfe=first.nfe + second.nfe)
+    return _answer(problem, both, number_in(second.text))
 
 
-def _answer(problem: Problem, written: _Written | None, number: Decimal | None) -> Answer:
+def _answer(problem: Problem, written: Generated | None, number: Decimal | None) -> Answer:
     right = number is not None and number == Decimal(problem.number)
     found = None if number is None else plain(number)
     text, nfe = ("", 0) if written is None else (written.text, written.nfe)
@@ -130,21 +126,21 @@ def _answer(problem: Problem, written: _Written | None, number: Decimal | None) 
 
 def _continued(
     model: Model, prompts: Sequence[str | None], tokens: int | None, seed: int, options: dict[str, Any]
-) -> list[_Written | None]:
+) -> list[Generated | None]:
     """What the model writes after each prompt; None for an absent prompt, or one that is too long for a row.
 
     Without `tokens`, a row with less room than steps has as many steps as tokens.
     """
     lengths = {p: _length(model.tokenizer, prompt) for p, prompt in enumerate(prompts) if prompt is not None}
     kept = [p for p, length in lengths.items() if length <= model.seq_len - (tokens or 1)]
-    steps, found = options.get("steps"), dict[int, _Written]()
+    steps, found = options.get("steps"), dict[int, Generated]()
     groups: dict[int | None, list[int]] = {}
     for p in kept:
         groups.setdefault(steps if tokens or not steps else min(steps, model.seq_len - lengths[p]), []).append(p)
     for own, chosen in groups.items():
         given = options if own is None else options | {"steps": own}
         texts = model.generate([str(prompts[p]) for p in chosen], tokens, seed=[seed + p for p in chosen], **given)
-        found |= {p: _Written(text.text, text.nfe) for p, text in zip(chosen, texts, strict=True)}
+        found |= dict(zip(chosen, texts, strict=True))
     return [found.get(p) for p in range(len(prompts))]
 
 

@@ -48,8 +48,7 @@ def _width(table: Sequence[Line]) -> float:
 
 
 def _bar(value: Estimate) -> float:
-    error = value.se_pairs if math.isnan(value.se_seeds) else value.se_seeds
-    return 0.0 if math.isnan(error) else error
+    return 0.0 if math.isnan(value.shown_error) else value.shown_error
 
 
 def _colours(table: Sequence[Line], names: Sequence[str]) -> dict[str, str]:

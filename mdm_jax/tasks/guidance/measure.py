@@ -5,7 +5,6 @@ guidance (Ho and Salimans 2022, arXiv 2207.12598) trains u by dropping prompts. 
 2024, arXiv 2410.18514) does not: u comes from training in which every token may be masked. Both read the same formula.
 """
 
-import dataclasses
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -128,7 +127,7 @@ def measure(model: Model, path: str, pairs: Sequence[TextPair], how: How) -> lis
     rooms, known = room_for_answers(model, pairs), {character for pair in pairs for character in pair.response}
     for temperature in how.temperatures:
         for scale in how.scales:
-            texts = answers(model, pairs, rooms, dataclasses.replace(how, temperatures=(temperature,)), scale)
+            texts = answers(model, pairs, rooms, how, temperature, scale)
             exact_P, near_P = scores(texts, pairs, how.check)
             foreign_P = np.array([float(not known.issuperset(text)) for text in texts])
             found.append(Measured(training, temperature, scale, exact_P, near_P, foreign_P))
@@ -153,14 +152,17 @@ def room_for_answers(model: Model, pairs: Sequence[TextPair]) -> list[int]:
     return found
 
 
-def answers(model: Model, pairs: Sequence[TextPair], rooms: Sequence[int], how: How, scale: float) -> list[str]:
-    """The model's answers at the first temperature. An answer does not depend on the other pairs.
+def answers(
+    model: Model, pairs: Sequence[TextPair], rooms: Sequence[int], how: How, temperature: float, scale: float
+) -> list[str]:
+    """The model's answers at one temperature and scale. An answer does not depend on the other pairs.
 
     Args:
         model: an MDM.
         pairs: the prompts.
         rooms: tokens of each answer.
-        how: sampler, steps, temperature and seed.
+        how: sampler, steps and seed.
+        temperature: of the draws.
         scale: w.
     """
     texts = dict[int, str]()
@@ -173,7 +175,7 @@ def answers(model: Model, pairs: Sequence[TextPair], rooms: Sequence[int], how: 
             seed=[how.seed + p for p in chosen],
             sampler=how.sampler,
             steps=steps,
-            temperature=how.temperatures[0],
+            temperature=temperature,
             guidance=scale,
         )
         texts |= {p: text.text for p, text in zip(chosen, made, strict=True)}

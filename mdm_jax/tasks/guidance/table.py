@@ -26,6 +26,11 @@ class Estimate:
     se_seeds: float
     se_pairs: float
 
+    @property
+    def shown_error(self) -> float:
+        """The error over the seeds, or over the pairs for one seed."""
+        return self.se_pairs if math.isnan(self.se_seeds) else self.se_seeds
+
 
 @dataclass(frozen=True)
 class Line:
@@ -143,11 +148,7 @@ def shown(table: Sequence[Line]) -> list[str]:
     for line in table:
         cells = [line.training, f"{line.temperature:g}", f"{line.scale:g}", f"{line.seeds}"]
         for value, gain in ((line.exact, line.exact_gain), (line.near, line.near_gain)):
-            cells.append(f"{value.mean:.3f} ± {_shown_error(value):.3f}")
-            cells.append("" if line.scale == 0 else f"{gain.mean:+.3f} ± {_shown_error(gain):.3f}")
+            cells.append(f"{value.mean:.3f} ± {value.shown_error:.3f}")
+            cells.append("" if line.scale == 0 else f"{gain.mean:+.3f} ± {gain.shown_error:.3f}")
         rows.append([*cells, f"{line.foreign.mean:.3f}"])
     return aligned(rows, ["training"])
-
-
-def _shown_error(value: Estimate) -> float:
-    return value.se_pairs if math.isnan(value.se_seeds) else value.se_seeds

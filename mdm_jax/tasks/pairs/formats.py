@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from mdm_jax.spec.validation import require
 from mdm_jax.tasks.pairs.gsm8k import one_stage, two_stages
 from mdm_jax.tasks.pairs.pair import HOLE, TextPair, checked_pair, framed
-from mdm_jax.tasks.pairs.records import BadRecord, Record, Skip, read_records
+from mdm_jax.tasks.pairs.records import BadRecord, Record, Skip, convert_records
 from mdm_jax.tasks.pairs.sharegpt import TEMPLATE, sharegpt_pairs
 
 
@@ -23,6 +23,7 @@ class PairFormat(enum.StrEnum):
 
 WITH_TEMPLATE = {PairFormat.PLAIN: HOLE, PairFormat.SHAREGPT: TEMPLATE}
 """The formats whose prompts have a frame, and the frame."""
+MOST_KEPT = 20
 
 
 @dataclass(frozen=True)
@@ -84,11 +85,10 @@ class Skipped:
 
     first: list[BadRecord] = field(default_factory=list)
     faults: Counter[str] = field(default_factory=Counter)
-    most_shown: int = 20
 
     def __call__(self, bad: BadRecord) -> None:
         """Notes a record."""
-        if len(self.first) < self.most_shown:
+        if len(self.first) < MOST_KEPT:
             self.first.append(bad)
         self.faults[bad.fault] += 1
 
@@ -110,12 +110,5 @@ def read_pairs(path: str, reading: Reading = Reading(), skip: Skip | None = None
         BadRecord: a record is bad, and there is no `skip`; the message names the file and the record.
         ValueError: there is no such file, or it is corrupt.
     """
-    for record in read_records(path, skip):
-        try:
-            found = list(reading.pairs(record))
-        except BadRecord as bad:
-            if skip is None:
-                raise
-            skip(bad)
-            continue
+    for found in convert_records(path, lambda record: list(reading.pairs(record)), skip):
         yield from found

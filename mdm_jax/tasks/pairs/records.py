@@ -7,12 +7,13 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from mdm_jax.data.sources.files import MOST_LINE_BYTES, RECODE, Line, open_bytes, read_lines
 from mdm_jax.data.sources.plain_text import decoded_text
 from mdm_jax.files.storage import Path, as_path, is_file
 
+T = TypeVar("T")
 BLANKS = re.compile(r"[ \t\r\n]*")
 FIRST_BYTES = 1 << 16
 MOST_SHOWN = 80
@@ -96,6 +97,28 @@ def read_records(path: str, skip: Skip | None = None) -> Iterator[Record]:
         if skip is None:
             raise bad
         skip(bad)
+
+
+def convert_records(path: str, convert: Callable[[Record], T], skip: Skip | None = None) -> Iterator[T]:
+    """What `convert` makes of each record of a file, in its order.
+
+    Args:
+        path: see `read_records`.
+        convert: it may raise BadRecord.
+        skip: called with each bad record, which is then left out; by default a bad record is an error.
+
+    Raises:
+        BadRecord, ValueError: see `read_records`; or `convert` refuses a record, and there is no `skip`.
+    """
+    for record in read_records(path, skip):
+        try:
+            converted = convert(record)
+        except BadRecord as bad:
+            if skip is None:
+                raise
+            skip(bad)
+        else:
+            yield converted
 
 
 def _begins_with_bracket(file: Path) -> bool:

@@ -50,7 +50,7 @@ def test_regions_do_not_depend_on_how_the_file_is_written(tmp_path, end, width):
 
 
 def test_compressed_files_may_have_several_members(tmp_path):
-    """As bgzip writes them."""
+    """Files of bgzip have them."""
     first, second = wrapped("a", letters(9000)), wrapped("b", letters(100, 1))
     path = write(tmp_path / "a.fa.gz", gzip.compress(first.encode()) + gzip.compress(second.encode()))
     assert [record.letters for record in fasta_records(path)] == [letters(9000), letters(100, 1)]

@@ -46,7 +46,7 @@ def test_every_pair_is_in_one_split_and_comes_back(data):
     written = [(pair["prompt"], pair["response"]) for pair in sums(60)]
     assert sorted(all_pairs(corpus)) == sorted(written)
     assert min(len(corpus.train_pairs), len(corpus.validation_pairs)) > 5
-    assert corpus.left_out == ()
+    assert corpus.left_out_messages == ()
     assert corpus.unique_tokens == len(corpus.train_pairs) * 16
     assert corpus.manifest.positions("train", 16) == corpus.unique_tokens
     counted = sum(len(prompt) + len(response) for prompt, response in written)
@@ -79,7 +79,7 @@ def test_long_pairs_are_left_out_and_counted(tmp_path):
     found = all_pairs(corpus)
     assert (exact["prompt"], exact["response"]) in found
     assert len(found) == 41
-    (message,) = corpus.left_out
+    (message,) = corpus.left_out_messages
     assert message.startswith("1 of ")
     assert "more than 16 tokens" in message
     short = dataclasses.replace(corpus.data, seq_len=2)
@@ -112,14 +112,14 @@ def both(corpus: Corpus):
     return corpus.train_pairs, corpus.validation_pairs
 
 
-def test_where_the_cut_is_makes_another_pair():
-    """The same bytes, cut elsewhere, are another document."""
+def test_prompt_and_response_have_ids_of_their_own():
     tokenizer = ByteTokenizer()
     assert [len(ids) for ids in pair_ids(tokenizer, "ab", "c")] == [2, 1]
     assert [len(ids) for ids in pair_ids(tokenizer, "", "abc")] == [0, 3]
 
 
 def test_pairs_that_differ_in_their_cut_are_both_kept(tmp_path):
+    """The same bytes, cut elsewhere, are another document."""
     path = write_pairs(tmp_path / "p.jsonl", [{"prompt": "a", "response": "bc"}, {"prompt": "ab", "response": "c"}])
     found = list(labelled(CorpusSpec(CorpusSource.PAIRS, path), 0.5))
     assert [(one.prompt, one.text, one.content) for one in found] == [("a", "bc", b"abc"), ("ab", "c", b"abc")]

@@ -2,13 +2,11 @@
 
 import json
 import math
-import shutil
 from pathlib import Path
 
 import pytest
 from command_line import one_line
-from json_tokenizers import word_piece
-from small_corpus import texts
+from golden_models import golden_copies
 from smdm_files import write_random, write_uniform
 
 from mdm_jax import load
@@ -136,12 +134,9 @@ def test_the_table_has_both_families_and_the_file_all_answers(sevens, tmp_path, 
 
 def test_all_kinds_of_paths_are_read(randoms, reference_data, tmp_path, capsys):
     """Published weights have a tokenizer beside them; a Hugging Face folder brings its own."""
-    for name in ("mdm.safetensors", "ar.safetensors", "config.json"):
-        shutil.copy(reference_data / "smdm_golden" / name, tmp_path)
-    (tmp_path / "tokenizer.json").write_text(word_piece(texts(300), 90))
+    golden = golden_copies(reference_data, tmp_path, "mdm", "ar")
     load(randoms["mdm"]).export_hf(tmp_path / "hf")
     path = problems_file(tmp_path / "a", "4", "5", question="2")
-    golden = [str(tmp_path / "mdm.safetensors"), str(tmp_path / "ar.safetensors")]
     assert main([*golden, path, "--tokens", "4"]) == 0
     assert main([str(tmp_path / "hf"), path, "--tokens", "3", "--steps", "3", "--guidance", "1"]) == 0
     families = [line.split()[1] for line in capsys.readouterr().out.splitlines()]

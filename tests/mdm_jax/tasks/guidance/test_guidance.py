@@ -4,14 +4,12 @@ import csv
 import dataclasses
 import json
 import math
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from command_line import one_line
-from json_tokenizers import word_piece
-from small_corpus import texts
+from golden_models import golden_copies
 from smdm_files import write_random, write_uniform
 
 from mdm_jax import load
@@ -55,14 +53,14 @@ def test_an_answer_gets_the_room_of_the_right_one_with_its_end(mdm):
 def test_at_scale_minus_one_an_answer_does_not_read_its_prompt(mdm):
     """The guided logits are then u."""
     model, pairs, how = load(mdm), [TextPair(prompt, "xyz") for prompt in ("ab", "cd", "ef", "gh")], How((0.0,), (0.0,))
-    assert len(set(answers(model, pairs, [4] * 4, how, -1.0))) == 1
-    assert len(set(answers(model, pairs, [4] * 4, how, 0.0))) > 1
+    assert len(set(answers(model, pairs, [4] * 4, how, 0.0, -1.0))) == 1
+    assert len(set(answers(model, pairs, [4] * 4, how, 0.0, 0.0))) > 1
 
 
 def test_an_answer_does_not_depend_on_the_other_pairs(mdm):
     model, how = load(mdm), How((1.0,), (0.0,), seed=3)
-    together = answers(model, PAIRS, [4, 4, 2, 4], how, 0.5)
-    assert answers(model, PAIRS[1:], [4, 2, 4], dataclasses.replace(how, seed=4), 0.5) == together[1:]
+    together = answers(model, PAIRS, [4, 4, 2, 4], how, 1.0, 0.5)
+    assert answers(model, PAIRS[1:], [4, 2, 4], dataclasses.replace(how, seed=4), 1.0, 0.5) == together[1:]
     assert together[0] == model.generate("ab", 4, seed=3, sampler="confidence", guidance=0.5)[0].text
 
 
@@ -73,7 +71,7 @@ def test_scores_are_those_of_each_answer(tmp_path):
     found = measure(model, "m", pairs, how)
     assert {(one.training, one.temperature) for one in found} == {(Training("m", None, 0), 1.0)}
     assert [one.scale for one in found] == [0.0, 3.0]
-    texts = answers(model, pairs, [2] * 64, how, 0.0)
+    texts = answers(model, pairs, [2] * 64, how, 1.0, 0.0)
     assert set(texts) == {"", "7", "77"}
     assert found[0].exact_P.tolist() == [text == "7" for text in texts]
     assert found[0].near_P.tolist() == [similarity(text, "7") for text in texts]
@@ -94,7 +92,7 @@ def test_a_foreign_character_is_one_that_no_response_has(tmp_path):
     model = load(write_uniform(tmp_path / "coin", Attention.BIDIRECTIONAL, b"78", 12))
     pairs = [TextPair("ab", "7"), TextPair("ab", "17")] * 8
     found = measure(model, "m", pairs, How((1.0,), (0.0,)))[0]
-    texts = answers(model, pairs, room_for_answers(model, pairs), How((1.0,), (0.0,)), 0.0)
+    texts = answers(model, pairs, room_for_answers(model, pairs), How((1.0,), (0.0,)), 1.0, 0.0)
     assert found.foreign_P.tolist() == ["8" in text for text in texts]
     assert 0 < found.foreign_P.mean() < 1
 
@@ -176,11 +174,8 @@ def test_the_figure_has_a_line_for_each_training_and_a_panel_for_each_temperatur
 
 
 def test_the_command_writes_the_tables_and_takes_every_kind_of_path(mdm, reference_data, tmp_path, capsys):
-    shutil.copy(reference_data / "smdm_golden" / "mdm.safetensors", tmp_path)
-    shutil.copy(reference_data / "smdm_golden" / "config.json", tmp_path)
-    (tmp_path / "tokenizer.json").write_text(word_piece(texts(300), 90))
     load(mdm).export_hf(tmp_path / "hf")
-    models = [mdm, str(tmp_path / "hf"), str(tmp_path / "mdm.safetensors")]
+    models = [mdm, str(tmp_path / "hf"), *golden_copies(reference_data, tmp_path, "mdm")]
     words = ["--pairs", pairs_file(tmp_path / "pairs", [PAIRS[0], PAIRS[3]]), "--scales=-1,0", "--temperatures", "0"]
     assert main([*models, *words, "--out", str(tmp_path / "out")]) == 0
     table = list(csv.DictReader((tmp_path / "out" / "guidance.csv").read_text().splitlines()))
