@@ -32,7 +32,7 @@ from collections.abc import Sequence
 
 from mdm_jax.command import BAD, DONE, PREEMPTED, cores_of, describe_exit, exit_code, new_parser, on_cores, say
 from mdm_jax.files.storage import Path, as_path, check_writable, is_file, make_folder, write_atomic
-from mdm_jax.layout import PLAN_FILE, RESULT_FILE, RUNS_FOLDER, SPEC_FILE
+from mdm_jax.layout import RESULT_FILE
 from mdm_jax.spec.validation import require
 
 TABLE, COMPARISON, FIGURE = "table.csv", "comparison.csv", "capability.svg"
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         make_folder(out)
         check_writable(out / TABLE)
         tables = [path for path in flags.models if path.endswith(".csv") and is_file(path)]
-        models, unread = model_paths([path for path in flags.models if path not in tables])
+        models, unread = finished_models([path for path in flags.models if path not in tables])
         codes = [say(line, DONE) for line in unread]
         if flags.jobs > 1 and len(models) > 1:
             codes.append(_shared(flags, models))
@@ -84,22 +84,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_code(work)
 
 
-def model_paths(paths: Sequence[str]) -> tuple[list[str], list[str]]:
+def finished_models(paths: Sequence[str]) -> tuple[list[str], list[str]]:
     """The models at the paths, each once, with a sweep's finished runs by name; and a line for each run left out.
 
     Raises:
         ValueError: a sweep has no runs.
     """
-    from mdm_jax.evaluate.likelihood.__main__ import run_folders
     from mdm_jax.results import TRUNK_SEGMENT, Status, read_result
+    from mdm_jax.tasks.model_paths import runs_of_sweep
 
     found, left_out = dict[str, None](), []
     for path in paths:
-        folder = as_path(path)
-        if is_file(folder / SPEC_FILE) or not (is_file(folder / PLAN_FILE) or (folder / RUNS_FOLDER).is_dir()):
+        runs = runs_of_sweep(path)
+        if runs is None:
             found[path] = None
             continue
-        for run in run_folders(path):
+        for run in runs:
             row = read_result(run / RESULT_FILE) if is_file(run / RESULT_FILE) else None
             if row is None or row.status is not Status.OK or row.excluded_reason == TRUNK_SEGMENT:
                 why = "it has no result yet" if row is None else row.excluded_reason or f"it is {row.status.value}"

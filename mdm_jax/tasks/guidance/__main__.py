@@ -26,14 +26,13 @@ from collections.abc import Sequence
 
 from analysis.figures.style import rendered
 from mdm_jax.command import DONE, exit_code, new_parser, numbers, say
-from mdm_jax.evaluate.likelihood.__main__ import run_folders
-from mdm_jax.files.storage import Kind, as_path, check_writable, is_file, kind, write_atomic
-from mdm_jax.layout import PLAN_FILE
+from mdm_jax.files.storage import as_path, check_writable, write_atomic
 from mdm_jax.sample.samplers import Sampler
 from mdm_jax.spec.validation import require
 from mdm_jax.tasks.guidance.figure import draw
 from mdm_jax.tasks.guidance.measure import SAMPLER, Check, How, Measured, measure
 from mdm_jax.tasks.guidance.table import lines, runs_csv, shown, to_csv
+from mdm_jax.tasks.model_paths import model_paths
 from mdm_jax.tasks.pairs.formats import read_pairs
 from mdm_jax.trained.load import load
 
@@ -57,20 +56,6 @@ def parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0, help="seed of the first answer (%(default)s)")
     add("--out", metavar="FOLDER", help="folder for the tables and the figure")
     return flags
-
-
-def model_paths(paths: Sequence[str]) -> list[str]:
-    """The paths of all models, each once; a sweep's folder stands for its runs.
-
-    Raises:
-        ValueError: no run of a sweep has begun.
-    """
-    found = list[str]()
-    for path in paths:
-        folder = as_path(path)
-        sweep = kind(folder, follow=True) is Kind.FOLDER and is_file(folder / PLAN_FILE)
-        found += [str(run) for run in run_folders(path)] if sweep else [path]
-    return list(dict.fromkeys(found))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -27,15 +27,14 @@ from dataclasses import asdict
 
 from analysis.figures.style import rendered
 from mdm_jax.command import DONE, new_parser, say
-from mdm_jax.evaluate.likelihood.__main__ import run_folders
-from mdm_jax.files.storage import Path, as_path, check_writable, is_file, make_folder, write_atomic
-from mdm_jax.layout import PLAN_FILE, RUNS_FOLDER, SPEC_FILE
+from mdm_jax.files.storage import Path, as_path, check_writable, make_folder, write_atomic
 from mdm_jax.results import csv_text
 from mdm_jax.run.program_cache import program_cache
 from mdm_jax.sample.samplers import Sampler
 from mdm_jax.spec import Likelihood
 from mdm_jax.spec.validation import build, require
 from mdm_jax.tasks.kept_answers import read_answers, write_answers
+from mdm_jax.tasks.model_paths import model_paths
 from mdm_jax.tasks.reverse_curse.answers import MOST_ROOM, SAMPLER, Answer, How, answer_all
 from mdm_jax.tasks.reverse_curse.facts import Question
 from mdm_jax.tasks.reverse_curse.figure import draw
@@ -83,7 +82,7 @@ def work(flags: argparse.Namespace) -> int:
     out = as_path(flags.out)
     make_folder(out)
     check_writable(out / TABLE)
-    paths = model_paths(flags.models)
+    paths = named_models(flags.models)
     found = []
     with program_cache(lambda line: print(line, file=sys.stderr)):
         for number, path in enumerate(paths, 1):
@@ -114,18 +113,13 @@ def some_of_each(questions: Sequence[Question], most: int, seed: int) -> list[Qu
     return [question for i, question in enumerate(questions) if i in kept]
 
 
-def model_paths(paths: Sequence[str]) -> list[str]:
+def named_models(paths: Sequence[str]) -> list[str]:
     """The models at the paths, those of a sweep by name.
 
     Raises:
         ValueError: a sweep has no runs, or two models have one name.
     """
-    found = list[str]()
-    for path in paths:
-        folder = as_path(path)
-        is_sweep = is_file(folder / PLAN_FILE) or (folder / RUNS_FOLDER).is_dir()
-        found += map(str, run_folders(path)) if is_sweep and not is_file(folder / SPEC_FILE) else [path]
-    found, names = list(dict.fromkeys(found)), dict[str, str]()
+    found, names = model_paths(paths), dict[str, str]()
     for path in found:
         other = names.setdefault(_name(path), path)
         require(other == path, f"{path}: name", _name(path), f"another name than that of {other}")

@@ -14,7 +14,7 @@ from smdm_files import write_random
 from mdm_jax import load
 from mdm_jax.files.storage import as_path
 from mdm_jax.spec import Attention, Family
-from mdm_jax.tasks.capability.__main__ import main, model_paths
+from mdm_jax.tasks.capability.__main__ import finished_models, main
 from mdm_jax.tasks.capability.measure import Questions, measure, name_of
 from mdm_jax.tasks.capability.questions import Task, right_answers
 from mdm_jax.tasks.capability.table import read_table, table_csv
@@ -135,7 +135,7 @@ def test_a_sweep_and_a_hugging_face_folder(shop, tmp_path, capsys):
     run = str(sweep / "runs" / spec.run_id)
     (sweep / "runs" / "begun").mkdir()
     shutil.copy(f"{run}/spec.json", sweep / "runs" / "begun")
-    assert model_paths([str(sweep), run]) == ([run], ["begun: left out, it has no result yet"])
+    assert finished_models([str(sweep), run]) == ([run], ["begun: left out, it has no result yet"])
     load(run).export_hf(tmp_path / "folder")
     out = tmp_path / "out"
     assert main([str(sweep), "--out", str(out), *FEW]) == 0

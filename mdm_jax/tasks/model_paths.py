@@ -1,0 +1,32 @@
+"""The models that a user names: a path of each, where a sweep's folder stands for its runs."""
+
+from collections.abc import Sequence
+
+from mdm_jax.evaluate.likelihood.__main__ import run_folders
+from mdm_jax.files.storage import Path, as_path, is_file
+from mdm_jax.layout import PLAN_FILE, RUNS_FOLDER, SPEC_FILE
+
+
+def runs_of_sweep(path: str) -> list[Path] | None:
+    """The folders of a sweep's runs, by name; None for a path that is no sweep's folder.
+
+    Raises:
+        ValueError: the sweep has no runs.
+    """
+    folder = as_path(path)
+    if is_file(folder / SPEC_FILE) or not (is_file(folder / PLAN_FILE) or (folder / RUNS_FOLDER).is_dir()):
+        return None
+    return run_folders(path)
+
+
+def model_paths(paths: Sequence[str]) -> list[str]:
+    """The paths of all models, each once.
+
+    Raises:
+        ValueError: a sweep has no runs.
+    """
+    found = dict[str, None]()
+    for path in paths:
+        runs = runs_of_sweep(path)
+        found |= dict.fromkeys([path] if runs is None else map(str, runs))
+    return list(found)
