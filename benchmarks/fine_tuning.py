@@ -39,9 +39,9 @@ from mdm_jax import main as one_run
 from mdm_jax.command import DONE, aligned, comma_list, exit_code, new_parser
 from mdm_jax.data.corpus import Corpus, open_corpus
 from mdm_jax.data.prepare import prepare
+from mdm_jax.files.layout import METRICS_FOLDER, RUNS_FOLDER
+from mdm_jax.files.results import csv_text
 from mdm_jax.files.storage import as_path, write_atomic
-from mdm_jax.layout import METRICS_FOLDER, RUNS_FOLDER
-from mdm_jax.results import csv_text
 from mdm_jax.spec import Family, RunSpec, StartSpec
 from mdm_jax.spec.counting import count_parameters
 from mdm_jax.spec.validation import require

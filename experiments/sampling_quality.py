@@ -45,8 +45,8 @@ from mdm_jax import load
 from mdm_jax.command import DONE, exit_code, new_parser
 from mdm_jax.config import default_run, load_run
 from mdm_jax.data.corpus import open_corpus
+from mdm_jax.files.results import csv_text
 from mdm_jax.files.storage import write_atomic
-from mdm_jax.results import csv_text
 from mdm_jax.sample.report.__main__ import main as report
 from mdm_jax.sample.report.settings import parse_sampler
 from mdm_jax.spec import DataSpec

@@ -7,9 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from isoflop.trunks import moved_warmup
-from mdm_jax.files.sealed_json import Damaged, Newer
-from mdm_jax.files.storage import Kind, Path, as_path, entries, is_file, kind, write_atomic
-from mdm_jax.layout import (
+from mdm_jax.files.layout import (
     CHECKPOINTS_FOLDER,
     PLAN_AGAIN,
     PLAN_FILE,
@@ -19,7 +17,9 @@ from mdm_jax.layout import (
     read_spec,
     steps_in,
 )
-from mdm_jax.results import Status, read_result
+from mdm_jax.files.results import Status, read_result
+from mdm_jax.files.sealed_json import Damaged, Newer
+from mdm_jax.files.storage import Kind, Path, as_path, entries, is_file, kind, write_atomic
 from mdm_jax.spec import RunSpec, to_json
 
 

@@ -15,8 +15,8 @@ from mdm_jax.command import BAD, INTERRUPTED, RETRY, Parser, flush_output, say
 from mdm_jax.config import load_run
 from mdm_jax.files.faults import may_pass
 from mdm_jax.files.fingerprint import with_fingerprint
+from mdm_jax.files.layout import PLAN_FILE, RUNS_FOLDER, plan_lines
 from mdm_jax.files.storage import Kind, Path, as_path, is_file, kind
-from mdm_jax.layout import PLAN_FILE, RUNS_FOLDER, plan_lines
 from mdm_jax.run.attempt import Attempt, code_if_finished
 from mdm_jax.run.supervised import is_supervised, supervise
 from mdm_jax.spec import RunSpec

@@ -21,7 +21,7 @@ from analysis.sampling import LEVEL
 from analysis.surface.bootstrap import bootstrap_parametric
 from analysis.surface.fit import ParametricFit, fit_parametric, fit_surface
 from analysis.wording import family_name, scientific
-from mdm_jax.results import flop_column
+from mdm_jax.files.results import flop_column
 
 RUN_LOSS = "run_loss"
 FEWEST_FOR_A_FLOOR = 4

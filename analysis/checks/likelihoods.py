@@ -7,7 +7,7 @@ from analysis.checks.loss_units import loss_unit_findings
 from analysis.gap.likelihoods import LikelihoodGaps
 from analysis.runs.likelihoods import NOT_EVALUATED
 from analysis.wording import LIKELIHOODS, missing_runs
-from mdm_jax.results import LIKELIHOOD_COLUMNS
+from mdm_jax.files.results import LIKELIHOOD_COLUMNS
 
 
 def likelihood_findings(gaps: LikelihoodGaps | None) -> list[Finding]:

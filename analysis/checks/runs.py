@@ -17,7 +17,7 @@ from analysis.runs.likelihoods import NOT_EVALUATED
 from analysis.runs.load import EVALUATED_AGAIN, OVERFLOWED, numbers, usable_runs
 from analysis.runs.sweep_folder import REMEDIES
 from analysis.wording import CONVENTIONS, family_name, plural, significant, some
-from mdm_jax.results import TRUNK_SEGMENT
+from mdm_jax.files.results import TRUNK_SEGMENT
 
 UNDECAYED = 0.2
 HEAD_SHARE = 1.2

@@ -20,7 +20,7 @@ from analysis.minima.scatter import scatter_lines, scatter_of
 from analysis.runs.columns import ROLES
 from analysis.runs.load import as_runs, numbers, records, select, usable_runs
 from analysis.wording import CONVENTIONS, family_name, plural, scientific, significant
-from mdm_jax.results import FLOP_COLUMNS
+from mdm_jax.files.results import FLOP_COLUMNS
 
 FEWEST_BUDGETS = 4
 OFF_CENTRE = 0.5

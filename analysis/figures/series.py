@@ -9,7 +9,7 @@ from analysis.minima.bootstrap import Bootstrap, check_draws, law_interval
 from analysis.minima.fit import IsoFlopFit
 from analysis.runs.load import numbers, select, usable_runs
 from analysis.wording import family_name
-from mdm_jax.results import flop_column
+from mdm_jax.files.results import flop_column
 
 MOST_ERROR = 10.0
 """The longest error bar of a log quantity, so that an unbounded one can still be drawn."""

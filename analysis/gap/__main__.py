@@ -70,7 +70,7 @@ def tree_of(given: argparse.Namespace) -> dict[str, Any]:
     from analysis.minima.scatter import scatter_said
     from analysis.runs.likelihoods import with_likelihood
     from analysis.runs.load import records
-    from mdm_jax.results import flop_column
+    from mdm_jax.files.results import flop_column
 
     at, where = given.at
     conventions = given.convention or (None if given.sensitivity else ["smdm_6nd"])

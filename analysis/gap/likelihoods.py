@@ -22,7 +22,7 @@ from analysis.runs.likelihoods import evaluated_by, left_out, with_likelihood
 from analysis.runs.load import numbers
 from analysis.sampling import LEVEL
 from analysis.wording import family_name
-from mdm_jax.results import LIKELIHOOD_COLUMNS
+from mdm_jax.files.results import LIKELIHOOD_COLUMNS
 
 FEWEST = 2
 """Usable minima of each family that a gap needs."""

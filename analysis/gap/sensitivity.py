@@ -24,7 +24,7 @@ from analysis.minima.fit import IsoFlopFit, fit_recipe
 from analysis.runs.load import numbers, select
 from analysis.sampling import DRAWS, LEVEL, SEED
 from analysis.wording import MODEL_ERRORS
-from mdm_jax.results import FLOP_COLUMNS
+from mdm_jax.files.results import FLOP_COLUMNS
 
 DEFAULT_LAWS = tuple(
     law.value for law in (LawName.INTERPOLATED, LawName.POWER_LAW, LawName.SHARED_FLOOR, LawName.PARAMETRIC)

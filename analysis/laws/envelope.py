@@ -19,7 +19,7 @@ import pandas as pd
 from analysis.laws.frontier import Frontier
 from analysis.laws.power_law import PowerLaw, fit_power_law
 from analysis.runs.load import numbers, select
-from mdm_jax.results import flop_column
+from mdm_jax.files.results import flop_column
 
 POINTS = 60
 SMOOTHING = 0.05

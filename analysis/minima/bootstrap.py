@@ -37,7 +37,7 @@ from analysis.minima.scatter import UNKNOWN_SCATTER, Scatter, scatter_added, stu
 from analysis.runs.load import numbers
 from analysis.sampling import DRAWS, LEVEL, SEED, UNIT, UNITS, check_bootstrap
 from analysis.tables import drawn_minimum_row, html_table
-from mdm_jax.results import flop_column
+from mdm_jax.files.results import flop_column
 
 BEYOND = 0.5
 """A draw's vertex is read up to this far beyond the swept sizes, in units of their log range."""

@@ -10,7 +10,7 @@ import pandas as pd
 from analysis.minima.choices import ABSCISSAE, CURVES, SCATTER, WEIGHTS
 from analysis.minima.curves import Curve, distinct, make_curve, merged, powers, within_window
 from analysis.runs.load import numbers, select, usable_runs
-from mdm_jax.results import FLOP_COLUMNS
+from mdm_jax.files.results import FLOP_COLUMNS
 
 QUANTITIES = ("loss_opt", "n_opt", "d_opt")
 """The quantities of a minimum that laws describe: loss (nats per token), parameters and tokens."""

@@ -31,7 +31,7 @@ from analysis.runs.budgets import same_budgets, with_abscissa
 from analysis.runs.groups import check_one_convention, check_one_group, check_one_loss
 from analysis.runs.load import as_runs, numbers, records, select, usable_runs
 from analysis.tables import html_table, minimum_row
-from mdm_jax.results import flop_column
+from mdm_jax.files.results import flop_column
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,7 +23,7 @@ from analysis.minima.scatter import UNKNOWN_SCATTER, scatter_added, scatter_dof
 from analysis.runs.columns import ROLES
 from analysis.runs.load import numbers
 from analysis.sampling import LEVEL
-from mdm_jax.results import flop_column
+from mdm_jax.files.results import flop_column
 
 STEP = 1e-4
 """The step of numeric derivatives, in standard errors of a coefficient, or in log FLOPs."""

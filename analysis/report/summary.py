@@ -24,7 +24,7 @@ from analysis.minima.scatter import Scatter, scatter_of, scatter_said
 from analysis.report.losses import Losses, describe_losses
 from analysis.runs.load import numbers, usable_runs
 from analysis.sampling import DRAWS, LEVEL, SEED, UNIT
-from mdm_jax.results import FLOP_COLUMNS
+from mdm_jax.files.results import FLOP_COLUMNS
 
 HEADLINE_CONVENTIONS = ("smdm_6nd", "exact")
 

@@ -14,8 +14,8 @@ from analysis.report.page import render
 from analysis.report.summary import Summary, summarise
 from analysis.runs.load import read_runs
 from analysis.sampling import DRAWS, LEVEL, SEED, UNIT
+from mdm_jax.files.results import escaped
 from mdm_jax.files.storage import Path, as_path, write_atomic
-from mdm_jax.results import escaped
 
 TABLE = "run_table.csv"
 """The run table beside a report; it names the source of a table that was loaded."""

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.runs.load import numbers
-from mdm_jax.results import FLOP_COLUMNS
+from mdm_jax.files.results import FLOP_COLUMNS
 
 BUDGET_STEP = 0.03
 """Sorted budgets that differ by a larger share than this are two."""

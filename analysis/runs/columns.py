@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mdm_jax.results import RunResult
+from mdm_jax.files.results import RunResult
 from mdm_jax.spec import Family
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from mdm_jax.results import Status
+from mdm_jax.files.results import Status
 
 DROPPED = "not the best learning rate of its cell"
 MODEL = ("params", "params_non_embedding", "n_layers", "d_model", "n_heads", "ffn", "seq_len", "vocab_size")

@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis.runs.load import as_runs, numbers
 from analysis.wording import LIKELIHOODS
-from mdm_jax.results import LIKELIHOOD_COLUMNS, LossKind
+from mdm_jax.files.results import LIKELIHOOD_COLUMNS, LossKind
 from mdm_jax.spec import Likelihood
 
 NOT_EVALUATED = "not evaluated by this likelihood"

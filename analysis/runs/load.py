@@ -31,9 +31,9 @@ from analysis.runs.consistency import contradictions_within
 from analysis.runs.groups import choose
 from analysis.runs.learning_rates import CELL, best_lr_reasons
 from analysis.runs.sweep_folder import sweep_rows
+from mdm_jax.files.results import Status, unescaped
 from mdm_jax.files.sealed_json import numbered_lines
 from mdm_jax.files.storage import Path, as_path
-from mdm_jax.results import Status, unescaped
 from mdm_jax.spec.counting import chinchilla_forward_flops
 
 LOSS_HEADER = "loss_header"
@@ -72,7 +72,7 @@ def read_runs(
     where: str | Sequence[str] = (),
     families: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
-    """The run table, one row a run, with the columns of `mdm_jax.results.RunResult`; numbers are float64, text is str.
+    """The run table, one row a run, with the columns of `RunResult`; numbers are float64, text is str.
 
     Args:
         path: a sweep's directory (`plan.jsonl` and `runs/<run_id>/result.json`), a directory of runs, or a `.csv`,

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from analysis.runs.columns import COLUMNS
+from mdm_jax.files.layout import PLAN_AGAIN, PLAN_FILE, RESULT_FILE, RUNS_FOLDER, SPEC_FILE, PlanLine, plan_lines
+from mdm_jax.files.results import Status, contradictions, result_of, result_tree
 from mdm_jax.files.sealed_json import Damaged, Newer
 from mdm_jax.files.storage import Path
-from mdm_jax.layout import PLAN_AGAIN, PLAN_FILE, RESULT_FILE, RUNS_FOLDER, SPEC_FILE, PlanLine, plan_lines
-from mdm_jax.results import Status, contradictions, result_of, result_tree
 from mdm_jax.spec import RunSpec
 
 MISSING = "missing"

@@ -15,8 +15,8 @@ import pandas as pd
 
 from analysis.runs.groups import check_one_group
 from analysis.runs.load import numbers, read_runs, records, select, usable_runs
+from mdm_jax.files.layout import METRICS_FOLDER, RUNS_FOLDER
 from mdm_jax.files.storage import Path, as_path
-from mdm_jax.layout import METRICS_FOLDER, RUNS_FOLDER
 from mdm_jax.train.metrics import metric_rows
 
 FACTS = ("family", "params_non_embedding", "params", "budget", "lr_final_fraction", "seed", "flops_with_head")

@@ -26,7 +26,7 @@ from analysis.surface.frontier import (
 )
 from analysis.surface.problem import HOFFMANN, Criterion, SurfaceRuns, centred, natural
 from analysis.surface.solver import Points, State, decrement, minimise, predict
-from mdm_jax.results import FLOP_COLUMNS, flop_column
+from mdm_jax.files.results import FLOP_COLUMNS, flop_column
 
 EXPONENTS = (0.15, 0.3, 0.5, 0.8, 1.2)
 """Starts are all pairs of these as (alpha, beta); the other parameters follow by linear least squares."""

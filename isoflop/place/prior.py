@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mdm_jax.files.results import FLOP_COLUMNS
 from mdm_jax.files.storage import as_path
-from mdm_jax.results import FLOP_COLUMNS
 from mdm_jax.spec import Family, FlopConvention
 from mdm_jax.spec.validation import require
 

@@ -47,8 +47,8 @@ from mdm_jax.command import DONE, comma_list, exit_code, new_parser, numbers
 from mdm_jax.data.manifest import check_matches
 from mdm_jax.devices.accelerators import DEVICES
 from mdm_jax.files.fingerprint import with_fingerprint
+from mdm_jax.files.layout import PLAN_FILE
 from mdm_jax.files.storage import as_path, is_local
-from mdm_jax.layout import PLAN_FILE
 from mdm_jax.spec import HardwareSpec, RunSpec, ScheduleKind
 from mdm_jax.spec.validation import build, require
 

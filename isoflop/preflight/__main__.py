@@ -25,8 +25,8 @@ from isoflop.preflight.table import show
 from isoflop.preflight.topology import Topology, find_mesh, find_topology
 from isoflop.preflight.verdict import Verdict
 from mdm_jax.command import BAD, DONE, comma_list, exit_code, new_parser
+from mdm_jax.files.layout import PLAN_FILE, RUNS_FOLDER
 from mdm_jax.files.storage import as_path, write_atomic
-from mdm_jax.layout import PLAN_FILE, RUNS_FOLDER
 from mdm_jax.spec import RunSpec, to_json
 from mdm_jax.spec.validation import require
 

@@ -25,8 +25,8 @@ from isoflop.refine.propose import MOST_RUNS, Refinement, refine
 from isoflop.wording import duration, money
 from mdm_jax.command import DONE, exit_code, new_parser, refuse_hidden
 from mdm_jax.devices.accelerators import DEVICES
+from mdm_jax.files.layout import PLAN_FILE
 from mdm_jax.files.storage import as_path
-from mdm_jax.layout import PLAN_FILE
 from mdm_jax.spec import RunSpec
 from mdm_jax.spec.validation import require
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from isoflop.place.prior import FamilyPrior, Law
 from isoflop.planfile import read_plan
-from mdm_jax.results import Status
+from mdm_jax.files.results import Status
 from mdm_jax.spec import Family, FlopConvention, RunSpec
 from mdm_jax.spec.validation import require
 

@@ -27,10 +27,10 @@ from isoflop.run.parents import check_parents
 from isoflop.run.progress import cell_line, make_progress
 from isoflop.run.runner import Command, Policy, Stop, Sweep, is_pending
 from mdm_jax.command import BAD, DONE, exit_code, new_parser
+from mdm_jax.files.layout import PLAN_FILE
 from mdm_jax.files.lock import SWEEP_LOCK, hold
+from mdm_jax.files.results import RunResult, Status, set_aside_unusable
 from mdm_jax.files.storage import as_path, is_local, refuse_link
-from mdm_jax.layout import PLAN_FILE
-from mdm_jax.results import RunResult, Status, set_aside_unusable
 from mdm_jax.spec import RunSpec
 from mdm_jax.spec.validation import require
 

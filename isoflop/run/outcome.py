@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from mdm_jax.files.layout import RESULT_FILE, RUNS_FOLDER
+from mdm_jax.files.results import RunResult, Status, read_result, result_of, to_csv, write_result
 from mdm_jax.files.storage import write_atomic
-from mdm_jax.layout import RESULT_FILE, RUNS_FOLDER
-from mdm_jax.results import RunResult, Status, read_result, result_of, to_csv, write_result
 from mdm_jax.spec import RunSpec
 
 TABLE_FILE = "runs.csv"

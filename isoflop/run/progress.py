@@ -8,7 +8,7 @@ from typing import Any
 
 from isoflop.run.time_left import Cell
 from isoflop.wording import duration
-from mdm_jax.results import RunResult, Status
+from mdm_jax.files.results import RunResult, Status
 from mdm_jax.spec import RunSpec
 
 LINE_SECONDS = 10.0

@@ -19,7 +19,7 @@ from isoflop.run.time_left import Cell, Position, read_position, seconds_left
 from isoflop.wording import duration
 from mdm_jax.command import DONE, INTERRUPTED, PREEMPTED, RETRY, describe_exit
 from mdm_jax.files.lock import RUN_LOCK, Lock, is_held
-from mdm_jax.results import RunResult, Status
+from mdm_jax.files.results import RunResult, Status
 from mdm_jax.spec import RunSpec
 
 POLL_SECONDS = 0.05

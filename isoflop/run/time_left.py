@@ -8,8 +8,8 @@ from pathlib import Path
 
 from isoflop.cost import Machine, evaluation_flops, sweep_seconds
 from isoflop.measured import measured_machine
+from mdm_jax.files.layout import METRICS_FOLDER
 from mdm_jax.files.storage import as_path
-from mdm_jax.layout import METRICS_FOLDER
 from mdm_jax.spec import RunSpec
 from mdm_jax.train.metrics import newest_row
 

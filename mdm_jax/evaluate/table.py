@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from mdm_jax.command import DONE, aligned, exit_code, new_parser, one_line
+from mdm_jax.files.results import csv_text
 from mdm_jax.files.storage import as_path, is_file, write_atomic
-from mdm_jax.results import csv_text
 from mdm_jax.spec import Likelihood
 from mdm_jax.spec.validation import require
 

@@ -9,8 +9,8 @@ import dataclasses
 import hashlib
 import os
 
+from mdm_jax.files.layout import CHECKPOINTS_FOLDER, SEAL_FILE, SPEC_FILE, steps_in
 from mdm_jax.files.storage import Kind, Path, as_path, entries, is_file, kind, sha256_of
-from mdm_jax.layout import CHECKPOINTS_FOLDER, SEAL_FILE, SPEC_FILE, steps_in
 from mdm_jax.spec import RunSpec
 from mdm_jax.spec.validation import require
 

@@ -10,10 +10,9 @@ from mdm_jax.data.corpus import open_corpus
 from mdm_jax.devices.absent_tpu import skip_absent_tpu
 from mdm_jax.devices.sharding import abstract_arrays, make_mesh
 from mdm_jax.evaluate.partial_losses import partial_file
+from mdm_jax.files.layout import CHECKPOINTS_FOLDER, RESULT_FILE, read_spec
 from mdm_jax.files.lock import hold_run
-from mdm_jax.files.storage import Path, is_file
-from mdm_jax.layout import CHECKPOINTS_FOLDER, RESULT_FILE, read_spec
-from mdm_jax.results import (
+from mdm_jax.files.results import (
     LIKELIHOOD_COLUMNS,
     TRUNK_SEGMENT,
     RunResult,
@@ -25,6 +24,7 @@ from mdm_jax.results import (
     result_tree,
     write_result,
 )
+from mdm_jax.files.storage import Path, is_file
 from mdm_jax.run.final_evaluation import FinalEvaluation, evaluated_rows, likelihood_columns
 from mdm_jax.spec import Family, Likelihood, RowKind, RunSpec
 from mdm_jax.spec.validation import require

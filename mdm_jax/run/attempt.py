@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, NoReturn
 
 from mdm_jax.command import BAD, DIVERGED, DONE, RETRY, flush_output, one_line, say
 from mdm_jax.files.faults import may_pass
+from mdm_jax.files.layout import RESULT_FILE
 from mdm_jax.files.lock import Held, hold_run
+from mdm_jax.files.results import Status, read_result, set_aside_unusable
 from mdm_jax.files.storage import Path
-from mdm_jax.layout import RESULT_FILE
-from mdm_jax.results import Status, read_result, set_aside_unusable
 from mdm_jax.run.supervised import when_supervisor_ends
 from mdm_jax.spec import RunSpec
 from mdm_jax.train.stop import Phase, Signals

@@ -17,11 +17,11 @@ import jax
 from mdm_jax.data.corpus import Corpus, TrainingRows, open_corpus
 from mdm_jax.devices.sharding import make_mesh
 from mdm_jax.evaluate.nelbo import Evaluation
+from mdm_jax.files.layout import CHECKPOINTS_FOLDER, METRICS_FOLDER, SPEC_FILE, steps_in
+from mdm_jax.files.results import RunResult, Status
 from mdm_jax.files.storage import Path, write_atomic
 from mdm_jax.interop.model_file import Weights
-from mdm_jax.layout import CHECKPOINTS_FOLDER, METRICS_FOLDER, SPEC_FILE, steps_in
 from mdm_jax.model.transformer import Transformer
-from mdm_jax.results import RunResult, Status
 from mdm_jax.run.final_evaluation import FinalEvaluation, evaluated_rows, likelihood_columns
 from mdm_jax.run.parent import read_parent
 from mdm_jax.run.record import Record

@@ -20,10 +20,10 @@ from mdm_jax.devices.sharding import as_first_process
 from mdm_jax.evaluate.likelihood.rows import row_losses
 from mdm_jax.evaluate.nelbo import Evaluation, evaluate, usable_rows
 from mdm_jax.evaluate.partial_losses import PARTIAL_FILE, PARTIAL_FILES, PartialLosses, partial_file
+from mdm_jax.files.layout import CHECKPOINTS_FOLDER
+from mdm_jax.files.results import LIKELIHOOD_COLUMNS
 from mdm_jax.files.storage import Path
-from mdm_jax.layout import CHECKPOINTS_FOLDER
 from mdm_jax.model.transformer import Transformer
-from mdm_jax.results import LIKELIHOOD_COLUMNS
 from mdm_jax.spec import Likelihood, RunSpec
 from mdm_jax.train.loop import Diverged, Preempted, Watch
 from mdm_jax.train.seal import SEAL_FILE

@@ -6,9 +6,9 @@ checkpoint takes exactly the steps that it would have taken alone, and ends with
 
 import dataclasses
 
+from mdm_jax.files.layout import RESULT_FILE, SPEC_FILE, read_spec
+from mdm_jax.files.results import Status, read_result
 from mdm_jax.files.storage import Path, inside, is_file
-from mdm_jax.layout import RESULT_FILE, SPEC_FILE, read_spec
-from mdm_jax.results import Status, read_result
 from mdm_jax.spec import RunSpec, ScheduleKind
 from mdm_jax.spec.validation import require
 

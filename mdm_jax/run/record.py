@@ -11,9 +11,9 @@ from typing import Any
 import jax
 
 from mdm_jax.devices.accelerators import peak_flops_per_second
+from mdm_jax.files.layout import RESULT_FILE
+from mdm_jax.files.results import RunResult, Status, read_result, result_of, write_result
 from mdm_jax.files.storage import Path, refuse_link
-from mdm_jax.layout import RESULT_FILE
-from mdm_jax.results import RunResult, Status, read_result, result_of, write_result
 from mdm_jax.spec import FlopConvention, RunSpec
 from mdm_jax.spec.counting import step_flops
 from mdm_jax.train.loop import Watch

@@ -14,8 +14,8 @@ import jax
 
 from mdm_jax.evaluate.partial_losses import PARTIAL_FILES
 from mdm_jax.files.faults import may_pass
+from mdm_jax.files.layout import CHECKPOINTS_FOLDER, steps_in
 from mdm_jax.files.storage import Path, is_file, is_local, open_no_link
-from mdm_jax.layout import CHECKPOINTS_FOLDER, steps_in
 from mdm_jax.run.program_cache import program_cache
 from mdm_jax.train.loop import Diverged
 from mdm_jax.train.step_folders import set_aside

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from mdm_jax.evaluate.likelihood.__main__ import run_folders
+from mdm_jax.files.layout import PLAN_FILE, RUNS_FOLDER, SPEC_FILE
 from mdm_jax.files.storage import Path, as_path, is_file
-from mdm_jax.layout import PLAN_FILE, RUNS_FOLDER, SPEC_FILE
 
 
 def runs_of_sweep(path: str) -> list[Path] | None:

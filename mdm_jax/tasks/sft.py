@@ -36,8 +36,8 @@ from mdm_jax.data.manifest import TOKENIZER_FILE, TOKENIZER_JSON_FILE
 from mdm_jax.data.prepare import prepare
 from mdm_jax.data.tokenizer import ByteTokenizer, SentencePieceTokenizer
 from mdm_jax.files.fingerprint import with_fingerprint
+from mdm_jax.files.layout import PLAN_FILE, RUNS_FOLDER, plan_lines
 from mdm_jax.files.storage import Kind, as_path, is_file, kind, write_atomic
-from mdm_jax.layout import PLAN_FILE, RUNS_FOLDER, plan_lines
 from mdm_jax.spec import (
     CorpusSource,
     CorpusSpec,

@@ -13,8 +13,8 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+from mdm_jax.files.layout import SEAL_FILE
 from mdm_jax.files.storage import Kind, Path, inside, is_local, kind, sha256_of, sync_folder, write_atomic
-from mdm_jax.layout import SEAL_FILE
 
 FORMAT = 2
 CHANGED = "files are missing or unexpected"

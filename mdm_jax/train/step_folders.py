@@ -9,8 +9,8 @@ import os
 import re
 import shutil
 
+from mdm_jax.files.layout import steps_in
 from mdm_jax.files.storage import Path, entries, free_name, is_local, refuse_link, sync_folder
-from mdm_jax.layout import steps_in
 from mdm_jax.train.seal import Identity, step_fault
 
 NONE = -1

@@ -11,13 +11,13 @@ from jaxtyping import Array
 
 from mdm_jax.devices.absent_tpu import skip_absent_tpu
 from mdm_jax.devices.sharding import abstract_arrays, make_mesh, place
+from mdm_jax.files.layout import CHECKPOINTS_FOLDER, RESULT_FILE, SPEC_FILE, read_spec
+from mdm_jax.files.results import read_result
 from mdm_jax.files.storage import Kind, Path, as_path, is_file, kind
 from mdm_jax.interop.hf.folder import is_hf_folder, read_hf
 from mdm_jax.interop.model_file import Weights
 from mdm_jax.interop.smdm.weights import read_smdm
-from mdm_jax.layout import CHECKPOINTS_FOLDER, RESULT_FILE, SPEC_FILE, read_spec
 from mdm_jax.model.transformer import Transformer
-from mdm_jax.results import read_result
 from mdm_jax.spec import ModelSpec
 from mdm_jax.train.checkpoint import read_whole_step
 from mdm_jax.train.seal import Identity

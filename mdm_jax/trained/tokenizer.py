@@ -4,10 +4,10 @@ from mdm_jax.data.manifest import MANIFEST_FILE, TOKENIZER_FILE, TOKENIZER_JSON_
 from mdm_jax.data.nucleotides import NucleotideTokenizer
 from mdm_jax.data.tokenizer import WITHOUT_FILE, ByteTokenizer, Tokenizer, load_tokenizer, open_tokenizer
 from mdm_jax.data.tokenizer_json import JsonTokenizer
+from mdm_jax.files.layout import RESULT_FILE
+from mdm_jax.files.results import read_result
 from mdm_jax.files.storage import Kind, Path, as_path, is_file, kind
 from mdm_jax.interop.hf.tokenizer import holds_bytes, holds_nucleotides
-from mdm_jax.layout import RESULT_FILE
-from mdm_jax.results import read_result
 from mdm_jax.spec import BYTES_VOCAB_SIZE, NUCLEOTIDES_VOCAB_SIZE, ModelSpec, RunSpec
 from mdm_jax.spec.validation import require
 

@@ -16,7 +16,7 @@ from analysis.report.summary import Summary, summarise
 from analysis.sampling import DRAWS, SEED
 from isoflop.planfile import write_plan
 from isoflop.refine.__main__ import main as refine_main
-from mdm_jax.results import write_result
+from mdm_jax.files.results import write_result
 
 QUICKSTART = Path(__file__).parents[2] / "experiments/results/quickstart/run_table.csv"
 Interval = tuple[float, float, float]

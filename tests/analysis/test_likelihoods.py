@@ -32,7 +32,7 @@ from analysis.report.summary import Summary, summarise
 from analysis.report.write import write_report
 from analysis.runs.load import numbers
 from analysis.wording import LIKELIHOODS
-from mdm_jax.results import LIKELIHOOD_COLUMNS, Status, result_of, to_csv
+from mdm_jax.files.results import LIKELIHOOD_COLUMNS, Status, result_of, to_csv
 from mdm_jax.spec import EXACT_LIKELIHOODS, CellSpec, Family, RunSpec, pair
 
 COLUMN, SE = LIKELIHOOD_COLUMNS["left_to_right"]

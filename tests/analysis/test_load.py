@@ -8,8 +8,8 @@ import synthetic_sweeps as sweeps
 
 from analysis import read_runs
 from analysis.runs.columns import NUMERIC, TEXT
+from mdm_jax.files.results import RunResult, Status, escaped, result_of, to_csv, write_result
 from mdm_jax.files.sealed_json import seal
-from mdm_jax.results import RunResult, Status, escaped, result_of, to_csv, write_result
 from mdm_jax.spec import Family, RunSpec, pair, to_json
 
 

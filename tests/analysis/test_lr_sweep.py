@@ -17,7 +17,7 @@ from analysis.gap.__main__ import main as gap_main
 from analysis.report.__main__ import main as report_main
 from analysis.runs.learning_rates import DROPPED, LrSweep, lr_sweep_of
 from analysis.runs.load import numbers, select
-from mdm_jax.results import Status, result_of, write_result
+from mdm_jax.files.results import Status, result_of, write_result
 from mdm_jax.spec import CellSpec, FlopConvention, RunSpec
 
 RATES = (1e-4, 2e-4, 4e-4)

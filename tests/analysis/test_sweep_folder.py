@@ -12,9 +12,9 @@ from analysis import check, read_runs
 from analysis.runs.consistency import contradictions_within
 from analysis.runs.learning_rates import DROPPED
 from analysis.runs.sweep_folder import sweep_rows
+from mdm_jax.files.results import TRUNK_SEGMENT, Status, implied_by, result_of, write_result
 from mdm_jax.files.sealed_json import seal, unseal
 from mdm_jax.files.storage import as_path, write_atomic
-from mdm_jax.results import TRUNK_SEGMENT, Status, implied_by, result_of, write_result
 from mdm_jax.spec import CellSpec, Family, RunSpec, pair, to_json
 
 MDM = RunSpec(cell=CellSpec(budget=1e12, group="a"), data=dataclasses.replace(RunSpec().data, data_hash="ab" * 32))

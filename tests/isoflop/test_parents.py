@@ -12,8 +12,8 @@ from imitated_runs import QUICK, ROOT, imitation, set_modes, started, sweep, wri
 
 from isoflop.run.__main__ import main
 from isoflop.trunks import with_trunks
-from mdm_jax.layout import PLAN_FILE
-from mdm_jax.results import TRUNK_SEGMENT
+from mdm_jax.files.layout import PLAN_FILE
+from mdm_jax.files.results import TRUNK_SEGMENT
 from mdm_jax.spec import CellSpec, RunSpec, ScheduleKind, ScheduleSpec, to_json
 
 SLOW = 0.8

@@ -17,8 +17,8 @@ from isoflop.planfile import read_plan, write_plan
 from isoflop.sweep import CurveSpec, SweepSpec
 from mdm_jax.config import default_run
 from mdm_jax.data.manifest import write_manifest
+from mdm_jax.files.results import Status, result_of, write_result
 from mdm_jax.files.sealed_json import seal, unseal
-from mdm_jax.results import Status, result_of, write_result
 from mdm_jax.spec import (
     ComputeDtype,
     Family,

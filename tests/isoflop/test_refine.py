@@ -27,8 +27,8 @@ from isoflop.refine.propose import refine
 from isoflop.refine.rungs import non_embedding, size_of
 from isoflop.refine.sharper import Candidates, sharper_gap
 from isoflop.sweep import CurveSpec, SweepSpec
+from mdm_jax.files.results import write_result
 from mdm_jax.files.sealed_json import seal, unseal
-from mdm_jax.results import write_result
 from mdm_jax.spec import CellSpec, Family, HardwareSpec, RunSpec
 from mdm_jax.spec.counting import train_flops
 

@@ -8,8 +8,8 @@ import pytest
 
 from isoflop.plan.__main__ import main
 from isoflop.planfile import read_plan, write_plan
+from mdm_jax.files.results import Status, result_of, write_result
 from mdm_jax.files.sealed_json import seal, unseal
-from mdm_jax.results import Status, result_of, write_result
 from mdm_jax.spec import CellSpec, HardwareSpec, RunSpec, to_json
 
 FIRST, SECOND, THIRD = (RunSpec(seed=seed, cell=CellSpec(budget=1e12)) for seed in (1, 2, 3))

@@ -21,9 +21,9 @@ from isoflop.planfile import write_plan
 from isoflop.run.__main__ import main, training_command
 from isoflop.run.runner import Stop
 from mdm_jax.files.lock import hold_run
+from mdm_jax.files.results import Status, read_result, result_of, write_result
 from mdm_jax.files.sealed_json import seal, unseal
 from mdm_jax.files.storage import as_path
-from mdm_jax.results import Status, read_result, result_of, write_result
 from mdm_jax.spec import Family, RunSpec, pair
 
 

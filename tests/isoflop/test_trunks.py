@@ -20,7 +20,7 @@ from isoflop.planfile import read_plan, write_plan
 from isoflop.run.parents import check_parents
 from isoflop.sweep import CurveSpec, PlacementSpec, SweepSpec
 from isoflop.trunks import savings, with_trunks
-from mdm_jax.results import TRUNK_SEGMENT, Status, result_of, write_result
+from mdm_jax.files.results import TRUNK_SEGMENT, Status, result_of, write_result
 from mdm_jax.spec import (
     CellSpec,
     DataSpec,

@@ -14,10 +14,10 @@ from tiny_runs import on_mesh
 
 from mdm_jax import load
 from mdm_jax.data.corpus import open_corpus
+from mdm_jax.files.results import write_result
 from mdm_jax.files.storage import as_path
 from mdm_jax.interop.smdm.__main__ import main
 from mdm_jax.interop.smdm.weights import read_smdm
-from mdm_jax.results import write_result
 from mdm_jax.spec import Attention, Family, TokenizerKind, TokenizerSpec, to_json
 from mdm_jax.train.checkpoint import Checkpoints
 from mdm_jax.train.seal import Identity

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-FACTS = {"spec", "config", "results", "layout", "command", "files"}
+FACTS = {"spec", "config", "command", "files"}
 PARTS = {"devices", "model", "objectives", "data", "interop"}
 ASSEMBLY = {"train", "evaluate", "sample"}
 DOORS = {"main", "run", "trained"}

@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 from mdm_jax.files.lock import Held, hold_run
+from mdm_jax.files.results import Status, read_result, result_of, write_result
 from mdm_jax.files.storage import as_path
-from mdm_jax.results import Status, read_result, result_of, write_result
 from mdm_jax.spec import from_json
 from mdm_jax.train.metrics import MetricsWriter
 

@@ -13,7 +13,7 @@ from isoflop.planfile import write_plan
 from isoflop.run.__main__ import run_sweep
 from isoflop.run.runner import Policy, Stop
 from mdm_jax.data.manifest import Manifest, Shard, Split, data_hash, write_manifest
-from mdm_jax.results import RunResult
+from mdm_jax.files.results import RunResult
 from mdm_jax.spec import CellSpec, CorpusSpec, RunSpec, ScheduleSpec, TokenizerKind, TokenizerSpec
 
 ROOT = Path(__file__).parents[2]

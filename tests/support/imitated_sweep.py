@@ -19,7 +19,7 @@ from isoflop.refine.evidence import Evidence, evidence_of
 from isoflop.refine.propose import Refinement, refine
 from isoflop.refine.rungs import non_embedding, size_of
 from isoflop.sweep import CurveSpec, SweepSpec
-from mdm_jax.results import RunResult, Status, result_of
+from mdm_jax.files.results import RunResult, Status, result_of
 from mdm_jax.spec import Family, HardwareSpec, RunSpec
 
 ARM = dataclasses.replace(LARGE_ARM, A=LARGE_ARM.A / 10, B=LARGE_ARM.B / 10)

@@ -20,8 +20,8 @@ import orbax.checkpoint as ocp
 import pytest
 from small_corpus import prepared
 
+from mdm_jax.files.results import RunResult, read_result
 from mdm_jax.files.storage import as_path
-from mdm_jax.results import RunResult, read_result
 from mdm_jax.spec import (
     DataSpec,
     EvaluationSpec,

@@ -32,9 +32,9 @@ from mdm_jax.command import (
     say,
 )
 from mdm_jax.files.faults import may_pass
+from mdm_jax.files.layout import PLAN_FILE, RESULT_FILE, RUNS_FOLDER, SPEC_FILE
 from mdm_jax.files.lock import Held
 from mdm_jax.files.storage import Path, as_path, entries, is_file
-from mdm_jax.layout import PLAN_FILE, RESULT_FILE, RUNS_FOLDER, SPEC_FILE
 from mdm_jax.spec import EXACT_LIKELIHOODS, Likelihood
 from mdm_jax.spec.validation import require
 

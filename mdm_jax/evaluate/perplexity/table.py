@@ -9,7 +9,7 @@ from jaxtyping import Float64, Int64
 
 from mdm_jax.command import aligned
 from mdm_jax.evaluate.ratio import Ratio, ratio
-from mdm_jax.results import csv_text
+from mdm_jax.files.results import csv_text
 from mdm_jax.spec import Family, Likelihood
 
 FEW_BLOCKS = 10

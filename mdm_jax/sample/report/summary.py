@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mdm_jax.command import aligned
-from mdm_jax.results import csv_text
+from mdm_jax.files.results import csv_text
 from mdm_jax.sample.report.equal_quality import Meeting, Point, meeting
 from mdm_jax.sample.report.metrics import Ids, text_entropies
 from mdm_jax.sample.report.nats import Nats

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from mdm_jax.command import aligned
-from mdm_jax.results import csv_text
+from mdm_jax.files.results import csv_text
 from mdm_jax.sample.report.metrics import variety
 from mdm_jax.sample.report.nats import Nats
 from mdm_jax.sample.report.resampling import Measured, of_draws, ratio_draws

@@ -31,8 +31,8 @@ import sys
 from collections.abc import Sequence
 
 from mdm_jax.command import BAD, DONE, PREEMPTED, cores_of, describe_exit, exit_code, new_parser, on_cores, say
+from mdm_jax.files.layout import RESULT_FILE
 from mdm_jax.files.storage import Path, as_path, check_writable, is_file, make_folder, write_atomic
-from mdm_jax.layout import RESULT_FILE
 from mdm_jax.spec.validation import require
 
 TABLE, COMPARISON, FIGURE = "table.csv", "comparison.csv", "capability.svg"
@@ -90,7 +90,7 @@ def finished_models(paths: Sequence[str]) -> tuple[list[str], list[str]]:
     Raises:
         ValueError: a sweep has no runs.
     """
-    from mdm_jax.results import TRUNK_SEGMENT, Status, read_result
+    from mdm_jax.files.results import TRUNK_SEGMENT, Status, read_result
     from mdm_jax.tasks.model_paths import runs_of_sweep
 
     found, left_out = dict[str, None](), []

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from analysis.sampling import DRAWS, LEVEL, SEED
-from mdm_jax.results import LIKELIHOOD_COLUMNS
+from mdm_jax.files.results import LIKELIHOOD_COLUMNS
 from mdm_jax.spec import Likelihood
 from mdm_jax.spec.validation import require
 from mdm_jax.tasks.capability.measure import Measured

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mdm_jax.files.layout import RESULT_FILE
+from mdm_jax.files.results import read_result
 from mdm_jax.files.storage import Path, as_path, is_file, is_local
-from mdm_jax.layout import RESULT_FILE
-from mdm_jax.results import read_result
 from mdm_jax.spec import Likelihood
 from mdm_jax.spec.counting import count_parameters
 from mdm_jax.spec.validation import require

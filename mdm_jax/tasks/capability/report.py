@@ -8,7 +8,7 @@ import numpy as np
 from analysis.figures.style import rendered
 from analysis.wording import scientific
 from mdm_jax.command import aligned
-from mdm_jax.results import csv_text
+from mdm_jax.files.results import csv_text
 from mdm_jax.tasks.capability.draws import at_chance, family_runs
 from mdm_jax.tasks.capability.equal_accuracy import AccuracyGap, accuracy_gaps
 from mdm_jax.tasks.capability.equal_loss import Difference, differences

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from mdm_jax.files.results import csv_text, unescaped
 from mdm_jax.files.storage import Path
-from mdm_jax.results import csv_text, unescaped
 from mdm_jax.spec.validation import require
 from mdm_jax.tasks.capability.measure import RUN_COLUMNS, Measured
 from mdm_jax.tasks.capability.questions import Answers, Task

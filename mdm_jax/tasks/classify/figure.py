@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from analysis.figures.style import ERROR_BAR, INK, MUTED, Picture, family_colour, rendered, styled
-from mdm_jax.results import csv_text
+from mdm_jax.files.results import csv_text
 from mdm_jax.tasks.classify.comparison import SCRATCH
 
 ROW_INCHES = 0.34

@@ -12,7 +12,7 @@ from dataclasses import astuple, dataclass, fields
 import numpy as np
 
 from mdm_jax.command import aligned
-from mdm_jax.results import csv_text
+from mdm_jax.files.results import csv_text
 from mdm_jax.tasks.guidance.measure import Measured
 
 SCORES = ("exact", "near")

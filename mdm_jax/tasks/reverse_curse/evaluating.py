@@ -27,8 +27,8 @@ from dataclasses import asdict
 
 from analysis.figures.style import rendered
 from mdm_jax.command import DONE, new_parser, say
+from mdm_jax.files.results import csv_text
 from mdm_jax.files.storage import Path, as_path, check_writable, make_folder, write_atomic
-from mdm_jax.results import csv_text
 from mdm_jax.run.program_cache import program_cache
 from mdm_jax.sample.samplers import Sampler
 from mdm_jax.spec import Likelihood

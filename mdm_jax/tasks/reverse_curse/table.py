@@ -16,7 +16,7 @@ from jaxtyping import Float64, Int
 
 from mdm_jax.command import aligned
 from mdm_jax.evaluate.ratio import ratio
-from mdm_jax.results import csv_text
+from mdm_jax.files.results import csv_text
 from mdm_jax.spec.validation import require
 from mdm_jax.tasks.reverse_curse.answers import Answer
 from mdm_jax.tasks.reverse_curse.facts import BETWEEN, Direction, Order, Question, Wording

@@ -10,7 +10,7 @@ from jaxtyping import Int64
 from analysis.wording import plural, with_interval
 from mdm_jax.command import aligned
 from mdm_jax.evaluate.ratio import ratio
-from mdm_jax.results import csv_text
+from mdm_jax.files.results import csv_text
 from mdm_jax.spec import Family, Likelihood
 from mdm_jax.tasks.temporal.folder import SliceEntry
 from mdm_jax.tasks.temporal.settings import Scored, Setting

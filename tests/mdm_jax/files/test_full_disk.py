@@ -25,8 +25,8 @@ from running import (
 )
 
 from mdm_jax.files.lock import RUN_LOCK
+from mdm_jax.files.results import Status
 from mdm_jax.files.storage import as_path
-from mdm_jax.results import Status
 from mdm_jax.spec import Family, RunSpec
 from mdm_jax.train.seal import Identity, step_fault
 

@@ -24,10 +24,10 @@ from small_corpus import prepared
 from isoflop.run.outcome import is_done, read_row
 from mdm_jax.data.prepare import prepare
 from mdm_jax.files.lock import RUN_LOCK
+from mdm_jax.files.results import Status, result_of, write_result
 from mdm_jax.files.storage import Path as AnyPath
 from mdm_jax.files.storage import as_path, make_folder
 from mdm_jax.main import main
-from mdm_jax.results import Status, result_of, write_result
 from mdm_jax.run.record import Record
 from mdm_jax.spec import Family, RunSpec, to_json
 from mdm_jax.train.checkpoint import Checkpoints, read_step

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from isoflop.planfile import read_plan, write_plan
+from mdm_jax.files.results import RunResult, Status, read_result, result_of, write_result
 from mdm_jax.files.sealed_json import Damaged, Newer, seal, unseal
 from mdm_jax.main import main
-from mdm_jax.results import RunResult, Status, read_result, result_of, write_result
 from mdm_jax.spec import CellSpec, Family, RunSpec, from_json, pair, to_json
 
 FLIPS = 400

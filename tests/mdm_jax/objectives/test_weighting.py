@@ -10,9 +10,9 @@ import pytest
 from scipy import integrate, stats
 from tiny_runs import tokens
 
+from mdm_jax.files.results import Status, result_of
 from mdm_jax.objectives import loss as objectives
 from mdm_jax.objectives.weighting import count_weights, level_weight
-from mdm_jax.results import Status, result_of
 from mdm_jax.spec import Family, LevelSampler, ObjectiveSpec, RunSpec, Variant, Weighting, pair
 
 pytestmark = pytest.mark.usefixtures("one_device")

@@ -22,7 +22,7 @@ from running import (
     wait_until,
 )
 
-from mdm_jax.results import Status
+from mdm_jax.files.results import Status
 from mdm_jax.spec import Family, RunSpec
 
 TOLERANCE = 1e-5

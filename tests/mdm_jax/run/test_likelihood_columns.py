@@ -21,8 +21,16 @@ from mdm_jax.devices.sharding import abstract_arrays, make_mesh, place
 from mdm_jax.evaluate.likelihood.__main__ import main
 from mdm_jax.evaluate.likelihood.rows import row_losses
 from mdm_jax.evaluate.partial_losses import PARTIAL_FILES
+from mdm_jax.files.results import (
+    LIKELIHOOD_COLUMNS,
+    RunResult,
+    Status,
+    contradictions,
+    read_result,
+    result_of,
+    write_result,
+)
 from mdm_jax.files.storage import as_path
-from mdm_jax.results import LIKELIHOOD_COLUMNS, RunResult, Status, contradictions, read_result, result_of, write_result
 from mdm_jax.run.final_evaluation import FinalEvaluation, evaluated_rows
 from mdm_jax.spec import EXACT_LIKELIHOODS, CellSpec, EvaluationSpec, Family, Likelihood, ModelSpec, RunSpec, to_json
 from mdm_jax.train.checkpoint import read_step

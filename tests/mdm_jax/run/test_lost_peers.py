@@ -15,7 +15,7 @@ from limited import NO_BYTECODE
 from running import Ended, Workshop, checkpoints, ended, free_address, result, rows, start_two, wait_until
 
 from mdm_jax.files.lock import RUN_LOCK, is_held
-from mdm_jax.results import Status
+from mdm_jax.files.results import Status
 from mdm_jax.spec import Family, RunSpec
 
 SECONDS = 30

@@ -14,9 +14,9 @@ from running import Workshop, assert_same, ended, killed_at, outcome, result, ro
 
 from mdm_jax.data.manifest import MANIFEST_FILE
 from mdm_jax.data.prepare import prepare
+from mdm_jax.files.results import Status
 from mdm_jax.files.sealed_json import seal, unseal
 from mdm_jax.main import main, parser, requested
-from mdm_jax.results import Status
 from mdm_jax.spec import DataSpec, Family, RunSpec, pair, to_json
 
 ARM = Family.ARM

@@ -20,8 +20,8 @@ from jax._src import compilation_cache
 from jax._src import compilation_cache_interface as interface
 from running import Workshop, assert_same, ended, outcome, result, wait_until
 
+from mdm_jax.files.results import Status
 from mdm_jax.files.user_cache import cache_folder, private_folder
-from mdm_jax.results import Status
 from mdm_jax.run.program_cache import SealedPrograms, program_cache
 from mdm_jax.run.second_try import CRASH_FILE
 from mdm_jax.spec import Family, RunSpec

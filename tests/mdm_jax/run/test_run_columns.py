@@ -10,8 +10,8 @@ from mdm_jax.data.corpus import open_corpus
 from mdm_jax.data.manifest import read_manifest
 from mdm_jax.data.store import open_split
 from mdm_jax.devices.accelerators import DEVICES, peak_flops_per_second
+from mdm_jax.files.results import Status, result_of, write_result
 from mdm_jax.files.storage import as_path
-from mdm_jax.results import Status, result_of, write_result
 from mdm_jax.run.execute import Record
 from mdm_jax.spec import Family, FlopConvention, RunSpec
 from mdm_jax.spec.counting import step_flops

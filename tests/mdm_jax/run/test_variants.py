@@ -6,7 +6,7 @@ import pytest
 from running import result
 
 from mdm_jax import load
-from mdm_jax.results import Status
+from mdm_jax.files.results import Status
 from mdm_jax.spec import Family, LevelSampler, ObjectiveSpec, Variant
 
 

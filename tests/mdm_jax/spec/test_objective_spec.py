@@ -6,7 +6,7 @@ import pytest
 
 from isoflop.grid import make_cell
 from isoflop.sweep import CurveSpec, SweepSpec
-from mdm_jax.results import contradictions, implied_by
+from mdm_jax.files.results import contradictions, implied_by
 from mdm_jax.spec import (
     Cutoff,
     Family,

@@ -14,10 +14,10 @@ from tiny_runs import quick_compilation
 
 from mdm_jax import load
 from mdm_jax.data.corpus import open_corpus
+from mdm_jax.files.layout import plan_lines, read_spec
+from mdm_jax.files.results import read_result
 from mdm_jax.files.storage import Path as StoredPath
 from mdm_jax.files.storage import as_path
-from mdm_jax.layout import plan_lines, read_spec
-from mdm_jax.results import read_result
 from mdm_jax.run.added_likelihoods import add_likelihoods
 from mdm_jax.spec import Attention, Family, Likelihood, TokenizerKind
 from mdm_jax.tasks.sft import Settings, changed, data_spec, fine_tuning, main

@@ -12,8 +12,8 @@ from smdm_files import write_random
 from mdm_jax import load
 from mdm_jax.data.corpus import open_corpus
 from mdm_jax.data.tokenizer import ByteTokenizer
+from mdm_jax.files.layout import plan_lines
 from mdm_jax.files.storage import as_path
-from mdm_jax.layout import plan_lines
 from mdm_jax.spec import Attention
 from mdm_jax.tasks.gsm8k.__main__ import read_problems
 from mdm_jax.tasks.gsm8k.answers import Settings, accuracy, answers

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from bucket import Bucket, in_memory
 
+from mdm_jax.files.layout import steps_in
 from mdm_jax.files.storage import as_path
-from mdm_jax.layout import steps_in
 from mdm_jax.train.metrics import MetricsWriter, read_metrics
 from mdm_jax.train.step_folders import remove_unfinished
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from running import Workshop, assert_same, checkpoints, ended, outcome, result, rows, wait_until, workshop
 
-from mdm_jax.results import Status
+from mdm_jax.files.results import Status
 from mdm_jax.spec import Family, RunSpec
 from mdm_jax.train.seal import SEAL_FILE
 

@@ -11,8 +11,8 @@ import numpy as np
 from running import ROOT, Workshop, checkpoints, ended, killed_at, result, wait_until
 
 from mdm_jax.evaluate.partial_losses import PARTIAL_FILE, PartialLosses
+from mdm_jax.files.results import Status
 from mdm_jax.files.storage import as_path
-from mdm_jax.results import Status
 from mdm_jax.spec import Family, RunSpec
 
 

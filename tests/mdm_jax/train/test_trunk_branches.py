@@ -34,8 +34,8 @@ from analysis.runs.training_curves import read_curves
 from isoflop.planfile import write_plan
 from isoflop.trunks import with_trunks
 from mdm_jax.files.lock import SWEEP_LOCK
+from mdm_jax.files.results import TRUNK_SEGMENT, Status, result_of, write_result
 from mdm_jax.main import main
-from mdm_jax.results import TRUNK_SEGMENT, Status, result_of, write_result
 from mdm_jax.spec import CellSpec, Family, RunSpec, ScheduleKind, ScheduleSpec, to_json
 
 RETRY, BAD = 42, 1

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mdm_jax.files.layout import RESULT_FILE
 from mdm_jax.files.sealed_json import Newer, seal, unseal
 from mdm_jax.files.storage import as_path, free_name, is_file, write_atomic
-from mdm_jax.layout import RESULT_FILE
 from mdm_jax.spec import EXACT_LIKELIHOODS, Family, FlopConvention, Likelihood, RunSpec, ScheduleKind
 from mdm_jax.spec.counting import count_parameters, evaluated_tokens, train_flops
 from mdm_jax.spec.validation import build, require

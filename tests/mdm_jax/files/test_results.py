@@ -7,9 +7,7 @@ import json
 
 import pytest
 
-from mdm_jax.files.sealed_json import seal
-from mdm_jax.files.storage import inside, write_atomic
-from mdm_jax.results import (
+from mdm_jax.files.results import (
     LIKELIHOOD_COLUMNS,
     TABLE_VERSION,
     LossKind,
@@ -22,6 +20,8 @@ from mdm_jax.results import (
     unescaped,
     write_result,
 )
+from mdm_jax.files.sealed_json import seal
+from mdm_jax.files.storage import inside, write_atomic
 from mdm_jax.spec import (
     EXACT_LIKELIHOODS,
     CellSpec,
