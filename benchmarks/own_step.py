@@ -53,6 +53,11 @@ def run_spec(size: str, family: Family, rows: int, length: int, vocab: int, hard
     )
 
 
+def setting(text: str) -> int | bool | str:
+    """The value of a field of the hardware."""
+    return text == "true" if text in ("true", "false") else int(text) if text.isdigit() else text
+
+
 def main() -> None:
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("--size", default="6", help="a size of SMDM's ladder")
@@ -61,7 +66,7 @@ def main() -> None:
         flags.add_argument(f"--{name}", type=int, default=default)
     flags.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="fields of the run's `hardware`")
     given = flags.parse_args()
-    hardware = {key: int(value) if value.isdigit() else value for key, value in (one.split("=") for one in given.set)}
+    hardware = {key: setting(value) for key, value in (one.split("=") for one in given.set)}
     spec = run_spec(given.size, given.family, given.rows, given.length, given.vocab, hardware)
     tokens_BL = np.random.default_rng(0).integers(0, given.vocab, (given.rows, given.length)).astype(np.int32)
     mesh = make_mesh(1, 1, jax.devices()[:1])

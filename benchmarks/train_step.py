@@ -36,7 +36,7 @@ RESULT = HERE / "results" / "train_step.json"
 ROWS = {"6": 8, "19": 4}
 """Sequences of a step, as the memory of a small machine allows."""
 LENGTH, VOCAB = 512, 32000
-DEFAULT_SETTINGS = ("layers=scan", "layers=unroll")
+DEFAULT_SETTINGS = ("layers=scan", "layers=unroll", "cpu_tuning=false")
 
 
 class Contestant:

@@ -1,5 +1,6 @@
 """Matrix products: the number format of their sums, the precision of float32 products, and ties up to rounding."""
 
+import re
 from contextlib import AbstractContextManager
 
 import jax
@@ -46,17 +47,36 @@ def sum_in_float32(equation: str, x: Array, y: Array, out: PartitionSpec | None 
     """`einsum(equation, x, y)`, summed and returned in float32.
 
     XLA:CPU has no product of bfloat16 numbers that returns float32, so there the operands are converted first: float32
-    holds the product of two bfloat16 numbers exactly. Elsewhere the operands stay as they are.
+    holds the product of two bfloat16 numbers exactly. It also computes `x^T y`, the gradient of a weight, by a slower
+    library than `x y`. So there `x` is transposed first (1.1 to 1.75 times as fast). Elsewhere the operands stay as
+    they are.
 
     Args:
         out: layout of the result, if the operands do not determine it.
     """
-    if _platform() == "cpu":
+    if platform() == "cpu":
         x, y = x.astype(jnp.float32), y.astype(jnp.float32)
+        of_x, of_y, of_sum = re.split(",|->", equation)
+        if of_x[0] == of_y[0] and of_x[0] not in of_sum:
+            return _sum_over_first(x, y, of_x, of_y, of_sum, out)
     return jnp.einsum(equation, x, y, preferred_element_type=jnp.float32, out_sharding=out)
 
 
-def _platform() -> str:
+def _sum_over_first(x: Array, y: Array, of_x: str, of_y: str, of_sum: str, out: PartitionSpec | None) -> Array:
+    """The product over the first axis of both, with the smaller operand transposed first."""
+    if x.size > y.size:
+        x, y, of_x, of_y = y, x, of_y, of_x
+    barrier = jax.lax.optimization_barrier  # XLA would fold the transpositions into the product again
+    x = barrier(jnp.moveaxis(x, 0, -1))
+    first = of_x[1:] + of_y[1:]
+    if out is not None:
+        by_axis = dict(zip(of_sum, (*out, *[None] * (len(of_sum) - len(out))), strict=True))
+        out = PartitionSpec(*(by_axis[axis] for axis in first))
+    product = jnp.einsum(f"{of_x[1:]}{of_x[0]},{of_y}->{first}", x, y, out_sharding=out)
+    return product if first == of_sum else barrier(product).transpose([first.index(axis) for axis in of_sum])
+
+
+def platform() -> str:
     """The platform that the program is compiled for: the ambient mesh's, or jax's default without a mesh."""
     device = jax.sharding.get_abstract_mesh().abstract_device
     return device.platform if device is not None else jax.default_backend()

@@ -100,6 +100,19 @@ def over_shards(function: Callable[..., Any], in_specs: Any, out_specs: Any) -> 
     return jax.shard_map(function, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
 
+def gather_shards(x: jax.Array, axis: int = 0) -> jax.Array:
+    """Inside `over_shards`: the shards of all devices along `data`, one after the other on `axis`."""
+    return x if jax.lax.axis_size(DATA) == 1 else jax.lax.all_gather(x, DATA, axis=axis, tiled=True)
+
+
+def sum_and_scatter(x: jax.Array, axis: int = 0) -> jax.Array:
+    """Inside `over_shards`: this device's shard, along `axis`, of the sum over `data`.
+
+    With one device it is `x`: XLA:CPU would copy it.
+    """
+    return x if jax.lax.axis_size(DATA) == 1 else jax.lax.psum_scatter(x, DATA, scatter_dimension=axis, tiled=True)
+
+
 def rows_spec(rank: int) -> PartitionSpec:
     """The layout that splits the leading axis over `data` and keeps the other axes whole."""
     return PartitionSpec(DATA, *[None] * (rank - 1))

@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as splash_mask
 from jax.typing import DTypeLike
@@ -23,6 +24,7 @@ from jaxtyping import Array, Float, Int
 
 from mdm_jax.devices.precision import sum_in_float32
 from mdm_jax.devices.sharding import BATCH, BATCH_LHK, over_shards, reshard
+from mdm_jax.model.row_attention import LONG, OUTPUT, attend_long
 from mdm_jax.spec import Attention
 
 LANES = 128
@@ -36,6 +38,7 @@ class Kernel(enum.Enum):
     SPLASH = enum.auto()
     CUDNN = enum.auto()
     EINSUM = enum.auto()
+    ROWS = enum.auto()
 
 
 def pick_kernel(platform: str, device_kind: str, length: int, width: int, dtype: DTypeLike) -> Kernel:
@@ -51,7 +54,7 @@ def pick_kernel(platform: str, device_kind: str, length: int, width: int, dtype:
     half = jnp.dtype(dtype) in (jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.float16))
     if platform == "gpu" and device_kind.startswith("NVIDIA") and half and width <= LANES and width % 8 == 0:
         return Kernel.CUDNN
-    return Kernel.EINSUM
+    return Kernel.ROWS if platform == "cpu" and length >= LONG else Kernel.EINSUM
 
 
 def attend(
@@ -99,7 +102,21 @@ def attend_by_head(
         seen_BM = jnp.arange(q_BLHK.shape[1]) < reshard(length_B, BATCH)[:, None]
         score_BHLM = jnp.where(seen_BM[:, None, None], score_BHLM, -jnp.inf)
     share_BHLM = jax.nn.softmax(score_BHLM, -1).astype(v_BHLK.dtype)
-    return jnp.einsum("bhlm,bhmk->bhlk", share_BHLM, v_BHLK).swapaxes(1, 2)
+    o_BLHK = jnp.einsum("bhlm,bhmk->bhlk", share_BHLM, v_BHLK).swapaxes(1, 2)
+    return checkpoint_name(o_BLHK, OUTPUT)
+
+
+def attend_by_row(
+    q_BLHK: Float[Array, "B L H K"],
+    k_BLHK: Float[Array, "B L H K"],
+    v_BLHK: Float[Array, "B L H K"],
+    kind: Attention,
+    length_B: Int[Array, "B"] | None = None,
+) -> Float[Array, "B L H K"]:
+    """`attend` by products with a backward pass of its own; see `row_attention.py`."""
+    q_BHLK, k_BHLK, v_BHLK = (x_BLHK.swapaxes(1, 2) for x_BLHK in (scaled(q_BLHK), k_BLHK, v_BLHK))
+    rows_B = None if length_B is None else reshard(length_B, BATCH)
+    return attend_long(q_BHLK, k_BHLK, v_BHLK, kind is Attention.CAUSAL, rows_B).swapaxes(1, 2)
 
 
 def attend_splash(
@@ -162,7 +179,12 @@ def attend_cudnn(
     return _over_rows(local, q_BLHK, k_BLHK, v_BLHK, length_B)
 
 
-ATTEND = {Kernel.SPLASH: attend_splash, Kernel.CUDNN: attend_cudnn, Kernel.EINSUM: attend_by_head}
+ATTEND = {
+    Kernel.SPLASH: attend_splash,
+    Kernel.CUDNN: attend_cudnn,
+    Kernel.EINSUM: attend_by_head,
+    Kernel.ROWS: attend_by_row,
+}
 
 
 def _over_rows(local: Callable[..., Array], q: Array, k: Array, v: Array, length_B: Array | None) -> Array:

@@ -17,6 +17,7 @@ from mdm_jax.model.attention import attend
 from mdm_jax.model.conditioning import condition, masked_share, modulate, modulations
 from mdm_jax.model.dropout import dropout
 from mdm_jax.model.layers import look_up, project, rms_norm, rope
+from mdm_jax.model.row_attention import OUTPUT
 from mdm_jax.spec import HardwareSpec, LayerLoop, ModelSpec, Remat
 
 MASK_STREAM, TIME_STREAM = 1, 2
@@ -131,7 +132,10 @@ def _rematerialised(layer: Callable, hardware: HardwareSpec) -> Callable:
         return layer
     policies = jax.checkpoint_policies
     full = hardware.remat is Remat.FULL
-    policy = policies.nothing_saveable if full else policies.dots_with_no_batch_dims_saveable
+    products = policies.save_from_both_policies(
+        policies.dots_with_no_batch_dims_saveable, policies.save_only_these_names(OUTPUT)
+    )
+    policy = policies.nothing_saveable if full else products
     return jax.checkpoint(layer, policy=policy, prevent_cse=hardware.layers is not LayerLoop.SCAN)
 
 

@@ -12,7 +12,17 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from mdm_jax.devices.precision import sum_in_float32
-from mdm_jax.devices.sharding import BATCH, BATCH_L, DATA, HEAD_DV, MODEL, REPLICATED, over_shards
+from mdm_jax.devices.sharding import (
+    BATCH,
+    BATCH_L,
+    DATA,
+    HEAD_DV,
+    MODEL,
+    REPLICATED,
+    gather_shards,
+    over_shards,
+    sum_and_scatter,
+)
 
 CHUNK_ROWS = 1024
 
@@ -52,7 +62,7 @@ def _softmax_parts(h_nD: Array, head_Dv: Array, target_n: Array, vocab_size: int
 
 
 def _whole_head(head_dv: Array, dtype: jnp.dtype) -> Array:
-    return jax.lax.all_gather(head_dv.astype(dtype), DATA, axis=0, tiled=True)
+    return gather_shards(head_dv.astype(dtype))
 
 
 def token_nats(
@@ -109,20 +119,27 @@ def _loss_and_grads(h_nD: Array, target_n: Array, weight_n: Array, head_dv: Arra
     """Each device gets the loss over all rows, the gradient of its rows, and the gradient of its shard of the head."""
     head_Dv = _whole_head(head_dv, h_nD.dtype)
 
-    def one(carry: tuple[Array, Array], chunk: tuple[Array, Array, Array]):
-        total, dhead_Dv = carry
+    def one(chunk: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        """Loss, gradient of the rows, and gradient of the head, of one chunk."""
         h_cD, target_c, weight_c = chunk
         nats_c, e_cv, z_c, column_c = _softmax_parts(h_cD, head_Dv, target_c, vocab_size)
         hit_cv = jnp.arange(head_Dv.shape[1]) == column_c[:, None]
         d_cv = (e_cv * (weight_c / z_c)[:, None] - jnp.where(hit_cv, weight_c[:, None], 0.0)).astype(h_cD.dtype)
         dh_cD = jax.lax.psum(sum_in_float32("cv,dv->cd", d_cv, head_Dv), MODEL)
-        dhead_Dv += sum_in_float32("cd,cv->dv", h_cD, d_cv)
-        return (total + (weight_c * nats_c).sum(), dhead_Dv), dh_cD.astype(h_cD.dtype)
+        more_Dv = sum_in_float32("cd,cv->dv", h_cD, d_cv)
+        return (weight_c * nats_c).sum(), dh_cD.astype(h_cD.dtype), more_Dv
 
-    start = (jnp.zeros(()), jnp.zeros(head_Dv.shape, jnp.float32))
-    (total, dhead_Dv), dh = jax.lax.scan(one, start, (_in_chunks(h_nD), _in_chunks(target_n), _in_chunks(weight_n)))
-    dh_nD = dh.reshape(-1, h_nD.shape[1])[: h_nD.shape[0]]
-    return jax.lax.psum(total, DATA), dh_nD, jax.lax.psum_scatter(dhead_Dv, DATA, scatter_dimension=0, tiled=True)
+    def add(carry: tuple[Array, Array], chunk: tuple[Array, Array, Array]):
+        nats, dh_cD, more_Dv = one(chunk)
+        return (carry[0] + nats, carry[1] + more_Dv), dh_cD
+
+    if _chunk_sizes(h_nD.shape[0])[0] == 1:  # without an array of zeros to add to
+        total, dh_nD, dhead_Dv = one((h_nD, target_n, weight_n))
+    else:
+        start = (jnp.zeros(()), jnp.zeros(head_Dv.shape, jnp.float32))
+        (total, dhead_Dv), dh = jax.lax.scan(add, start, (_in_chunks(h_nD), _in_chunks(target_n), _in_chunks(weight_n)))
+        dh_nD = dh.reshape(-1, h_nD.shape[1])[: h_nD.shape[0]]
+    return jax.lax.psum(total, DATA), dh_nD, sum_and_scatter(dhead_Dv)
 
 
 def _forward(h_ND: Array, target_N: Array, weight_N: Array, head_DV: Array, vocab_size: int):

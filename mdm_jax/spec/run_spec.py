@@ -171,6 +171,8 @@ class HardwareSpec:
     microbatches: int = 1
     layers: LayerLoop = LayerLoop.SCAN
     remat: Remat = Remat.NONE
+    cpu_tuning: bool = True
+    """Whether the train step on a CPU may split the batch further, and recompute more (see `train/cpu_tuning.py`)."""
     log_every: int = 10
     checkpoint_every: int = 1000
 

@@ -5,6 +5,7 @@ The schedule's numbers are arguments of the compiled step, so runs of equal shap
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
@@ -47,10 +48,24 @@ def learning_rate(optim: OptimSpec, schedule: ScheduleSpec) -> LearningRate:
     return LearningRate(*(jnp.asarray(x, jnp.float32) for x in numbers), kind=schedule.kind)
 
 
+def _clip(most: float) -> optax.GradientTransformation:
+    """`optax.clip_by_global_norm` with one factor for all gradients, which XLA multiplies where it reads them.
+
+    optax divides each gradient in an array of its own. That takes 2 of the 15 passes over memory of a size that the
+    optimiser makes.
+    """
+
+    def clipped(grads: Any, _: Any) -> Any:
+        factor = jnp.minimum(1.0, most / optax.tree.norm(grads))
+        return jax.tree.map(lambda g: g * factor, grads)
+
+    return optax.stateless(clipped)
+
+
 def adamw(optim: OptimSpec) -> optax.GradientTransformation:
     """Global clip, Adam's direction, decoupled decay of every weight. The caller multiplies the result by `-lr`."""
     return optax.chain(
-        optax.clip_by_global_norm(optim.clip_norm),
+        _clip(optim.clip_norm),
         optax.scale_by_adam(optim.b1, optim.b2),
         optax.add_decayed_weights(optim.weight_decay),
     )

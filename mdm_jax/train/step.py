@@ -14,6 +14,7 @@ from mdm_jax.model.transformer import Transformer, hidden
 from mdm_jax.objectives.drawn import Draw
 from mdm_jax.objectives.loss import draw, loss, reconstruction
 from mdm_jax.spec import RunSpec
+from mdm_jax.train.cpu_tuning import tuned
 from mdm_jax.train.optim import LearningRate, adamw
 from mdm_jax.train.state import TrainState
 
@@ -63,6 +64,7 @@ def train_step(
     state: TrainState, tokens_BL: Int[Array, "B L"], rate: LearningRate, spec: RunSpec
 ) -> tuple[TrainState, dict[str, Array]]:
     """One optimiser step on a global batch. Returns the new state, and the scalars loss, grad_norm and lr."""
+    spec = tuned(spec)
     drawn = draw(noise_key(spec.seed, state.step), tokens_BL, spec.objective, spec.model.vocab_size, spec.data.rows)
     if spec.model.dropout:
         drawn = dataclasses.replace(drawn, seed_B=_dropout_seeds(spec, state.step))

@@ -160,3 +160,13 @@ def test_the_tpus_compiler_takes_it(dtype, said):
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == said
+
+
+@pytest.mark.parametrize("shapes", [((5, 3), (5, 4)), ((5, 4), (5, 3)), ((5, 4), (5, 2, 3))])
+def test_a_sum_over_the_first_axis_is_the_product(shapes):
+    """On a CPU the smaller operand is transposed first."""
+    x, y = (np.random.default_rng(i).normal(size=shape).astype(np.float32) for i, shape in enumerate(shapes))
+    equation = "td,tfg->fdg" if y.ndim == 3 else "td,tf->df"
+    with on_mesh():
+        found = jax.jit(lambda x, y: sum_in_float32(equation, x, y))(x, y)
+    np.testing.assert_allclose(found, np.einsum(equation, x, y), rtol=1e-5, atol=1e-6)

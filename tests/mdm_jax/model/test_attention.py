@@ -8,7 +8,15 @@ from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 from tiny_runs import on_mesh
 
 from mdm_jax.devices.sharding import BATCH_L, BATCH_LHK, DATA, MODEL, reshard
-from mdm_jax.model.attention import Kernel, attend, attend_by_head, attend_reference, attend_splash, pick_kernel
+from mdm_jax.model.attention import (
+    Kernel,
+    attend,
+    attend_by_head,
+    attend_by_row,
+    attend_reference,
+    attend_splash,
+    pick_kernel,
+)
 from mdm_jax.spec import Attention
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
@@ -56,6 +64,16 @@ def test_no_token_sees_the_padding_of_its_row(kind):
         assert_is_reference(attend, kind, (4, 7, 4, 6), jnp.float32, [7, 3, 1, 6])
 
 
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [(Attention.CAUSAL, jnp.float32), (Attention.BIDIRECTIONAL, jnp.float32), (Attention.CAUSAL, jnp.bfloat16)],
+)
+def test_long_rows_are_the_reference(kind, dtype):
+    """300 tokens are two whole blocks of queries and a part of a third; padding ends in the first and the last."""
+    with on_mesh(2, 2):
+        assert_is_reference(attend_by_row, kind, (2, 300, 2, 6), dtype, [290, 70])
+
+
 def splash_step_by_step(q, k, v, kind, length_B=None):
     return attend_splash(q, k, v, kind, length_B, interpret=True)
 
@@ -98,7 +116,8 @@ def test_splash_runs_on_each_devices_rows_and_heads():
         ("gpu", "NVIDIA H100 80GB HBM3", 2048, 20, jnp.bfloat16, Kernel.EINSUM),
         ("gpu", "NVIDIA H100 80GB HBM3", 2048, 256, jnp.bfloat16, Kernel.EINSUM),
         ("gpu", "Tesla V100-SXM2-16GB", 2048, 128, jnp.bfloat16, Kernel.EINSUM),
-        ("cpu", "cpu", 2048, 128, jnp.bfloat16, Kernel.EINSUM),
+        ("cpu", "cpu", 2048, 128, jnp.bfloat16, Kernel.ROWS),
+        ("cpu", "cpu", 64, 128, jnp.float32, Kernel.EINSUM),
     ],
 )
 def test_the_kernel_of_a_device_and_shape(platform, device, length, width, dtype, kernel):

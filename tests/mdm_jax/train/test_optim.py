@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from mdm_jax.spec import OptimSpec, ScheduleKind, ScheduleSpec
@@ -98,3 +99,15 @@ def test_adamw_is_its_equations(scale):
             m, v = 0.9 * m + 0.1 * g, 0.95 * v + 0.05 * g**2
             p = p - lr * (m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.95**t)) + 1e-8) + 0.1 * p)
         np.testing.assert_allclose(actual[name], p, rtol=2e-5)
+
+
+@pytest.mark.parametrize("size", [0.01, 30.0])
+def test_the_clip_is_that_of_optax(size):
+    """Below and above the greatest norm; the state is the same too, so that older checkpoints can be read."""
+    grads = {"a": size * jnp.arange(1.0, 5), "b": -size * jnp.ones((2, 3))}
+    ours, theirs = adamw(OPTIM), optax.clip_by_global_norm(OPTIM.clip_norm)
+    clipped, _ = theirs.update(grads, theirs.init(grads))
+    found, state = ours.update(grads, ours.init(grads), grads)
+    again, _ = ours.update(clipped, ours.init(grads), grads)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), found, again)
+    assert [type(one).__name__ for one in state] == ["EmptyState", "ScaleByAdamState", "EmptyState"]

@@ -1,0 +1,91 @@
+"""Attention by products, with a backward pass of its own, for rows that are too long for a CPU's cache.
+
+The forward pass keeps the result and the logarithm of each query's sum, and no `[L, L]` array (Dao et al. 2022,
+FlashAttention, Algorithm 4). The backward pass computes the shares from them again. It computes the gradients of keys
+and values from transposed copies of the smaller operand, because XLA:CPU is slow at products over the first axis. A
+causal model's queries go in blocks, and a block computes no product with keys that all its queries may not see.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Float, Int
+
+from mdm_jax.devices.precision import sum_in_float32
+
+OUTPUT = "attention"
+"""Name of what the backward pass needs, in a policy of rematerialisation."""
+LONG = 256
+"""Tokens from which a row is long."""
+QUERIES = 128
+"""Queries of a block of a causal model."""
+
+
+def attend_long(
+    q_BHLK: Float[Array, "B H L K"],
+    k_BHLK: Float[Array, "B H L K"],
+    v_BHLK: Float[Array, "B H L K"],
+    causal: bool,
+    length_B: Int[Array, "B"] | None = None,
+) -> Float[Array, "B H L K"]:
+    """`softmax(q k^T) v`, where no query sees a key after it (causal), or at a position from `length` on."""
+    length = q_BHLK.shape[2]
+    if not causal:
+        return _attend(q_BHLK, k_BHLK, v_BHLK, length_B, None)
+    blocks = []
+    for first in range(0, length, QUERIES):
+        end = min(first + QUERIES, length)
+        q_BHQK, k_BHMK, v_BHMK = q_BHLK[:, :, first:end], k_BHLK[:, :, :end], v_BHLK[:, :, :end]
+        blocks.append(_attend(q_BHQK, k_BHMK, v_BHMK, length_B, first))
+    return jnp.concatenate(blocks, 2)
+
+
+def _scores(q_BHQK: Array, k_BHMK: Array, length_B: Array | None, first: int | None) -> Float[Array, "B H Q M"]:
+    """Scores in float32, `-inf` where a query does not see a key; `first` is the position of the first query."""
+    score_BHQM = sum_in_float32("bhqk,bhmk->bhqm", q_BHQK, k_BHMK)
+    queries, keys = score_BHQM.shape[2:]
+    if first is not None:
+        seen_QM = first + jnp.arange(queries)[:, None] >= jnp.arange(keys)
+        score_BHQM = jnp.where(seen_QM, score_BHQM, -jnp.inf)
+    if length_B is not None:
+        score_BHQM = jnp.where((jnp.arange(keys) < length_B[:, None])[:, None, None], score_BHQM, -jnp.inf)
+    return score_BHQM
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _attend(q_BHQK: Array, k_BHMK: Array, v_BHMK: Array, length_B: Array | None, first: int | None) -> Array:
+    return _forward(q_BHQK, k_BHMK, v_BHMK, length_B, first)[0]
+
+
+def _forward(q_BHQK: Array, k_BHMK: Array, v_BHMK: Array, length_B: Array | None, first: int | None):
+    score_BHQM = _scores(q_BHQK, k_BHMK, length_B, first)
+    top_BHQ1 = score_BHQM.max(-1, keepdims=True)
+    e_BHQM = jnp.exp(score_BHQM - top_BHQ1)
+    z_BHQ1 = e_BHQM.sum(-1, keepdims=True)
+    o_BHQK = jnp.einsum("bhqm,bhmk->bhqk", e_BHQM.astype(v_BHMK.dtype), v_BHMK)
+    o_BHQK = checkpoint_name((o_BHQK / z_BHQ1).astype(v_BHMK.dtype), OUTPUT)
+    log_z_BHQ1 = checkpoint_name(top_BHQ1 + jnp.log(z_BHQ1), OUTPUT)
+    return o_BHQK, (q_BHQK, k_BHMK, v_BHMK, length_B, o_BHQK, log_z_BHQ1)
+
+
+def _backward(first: int | None, saved: tuple[Array, ...], do_BHQK: Array):
+    q_BHQK, k_BHMK, v_BHMK, length_B, o_BHQK, log_z_BHQ1 = saved
+    dtype = q_BHQK.dtype
+    share_BHQM = jnp.exp(_scores(q_BHQK, k_BHMK, length_B, first) - log_z_BHQ1)
+    dshare_BHQM = sum_in_float32("bhqk,bhmk->bhqm", do_BHQK, v_BHMK)
+    mean_BHQ1 = (do_BHQK.astype(jnp.float32) * o_BHQK).sum(-1, keepdims=True)
+    dscore_BHQM = (share_BHQM * (dshare_BHQM - mean_BHQ1)).astype(dtype)
+    dq_BHQK = jnp.einsum("bhqm,bhmk->bhqk", dscore_BHQM, k_BHMK)
+    return dq_BHQK, _over_queries(q_BHQK, dscore_BHQM), _over_queries(do_BHQK, share_BHQM.astype(dtype)), None
+
+
+def _over_queries(x_BHQK: Array, y_BHQM: Array) -> Float[Array, "B H M K"]:
+    """`sum_q y[q, m] x[q, k]`."""
+    barrier = jax.lax.optimization_barrier  # XLA would fold the transpositions into the product again
+    x_BHKQ = barrier(x_BHQK.swapaxes(2, 3))
+    return barrier(jnp.einsum("bhkq,bhqm->bhkm", x_BHKQ, y_BHQM)).swapaxes(2, 3)
+
+
+_attend.defvjp(_forward, _backward)

@@ -1,0 +1,46 @@
+"""The settings with which the train step is fastest on a CPU. They change its result only by the order of sums."""
+
+import dataclasses
+
+from mdm_jax.devices.precision import platform
+from mdm_jax.spec import HardwareSpec, Remat, RunSpec
+
+LARGE = 1 << 18
+"""Numbers in the hidden states of a batch, `B L D`, from which the caches of a CPU do not hold a step's activations."""
+MICROBATCH_TOKENS = 1024
+"""Tokens of a microbatch. Its products are large enough for all cores, and its activations stay warm in the cache."""
+
+
+def tuned(spec: RunSpec) -> RunSpec:
+    """The run with the settings for the devices of the ambient mesh: its own, unless they are CPUs.
+
+    On a CPU a large step computes what is not a product again in the backward pass (`remat = dots`), and splits its
+    batch into microbatches of MICROBATCH_TOKENS. Both keep activations out of the main memory, whose pages the system
+    must otherwise fill with zeros in each step. Settings of the run that need even less memory stay. With
+    `hardware.cpu_tuning = false` all stay.
+    """
+    hardware = spec.hardware
+    tokens = spec.optim.global_batch * spec.data.seq_len // hardware.mesh_data
+    large = tokens * spec.model.d_model >= LARGE
+    if not hardware.cpu_tuning or not large or platform() != "cpu":
+        return spec
+    remat = Remat.DOTS if hardware.remat is Remat.NONE else hardware.remat
+    return dataclasses.replace(
+        spec,
+        hardware=dataclasses.replace(
+            hardware, remat=remat, microbatches=_microbatches(spec.optim.global_batch, tokens, hardware)
+        ),
+    )
+
+
+def _microbatches(batch: int, tokens: int, hardware: HardwareSpec) -> int:
+    """The most microbatches of at least MICROBATCH_TOKENS on each device, in whole pairs of rows; or those of the run.
+
+    Args:
+        batch: B, over all devices.
+        tokens: tokens of a step on each device.
+        hardware: the run's own settings.
+    """
+    pairs = batch // (2 * hardware.mesh_data)
+    most = max(1, tokens // MICROBATCH_TOKENS)
+    return max(hardware.microbatches, *(m for m in range(1, most + 1) if pairs % m == 0))

@@ -1,0 +1,66 @@
+"""The settings that the train step takes on a CPU: which, and that they change a step's result by rounding alone."""
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType
+from tiny_runs import on_mesh, put, run_spec, tokens
+
+from mdm_jax.devices.sharding import DATA, MODEL
+from mdm_jax.spec import EvaluationSpec, Family, HardwareSpec, ModelSpec, OptimSpec, Remat
+from mdm_jax.train.cpu_tuning import LARGE, MICROBATCH_TOKENS, tuned
+from mdm_jax.train.optim import learning_rate
+from mdm_jax.train.state import init_state
+from mdm_jax.train.step import compile_step
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+MODEL_OF_TEST = ModelSpec(n_layers=2, d_model=128, n_heads=2, d_ffn=64)
+
+
+def large_run(family=Family.MDM, batch=8, length=256, **hardware):
+    optim, evaluation = OptimSpec(global_batch=batch), EvaluationSpec(batch=8)
+    return run_spec(
+        family, MODEL_OF_TEST, length, optim=optim, evaluation=evaluation, hardware=HardwareSpec(**hardware)
+    )
+
+
+def settings(spec):
+    with on_mesh(spec.hardware.mesh_data, 1):
+        hardware = tuned(spec).hardware
+    return hardware.remat, hardware.microbatches
+
+
+def test_a_large_step_is_split_and_keeps_its_products_alone():
+    assert LARGE <= 8 * 256 * 128
+    assert settings(large_run()) == (Remat.DOTS, 8 * 256 // MICROBATCH_TOKENS)
+    assert settings(large_run(batch=12)) == (Remat.DOTS, 3)
+    assert settings(large_run(batch=14)) == (Remat.DOTS, 1), "3 microbatches would cut a pair of rows"
+    assert settings(large_run(batch=8, mesh_data=2)) == (Remat.NONE, 1), "1024 tokens on each device are not large"
+    assert settings(large_run(batch=16, mesh_data=2)) == (Remat.DOTS, 2)
+
+
+def test_what_a_run_sets_stays():
+    assert settings(large_run(cpu_tuning=False)) == (Remat.NONE, 1)
+    assert settings(large_run(remat=Remat.FULL, microbatches=4)) == (Remat.FULL, 4)
+    assert settings(large_run(batch=2)) == (Remat.NONE, 1)
+
+
+def test_other_devices_take_the_runs_own_settings():
+    mesh = AbstractMesh(
+        (1, 1), (DATA, MODEL), (AxisType.Explicit,) * 2, abstract_device=AbstractDevice("TPU v5", 1, "tpu")
+    )
+    with jax.sharding.use_abstract_mesh(mesh):
+        assert tuned(large_run()) == large_run()
+
+
+@pytest.mark.parametrize("family", list(Family))
+def test_the_step_is_the_same_up_to_rounding(family):
+    with on_mesh():
+        after = []
+        for tuning in (True, False):
+            spec = large_run(family, cpu_tuning=tuning)
+            state, rate = init_state(spec), learning_rate(spec.optim, spec.schedule)
+            batch = put(jax.sharding.get_mesh(), tokens((8, 256), spec.model.vocab_size))
+            new, scalars = compile_step(spec)(state, batch, rate)
+            after.append((new.opt_state, scalars))
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-4, atol=2e-6), *after)
