@@ -106,20 +106,10 @@ class Cell:
         """Covariance of the coefficients, [k, k]."""
         return (self.smoother * self.variance) @ self.smoother.T
 
-    def least_supported(self, y: np.ndarray) -> np.ndarray:
-        """The least y [...] of a minimum that these runs support.
-
-        The least y lies as far below the lowest size's mean loss as the median size lies above that loss. A parabola
-        through evenly spaced sizes dips by an eighth of this distance at most. A curve that dips further has its
-        minimum from an outlier, or from a gap between sizes. Bad runs cannot widen the range if they are fewer than
-        half.
-
-        Args:
-            y: [..., m] of the cell's runs, measured or redrawn.
-        """
+    def size_means(self) -> np.ndarray:
+        """The matrix [m, sizes] that takes values of the runs to their means over the runs of each size."""
         of_size = np.round(self.u, 9)[:, None] == distinct(self.u)
-        ranked = np.sort(y @ (of_size / of_size.sum(0)), axis=-1)
-        return np.asarray(2 * ranked[..., 0] - ranked[..., ranked.shape[-1] // 2])
+        return of_size / of_size.sum(0)
 
     @property
     def swept(self) -> tuple[float, float]:
@@ -129,6 +119,20 @@ class Cell:
     def read(self, name: str, u: np.ndarray) -> np.ndarray:
         """N, D or FLOPs (a key of AT_VERTEX) at abscissa u, [...]."""
         return np.asarray(np.exp(powers(u, 2) @ self.along[name]))
+
+
+def least_supported(losses: np.ndarray) -> np.ndarray:
+    """The least y [...] of a minimum that a cell's runs support.
+
+    The least y lies as far below the lowest size's mean loss as the median size lies above that loss. A parabola
+    through evenly spaced sizes dips by an eighth of this distance at most. A curve that dips further has its minimum
+    from an outlier, or from a gap between sizes. Bad runs cannot widen the range if they are fewer than half.
+
+    Args:
+        losses: mean y of each size, measured or redrawn, [..., sizes]: y times `Cell.size_means`.
+    """
+    ranked = np.sort(losses, axis=-1)
+    return np.asarray(2 * ranked[..., 0] - ranked[..., ranked.shape[-1] // 2])
 
 
 def without_window(runs: pd.DataFrame) -> pd.DataFrame:
