@@ -34,6 +34,8 @@ class Kind:
     repeats: bool = False
 
 
+SURE = "probability above which a token is revealed"
+NATS = "nats of entropy in one step"
 ETA = "eta, how much is taken back"
 KINDS: Mapping[Sampler, Kind] = {
     Sampler.ANCESTRAL: Kind(ANCESTRAL, repeats=True),
@@ -41,8 +43,8 @@ KINDS: Mapping[Sampler, Kind] = {
     Sampler.CONFIDENCE: Kind(PROBABILITY),
     Sampler.MARGIN: Kind(MARGIN),
     Sampler.ENTROPY: Kind(ENTROPY),
-    Sampler.THRESHOLD: Kind(THRESHOLD, BOUNDS[Sampler.THRESHOLD], "probability above which a token is revealed", counts_steps=False),
-    Sampler.ENTROPY_BOUND: Kind(ENTROPY_BOUND, BOUNDS[Sampler.ENTROPY_BOUND], "nats of entropy in one step", 1e6, counts_steps=False),
+    Sampler.THRESHOLD: Kind(THRESHOLD, BOUNDS[Sampler.THRESHOLD], SURE, counts_steps=False),
+    Sampler.ENTROPY_BOUND: Kind(ENTROPY_BOUND, BOUNDS[Sampler.ENTROPY_BOUND], NATS, 1e6, counts_steps=False),
     Sampler.REMASK_CAP: Kind(REMASK_CAP, BOUNDS[Sampler.REMASK_CAP], ETA, repeats=True),
     Sampler.REMASK_RESCALE: Kind(REMASK_RESCALE, BOUNDS[Sampler.REMASK_RESCALE], ETA, repeats=True),
     Sampler.REMASK_CONFIDENCE: Kind(REMASK_CONFIDENCE, BOUNDS[Sampler.REMASK_CONFIDENCE], ETA, repeats=True),

@@ -31,7 +31,7 @@ def test_a_bootstrap_is_measured_in_a_process_of_its_own(tmp_path, capsys):
 
 
 def test_a_report_has_no_parts():
-    found = {"report of 3 runs": measured(lambda: {})}
+    found = {"report of 3 runs": measured(dict)}
     assert lines_of(found)[1].split()[:4] == ["report", "of", "3", "runs"]
     assert lines_of(found)[1].split()[4:6] == ["0.00", "0.00"]
 
