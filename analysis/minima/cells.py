@@ -106,10 +106,11 @@ class Cell:
         """Covariance of the coefficients, [k, k]."""
         return (self.smoother * self.variance) @ self.smoother.T
 
-    def size_means(self) -> np.ndarray:
-        """The matrix [m, sizes] that takes values of the runs to their means over the runs of each size."""
-        of_size = np.round(self.u, 9)[:, None] == distinct(self.u)
-        return of_size / of_size.sum(0)
+    def by_size(self) -> tuple[np.ndarray, np.ndarray]:
+        """The positions of the runs by rising size [m], and where each size begins in them [sizes]."""
+        u = np.round(self.u, 9)
+        order = np.argsort(u, kind="stable")
+        return order, np.flatnonzero(np.diff(u[order], prepend=-np.inf) > 0)
 
     @property
     def swept(self) -> tuple[float, float]:
@@ -121,7 +122,7 @@ class Cell:
         return np.asarray(np.exp(powers(u, 2) @ self.along[name]))
 
 
-def least_supported(losses: np.ndarray) -> np.ndarray:
+def least_supported(y: np.ndarray, by_size: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     """The least y [...] of a minimum that a cell's runs support.
 
     The least y lies as far below the lowest size's mean loss as the median size lies above that loss. A parabola
@@ -129,9 +130,12 @@ def least_supported(losses: np.ndarray) -> np.ndarray:
     from an outlier, or from a gap between sizes. Bad runs cannot widen the range if they are fewer than half.
 
     Args:
-        losses: mean y of each size, measured or redrawn, [..., sizes]: y times `Cell.size_means`.
+        y: [..., m] of the cell's runs, measured or redrawn.
+        by_size: the cell's `by_size()`.
     """
-    ranked = np.sort(losses, axis=-1)
+    order, starts = by_size
+    means = np.add.reduceat(y[..., order], starts, axis=-1) / np.diff(starts, append=len(order))
+    ranked = np.sort(means, axis=-1)
     return np.asarray(2 * ranked[..., 0] - ranked[..., ranked.shape[-1] // 2])
 
 

@@ -48,7 +48,7 @@ def _status(cell: Cell, noun: str, log_loss: bool) -> tuple[str, str]:
         return "no_minimum", "the fitted curve has no minimum"
     low, high = cell.swept
     u, y = cell.vertex
-    least = float(least_supported(cell.y @ cell.size_means()))
+    least = float(least_supported(cell.y, cell.by_size()))
     ends = cell.curve.value(np.array([low, high]), cell.coefficients)
     margin = (EDGE_MARGIN if cell.curve.extrapolates else 1e-9) * (high - low)
     at, smallest, largest = (count(math.exp(value + cell.center)) for value in (u, low, high))

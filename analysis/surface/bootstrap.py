@@ -35,7 +35,7 @@ UNITS = (*sampling.UNITS, "noise")
 CHUNK = 512
 """Resamples that are fitted at once; `progress` is called after each such batch."""
 BLOCK = 1 << 20
-"""Resampled losses that are fitted at once where `CHUNK` resamples have more: the solver takes 300 MB for them."""
+"""Weights and losses that are drawn at once where `CHUNK` resamples have more: 8 MiB each."""
 
 
 @dataclass(frozen=True, eq=False)
