@@ -134,7 +134,7 @@ def run_commands(folder: Path, sizes: Sequence[str], cache: Path) -> dict[str, C
     text, data = folder / "texts.jsonl", folder / "data"
     lines = (
         json.dumps({"text": f"{i}: the loss of step {i * i} falls slowly, and then it is noise.\n"})
-        for i in range(9000)
+        for i in range(60_000)
     )
     text.write_text("\n".join(lines) + "\n")
     corpus = ("run.data.corpus.source=jsonl", f"run.data.corpus.path={text}", f"run.data.directory={data}")
