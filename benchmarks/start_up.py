@@ -1,6 +1,6 @@
 """Seconds until each command answers, and from the start of a run to its first step.
 
-    python -m benchmarks.start_up [--rounds 5] [--runs 1x8 2x64]
+    python -m benchmarks.start_up [--rounds 5] [--runs 1x8 2x56]
 
 The program takes about five minutes on two cores. Its result stands in benchmarks/results/start_up.json, by the
 machine's name. Every measurement is a fresh process. The commands take turns: a round has each of them once, in an
@@ -195,7 +195,7 @@ def parser() -> argparse.ArgumentParser:
     flags = new_parser("benchmarks.start_up", __doc__)
     add = flags.add_argument
     add("--rounds", type=int, default=5, help="fresh processes of each command (%(default)s)")
-    add("--runs", nargs="*", default=["1x8", "2x64"], metavar="SIZE", help="sizes of the runs (%(default)s)")
+    add("--runs", nargs="*", default=["1x8", "2x56"], metavar="SIZE", help="sizes of the runs (%(default)s)")
     add("--only", metavar="TEXT", help="only the commands whose name has this text")
     add("--out", type=Path, default=RESULT, help="JSON file to write (%(default)s)")
     return flags
