@@ -12,6 +12,7 @@ import analysis.surface.bootstrap as surface_bootstrap
 import analysis.surface.solver as surface_solver
 from analysis import bootstrap, bootstrap_parametric, fit_isoflop, fit_parametric, read_runs
 from analysis.minima.noise import family_noise, smoother
+from analysis.runs.load import numbers
 from analysis.surface.bootstrap import ParametricDraws
 from benchmarks.analysis_speed import best_size
 from benchmarks.analysis_speed import table as columns
@@ -99,4 +100,4 @@ def test_cells_are_read_by_their_kind_and_as_before():
     assert list(runs["git_sha"]) == ["a b", "", "c"]
     assert list(runs["excluded_reason"]) == ["", *["loss is not a finite number"] * 2]
     assert runs["device"].tolist() == ["", "", ""]
-    assert runs["lr"].isna().all()
+    assert np.isnan(numbers(runs, "lr")).all()
