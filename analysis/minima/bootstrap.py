@@ -44,7 +44,7 @@ BEYOND = 0.5
 IN_A_TAIL = 5
 """Draws that must lie beyond either end of an interval, for the end to be one of many and not the wildest."""
 BLOCK = 1 << 16
-"""Redrawn losses that are in memory at a time, 512 KiB: arrays above 1 MiB take four times as long to draw, because the
+"""Redrawn losses that are in memory at a time, 512 KiB. Arrays of 2 MiB take four times as long to draw, because the
 system gives and takes their memory anew each time."""
 
 
