@@ -28,6 +28,17 @@ def test_a_console_script_answers_help_under_the_name_that_was_typed(script, mon
         assert capsys.readouterr().out.startswith(f"usage: {shown} [-h]")
 
 
+HEAVY = {"jax", "flax", "orbax", "scipy", "pandas", "matplotlib"}
+"""Packages that take from .2 s to 2 s to import."""
+
+
+def test_help_and_the_first_error_of_a_command_load_nothing_heavy():
+    modules = sorted({place.partition(":")[0] for place in SCRIPTS.values()} | {"mdm_jax", "analysis", "isoflop"})
+    asks = "for m in modules: getattr(importlib.import_module(m), 'parser', getattr(sys.modules[m], '_parser', str))()"
+    code = f"import importlib, sys; modules = {modules}\n{asks}\nprint(*sorted({HEAVY} & set(sys.modules)))"
+    assert typed(ROOT, "-c", code) == (0, "\n", "")
+
+
 def test_the_readme_names_every_console_script():
     readme = (ROOT / "README.md").read_text()
     for script, place in SCRIPTS.items():

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from analysis.laws.power_law import PowerLaw, fit_power_law, lines
-from analysis.minima.cells import AT_VERTEX, QUANTITIES, Cell
+from analysis.minima.cells import AT_VERTEX, QUANTITIES, Cell, least_supported
 from analysis.minima.fit import IsoFlopFit
 from analysis.minima.scatter import UNKNOWN_SCATTER, Scatter, scatter_added, student_factors
 from analysis.runs.load import numbers
@@ -43,6 +43,9 @@ BEYOND = 0.5
 """A draw's vertex is read up to this far beyond the swept sizes, in units of their log range."""
 IN_A_TAIL = 5
 """Draws that must lie beyond either end of an interval, for the end to be one of many and not the wildest."""
+BLOCK = 1 << 16
+"""Redrawn losses that are in memory at a time, 512 KiB. Arrays of 2 MiB take four times as long to draw, because the
+system gives and takes their memory anew each time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,9 +164,7 @@ def _run_draws(
     log_loss, outside, lost = [], [], []
     log_at: dict[str, list[np.ndarray]] = {name: [] for name in AT_VERTEX}
     for cell, move in zip(cells, moves.T, strict=True):
-        unit = rng.standard_normal((n, len(cell.y))) if pool is None else rng.choice(pool, (n, len(cell.y)))
-        redrawn = cell.y + unit * factor * np.sqrt(cell.variance)
-        coefficients = redrawn @ cell.smoother.T
+        coefficients, least = _redrawn_curves(cell, pool, factor, rng)
         u, own = cell.curve.vertex(coefficients)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # draws without a minimum, lost below
             y = own + (move / np.exp(own) if fit.log_loss else move)
@@ -171,7 +172,7 @@ def _run_draws(
         beyond = ~((u >= low) & (u <= high))
         reach = BEYOND * (high - low) if cell.curve.extrapolates else -1e-9
         good = (u >= low - reach) & (u <= high + reach) & (fit.log_loss | (y > 0))
-        good &= cell.curve.lowest_within(coefficients, low, high, own) & (own >= cell.least_supported(redrawn))
+        good &= cell.curve.lowest_within(coefficients, low, high, own) & (own >= least)
         u = np.where(good, u, np.nan)
         y = np.where(good, y, np.nan)
         log_loss.append(y if fit.log_loss else np.log(y))
@@ -183,6 +184,31 @@ def _run_draws(
     budgets = np.array([cell.budget for cell in cells])
     own = _log_minima(fit, family)
     return FamilyDraws(budgets, np.stack(log_loss, axis=1), stacked, np.array(outside), np.array(lost), own)
+
+
+def _redrawn_curves(
+    cell: Cell, pool: np.ndarray | None, factor: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """The coefficients [n, k] of the curves through redrawn losses, and the least minima [n] that these losses support.
+
+    A block of draws is made at a time, so that memory does not grow with draws times runs.
+
+    Args:
+        cell: the budget's runs.
+        pool: residuals of unit variance that errors are drawn from; None draws normal errors.
+        factor: Student's factors, [n, 1].
+        rng: gives the same errors for any size of the blocks.
+    """
+    sd, by_size, rows = np.sqrt(cell.variance), cell.by_size(), max(BLOCK // len(cell.y), 1)
+    coefficients, least = [], []
+    for first in range(0, len(factor), rows):
+        own = factor[first : first + rows]
+        shape = (len(own), len(cell.y))
+        unit = rng.standard_normal(shape) if pool is None else rng.choice(pool, shape)
+        redrawn = cell.y + unit * own * sd
+        coefficients.append(redrawn @ cell.smoother.T)
+        least.append(least_supported(redrawn, by_size))
+    return np.concatenate(coefficients), np.concatenate(least)
 
 
 def _log_minima(fit: IsoFlopFit, family: str) -> dict[str, np.ndarray]:

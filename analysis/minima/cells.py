@@ -106,20 +106,11 @@ class Cell:
         """Covariance of the coefficients, [k, k]."""
         return (self.smoother * self.variance) @ self.smoother.T
 
-    def least_supported(self, y: np.ndarray) -> np.ndarray:
-        """The least y [...] of a minimum that these runs support.
-
-        The least y lies as far below the lowest size's mean loss as the median size lies above that loss. A parabola
-        through evenly spaced sizes dips by an eighth of this distance at most. A curve that dips further has its
-        minimum from an outlier, or from a gap between sizes. Bad runs cannot widen the range if they are fewer than
-        half.
-
-        Args:
-            y: [..., m] of the cell's runs, measured or redrawn.
-        """
-        of_size = np.round(self.u, 9)[:, None] == distinct(self.u)
-        ranked = np.sort(y @ (of_size / of_size.sum(0)), axis=-1)
-        return np.asarray(2 * ranked[..., 0] - ranked[..., ranked.shape[-1] // 2])
+    def by_size(self) -> tuple[np.ndarray, np.ndarray]:
+        """The positions of the runs by rising size [m], and where each size begins in them [sizes]."""
+        u = np.round(self.u, 9)
+        order = np.argsort(u, kind="stable")
+        return order, np.flatnonzero(np.diff(u[order], prepend=-np.inf) > 0)
 
     @property
     def swept(self) -> tuple[float, float]:
@@ -129,6 +120,23 @@ class Cell:
     def read(self, name: str, u: np.ndarray) -> np.ndarray:
         """N, D or FLOPs (a key of AT_VERTEX) at abscissa u, [...]."""
         return np.asarray(np.exp(powers(u, 2) @ self.along[name]))
+
+
+def least_supported(y: np.ndarray, by_size: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """The least y [...] of a minimum that a cell's runs support.
+
+    The least y lies as far below the lowest size's mean loss as the median size lies above that loss. A parabola
+    through evenly spaced sizes dips by an eighth of this distance at most. A curve that dips further has its minimum
+    from an outlier, or from a gap between sizes. Bad runs cannot widen the range if they are fewer than half.
+
+    Args:
+        y: [..., m] of the cell's runs, measured or redrawn.
+        by_size: the cell's `by_size()`.
+    """
+    order, starts = by_size
+    means = np.add.reduceat(y[..., order], starts, axis=-1) / np.diff(starts, append=len(order))
+    ranked = np.sort(means, axis=-1)
+    return np.asarray(2 * ranked[..., 0] - ranked[..., ranked.shape[-1] // 2])
 
 
 def without_window(runs: pd.DataFrame) -> pd.DataFrame:

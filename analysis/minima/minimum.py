@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from analysis.minima.cells import AT_VERTEX, Cell, Recipe
+from analysis.minima.cells import AT_VERTEX, Cell, Recipe, least_supported
 from analysis.minima.noise import Noise
 from analysis.wording import count
 
@@ -48,7 +48,7 @@ def _status(cell: Cell, noun: str, log_loss: bool) -> tuple[str, str]:
         return "no_minimum", "the fitted curve has no minimum"
     low, high = cell.swept
     u, y = cell.vertex
-    least = float(cell.least_supported(cell.y))
+    least = float(least_supported(cell.y, cell.by_size()))
     ends = cell.curve.value(np.array([low, high]), cell.coefficients)
     margin = (EDGE_MARGIN if cell.curve.extrapolates else 1e-9) * (high - low)
     at, smallest, largest = (count(math.exp(value + cell.center)) for value in (u, low, high))

@@ -77,9 +77,11 @@ def _replicates(budgets: list[Cell]) -> tuple[float, int]:
     """Run-to-run sd beyond the known error, and its degrees of freedom."""
     squares, dof, known = 0.0, 0, []
     for budget in budgets:
-        for group in np.unique(budget.replicate_group):
-            y, se = budget.y[budget.replicate_group == group], budget.known[budget.replicate_group == group]
-            if len(y) > 1:
+        order = np.argsort(budget.replicate_group, kind="stable")
+        starts = np.flatnonzero(np.diff(budget.replicate_group[order])) + 1
+        for rows in np.split(order, starts):
+            if len(rows) > 1:
+                y, se = budget.y[rows], budget.known[rows]
                 squares, dof = squares + float(((y - y.mean()) ** 2).sum()), dof + len(y) - 1
                 known += list(se**2)
     return (math.sqrt(max(squares / dof - float(np.mean(known)), 0.0)), dof) if dof else (math.nan, 0)
@@ -94,9 +96,10 @@ def _weighted_squares(budgets: list[Cell], sd: float | None) -> float:
     rest, power = [], []
     for b in budgets:
         weights = np.ones_like(b.y) if sd is None else 1 / (b.known**2 + sd**2)
-        hat, root = b.design @ smoother(b.design, weights), np.sqrt(weights)
-        rest.append(root * (b.y - hat @ b.y))
-        power.append(np.zeros_like(b.y) if b.missed is None else root * (b.missed - hat @ b.missed))
+        matrix, root = smoother(b.design, weights), np.sqrt(weights)
+        rest.append(root * (b.y - b.design @ (matrix @ b.y)))
+        missed = np.zeros_like(b.y) if b.missed is None else root * (b.missed - b.design @ (matrix @ b.missed))
+        power.append(missed)
     left, shared = np.concatenate(rest), np.concatenate(power)
     if len(budgets) > 1 and shared.any():
         left = left - shared * (shared @ left) / (shared @ shared)

@@ -113,15 +113,19 @@ def _headers(table: pd.DataFrame) -> str:
 
 def read_numbers(given: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     """A column as float64, [n], and which of its cells hold something that is no number, [n]."""
+    if given.dtype.kind in "iuf":
+        return np.array(given, np.float64), np.zeros(len(given), bool)
     finite = given.map(lambda cell: np.inf if isinstance(cell, int) and abs(cell) > MOST_INTEGER else cell)
-    values = np.asarray(pd.to_numeric(finite, errors="coerce"), np.float64)
-    empty = np.asarray(given.isna()) | np.array([str(cell).strip().lower() in ("", "nan", "none") for cell in given])
-    return values, np.isnan(values) & ~empty
+    values = np.array(pd.to_numeric(finite, errors="coerce"), np.float64)
+    bad = np.isnan(values) & ~np.asarray(given.isna())
+    bad[bad] = [str(cell).strip().lower() not in ("", "nan", "none") for cell in given[bad]]
+    return values, bad
 
 
 def printable(value: Any) -> str:
     """Text from a stranger's file without outer blanks and control characters, which would steer a terminal."""
-    return "".join(c if c.isprintable() else " " for c in str(value)).strip()
+    text = str(value)
+    return (text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)).strip()
 
 
 def check_read(unread: Mapping[str, tuple[int, int, str]], source: str) -> None:

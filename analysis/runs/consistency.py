@@ -26,7 +26,10 @@ def contradictions_within(full: pd.DataFrame) -> list[str]:
     ours = [len(str(digest)) == HEX_DIGITS for digest in full["spec_hash"]]
     labels = [str(label) for label in full["objective_variant"]]
     shapes = full[list(SHAPE)].to_numpy(np.float64)
-    counts = np.array([_counted(*row) for row in zip(shapes, labels, strict=True)]).reshape(len(full), 2)
+    models = [(shape.tobytes(), label) for shape, label in zip(shapes, labels, strict=True)]
+    different = dict(zip(models, zip(shapes, labels, strict=True), strict=True))
+    counted = {model: _counted(*row) for model, row in different.items()}
+    counts = np.array([counted[model] for model in models]).reshape(len(full), 2)
     with np.errstate(all="ignore"):  # zeros and overflows of a row that other checks leave out
         implied = _implied(full, counts)
         implied["tokens"][[SHORT_ROWS in label for label in labels]] = np.nan  # rows are shorter than seq_len there

@@ -81,6 +81,8 @@ def _swept_cells(runs: pd.DataFrame) -> Iterator[_Cell]:
     cells = runs.groupby(list(CELL), dropna=False, sort=False).ngroup().to_numpy()
     order = np.argsort(cells, kind="stable")
     for rows in np.split(order, np.flatnonzero(np.diff(cells[order])) + 1):
+        if len(rows) == 1:
+            continue
         rows = rows[np.isfinite(lr[rows])]
         if len(np.unique(lr[rows])) > 1:
             yield _Cell(rows, lr[rows], loss[rows], reasons[rows] == "", np.isin(status[rows], TRIED))

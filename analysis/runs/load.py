@@ -171,15 +171,18 @@ def _typed(table: pd.DataFrame, source: str, families: Mapping[str, str] | None)
     unread: dict[str, tuple[int, int, str]] = {}
     text_in: dict[str, np.ndarray] = {}
     for name in COLUMNS:
-        given = pd.Series(table[name].to_numpy() if name in table else [None] * len(full), dtype=object)
-        if name in NUMERIC:
+        if name not in table:
+            full[name] = np.nan if name in NUMERIC else ""
+        elif name in NUMERIC:
+            given = _column(table, name)
             full[name], bad = read_numbers(given)
             if bad.any():
                 known = int(bad.sum() + full[name].notna().sum())
                 unread[name] = (int(bad.sum()), known, printable(given[int(bad.argmax())])[:40])
                 text_in[name] = bad
         else:
-            full[name] = [printable(value) for value in given.astype(object).where(given.notna(), "")]
+            given = _column(table, name).astype(object)
+            full[name] = [printable(value) for value in given.where(given.notna(), "")]
     check_read(unread, source)
     full.attrs[UNREAD] = unread
     full["family"] = rename_families(full["family"].str.lower(), families)
@@ -196,6 +199,12 @@ def _typed(table: pd.DataFrame, source: str, families: Mapping[str, str] | None)
     full["flops_chinchilla"] = full["flops_chinchilla"].fillna(pd.Series(_chinchilla(full), dtype=np.float64))
     full["excluded_reason"] = _excluded_reasons(full, "run_id" in table)
     return full
+
+
+def _column(table: pd.DataFrame, name: str) -> pd.Series:
+    """A column with its numbers as they are, or else with its cells as Python objects."""
+    cells = table[name].to_numpy()
+    return pd.Series(cells, dtype=cells.dtype if cells.dtype.kind in "iuf" else object)
 
 
 def _chinchilla(full: pd.DataFrame) -> list[float]:

@@ -4,7 +4,6 @@ No run vanishes: a result that cannot be believed stays in the table under its r
 `excluded_reason`. A damaged plan is refused, because writing it anew is one command.
 """
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +33,7 @@ class _Planned:
 
     row: Mapping[str, Any]
     spec: RunSpec | None
+    text: str
 
 
 def sweep_rows(where: Path) -> list[dict[str, Any]]:
@@ -66,18 +66,18 @@ def _read_plan(file: Path) -> dict[str, _Planned]:
             raise ValueError(f"{line.place} is not a run (an object with run_id)")
         if name in lines:
             raise ValueError(f"{line.place}: run {name} stands in an earlier line too; {PLAN_AGAIN}")
-        spec = _spec_of(line)
+        spec = _spec_of(line, tree)
         if spec is None:  # another version's spec still tells which runs there should be
             row = {key: tree[key] for key in COLUMNS if isinstance(tree.get(key), str | int | float)}
         else:
-            row = dataclasses.asdict(result_of(spec, Status.RUNNING))
-        lines[name] = _Planned({**row, "run_id": name, "status": MISSING}, spec)
+            row = vars(result_of(spec, Status.RUNNING))
+        lines[name] = _Planned({**row, "run_id": name, "status": MISSING}, spec, line.text)
     return lines
 
 
-def _spec_of(line: PlanLine) -> RunSpec | None:
-    """The spec of a whole line; None where a newer version, or another program, wrote it."""
-    if not isinstance(line.tree().get("schema_version"), int):
+def _spec_of(line: PlanLine, tree: Mapping[str, Any]) -> RunSpec | None:
+    """The spec of a whole line with this tree; None where a newer version, or another program, wrote it."""
+    if not isinstance(tree.get("schema_version"), int):
         return None
     try:
         return line.run()
@@ -94,19 +94,21 @@ def _result_row(run: Path, planned: _Planned | None) -> dict[str, Any]:
         reason = f"{DAMAGED_RESULT}: {error}"
         return {**expected, "run_id": name, "status": Status.FAILED.value, "excluded_reason": reason}
     row = {key: value for key, value in tree.items() if value is None or isinstance(value, str | int | float)}
-    reason = _contradiction(run, row, planned.spec if planned else None)
+    reason = _contradiction(run, row, planned)
     if reason:
         row |= {"run_id": name, "excluded_reason": reason}
     return {**expected, "run_id": name, **row}
 
 
-def _contradiction(run: Path, row: Mapping[str, Any], planned: RunSpec | None) -> str:
+def _contradiction(run: Path, row: Mapping[str, Any], line: _Planned | None) -> str:
     """What in a run's folder contradicts its spec, in the plan or in spec.json; empty if nothing does."""
-    file, own = run / SPEC_FILE, None
-    if file.exists():
+    planned = line.spec if line else None
+    file, own = run / SPEC_FILE, planned
+    text = file.read_bytes().decode(errors="replace") if file.exists() else None
+    if text is not None and not (line and text.strip() == line.text.strip()):  # the plan's line is checked already
         try:
-            text = file.read_bytes().decode(errors="replace")
-            own = _spec_of(PlanLine(str(file), text))
+            written = PlanLine(str(file), text)
+            own = _spec_of(written, written.tree())
         except ValueError:
             return DAMAGED_SPEC
     for source, spec in (("plan.jsonl", planned), ("spec.json", own if own != planned else None)):

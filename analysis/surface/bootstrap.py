@@ -17,8 +17,9 @@ Resampled runs carry their Monte Carlo error with them, so `loss_se_mc` enters t
 from the full fit. A refit that does not converge is nan, counted in `lost` and never drawn again.
 """
 
+import itertools
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +34,8 @@ from analysis.surface.solver import Points, minimise
 UNITS = (*sampling.UNITS, "noise")
 CHUNK = 512
 """Resamples that are fitted at once; `progress` is called after each such batch."""
+BLOCK = 1 << 20
+"""Weights and losses that are drawn at once where `CHUNK` resamples have more: 8 MiB each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,16 +129,17 @@ def bootstrap_parametric(
         raise ValueError(f"fit: is not converged ({fit.reason}), so its refits would mean nothing")
     runs, huber = fit.runs, fit.criterion.huber
     points, means = centred(runs, huber.log)
-    draw = _resampler(fit, unit, points.y, np.random.default_rng([seed, zlib.crc32(fit.family.encode())]))
-    start = np.tile(solver_theta(fit, means), (CHUNK, 1))
-    theta = np.empty((n, 5))
-    for first in range(0, n, CHUNK):
-        weights, y = draw()
-        state = minimise(start, weights, Points(points.u, points.v, y), huber)
+    resamples = _resamples(fit, unit, points.y, np.random.default_rng([seed, zlib.crc32(fit.family.encode())]))
+    start, theta, fitted = solver_theta(fit, means), np.empty((n, 5)), 0
+    for weights, y in resamples:
+        state = minimise(np.tile(start, (len(weights), 1)), weights, Points(points.u, points.v, y), huber)
         found = np.where(state.done[:, None], state.theta, np.nan)
-        theta[first : first + CHUNK] = found[: n - first]
-        if progress is not None:
-            progress(min(first + CHUNK, n), n)
+        theta[fitted : fitted + len(found)] = found[: n - fitted]
+        fitted = min(fitted + len(found), n)
+        if progress is not None and (fitted == n or fitted % CHUNK == 0):
+            progress(fitted, n)
+        if fitted == n:
+            break
     return ParametricDraws(unit, n, seed, fit.family, *natural(theta, means))
 
 
@@ -147,25 +151,41 @@ def _pool(fit: ParametricFit) -> np.ndarray:
     return scaled[np.argsort(np.abs(scaled))[parameters:]]  # a robust fit passes through that many runs
 
 
-def _resampler(
+def _resamples(
     fit: ParametricFit, unit: str, y: np.ndarray, rng: np.random.Generator
-) -> Callable[[], tuple[np.ndarray, np.ndarray]]:
-    """A function that draws weights and targets, [CHUNK, m] each."""
-    shape = (CHUNK, len(y))
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Weights and targets, [k, m] each, of ever more resamples; the size of the blocks changes no number.
+
+    Raises:
+        ValueError: budgets are asked for, and the runs do not name three of them.
+    """
+    runs = len(y)
+    blocks = np.split(np.arange(CHUNK), np.arange(0, CHUNK, max(BLOCK // runs, 1))[1:])
     if unit == "noise":
-        scale, dof, pool = np.sqrt(fit.runs.weights), len(y) - len(PARAMETERS), _pool(fit)
-        fitted, weights = y - fit.residuals, np.broadcast_to(fit.runs.weights, shape)
-
-        def redrawn() -> tuple[np.ndarray, np.ndarray]:
-            student = np.sqrt(dof / rng.chisquare(dof, (CHUNK, 1)))  # the scatter is itself an estimate
-            return weights, fitted + rng.choice(pool, shape) * student / scale
-
-        return redrawn
-    groups, member = np.arange(len(y)), np.arange(len(y))
+        return _redrawn_noise(fit, y, rng, blocks)
+    groups, member = np.arange(runs), np.arange(runs)
     if unit == "budget":
         groups, member = np.unique(fit.runs.budgets, return_inverse=True)
         if not np.isfinite(fit.runs.budgets).all() or len(groups) < 3:
             raise ValueError("unit = 'budget': needs runs that name three budgets or more; use 'run' or 'noise'")
     even = np.full(len(groups), 1 / len(groups))
-    targets = np.broadcast_to(y, shape)
-    return lambda: (rng.multinomial(len(groups), even, CHUNK)[:, member] * fit.runs.weights, targets)
+    return (
+        (
+            rng.multinomial(len(groups), even, len(rows))[:, member] * fit.runs.weights,
+            np.broadcast_to(y, (len(rows), runs)),
+        )
+        for rows in itertools.chain.from_iterable(itertools.repeat(blocks))
+    )
+
+
+def _redrawn_noise(
+    fit: ParametricFit, y: np.ndarray, rng: np.random.Generator, blocks: list[np.ndarray]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The weights of the runs, and losses drawn around the fitted surface."""
+    scale, dof, pool = np.sqrt(fit.runs.weights), len(y) - len(PARAMETERS), _pool(fit)
+    fitted = y - fit.residuals
+    while True:
+        student = np.sqrt(dof / rng.chisquare(dof, (CHUNK, 1)))  # the scatter is itself an estimate
+        for rows in blocks:
+            shape = (len(rows), len(y))
+            yield np.broadcast_to(fit.runs.weights, shape), fitted + rng.choice(pool, shape) * student[rows] / scale

@@ -12,8 +12,8 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float64, Int64, Integer
 
+from mdm_jax.evaluate.draws import DRAWS, check_draws
 from mdm_jax.evaluate.likelihood.encoding import checked_ids
-from mdm_jax.evaluate.likelihood.monte_carlo import check_draws
 from mdm_jax.evaluate.likelihood.rows import ARM_METHODS, MDM_METHODS, check_method, row_losses
 from mdm_jax.evaluate.nelbo import evaluate, in_row_order
 from mdm_jax.model.transformer import Transformer
@@ -31,7 +31,6 @@ from mdm_jax.spec import (
 )
 from mdm_jax.spec.validation import require
 
-DRAWS = 64
 BATCH_TOKENS = 1 << 14
 """Tokens that the device reads at a time."""
 

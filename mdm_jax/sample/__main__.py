@@ -28,24 +28,21 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from typing import Any
-
-import rich.console
-import rich.live
-import rich.text
+from typing import TYPE_CHECKING, Any
 
 from mdm_jax.command import DONE, exit_code, new_parser
 from mdm_jax.files.storage import write_atomic
-from mdm_jax.sample.options import SamplingOptions
-from mdm_jax.sample.samplers import KINDS, Sampler
+from mdm_jax.sample.names import BOUNDS, Sampler
 from mdm_jax.spec.validation import require
-from mdm_jax.trained.generation import Generated
-from mdm_jax.trained.load import load
-from mdm_jax.trained.watching import Glimpse, Part, watch
+
+if TYPE_CHECKING:  # jax and rich would make --help and the first error wait for seconds
+    import rich.text
+
+    from mdm_jax.trained.generation import Generated
+    from mdm_jax.trained.watching import Glimpse
 
 FRAME_SECONDS = 0.05
 """A step stays on the screen at least for this time, or the steps of a small model could not be seen."""
-LOOKS = {Part.GIVEN: "dim", Part.HIDDEN: "bright_black", Part.NEW: "bold black on bright_yellow", Part.OLD: ""}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -63,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
     add("--sampler", metavar="NAME", help=f"one of {', '.join(Sampler)}")
     add("--steps", type=int, metavar="N", help="steps of each text (default: one a token)")
     add("--block", type=int, metavar="N", help="fill blocks of N tokens from left to right (default: the whole row)")
-    defaults = ", ".join(f"{name} {kind.bound:g}" for name, kind in KINDS.items() if kind.bound is not None)
+    defaults = ", ".join(f"{name} {bound:g}" for name, bound in BOUNDS.items())
     add("--cache", metavar="NAME", help="what an MDM keeps within a block: none, prefix or dual (default: none)")
     add("--bound", type=float, metavar="X", help=f"the number that a sampler depends on (defaults: {defaults})")
     add("--temperature", type=float, metavar="T", help="0 takes the likeliest token (default: 1)")
@@ -75,20 +72,23 @@ def parser() -> argparse.ArgumentParser:
     return flags
 
 
-SETTINGS = [setting.name for setting in dataclasses.fields(SamplingOptions)]
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code: 0, or 1 after one line that says what is wrong."""
     flags = parser().parse_args(argv)
 
     def work() -> int:
-        given = {name: getattr(flags, name) for name in SETTINGS if getattr(flags, name) is not None}
         for name in ("tokens", "stride"):
             value = getattr(flags, name)
             require(value is None or not flags.infill, f"--{name}", value, "absent with --infill")
         bound = "absent with --watch, which shows one row"
         require(flags.stride is None or not flags.watch, "--stride", flags.stride, bound)
+
+        from mdm_jax.sample.options import SamplingOptions
+        from mdm_jax.trained.load import load
+        from mdm_jax.trained.watching import watch
+
+        settings = [setting.name for setting in dataclasses.fields(SamplingOptions)]
+        given = {name: getattr(flags, name) for name in settings if getattr(flags, name) is not None}
         model = load(flags.model)
         counts = {"n": flags.n, "seed": flags.seed}
         if flags.watch:
@@ -108,13 +108,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_code(work)
 
 
-def _line(text: Generated, record: dict[str, Any]) -> str:
+def _line(text: "Generated", record: dict[str, Any]) -> str:
     return json.dumps(record | dataclasses.asdict(text), ensure_ascii=False) + "\n"
 
 
-def _watched(glimpses: Iterable[Glimpse]) -> list[Generated]:
+def _watched(glimpses: "Iterable[Glimpse]") -> "list[Generated]":
     """The texts, each shown while it is written: in one place on a terminal, and as a line for each step elsewhere."""
-    console, texts = rich.console.Console(highlight=False), list[Generated]()
+    import rich.console
+    import rich.live
+
+    console, texts = rich.console.Console(highlight=False), []
     glimpses = iter(glimpses)
     while first := next(glimpses, None):
         with rich.live.Live(console=console, auto_refresh=False) if console.is_terminal else nullcontext() as live:
@@ -131,14 +134,19 @@ def _watched(glimpses: Iterable[Glimpse]) -> list[Generated]:
     return texts
 
 
-def _picture(glimpse: Glimpse) -> rich.text.Text:
+def _picture(glimpse: "Glimpse") -> "rich.text.Text":
     """What the terminal shows of a text after a step."""
+    import rich.text
+
+    from mdm_jax.trained.watching import Part
+
+    looks = {Part.GIVEN: "dim", Part.HIDDEN: "bright_black", Part.NEW: "bold black on bright_yellow", Part.OLD: ""}
     left = f", {glimpse.left} tokens left" if glimpse.left else ""
     head = (f"seed {glimpse.seed}, step {glimpse.step}{left}\n", "dim")
-    return rich.text.Text.assemble(head, *((text, LOOKS[part]) for part, text in glimpse.pieces))
+    return rich.text.Text.assemble(head, *((text, looks[part]) for part, text in glimpse.pieces))
 
 
-def _show(texts: Sequence[Generated], infilled: bool) -> None:
+def _show(texts: "Sequence[Generated]", infilled: bool) -> None:
     """Prints the texts, and between them a line with seed, forward passes and seconds."""
     for text in texts:
         cost = f"{text.tokens} tokens, {text.nfe} forward passes, {text.seconds:.2f} s in a batch of {text.batch}"

@@ -1,9 +1,9 @@
 """The samplers by name, with what their rule depends on."""
 
-import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mdm_jax.sample.names import BOUNDS, Sampler
 from mdm_jax.sample.rules.ancestral import ANCESTRAL
 from mdm_jax.sample.rules.confidence import ENTROPY, MARGIN, PROBABILITY
 from mdm_jax.sample.rules.entropy_bound import ENTROPY_BOUND
@@ -11,21 +11,6 @@ from mdm_jax.sample.rules.first_hitting import FIRST_HITTING
 from mdm_jax.sample.rules.remask import REMASK_CAP, REMASK_CONFIDENCE, REMASK_RESCALE
 from mdm_jax.sample.rules.rule import Rule
 from mdm_jax.sample.rules.threshold import THRESHOLD
-
-
-class Sampler(enum.StrEnum):
-    """A sampler. An ARM has only `ancestral`, from left to right; see the file of each rule for the others."""
-
-    ANCESTRAL = "ancestral"
-    FIRST_HITTING = "first_hitting"
-    CONFIDENCE = "confidence"
-    MARGIN = "margin"
-    ENTROPY = "entropy"
-    THRESHOLD = "threshold"
-    ENTROPY_BOUND = "entropy_bound"
-    REMASK_CAP = "remask_cap"
-    REMASK_RESCALE = "remask_rescale"
-    REMASK_CONFIDENCE = "remask_confidence"
 
 
 @dataclass(frozen=True)
@@ -49,6 +34,8 @@ class Kind:
     repeats: bool = False
 
 
+SURE = "probability above which a token is revealed"
+NATS = "nats of entropy in one step"
 ETA = "eta, how much is taken back"
 KINDS: Mapping[Sampler, Kind] = {
     Sampler.ANCESTRAL: Kind(ANCESTRAL, repeats=True),
@@ -56,9 +43,9 @@ KINDS: Mapping[Sampler, Kind] = {
     Sampler.CONFIDENCE: Kind(PROBABILITY),
     Sampler.MARGIN: Kind(MARGIN),
     Sampler.ENTROPY: Kind(ENTROPY),
-    Sampler.THRESHOLD: Kind(THRESHOLD, 0.9, "probability above which a token is revealed", counts_steps=False),
-    Sampler.ENTROPY_BOUND: Kind(ENTROPY_BOUND, 0.1, "nats of entropy in one step", 1e6, counts_steps=False),
-    Sampler.REMASK_CAP: Kind(REMASK_CAP, 0.02, ETA, repeats=True),
-    Sampler.REMASK_RESCALE: Kind(REMASK_RESCALE, 0.02, ETA, repeats=True),
-    Sampler.REMASK_CONFIDENCE: Kind(REMASK_CONFIDENCE, 1.0, ETA, repeats=True),
+    Sampler.THRESHOLD: Kind(THRESHOLD, BOUNDS[Sampler.THRESHOLD], SURE, counts_steps=False),
+    Sampler.ENTROPY_BOUND: Kind(ENTROPY_BOUND, BOUNDS[Sampler.ENTROPY_BOUND], NATS, 1e6, counts_steps=False),
+    Sampler.REMASK_CAP: Kind(REMASK_CAP, BOUNDS[Sampler.REMASK_CAP], ETA, repeats=True),
+    Sampler.REMASK_RESCALE: Kind(REMASK_RESCALE, BOUNDS[Sampler.REMASK_RESCALE], ETA, repeats=True),
+    Sampler.REMASK_CONFIDENCE: Kind(REMASK_CONFIDENCE, BOUNDS[Sampler.REMASK_CONFIDENCE], ETA, repeats=True),
 }

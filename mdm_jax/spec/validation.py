@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import enum
+import functools
 import math
 import types
 import typing
@@ -11,6 +12,8 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+PLAIN = frozenset({bool, int, float, str, types.NoneType})
+"""Types of the values that JSON has as they are."""
 UNLESS_DEFAULT = "unless default"
 """Value of a field's metadata `hashed`: the field is hashed unless it has its default."""
 NOT_HASHED = {"hashed": False}
@@ -38,6 +41,8 @@ def to_dict(value: Any, hashed_only: bool = False) -> Any:
     Args:
         hashed_only: leave out the fields that are not hashed (see the metadata `hashed`).
     """
+    if type(value) in PLAIN:
+        return value
     if dataclasses.is_dataclass(value):
         keep = [f for f in dataclasses.fields(value) if not hashed_only or _is_hashed(f, getattr(value, f.name))]
         return {f.name: to_dict(getattr(value, f.name), hashed_only) for f in keep}
@@ -59,16 +64,24 @@ def build(cls: type[T], tree: Mapping[str, Any], where: str = "") -> T:
     Raises:
         ValueError: an unknown key (the nearest known one is suggested), a wrong type, or a value out of bounds.
     """
-    hints = typing.get_type_hints(cls)
-    names = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    kinds = _kinds(cls)
     for key in tree:
-        if key not in names:
-            raise unknown_key(where, str(key), names)
-    return cls(**{key: _converted(hints[key], value, where + key) for key, value in tree.items()})
+        if key not in kinds:
+            raise unknown_key(where, str(key), list(kinds))
+    return cls(**{key: _converted(kinds[key], value, where + key) for key, value in tree.items()})
+
+
+@functools.cache
+def _kinds(cls: type) -> dict[str, Any]:
+    """The types of a dataclass's fields by name; a plan has many thousand fields, and looking a type up is slow."""
+    hints = typing.get_type_hints(cls)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
 
 def _converted(kind: Any, value: Any, name: str) -> Any:
     """`value` as `kind`: a dataclass, an enum, a number, a string, a tuple or dict of these, or any of them or None."""
+    if kind in PLAIN:
+        return _plain(kind, value, name)
     if dataclasses.is_dataclass(kind):
         require(isinstance(value, Mapping), name, value, "a mapping")
         return build(kind, value, name + ".")  # type: ignore[arg-type]
@@ -85,6 +98,11 @@ def _converted(kind: Any, value: Any, name: str) -> Any:
         known = [m.value for m in kind]
         require(value in known, name, value, f"one of {', '.join(map(str, known))}")
         return kind(value)
+    return _plain(kind, value, name)
+
+
+def _plain(kind: type, value: Any, name: str) -> Any:
+    """`value` as a number, a string or a bool; an integer may stand for a float."""
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         require(abs(value) < 10**308, name, f"an integer of {value.bit_length()} bits", "below 1e308")
         value = float(value)

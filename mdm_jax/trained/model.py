@@ -12,12 +12,13 @@ from jaxtyping import Array, Bool, Float, Int, Integer
 
 from mdm_jax.data.tokenizer import Tokenizer
 from mdm_jax.devices.sharding import DATA
+from mdm_jax.evaluate.draws import DRAWS
 from mdm_jax.evaluate.likelihood.encoding import Part, encode_pairs
 from mdm_jax.evaluate.likelihood.pairs import Options, PairScore, known_method, score
 from mdm_jax.evaluate.likelihood.requests import Requests
 from mdm_jax.evaluate.likelihood.start_token import with_start
 from mdm_jax.evaluate.logits import checked_prompt_mask, checked_tokens, padded_logits
-from mdm_jax.evaluate.stream import DRAWS, Progress, RowNats, stream_nats
+from mdm_jax.evaluate.stream import Progress, RowNats, stream_nats
 from mdm_jax.evaluate.texts import TextLoss, text_loss
 from mdm_jax.files.storage import Path
 from mdm_jax.interop.hf.folder import write_hf

@@ -14,10 +14,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from mdm_jax.command import DONE, comma_list, exit_code, new_parser
-from mdm_jax.evaluate.harness.estimators import PRESETS
 from mdm_jax.evaluate.table import read_tree, results_table, write_tree
 from mdm_jax.files.storage import check_writable
 from mdm_jax.spec import Likelihood
+
+PRESETS = ("smdm",)
+"""The names of `estimators.PRESETS`, which loads jax."""
 
 
 def parser() -> argparse.ArgumentParser:

@@ -20,21 +20,13 @@ from jaxtyping import Bool, Float64, Int
 from mdm_jax.evaluate.likelihood.any_order import all_sets
 from mdm_jax.evaluate.likelihood.masked import MaskSets, estimates
 from mdm_jax.evaluate.likelihood.requests import Pair, Requests
-from mdm_jax.spec.validation import require
 
-MOST_DRAWS = 1 << 20
 GROUP_DRAWS = 8
 STRATA = GROUP_DRAWS // 2
 LEAST_GROUPS = 3
 """The mean reported error of two groups would be a tenth too small."""
 FIRST_GROUPS, MOST_GROWTH = 8, 4
 """Groups before the first look at the error, and the most by which a round multiplies the groups."""
-
-
-def check_draws(name: str, draws: int) -> None:
-    """Raises ValueError, with the name, if this is no number of Monte Carlo draws."""
-    fits = isinstance(draws, int | np.integer) and 2 <= draws <= MOST_DRAWS
-    require(fits, name, draws, "from 2 to 2^20, a whole number")
 
 
 def group_of_draws(pair: Pair, index: int, seed: int, group: int) -> MaskSets:

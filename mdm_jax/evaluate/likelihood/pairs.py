@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float64
 
+from mdm_jax.evaluate.draws import check_draws
 from mdm_jax.evaluate.likelihood.any_order import MOST_TOKENS, forwards
 from mdm_jax.evaluate.likelihood.buckets import results
 from mdm_jax.evaluate.likelihood.confidence import nothing_revealed, reveal
 from mdm_jax.evaluate.likelihood.left_to_right import causal_nats, next_token_nats
-from mdm_jax.evaluate.likelihood.monte_carlo import bounds, check_draws
+from mdm_jax.evaluate.likelihood.monte_carlo import bounds
 from mdm_jax.evaluate.likelihood.requests import Requests
 from mdm_jax.spec import Attention, Likelihood
 from mdm_jax.spec.validation import require

@@ -14,28 +14,25 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import PurePath
-
-import numpy as np
-import rich.console
-import rich.markup
-import rich.progress
-from jaxtyping import Int64
+from typing import TYPE_CHECKING
 
 from mdm_jax.command import DONE, exit_code, new_parser
-from mdm_jax.evaluate.likelihood.monte_carlo import check_draws
-from mdm_jax.evaluate.perplexity.blocks import block_ends, nats_of_blocks, sums_of_blocks
-from mdm_jax.evaluate.perplexity.corpus import EvalCorpus, parse_corpus, read_corpus
-from mdm_jax.evaluate.perplexity.table import Score, TableRow, as_csv, as_text, kind_of, measures
-from mdm_jax.evaluate.stream import DRAWS, Progress
+from mdm_jax.evaluate.draws import DRAWS, check_draws
 from mdm_jax.files.storage import check_writable, write_atomic
 from mdm_jax.spec import Family, Likelihood
 from mdm_jax.spec.validation import require
-from mdm_jax.trained.load import load
-from mdm_jax.trained.model import Model
+
+if TYPE_CHECKING:  # jax and rich would make --help and the first error wait for seconds
+    import numpy as np
+    from jaxtyping import Int64
+
+    from mdm_jax.evaluate.perplexity.corpus import EvalCorpus
+    from mdm_jax.evaluate.perplexity.table import Score, TableRow
+    from mdm_jax.trained.model import Model
 
 METHODS = (Likelihood.NELBO, Likelihood.LEFT_TO_RIGHT, Likelihood.CONFIDENCE)
-Watch = Callable[[str], contextlib.AbstractContextManager[Progress]]
-"""Shows one model on one corpus, which the text names, while it is scored."""
+Watch = Callable[[str], contextlib.AbstractContextManager[Callable[[float], None]]]
+"""Shows one model on one corpus, which the text names, while it is scored; gets the share of the work that is done."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -73,6 +70,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _measure(flags: argparse.Namespace) -> int:
     check_draws("--draws", flags.draws)
     require(flags.max_tokens >= 0, "--max-tokens", flags.max_tokens, "0 (everything) or a number of tokens")
+
+    from mdm_jax.evaluate.perplexity.corpus import parse_corpus, read_corpus
+    from mdm_jax.evaluate.perplexity.table import as_csv, as_text
+    from mdm_jax.trained.load import load
+
     named = [parse_corpus(text) for text in flags.corpus]
     names = [name for name, _ in named]
     require(len(set(names)) == len(names), "--corpus", ", ".join(names), "a different name for each corpus")
@@ -96,8 +98,11 @@ def _measure(flags: argparse.Namespace) -> int:
 
 
 def _rows(
-    models: dict[str, Model], corpora: Sequence[EvalCorpus], method: Likelihood, draws: int, watch: Watch
-) -> Iterator[TableRow]:
+    models: "dict[str, Model]", corpora: "Sequence[EvalCorpus]", method: Likelihood, draws: int, watch: Watch
+) -> "Iterator[TableRow]":
+    from mdm_jax.evaluate.perplexity.blocks import block_ends
+    from mdm_jax.evaluate.perplexity.table import TableRow, kind_of, measures
+
     labels = _labels(list(models))
     for corpus in corpora:
         ends_G, first = block_ends(corpus.bytes_D, _longest_row_bytes(models.values(), corpus)), None
@@ -124,13 +129,16 @@ def _rows(
 
 
 def _score(
-    model: Model,
-    corpus: EvalCorpus,
-    ends_G: Int64[np.ndarray, "G"],
+    model: "Model",
+    corpus: "EvalCorpus",
+    ends_G: "Int64[np.ndarray, 'G']",
     method: Likelihood,
     draws: int,
-    progress: Progress,
-) -> Score:
+    progress: Callable[[float], None],
+) -> "Score":
+    from mdm_jax.evaluate.perplexity.blocks import nats_of_blocks, sums_of_blocks
+    from mdm_jax.evaluate.perplexity.table import Score
+
     encoded = corpus.encoded[model.tokenizer.hash]
     own = Likelihood.NELBO if model.family is Family.ARM else method
     nats = model.row_nats(encoded.ids, own, draws, progress)
@@ -138,7 +146,7 @@ def _score(
     return Score(nats_of_blocks(nats, encoded.tokens_D, ends_G), tokens_G, sums_of_blocks(corpus.bytes_D, ends_G))
 
 
-def _longest_row_bytes(models: Iterable[Model], corpus: EvalCorpus) -> float:
+def _longest_row_bytes(models: "Iterable[Model]", corpus: "EvalCorpus") -> float:
     """The mean bytes of a row of the model with the longest rows."""
     held = int(corpus.bytes_D.sum())
     return max(model.seq_len * held / len(corpus.encoded[model.tokenizer.hash].ids) for model in models)
@@ -153,12 +161,16 @@ def _labels(paths: list[str]) -> dict[str, str]:
 @contextlib.contextmanager
 def _shown(total: int) -> Iterator[Watch]:
     """Shows a bar for each model and corpus on a terminal; elsewhere a line when it is finished, on standard error."""
+    import rich.console
+    import rich.markup
+    import rich.progress
+
     console = rich.console.Console(stderr=True)
     with rich.progress.Progress(console=console, disable=not console.is_terminal) as bars:
         number = 0
 
         @contextlib.contextmanager
-        def watch(title: str) -> Iterator[Progress]:
+        def watch(title: str) -> Iterator[Callable[[float], None]]:
             nonlocal number
             number, begun = number + 1, time.monotonic()
             task = bars.add_task(rich.markup.escape(title), total=1.0)

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Sequence
 
 from mdm_jax.command import DONE, exit_code, new_parser
-from mdm_jax.trained.load import load
 
 
 def parser() -> argparse.ArgumentParser:
@@ -28,6 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = parser().parse_args(argv)
 
     def work() -> int:
+        from mdm_jax.trained.load import load  # jax, which --help and a wrong flag need not wait for
+
         model = load(flags.source)
         if flags.command == "export":
             model.export_hf(flags.target, tokenizer=not flags.no_tokenizer)

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Sequence
 
 from mdm_jax.command import DONE, exit_code, new_parser
-from mdm_jax.trained.load import load
 
 
 def parser() -> argparse.ArgumentParser:
@@ -26,6 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = parser().parse_args(argv)
 
     def work() -> int:
+        from mdm_jax.trained.load import load  # jax, which --help and a wrong flag need not wait for
+
         model = load(flags.source)
         model.export(flags.target)
         print(f"{flags.target}: {model}")

@@ -30,10 +30,9 @@ from mdm_jax.command import DONE, exit_code, new_parser
 from mdm_jax.data.corpus import open_corpus
 from mdm_jax.data.manifest import MANIFEST_FILE
 from mdm_jax.data.tokenizer import Tokenizer
+from mdm_jax.evaluate.draws import DRAWS, check_draws
 from mdm_jax.evaluate.likelihood.encoding import encode_text
-from mdm_jax.evaluate.likelihood.monte_carlo import check_draws
 from mdm_jax.evaluate.perplexity.corpus import read_corpus
-from mdm_jax.evaluate.stream import DRAWS
 from mdm_jax.files.storage import Path, as_path, check_writable, is_file, write_atomic
 from mdm_jax.sample.report import summary
 from mdm_jax.sample.report.nats import Nats, nats_for, read_nats, scored, write_nats

@@ -22,18 +22,19 @@ import itertools
 import json
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mdm_jax.command import DONE, aligned, exit_code, new_parser, one_line
 from mdm_jax.files.storage import check_writable, write_atomic
-from mdm_jax.sample.samplers import Sampler
+from mdm_jax.sample.names import Sampler
 from mdm_jax.spec import Family
 from mdm_jax.spec.validation import require
-from mdm_jax.tasks.gsm8k.answers import Answer, Settings, accuracy, answers, difference
 from mdm_jax.tasks.pairs.gsm8k import Problem, problem_of
 from mdm_jax.tasks.pairs.records import BadRecord, convert_records
-from mdm_jax.trained.load import load
-from mdm_jax.trained.model import Model
+
+if TYPE_CHECKING:  # jax and scipy would make --help and the first error wait for seconds
+    from mdm_jax.tasks.gsm8k.answers import Answer, Settings
+    from mdm_jax.trained.model import Model
 
 GUIDANCE, TEMPERATURE, NUMBER_TOKENS = 0.1, 0.1, 16
 
@@ -68,6 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if flags.out:
             check_writable(flags.out)
         problems = read_problems(flags.file, flags.limit, flags.skip_bad)
+
+        from mdm_jax.tasks.gsm8k.answers import answers
+        from mdm_jax.trained.load import load
+
         found: list[tuple[str, Model, list[Answer]]] = []
         for path in flags.models:
             model = load(path)
@@ -98,12 +103,14 @@ def read_problems(path: str, limit: int | None = None, skip_bad: bool = False) -
     return found
 
 
-def settings_for(model: Model, flags: argparse.Namespace) -> Settings:
+def settings_for(model: "Model", flags: argparse.Namespace) -> "Settings":
     """The settings that the flags choose for a model, with the defaults of its family.
 
     Raises:
         ValueError: a flag is out of range, or the family does not have it.
     """
+    from mdm_jax.tasks.gsm8k.answers import Settings
+
     mdm = model.family is Family.MDM
     options: dict[str, Any] = {"temperature": flags.temperature}
     options |= {name: getattr(flags, name) for name in ("steps", "block") if getattr(flags, name) is not None}
@@ -117,8 +124,10 @@ def settings_for(model: Model, flags: argparse.Namespace) -> Settings:
     return Settings(flags.two_stage, tokens, number_tokens, options, flags.seed)
 
 
-def report(found: Sequence[tuple[str, Model, Sequence[Answer]]]) -> list[str]:
+def report(found: "Sequence[tuple[str, Model, Sequence[Answer]]]") -> list[str]:
     """The lines of the table."""
+    from mdm_jax.tasks.gsm8k.answers import accuracy, difference
+
     rows = [["model", "family", "problems", "right", "accuracy", "95% interval", "no number", "too long"]]
     if len(found) > 1:
         rows[0].append("less the first")
@@ -133,7 +142,7 @@ def report(found: Sequence[tuple[str, Model, Sequence[Answer]]]) -> list[str]:
     return aligned(rows, ["model", "family"])
 
 
-def _line(path: str, answer: Answer) -> str:
+def _line(path: str, answer: "Answer") -> str:
     return json.dumps({"model": path, **dataclasses.asdict(answer)}, ensure_ascii=False) + "\n"
 
 

@@ -24,17 +24,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from analysis.figures.style import rendered
 from mdm_jax.command import DONE, exit_code, new_parser, numbers, say
 from mdm_jax.files.storage import as_path, check_writable, write_atomic
-from mdm_jax.sample.samplers import Sampler
+from mdm_jax.sample.names import Sampler
 from mdm_jax.spec.validation import require
-from mdm_jax.tasks.guidance.figure import draw
-from mdm_jax.tasks.guidance.measure import SAMPLER, Check, How, Measured, measure
-from mdm_jax.tasks.guidance.table import lines, runs_csv, shown, to_csv
+from mdm_jax.tasks.guidance.choices import SAMPLER, Check
 from mdm_jax.tasks.model_paths import model_paths
 from mdm_jax.tasks.pairs.formats import read_pairs
-from mdm_jax.trained.load import load
 
 SCALES = (-0.5, 0.0, 0.5, 1.0, 2.0, 4.0)
 TABLE, RUNS, FIGURE = "guidance.csv", "runs.csv", "guidance.svg"
@@ -63,6 +59,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = parser().parse_args(argv)
 
     def work() -> int:
+        from analysis.figures.style import rendered  # matplotlib, and below jax: --help need not wait for them
+        from mdm_jax.tasks.guidance.figure import draw
+        from mdm_jax.tasks.guidance.measure import How, Measured, measure
+        from mdm_jax.tasks.guidance.table import lines, runs_csv, shown, to_csv
+        from mdm_jax.trained.load import load
+
         how = How(flags.temperatures, flags.scales, flags.sampler, flags.steps, flags.seed, Check(flags.check))
         require(flags.limit is None or flags.limit >= 1, "--limit", flags.limit, "1 or more")
         if flags.out:

@@ -5,7 +5,6 @@ guidance (Ho and Salimans 2022, arXiv 2207.12598) trains u by dropping prompts. 
 2024, arXiv 2410.18514) does not: u comes from training in which every token may be masked. Both read the same formula.
 """
 
-import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,22 +15,10 @@ from sacrebleu.metrics.chrf import CHRF
 from mdm_jax.data.pairs import pair_ids
 from mdm_jax.spec import Family
 from mdm_jax.spec.validation import require
+from mdm_jax.tasks.guidance.choices import SAMPLER, Check
 from mdm_jax.tasks.guidance.dates import nearness
 from mdm_jax.tasks.pairs.pair import TextPair
 from mdm_jax.trained.model import Model
-
-SAMPLER = "confidence"
-
-
-class Check(enum.StrEnum):
-    """How an answer is scored: against the response, or as a date that the prompt asks for.
-
-    `response` takes an answer as right if it equals the response, and its nearness is chrF (Popović 2015), the F2 score
-    of its runs of 1 to 6 characters. `dates` takes every date as right that fits the prompt (`dates.nearness`).
-    """
-
-    RESPONSE = "response"
-    DATES = "dates"
 
 
 @dataclass(frozen=True)

@@ -12,16 +12,18 @@ import sys
 from collections.abc import Sequence
 
 from mdm_jax.command import exit_code, new_parser
-from mdm_jax.tasks.temporal import evaluating, splitting
 
-COMMANDS = {"split": splitting, "evaluate": evaluating}
+COMMANDS = ("split", "evaluate")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code: 0, or 1 after one line that says what is wrong."""
     words = list(sys.argv[1:] if argv is None else argv)
     if words and words[0] in COMMANDS:
-        command = COMMANDS[words[0]]
+        if words[0] == "split":
+            from mdm_jax.tasks.temporal import splitting as command
+        else:
+            from mdm_jax.tasks.temporal import evaluating as command
         flags = command.parser().parse_args(words[1:])
         return exit_code(lambda: command.work(flags))
     overview = new_parser("mdm_jax.tasks.temporal", __doc__)

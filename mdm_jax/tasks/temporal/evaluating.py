@@ -23,8 +23,7 @@ from analysis.figures.style import rendered
 from analysis.sampling import DRAWS as BOOTSTRAP_DRAWS
 from analysis.sampling import SEED, check_sampling
 from mdm_jax.command import DONE, new_parser
-from mdm_jax.evaluate.likelihood.monte_carlo import check_draws
-from mdm_jax.evaluate.stream import DRAWS
+from mdm_jax.evaluate.draws import DRAWS, check_draws
 from mdm_jax.files.storage import as_path, check_writable, write_atomic
 from mdm_jax.spec import Likelihood
 from mdm_jax.spec.validation import require

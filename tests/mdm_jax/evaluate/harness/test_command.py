@@ -15,6 +15,7 @@ from local_tasks import CHOICE, ROLLING, write_tasks
 from smdm_files import write_both
 
 from mdm_jax import load
+from mdm_jax.evaluate.harness import __main__ as command
 from mdm_jax.evaluate.harness.__main__ import main
 from mdm_jax.evaluate.harness.adapter import HarnessModel
 from mdm_jax.evaluate.harness.estimators import PRESETS, Estimators
@@ -213,6 +214,7 @@ def test_the_presets_tasks_are_in_the_harness():
     root = Path(lm_eval.tasks.__file__).parent
     found = TaskManager(include_path=[root / name for name in folders], include_defaults=False)
     assert set(PRESETS["smdm"]) <= set(found.all_subtasks)
+    assert tuple(PRESETS) == command.PRESETS
 
 
 def test_without_the_harness_the_extra_is_named(paths, capsys, monkeypatch):
