@@ -18,7 +18,7 @@ Then the evaluations are timed in turn on one batch, after compilation. A forwar
 positions, and the others a head over half of them. The seconds are the median of the rounds, and their ratios the
 median of the rounds' ratios, so that a machine that slows down for a while favours none. Let nothing else run then.
 
-At last `evaluation.max_se` = .002 is checked: an evaluation ends by itself, with the draws, seconds and error shown.
+At last an evaluation with `evaluation.max_se` = .002 ends by itself. Its seconds have the compilation in them.
 
 `benchmarks/estimator_variance.py` has the models (2x64 on bytes, trained at first use in runs/estimator_variance), the
 parts of the variance that each step removes, and the check of the reported errors. The result stands in
@@ -155,10 +155,8 @@ def seconds_a_pass(model: Model, rows: np.ndarray, rounds: int) -> dict[str, dic
 
 
 def until_error(model: Model, rows: np.ndarray) -> dict[str, float]:
-    """An evaluation that ends when its error is small enough: once to compile, and once timed with other masks."""
-    one = CONTESTANTS["control_variate"]
-    for seed in (0, nelbo.DRAW_SEED):
-        found = evaluated(model, rows, one, MOST_DRAWS, seed, MAX_SE)
+    """A run's evaluation that ends when its error is small enough. The seconds have its compilation in them."""
+    found = evaluated(model, rows, CONTESTANTS["control_variate"], MOST_DRAWS, nelbo.DRAW_SEED, MAX_SE)
     summary = found.summary
     numbers = {"draws": summary.mc_samples, "forward_passes": summary.mc_samples * len(rows)}
     return {**numbers, "seconds": found.seconds, "se_mc": summary.se_mc, "loss": summary.loss}
