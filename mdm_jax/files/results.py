@@ -214,8 +214,8 @@ def result_of(spec: RunSpec, status: Status, **measured: Any) -> RunResult:
     """
     if spec.cell.segment and status is Status.OK:
         measured["excluded_reason"] = TRUNK_SEGMENT
-    columns = {"mc_samples": spec.most_draws, **implied_by(spec), "eval_tokens": evaluated_tokens(spec)}
-    return RunResult(**(columns | measured), status=status)
+    columns = implied_by(spec) | {"mc_samples": measured.pop("mc_samples", spec.most_draws)}
+    return RunResult(**columns, eval_tokens=evaluated_tokens(spec), status=status, **measured)
 
 
 def contradictions(row: Mapping[str, Any], spec: RunSpec) -> tuple[str, ...]:
