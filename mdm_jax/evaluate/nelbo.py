@@ -5,11 +5,16 @@ the same bound. An evaluation makes several passes over the rows. Every pass tak
 one fixed order, each row would always get the same range of noise levels, which biases the mean over a fixed set of
 rows. A pass makes one draw of each row, or one group of draws under the estimator `control_variate`.
 
+With `max_se`, passes are added until the Monte Carlo error is small enough. Two passes are always made. Each further
+number of passes is predicted from the error so far, so there are few looks at it. A look happens only between passes,
+and every row has been read equally often by then.
+
 Rows of pairs have scored tokens of different numbers. Their loss is the nats of all scored tokens by their number, so
 that a row weighs as much as it has tokens; the error over rows is that of a ratio of two sums.
 """
 
 import functools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -25,7 +30,7 @@ from mdm_jax.evaluate.ratio import ratio
 from mdm_jax.model.transformer import Transformer, hidden
 from mdm_jax.objectives.loss import draw, row_losses
 from mdm_jax.objectives.pairs import scored_positions
-from mdm_jax.spec import Family, ObjectiveSpec, RowKind, RunSpec, evaluated_loss
+from mdm_jax.spec import LEAST_GROUPS, Family, ObjectiveSpec, RowKind, RunSpec, evaluated_loss
 from mdm_jax.spec.counting import forward_flops
 from mdm_jax.spec.validation import require
 
@@ -71,7 +76,7 @@ def evaluate(
     known: np.ndarray | None = None,
     finished: Callable[[np.ndarray], None] = lambda losses: None,
 ) -> Evaluation:
-    """The mean loss of the rows: the ARM's NLL in one pass, the MDM's NELBO over `mc_samples` draws.
+    """The mean loss of the rows: the ARM's NLL in one pass, the MDM's NELBO over `mc_samples` draws or until `max_se`.
 
     The device gets a few batches at a time, so that a long evaluation can be interrupted. The losses of a batch do not
     depend on the number of batches that are dispatched together.
@@ -84,21 +89,24 @@ def evaluate(
             exception, which ends the evaluation.
     """
     count, size = usable_rows(spec, len(rows_SL)), spec.evaluation.batch
-    passes, group = _passes(spec)
+    most, group = _passes(spec)
     batches = count * group // size
-    losses_TB = np.empty((passes * batches, size), np.float32)
-    done = 0 if known is None else len(known) // size
-    if known is not None:
-        losses_TB[:done] = known.reshape(-1, size)
-    for first, piece in _dispatched_ahead(_dispatch(params, spec, rows_SL[:count], mesh, done)):
-        piece_KB = np.asarray(piece)[: min(len(piece), batches - first % batches)]
-        losses_TB[first : first + len(piece_KB)] = piece_KB
-        finished(losses_TB[: first + len(piece_KB)].reshape(-1))
-    losses_PSR = losses_TB.reshape(passes, count, group)
-    if spec.data.rows is RowKind.TEXT:
-        return _summary(losses_PSR, rows_SL.shape[1])
-    scored_SL = scored_positions(rows_SL[:count], spec.model.vocab_size, spec.data.rows)
-    return _summary_of_pairs(in_row_order(losses_PSR[:, :, 0]), np.asarray(scored_SL).sum(1))
+    losses_TB = np.empty((0, size), np.float32) if known is None else known.reshape(-1, size)
+    done = len(losses_TB)
+    passes = LEAST_GROUPS if spec.draws_until_error else most
+    while True:
+        room_TB = np.empty((max(0, passes * batches - len(losses_TB)), size), np.float32)
+        losses_TB = np.concatenate([losses_TB, room_TB])
+        for first, piece in _dispatched_ahead(_dispatch(params, spec, rows_SL[:count], mesh, done, passes)):
+            piece_KB = np.asarray(piece)[: min(len(piece), batches - first % batches)]
+            losses_TB[first : first + len(piece_KB)] = piece_KB
+            finished(losses_TB[: first + len(piece_KB)].reshape(-1))
+        done = max(done, passes * batches)
+        losses_PSR = losses_TB[: passes * batches].reshape(passes, count, group)
+        wanted = _passes_wanted(losses_PSR, spec, most)
+        if wanted == passes:
+            return _measured(losses_PSR, spec, rows_SL[:count])
+        passes = wanted
 
 
 def _passes(spec: RunSpec) -> tuple[int, int]:
@@ -107,6 +115,24 @@ def _passes(spec: RunSpec) -> tuple[int, int]:
         return 1, 1
     group = spec.evaluation.group_draws
     return spec.evaluation.mc_samples // group, group
+
+
+def _passes_wanted(losses_PSR: np.ndarray, spec: RunSpec, most: int) -> int:
+    """The passes after which the error will probably be small enough; the present number if it is so now."""
+    now = len(losses_PSR)
+    if now == most:
+        return now
+    error, max_se = _summary(losses_PSR, spec.data.seq_len).se_mc, spec.evaluation.max_se
+    if not error > max_se:  # NaN is not greater than anything
+        return now
+    return min(most, max(now + 1, math.ceil(now * min((error / max_se) ** 2, most))))
+
+
+def _measured(losses_PSR: np.ndarray, spec: RunSpec, rows_SL: np.ndarray) -> Evaluation:
+    if spec.data.rows is RowKind.TEXT:
+        return _summary(losses_PSR, rows_SL.shape[1])
+    scored_SL = scored_positions(rows_SL, spec.model.vocab_size, spec.data.rows)
+    return _summary_of_pairs(in_row_order(losses_PSR[:, :, 0]), np.asarray(scored_SL).sum(1))
 
 
 def _summary(losses_PSR: np.ndarray, length: int) -> Evaluation:
@@ -152,11 +178,14 @@ def batches_a_dispatch(spec: RunSpec, devices: int) -> int:
 
 
 def _dispatch(
-    params: Transformer, spec: RunSpec, rows_SL: np.ndarray, mesh: Mesh, done: int
+    params: Transformer, spec: RunSpec, rows_SL: np.ndarray, mesh: Mesh, done: int, passes: int
 ) -> Iterator[tuple[int, Array]]:
-    """Dispatches batches from `done` on; yields the number of the first one, and the `[K, B]` losses, each time."""
+    """Dispatches the batches of `passes` passes, from number `done` on.
+
+    Yields the number of the first batch of each dispatch, and the `[K, B]` losses.
+    """
     objective = evaluated_loss(spec.family)
-    passes, group = _passes(spec)
+    group = _passes(spec)[1]
     batches = len(rows_SL) * group // spec.evaluation.batch
     most = min(batches, batches_a_dispatch(spec, mesh.size))
     for r in range(done // batches, passes):

@@ -172,6 +172,7 @@ def implied_by(spec: RunSpec) -> dict[str, Any]:
     count = count_parameters(spec.model)
     model, optim, schedule = spec.model, spec.optim, spec.schedule
     constant = schedule.kind is ScheduleKind.WSD and not schedule.cooldown_steps
+    draws = {} if spec.draws_until_error else {"mc_samples": spec.most_draws}
     return {
         "run_id": spec.run_id,
         "family": spec.family,
@@ -192,7 +193,7 @@ def implied_by(spec: RunSpec) -> dict[str, Any]:
         "flops_exact": float(train_flops(spec, FlopConvention.EXACT)),
         "flops_chinchilla": float(train_flops(spec, FlopConvention.CHINCHILLA)),
         "loss_kind": LossKind.NLL if spec.family is Family.ARM else LossKind.NELBO,
-        "mc_samples": 1 if spec.family is Family.ARM else spec.evaluation.mc_samples,
+        **draws,
         "objective_variant": spec.loss_label,
         "lr": optim.lr_peak,
         "lr_final_fraction": 1.0 if constant else schedule.lr_final_fraction,
@@ -207,10 +208,14 @@ def implied_by(spec: RunSpec) -> dict[str, Any]:
 
 
 def result_of(spec: RunSpec, status: Status, **measured: Any) -> RunResult:
-    """The row of a run, from its spec and the measured columns."""
+    """The row of a run, from its spec and the measured columns.
+
+    `mc_samples` is the most draws that the spec allows until they are measured.
+    """
     if spec.cell.segment and status is Status.OK:
         measured["excluded_reason"] = TRUNK_SEGMENT
-    return RunResult(**implied_by(spec), eval_tokens=evaluated_tokens(spec), status=status, **measured)
+    columns = implied_by(spec) | {"mc_samples": measured.pop("mc_samples", spec.most_draws)}
+    return RunResult(**columns, eval_tokens=evaluated_tokens(spec), status=status, **measured)
 
 
 def contradictions(row: Mapping[str, Any], spec: RunSpec) -> tuple[str, ...]:

@@ -201,4 +201,4 @@ def _device_columns(spec: RunSpec) -> dict[str, str]:
 def _loss_columns(measured: Evaluation, text_bytes: int) -> dict[str, float | None]:
     bits = measured.loss * measured.tokens / math.log(2) / text_bytes if text_bytes else None
     losses = {"loss": measured.loss, "loss_se_mc": measured.se_mc, "loss_se_data": measured.se_data}
-    return {**losses, "bits_per_byte": bits}
+    return {**losses, "bits_per_byte": bits, "mc_samples": measured.mc_samples}

@@ -33,6 +33,7 @@ from mdm_jax.spec.kinds import (
 from mdm_jax.spec.objective_spec import ObjectiveSpec, evaluated_loss
 from mdm_jax.spec.run_spec import (
     EXACT_LIKELIHOODS,
+    LEAST_GROUPS,
     MOST_BUDGET,
     NORM_EPS,
     ROPE_BASE,
@@ -54,6 +55,7 @@ __all__ = [
     "BYTES_VOCAB_SIZE",
     "EXACT_LIKELIHOODS",
     "FIXED_VOCAB_SIZES",
+    "LEAST_GROUPS",
     "MOST_BUDGET",
     "NORM_EPS",
     "NUCLEOTIDES",

@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 from dataclasses import dataclass, field
 
 from mdm_jax.files.sealed_json import seal, unseal
@@ -37,6 +38,8 @@ EXACT_LIKELIHOODS = (Likelihood.LEFT_TO_RIGHT, Likelihood.CONFIDENCE)
 """The likelihoods that a run can be evaluated by besides its loss: each is exact, and has columns in the run table."""
 MOST_GROUP_DRAWS = 16
 """Most draws in a group of the estimator `control_variate`."""
+LEAST_GROUPS = 2
+"""Groups of draws of a row that a standard error needs."""
 MOST_BUDGET = 1e30
 """FLOPs. The largest training runs known took less than 1e27."""
 
@@ -137,12 +140,14 @@ class EvaluationSpec:
 
     eval_tokens: int = 65536
     mc_samples: int = 16
-    """Monte Carlo draws of the NELBO over all evaluation tokens; the ARM needs one pass."""
+    """Monte Carlo draws of the NELBO over all evaluation tokens (with `max_se` the most); the ARM needs one pass."""
     batch: int = 64
     """Sequences of a forward pass."""
     likelihoods: tuple[Likelihood, ...] = field(default=(), metadata=NOT_HASHED)
     """Exact likelihoods of the same tokens, besides the loss. They add columns to the run's row and change none."""
     estimator: Estimator = field(default=Estimator.COUNTS, metadata=HASHED_IF_SET)
+    max_se: float = field(default=0.0, metadata=HASHED_IF_SET)
+    """Monte Carlo error in nats per token at which an MDM gets no more draws; 0 makes all draws."""
 
     def __post_init__(self) -> None:
         require(self.eval_tokens >= 2, "evaluation.eval_tokens", self.eval_tokens, "at least two sequences' tokens")
@@ -155,11 +160,21 @@ class EvaluationSpec:
         if self.estimator is Estimator.CONTROL_VARIATE:
             bound = f"a multiple of {MOST_GROUP_DRAWS} for the estimator control_variate"
             require(self.mc_samples % MOST_GROUP_DRAWS == 0, "evaluation.mc_samples", self.mc_samples, bound)
+        require(0 <= self.max_se < math.inf, "evaluation.max_se", self.max_se, "0, or an error in nats per token")
+        if self.max_se:
+            fits = self.estimator is Estimator.CONTROL_VARIATE
+            bound = "0 (the default) unless evaluation.estimator = control_variate, whose errors few draws tell well"
+            require(fits, "evaluation.max_se", self.max_se, bound)
+            least = (LEAST_GROUPS + 1) * MOST_GROUP_DRAWS
+            bound = f"at least {least} with evaluation.max_se, which first looks at {LEAST_GROUPS} groups of draws"
+            require(self.mc_samples >= least, "evaluation.mc_samples", self.mc_samples, bound)
 
     @property
     def group_draws(self) -> int:
         """Draws of a row that an MDM's evaluation takes together; a standard error needs two groups of them."""
-        return min(MOST_GROUP_DRAWS, self.mc_samples // 2) if self.estimator is Estimator.CONTROL_VARIATE else 1
+        return (
+            min(MOST_GROUP_DRAWS, self.mc_samples // LEAST_GROUPS) if self.estimator is Estimator.CONTROL_VARIATE else 1
+        )
 
 
 @dataclass(frozen=True)
@@ -261,6 +276,16 @@ class RunSpec:
     @property
     def family(self) -> Family:
         return self.objective.family
+
+    @property
+    def most_draws(self) -> int:
+        """The most Monte Carlo draws of the final evaluation; 1 for the ARM, whose loss has no such error."""
+        return 1 if self.family is Family.ARM else self.evaluation.mc_samples
+
+    @property
+    def draws_until_error(self) -> bool:
+        """Whether the final evaluation draws until its error is small enough: the spec leaves their number open."""
+        return self.family is Family.MDM and self.evaluation.max_se > 0
 
     @property
     def train_tokens(self) -> int:
