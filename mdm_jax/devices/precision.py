@@ -51,12 +51,12 @@ def sum_in_float32(equation: str, x: Array, y: Array, out: PartitionSpec | None 
     Args:
         out: layout of the result, if the operands do not determine it.
     """
-    if _platform() == "cpu":
+    if platform() == "cpu":
         x, y = x.astype(jnp.float32), y.astype(jnp.float32)
     return jnp.einsum(equation, x, y, preferred_element_type=jnp.float32, out_sharding=out)
 
 
-def _platform() -> str:
+def platform() -> str:
     """The platform that the program is compiled for: the ambient mesh's, or jax's default without a mesh."""
     device = jax.sharding.get_abstract_mesh().abstract_device
     return device.platform if device is not None else jax.default_backend()

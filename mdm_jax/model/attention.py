@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as splash_mask
 from jax.typing import DTypeLike
@@ -24,6 +25,9 @@ from jaxtyping import Array, Float, Int
 from mdm_jax.devices.precision import sum_in_float32
 from mdm_jax.devices.sharding import BATCH, BATCH_LHK, over_shards, reshard
 from mdm_jax.spec import Attention
+
+OUTPUT = "attention"
+"""Name of the result of attention in a policy of rematerialisation."""
 
 LANES = 128
 BLOCKS = (512, 256, LANES)
@@ -99,7 +103,8 @@ def attend_by_head(
         seen_BM = jnp.arange(q_BLHK.shape[1]) < reshard(length_B, BATCH)[:, None]
         score_BHLM = jnp.where(seen_BM[:, None, None], score_BHLM, -jnp.inf)
     share_BHLM = jax.nn.softmax(score_BHLM, -1).astype(v_BHLK.dtype)
-    return jnp.einsum("bhlm,bhmk->bhlk", share_BHLM, v_BHLK).swapaxes(1, 2)
+    o_BLHK = jnp.einsum("bhlm,bhmk->bhlk", share_BHLM, v_BHLK).swapaxes(1, 2)
+    return checkpoint_name(o_BLHK, OUTPUT)
 
 
 def attend_splash(
@@ -141,7 +146,9 @@ def splash_kernel(length: int, heads: int, kind: Attention, interpret: bool) -> 
     mask = splash_mask.MultiHeadMask([masks[kind]((length, length))] * heads)
     names = ("block_q", "block_kv", "block_kv_compute", "block_q_dkv", "block_kv_dkv", "block_kv_dkv_compute")
     sizes = splash.BlockSizes(**dict.fromkeys((*names, "block_q_dq", "block_kv_dq"), block))
-    return splash.make_splash_mha_single_device(mask, block_sizes=sizes, interpret=interpret)
+    return splash.make_splash_mha_single_device(
+        mask, block_sizes=sizes, interpret=interpret, residual_checkpoint_name=OUTPUT
+    )
 
 
 def attend_cudnn(

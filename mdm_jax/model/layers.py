@@ -10,7 +10,17 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from mdm_jax.devices.precision import sum_in_float32
-from mdm_jax.devices.sharding import BATCH_L, BATCH_LD, DATA, MODEL, gather, layout, over_shards, reshard
+from mdm_jax.devices.sharding import (
+    BATCH_L,
+    BATCH_LD,
+    DATA,
+    MODEL,
+    gather,
+    layout,
+    over_shards,
+    reshard,
+    sum_and_scatter,
+)
 from mdm_jax.spec import NORM_EPS, ROPE_BASE
 
 
@@ -118,7 +128,7 @@ def _rows_backward(dtype: jnp.dtype, saved: tuple[Array, Array], g_BLD: Array):
         mine_tSd = jax.lax.dynamic_index_in_dim(g_tSMd, jax.lax.axis_index(MODEL), 2, keepdims=False)
         zero_VSd = jnp.zeros((table_VD.shape[0], *mine_tSd.shape[1:]), table_VD.dtype)
         sum_VSd = zero_VSd.at[tokens_bL.reshape(-1)].add(mine_tSd)
-        return jax.lax.psum_scatter(sum_VSd, DATA, scatter_dimension=1, tiled=True)[:, 0]
+        return sum_and_scatter(sum_VSd, 1)[:, 0]
 
     return over_shards(local, (BATCH_L, BATCH_LD), layout(table_VD))(tokens_BL, g_BLD), None
 
