@@ -174,7 +174,7 @@ def doubts(runs: Sequence[RunSpec], machine: Machine) -> Iterator[str]:
     """Reasons to doubt the estimates: idle devices, a state beyond the memory, or a precision other than the peak's."""
     if machine.memory_bytes is None or not runs:
         return
-    used = min(run.hardware.mesh_data * run.hardware.mesh_model for run in runs)
+    used = min(run.hardware.devices for run in runs)
     if used != machine.devices:
         yield (
             f"runs use {used} of the {machine.devices} devices of --hardware, and the times are those of all: set"

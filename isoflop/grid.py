@@ -143,7 +143,7 @@ def _cell_name(run: RunSpec) -> str:
 def tokens_for(spec: RunSpec, budget: float, convention: FlopConvention) -> float:
     """Training tokens D that `budget` FLOPs buy for the model, before rounding to whole steps."""
     batch_of_two = dataclasses.replace(spec.optim, global_batch=2)
-    one_device = dataclasses.replace(spec.hardware, mesh_data=1, microbatches=1)
+    one_device = dataclasses.replace(spec.hardware, mesh_data=1, mesh_replica=1, microbatches=1)
     smallest = dataclasses.replace(spec, optim=batch_of_two, hardware=one_device)
     tokens_of_step = smallest.train_tokens / smallest.schedule.steps
     return budget / step_flops(smallest, convention) * tokens_of_step

@@ -2,6 +2,7 @@
 
     python -m isoflop.preflight runs/mine --topology v5e:4x4
     python -m isoflop.preflight runs/mine --topology v5p:2x2x4 --mesh 16x1 --write
+    python -m isoflop.preflight runs/mine --topology v5e:4x4 --slices 2 --mesh 2x16x1
 
 A shape is a model, batch, row length and training loss; seeds, steps and learning rates do not matter. The train step
 of every shape in the plan is compiled ahead of time for the mesh of its `hardware` section. The report gives the
@@ -42,7 +43,9 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("directory", metavar="DIR", help="the sweep's directory, which holds plan.jsonl")
     add("--topology", required=True, metavar="SLICE", help="such as v5e:4x4 or v5p:2x2x4")
-    add("--mesh", metavar="DATAxMODEL", help="in place of the plan's mesh, such as 16x1; all devices of the slice")
+    add("--slices", type=int, default=1, metavar="N", help="compile for N such slices, each with replicas of its own")
+    mesh = "in place of the plan's mesh, such as 16x1 or (with 2 replicas) 2x16x1; all devices of the slices"
+    add("--mesh", metavar="[REPLICAx]DATAxMODEL", help=mesh)
     add("--sizes", type=comma_list, default=(), metavar="SIZE,…", help="only runs of these sizes")
     add("--quick", action="store_true", help="compile only the planned settings, and search for no others")
     add("--write", action="store_true", help="write mesh and setting into the plan's runs that have not started")
@@ -52,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _preflight(options: argparse.Namespace) -> int:
-    topology = find_topology(options.topology)
+    topology = find_topology(options.topology, options.slices)
     require(options.time_limit > 0, "--time-limit", options.time_limit, "above 0 seconds")
     planned = read_plan(options.directory)
     chosen = [run for run in planned if not options.sizes or run.cell.size in options.sizes]
@@ -79,21 +82,22 @@ HOST_ONLY = (
 
 
 def on_mesh(run: RunSpec, mesh: str | None, topology: Topology) -> RunSpec:
-    """The run on this mesh (DATAxMODEL), or on its planned mesh if `mesh` is None.
+    """The run on this mesh ([REPLICAx]DATAxMODEL), or on its planned mesh if `mesh` is None.
 
     Raises:
-        ValueError: the mesh has more or fewer devices than the slice, or does not divide the run's shape.
+        ValueError: the mesh has more or fewer devices than the slices, a replica would lie in several slices, or the
+            mesh does not divide the run's shape.
     """
     hardware = run.hardware
     if mesh is not None:
-        data, model = find_mesh(mesh)
-        hardware = dataclasses.replace(hardware, mesh_data=data, mesh_model=model)
-    of_mesh = f"{hardware.mesh_data}x{hardware.mesh_model}"
-    fits = hardware.mesh_data * hardware.mesh_model == topology.devices
-    fix = f"--mesh {topology.devices}x1, or run.hardware.mesh_data={topology.devices} when planning"
+        replica, data, model = find_mesh(mesh)
+        hardware = dataclasses.replace(hardware, mesh_replica=replica, mesh_data=data, mesh_model=model)
+    fits = hardware.devices == topology.devices and hardware.mesh_replica % topology.slices == 0
+    replicas = f" run.hardware.mesh_replica={topology.slices}" if topology.slices > 1 else ""
+    fix = f"--mesh {topology.mesh}, or run.hardware.mesh_data={topology.devices_of_slice}{replicas} when planning"
     bound = f"of the {topology.devices} devices of {topology.name}: {fix}"
-    require(fits, f"mesh of {run.run_id}" if mesh is None else "--mesh", of_mesh, bound)
-    largest = run.optim.global_batch // (2 * hardware.mesh_data)
+    require(fits, f"mesh of {run.run_id}" if mesh is None else "--mesh", hardware.mesh, bound)
+    largest = run.optim.global_batch // (2 * hardware.row_shards)
     if mesh is not None and largest and largest % hardware.microbatches:
         hardware = dataclasses.replace(hardware, microbatches=1)
     return dataclasses.replace(run, hardware=hardware)

@@ -78,7 +78,7 @@ def program_of(run: RunSpec) -> RunSpec:
         optim=dataclasses.replace(run.optim, lr_peak=1e-3),
         data=dataclasses.replace(run.data, directory="", data_hash=""),
         schedule=ScheduleSpec(kind=run.schedule.kind),
-        evaluation=EvaluationSpec(batch=2 * run.hardware.mesh_data),
+        evaluation=EvaluationSpec(batch=2 * run.hardware.row_shards),
         cell=CellSpec(),
         seed=0,
     )
@@ -92,12 +92,12 @@ def compile_run(run: RunSpec, topology: Topology | None, time_limit: float) -> C
         time_limit: seconds after which the compiler is stopped.
     """
     setting = Setting(run.hardware.remat, run.hardware.microbatches)
-    devices = run.hardware.mesh_data * run.hardware.mesh_model
+    devices = run.hardware.devices
     with tempfile.TemporaryDirectory(prefix="preflight-") as scratch:
         hlo = Path(scratch, "step.hlo")
         job = {"spec": to_json(run), "hlo": str(hlo)}
         if topology is not None:
-            job |= {"topology": topology.name, **topology.compiler_options}
+            job |= {"topology": topology.slice_name, **topology.compiler_options}
         environment = {**os.environ, **NO_TPU_QUERIES, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
         try:
             done = subprocess.run(

@@ -112,7 +112,7 @@ def _entry(verdict: Verdict, topology: Topology) -> dict[str, Any]:
         "size": run.cell.size,
         "global_batch": run.optim.global_batch,
         "seq_len": run.data.seq_len,
-        "mesh": f"{run.hardware.mesh_data}x{run.hardware.mesh_model}",
+        "mesh": run.hardware.mesh,
         "fits": verdict.fits,
         "planned": plain(verdict.planned),
         "best": plain(verdict.best),

@@ -1,10 +1,11 @@
-"""A step's roofline: the least time that compute, memory and interconnect each need. The longest binds.
+"""A step's roofline: the least time that compute, memory, interconnect and host link each need. The longest binds.
 
 Compute is `exact` FLOPs (counting.py) plus what the remat policy computes again, at the chip's peak. XLA's own counts
 are not used, because they count a loop's body once. Interconnect is what the compiled program's collectives send.
 Memory traffic is estimated from below. The optimiser reads and writes the state once. Every pass over a layer reads the
 gathered weights once, and reads and writes the inputs and outputs of the matrix products once. The logits are read and
-written once, too. A real step may not overlap the three, so the longest is a lower bound, not a forecast.
+written once, too. The host link carries what the policy `offload` moves to the host and back. A real step may not
+overlap the four, so the longest is a lower bound, not a forecast.
 """
 
 from dataclasses import dataclass
@@ -16,6 +17,10 @@ from mdm_jax.spec.counting import count_parameters, forward_flops, scored_positi
 STATE_TRAFFIC = 7 * 4
 """Bytes a parameter in one step: AdamW reads weight, gradient and two moments, and writes three, in float32."""
 FLOAT32_BYTES = 4
+LANES = 128
+"""The TPU's attention kernel accepts rows of a multiple of this many tokens."""
+HOST_BYTES_PER_SECOND = 16e9
+"""Of one chip, each way: an assumption (PCIe 4.0 with 8 lanes), because Google publishes no figure."""
 
 
 @dataclass(frozen=True)
@@ -25,18 +30,20 @@ class Roofline:
     compute: float
     memory: float
     interconnect: float
+    host: float
     useful_seconds: float
     """Seconds of one device's `exact` FLOPs at its peak, without recomputation."""
 
     @property
     def seconds(self) -> float:
-        """The bound: the longest of the three."""
-        return max(self.compute, self.memory, self.interconnect)
+        """The bound: the longest of the four."""
+        return max(self.compute, self.memory, self.interconnect, self.host)
 
     @property
     def binds(self) -> str:
-        """`compute`, `memory` or `interconnect`."""
-        terms = {"compute": self.compute, "memory": self.memory, "interconnect": self.interconnect}
+        """`compute`, `memory`, `interconnect` or `host`."""
+        names = ("compute", "memory", "interconnect", "host")
+        terms = {name: getattr(self, name) for name in names}
         return max(terms, key=lambda name: terms[name])
 
     @property
@@ -51,36 +58,54 @@ def roofline(spec: RunSpec, chip: Chip, sent_bytes: float) -> Roofline:
     Args:
         sent_bytes: bytes that each device sends over the interconnect in one step.
     """
-    devices = spec.hardware.mesh_data * spec.hardware.mesh_model
+    devices = spec.hardware.devices
     flops = 3 * forward_flops(spec.model, spec.objective, spec.optim.global_batch, spec.data.seq_len)
     return Roofline(
         compute=(flops + recomputed_flops(spec)) / devices / chip.flops_per_second,
         memory=memory_bytes(spec) / chip.hbm_bytes_per_second,
         interconnect=sent_bytes / chip.ici_bytes_per_second,
+        host=offloaded_bytes(spec) / HOST_BYTES_PER_SECOND,
         useful_seconds=flops / devices / chip.flops_per_second,
     )
 
 
 def recomputed_flops(spec: RunSpec) -> int:
-    """FLOPs of the matrix products that the backward pass repeats: all of the trunk's, attention's, or none."""
+    """FLOPs of the matrix products that the backward pass repeats: all of the trunk's, half of attention's, or none.
+
+    The scores of attention, half of its products, are repeated where the TPU's kernel does not accept the row length.
+    """
+    if spec.hardware.remat is Remat.NONE:
+        return 0
     batch, length = spec.optim.global_batch, spec.data.seq_len
     trunk = trunk_flops(spec.model, spec.objective, batch, length)
     passes = 1 + spec.objective.reconstructs
     products = 2 * passes * count_parameters(spec.model).non_embedding * batch * length
-    return {Remat.NONE: 0, Remat.DOTS: max(0, trunk - products), Remat.FULL: trunk}[spec.hardware.remat]
+    if spec.hardware.remat is Remat.FULL:
+        return trunk
+    return 0 if length % LANES == 0 else max(0, trunk - products) // 2
+
+
+def offloaded_bytes(spec: RunSpec) -> float:
+    """Bytes that one device moves to the host and back in a step: results of products with weights, and attention."""
+    if spec.hardware.remat is not Remat.OFFLOAD:
+        return 0.0
+    m, tokens = spec.model, spec.optim.global_batch * spec.data.seq_len / spec.hardware.row_shards
+    width = 2 if m.compute_dtype is ComputeDtype.BFLOAT16 else FLOAT32_BYTES
+    channels = 2 * m.d_model + (4 * m.d_model + 2 * m.d_ffn) / spec.hardware.mesh_model
+    return 2 * tokens * m.n_layers * channels * width * (1 + spec.objective.reconstructs)
 
 
 def memory_bytes(spec: RunSpec) -> float:
     """Bytes that one device moves to and from its memory in a step, estimated from below."""
     m, hardware = spec.model, spec.hardware
     count = count_parameters(m)
-    data, model = hardware.mesh_data, hardware.mesh_model
+    _, data, model = spec.mesh_shape
     width = 2 if m.compute_dtype is ComputeDtype.BFLOAT16 else FLOAT32_BYTES
     passes = 3 if hardware.remat is Remat.FULL else 2
     state = count.total * STATE_TRAFFIC / (data * model)
     gathered = count.total / model * width * hardware.microbatches * (passes + 1)
-    tokens = spec.optim.global_batch * spec.data.seq_len / data
+    tokens = spec.optim.global_batch * spec.data.seq_len / hardware.row_shards
     bytes_per_token = m.n_layers * (4 * m.d_model + (7 * m.d_model + 4 * m.d_ffn) / model) * width * 2 * (passes + 1)
-    scored = scored_positions(spec.objective, spec.optim.global_batch, spec.data.seq_len) / data
+    scored = scored_positions(spec.objective, spec.optim.global_batch, spec.data.seq_len) / hardware.row_shards
     logits = scored * m.vocab_size / model * (2 * FLOAT32_BYTES + 2 * width)
     return state + gathered + tokens * bytes_per_token + logits

@@ -1,7 +1,7 @@
 """The settings that fit: the fewest microbatches under each rematerialisation policy, found with few compilations.
 
-More microbatches need less memory, and so does more recomputation. So the fewest microbatches that fit are found by
-bisection. A policy that recomputes more is tried only with fewer microbatches than the policy before it.
+More microbatches need less memory, and each policy needs less than the one before. So the fewest microbatches that fit
+are found by bisection. A policy is tried only with fewer microbatches than the policy before it.
 """
 
 import bisect
@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterable
 from isoflop.preflight.compile import Compiled, Setting
 from mdm_jax.spec import Remat, RunSpec
 
-CHEAPEST_FIRST = (Remat.NONE, Remat.DOTS, Remat.FULL)
+CHEAPEST_FIRST = (Remat.NONE, Remat.DOTS, Remat.OFFLOAD, Remat.FULL)
+"""Policies, each of which needs less of the device's memory than the one before."""
 
 
 def microbatch_choices(run: RunSpec) -> tuple[int, ...]:
     """Powers of two that the run's batch and mesh allow, 1 first."""
-    most = run.optim.global_batch // (2 * run.hardware.mesh_data)
+    most = run.optim.global_batch // (2 * run.hardware.row_shards)
     return tuple(m for m in (2**i for i in range(21)) if most % m == 0)
 
 

@@ -16,7 +16,8 @@ NOT_A_FORECAST = """\
 HBM: arguments + temporaries + outputs - aliased of one device, {whose}.
 microbatch: rows on one device at a time. sent: bytes from one device over the interconnect in one step, read from the
 compiled program; a loop counts as often as it runs. step and MFU: the roofline, a bound and not a forecast. It is the
-longest of compute at peak (recomputation included), memory traffic (estimated from below) and interconnect.\
+longest of compute at peak (recomputation included), memory traffic (estimated from below), interconnect and, for
+remat=offload, the link to the host.\
 """
 COLLECTIVES = ("family", "size", "collective", "times a step", "sent GB")
 
@@ -44,9 +45,9 @@ def _row(run: RunSpec, answer: Compiled, topology: Topology, fits: bool | None) 
         short_number(count_parameters(run.model).non_embedding),
         str(run.optim.global_batch),
         str(run.data.seq_len),
-        f"{hardware.mesh_data}x{hardware.mesh_model}",
+        hardware.mesh,
         hardware.remat.value,
-        str(run.optim.global_batch // hardware.mesh_data // hardware.microbatches),
+        str(run.optim.global_batch // hardware.row_shards // hardware.microbatches),
         f"{answer.hbm_bytes / GIB:.2f}" if answer.hbm_bytes else "?",
         {True: "yes", False: "no", None: "?"}[fits],
     )

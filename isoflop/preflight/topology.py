@@ -10,8 +10,10 @@ import re
 from dataclasses import dataclass
 
 from mdm_jax.devices.accelerators import DEVICES, GIB
+from mdm_jax.spec.validation import require
 
 GB_PER_SECOND = 1e9
+MOST_SLICES = 1024
 
 
 @dataclass(frozen=True)
@@ -50,52 +52,72 @@ CHIPS = {
 
 @dataclass(frozen=True)
 class Topology:
-    """A slice: a box of chips of one generation. Each chip is a device of the mesh."""
+    """One slice, or several equal ones: boxes of chips of one generation. Each chip is a device of the mesh."""
 
     chip: Chip
     shape: str
+    slices: int = 1
+    """Slices that a data-centre network connects."""
 
     @property
-    def name(self) -> str:
+    def slice_name(self) -> str:
+        """The compiler's name of one slice."""
         return f"{self.chip.name}:{self.shape}"
 
     @property
-    def devices(self) -> int:
+    def name(self) -> str:
+        return self.slice_name if self.slices == 1 else f"{self.slices} slices of {self.slice_name}"
+
+    @property
+    def devices_of_slice(self) -> int:
         return math.prod(int(side) for side in self.shape.split("x"))
+
+    @property
+    def devices(self) -> int:
+        return self.slices * self.devices_of_slice
+
+    @property
+    def mesh(self) -> str:
+        """The mesh that splits the weights over all devices of a slice, and has a replica in each slice."""
+        replicas = f"{self.slices}x" if self.slices > 1 else ""
+        return f"{replicas}{self.devices_of_slice}x1"
 
     @property
     def compiler_options(self) -> dict[str, object]:
         """Options that the TPU compiler needs in addition to the name."""
         options: dict[str, object] = {"chip_config_name": self.chip.config} if self.chip.config else {}
-        return options | ({"chips_per_host_bounds": [1, 1, 1]} if self.devices == 1 else {})
+        options |= {"chips_per_host_bounds": [1, 1, 1]} if self.devices_of_slice == 1 else {}
+        return options | ({"num_slices": self.slices} if self.slices > 1 else {})
 
     def larger(self) -> "Topology | None":
-        """The next larger slice of the same chip."""
+        """The next larger slice of the same chip, as many of them."""
         following = self.chip.shapes.index(self.shape) + 1
-        return Topology(self.chip, self.chip.shapes[following]) if following < len(self.chip.shapes) else None
+        shape = self.chip.shapes[following] if following < len(self.chip.shapes) else None
+        return Topology(self.chip, shape, self.slices) if shape else None
 
 
-def find_topology(name: str) -> Topology:
-    """The slice of that name, such as v5e:4x4.
+def find_topology(name: str, slices: int = 1) -> Topology:
+    """The slice of that name, such as v5e:4x4, or several of them.
 
     Raises:
-        ValueError: no such slice; the known ones are listed.
+        ValueError: no such slice; the known ones are listed. Or fewer than one slice.
     """
     match = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", name.strip().lower())
     chip = CHIPS.get(match[1]) if match else None
     if match is None or chip is None or match[2] not in chip.shapes:
         known = "; ".join(f"{chip.name}:{{{','.join(chip.shapes)}}}" for chip in CHIPS.values())
         raise ValueError(f"topology {name!r}: must be one of {known}")
-    return Topology(chip, match[2])
+    require(1 <= slices <= MOST_SLICES, "--slices", slices, f"from 1 to {MOST_SLICES}")
+    return Topology(chip, match[2], slices)
 
 
-def find_mesh(text: str) -> tuple[int, int]:
-    """`(data, model)` of DATAxMODEL, such as 16x1.
+def find_mesh(text: str) -> tuple[int, int, int]:
+    """`(replica, data, model)` of DATAxMODEL, such as 16x1, or of REPLICAxDATAxMODEL, such as 2x16x1.
 
     Raises:
         ValueError: another form, or a size below 1.
     """
-    match = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})", text.strip().lower())
+    match = re.fullmatch(r"(?:([1-9]\d{0,5})x)?([1-9]\d{0,5})x([1-9]\d{0,5})", text.strip().lower())
     if match is None:
-        raise ValueError(f"mesh {text!r}: must be DATAxMODEL, such as 16x1")
-    return int(match[1]), int(match[2])
+        raise ValueError(f"mesh {text!r}: must be DATAxMODEL, such as 16x1, or REPLICAxDATAxMODEL, such as 2x16x1")
+    return int(match[1] or 1), int(match[2]), int(match[3])

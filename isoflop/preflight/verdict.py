@@ -83,7 +83,7 @@ def advice(verdict: Verdict, topology: Topology) -> str:
     if verdict.nearest is not None:
         return f"{short}: take {verdict.nearest.setting} ({verdict.nearest.hbm_bytes / GIB:.2f} GiB)"
     larger = topology.larger()
-    where = f"a larger slice, such as --topology {larger.name} --mesh {larger.devices}x1" if larger else "another chip"
+    where = f"a larger slice, such as --topology {larger.slice_name} --mesh {larger.mesh}" if larger else "another chip"
     if len(verdict.tried) == 1:
         return f"{short}: leave out --quick to find a setting that fits, or take {where}"
     return f"{short}, and no setting fits: take {where}"

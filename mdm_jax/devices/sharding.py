@@ -1,8 +1,10 @@
 """The device mesh and every PartitionSpec of the project. No other file writes an axis name.
 
-The mesh has two explicit axes. `data` splits the batch, the parameters and the optimiser state (FSDP). `model` splits
-heads, ffn and vocabulary. On one device both axes have size 1, and the program is the same. Names of layouts use the
-shape suffixes of the code: B batch, L length, D model, H heads, K head dim, F ffn, V vocabulary, N layers.
+The mesh has three explicit axes. `replica` splits the batch; each replica has all weights, and only gradients go from
+one to another, so replicas may be slices that a slow network connects. `data` splits the batch of a replica, its
+parameters and its optimiser state (FSDP). `model` splits heads, ffn and vocabulary. On one device all axes have size 1,
+and the program is the same. Names of layouts use the shape suffixes of the code: B batch, L length, D model, H heads,
+K head dim, F ffn, V vocabulary, N layers.
 """
 
 import functools
@@ -15,18 +17,22 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, reshard
 
+from mdm_jax.spec import RunSpec
+
 T = TypeVar("T")
-DATA, MODEL = "data", "model"
+REPLICA, DATA, MODEL = "replica", "data", "model"
+ROWS = (REPLICA, DATA)
+"""The axes that split the rows of a batch. An array without rows is the same in every replica."""
 
 REPLICATED = PartitionSpec()
-BATCH = PartitionSpec(DATA)
-BATCH_L = PartitionSpec(DATA, None)
-BATCH_LD = PartitionSpec(DATA, None, None)
-BATCH_LHK = PartitionSpec(DATA, None, MODEL, None)
-BATCH_HLK = PartitionSpec(DATA, MODEL, None, None)
-BATCH_LCHK = PartitionSpec(DATA, None, None, MODEL, None)
-BATCH_LF = PartitionSpec(DATA, None, MODEL)
-MICRO_BATCH_L = PartitionSpec(None, DATA, None)
+BATCH = PartitionSpec(ROWS)
+BATCH_L = PartitionSpec(ROWS, None)
+BATCH_LD = PartitionSpec(ROWS, None, None)
+BATCH_LHK = PartitionSpec(ROWS, None, MODEL, None)
+BATCH_HLK = PartitionSpec(ROWS, MODEL, None, None)
+BATCH_LCHK = PartitionSpec(ROWS, None, None, MODEL, None)
+BATCH_LF = PartitionSpec(ROWS, None, MODEL)
+MICRO_BATCH_L = PartitionSpec(None, ROWS, None)
 HEAD_DV = PartitionSpec(DATA, MODEL)
 
 STORED = {
@@ -47,16 +53,55 @@ STORED = {
 """The layout of each weight between steps. The weights of all layers are stacked on a leading axis."""
 
 
-def make_mesh(data: int, model: int, devices: Sequence[Any] | None = None) -> Mesh:
-    """A `data` x `model` mesh with explicit axes over the given devices (all devices by default).
+def make_mesh(data: int, model: int, devices: Sequence[Any] | None = None, replica: int = 1) -> Mesh:
+    """A `replica` x `data` x `model` mesh with explicit axes over the given devices (all devices by default).
+
+    Devices of several TPU slices may come in any order: whole replicas lie in one slice, and jax lays each slice's part
+    of the mesh along its wires.
 
     Raises:
-        ValueError: the product is not the number of devices.
+        ValueError: the product is not the number of devices, or a replica would lie in two slices.
     """
     devices = jax.devices() if devices is None else list(devices)
-    if data * model != len(devices):
-        raise ValueError(f"mesh {data} x {model}: needs {data * model} devices and there are {len(devices)}")
-    return jax.make_mesh((data, model), (DATA, MODEL), axis_types=(AxisType.Explicit,) * 2, devices=devices)
+    needed = replica * data * model
+    if needed != len(devices):
+        replicas = f"{replica} x " if replica > 1 else ""
+        raise ValueError(f"mesh {replicas}{data} x {model}: needs {needed} devices and there are {len(devices)}")
+    slices = by_slice(devices)
+    if replica % len(slices) or len({len(devices) for devices in slices}) > 1:
+        sizes = ", ".join(str(len(devices)) for devices in slices)
+        raise ValueError(
+            f"mesh of {replica} replicas: the devices are {len(slices)} slices (of {sizes}), and each must hold as many"
+            f" whole replicas as the others: set hardware.mesh_replica={len(slices)}, and hardware.mesh_data to the"
+            " devices of one slice"
+        )
+    names, types = (REPLICA, DATA, MODEL), (AxisType.Explicit,) * 3
+    shape = (replica // len(slices), data, model)
+    parts = [jax.make_mesh(shape, names, axis_types=types, devices=devices) for devices in slices]
+    return parts[0] if len(parts) == 1 else Mesh(np.concatenate([part.devices for part in parts]), names, types)
+
+
+def by_slice(devices: Sequence[Any]) -> list[list[Any]]:
+    """The devices of each TPU slice, in the order given. Devices of other kinds count as one slice."""
+    slices: dict[int, list[Any]] = {}
+    for device in devices:
+        slices.setdefault(device.slice_index if device.platform == "tpu" else 0, []).append(device)
+    return [slices[index] for index in sorted(slices)]
+
+
+def run_mesh(spec: RunSpec, devices: Sequence[Any] | None = None) -> Mesh:
+    """The run's mesh over the given devices (all devices by default).
+
+    Raises:
+        ValueError: see `make_mesh`.
+    """
+    replica, data, model = spec.mesh_shape
+    return make_mesh(data, model, devices, replica)
+
+
+def row_shards(mesh: Mesh) -> int:
+    """The number of parts into which the mesh splits the rows of a batch."""
+    return mesh.shape[REPLICA] * mesh.shape[DATA]
 
 
 def stored_specs(tree: Any) -> Any:
@@ -106,16 +151,19 @@ def gather_shards(x: jax.Array, axis: int = 0) -> jax.Array:
 
 
 def sum_and_scatter(x: jax.Array, axis: int = 0) -> jax.Array:
-    """Inside `over_shards`: this device's shard, along `axis`, of the sum over `data`.
+    """Inside `over_shards`: this device's shard, along `axis`, of the sum over all rows of the batch.
 
-    With one device it is `x`: XLA:CPU would copy it.
+    The replicas add only the shards, so that little goes between slices. With one device it is `x`: XLA:CPU would copy
+    it.
     """
-    return x if jax.lax.axis_size(DATA) == 1 else jax.lax.psum_scatter(x, DATA, scatter_dimension=axis, tiled=True)
+    if jax.lax.axis_size(DATA) > 1:
+        x = jax.lax.psum_scatter(x, DATA, scatter_dimension=axis, tiled=True)
+    return x if jax.lax.axis_size(REPLICA) == 1 else jax.lax.psum(x, REPLICA)
 
 
 def rows_spec(rank: int) -> PartitionSpec:
-    """The layout that splits the leading axis over `data` and keeps the other axes whole."""
-    return PartitionSpec(DATA, *[None] * (rank - 1))
+    """The layout that splits the leading axis, the rows, and keeps the other axes whole."""
+    return PartitionSpec(ROWS, *[None] * (rank - 1))
 
 
 def split_over_data(tree: T) -> T:
@@ -159,7 +207,7 @@ def stack_batches(mesh: Mesh, tokens_NBL: np.ndarray) -> jax.Array:
 
 def split_rows(x_NB: jax.Array) -> jax.Array:
     """One number for each row of N batches, split over the rows of each batch. Call it under `jit`."""
-    return reshard(x_NB, PartitionSpec(None, DATA))
+    return reshard(x_NB, PartitionSpec(None, ROWS))
 
 
 def replicate(x: jax.Array) -> jax.Array:

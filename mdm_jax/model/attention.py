@@ -158,7 +158,9 @@ def splash_kernel(length: int, heads: int, kind: Attention, interpret: bool) -> 
     mask = splash_mask.MultiHeadMask([masks[kind]((length, length))] * heads)
     names = ("block_q", "block_kv", "block_kv_compute", "block_q_dkv", "block_kv_dkv", "block_kv_dkv_compute")
     sizes = splash.BlockSizes(**dict.fromkeys((*names, "block_q_dq", "block_kv_dq"), block))
-    return splash.make_splash_mha_single_device(mask, block_sizes=sizes, interpret=interpret)
+    return splash.make_splash_mha_single_device(
+        mask, block_sizes=sizes, interpret=interpret, residual_checkpoint_name=OUTPUT
+    )
 
 
 def attend_cudnn(

@@ -4,7 +4,6 @@ The nnx modules hold only weights. The weights of all layers are stacked on a le
 one layer for any depth. The forward pass is the pure function `hidden`.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -17,8 +16,8 @@ from mdm_jax.model.attention import attend
 from mdm_jax.model.conditioning import condition, masked_share, modulate, modulations
 from mdm_jax.model.dropout import dropout
 from mdm_jax.model.layers import look_up, project, rms_norm, rope
-from mdm_jax.model.row_attention import OUTPUT
-from mdm_jax.spec import HardwareSpec, LayerLoop, ModelSpec, Remat
+from mdm_jax.model.remat import rematerialised
+from mdm_jax.spec import HardwareSpec, LayerLoop, ModelSpec
 
 MASK_STREAM, TIME_STREAM = 1, 2
 """Keys of weights that only some models have, so that all models share the other initial weights."""
@@ -119,24 +118,12 @@ class _Context(NamedTuple):
 def _through_layers(blocks: Block, x_BLD: Float[Array, "B L D"], hardware: HardwareSpec, context: _Context) -> Array:
     spec = context.spec
     numbers_N = None if context.seed_B is None else jnp.arange(spec.n_layers)
-    layer = _rematerialised(lambda x, block: (_layer(block[0], block[1], x, context), None), hardware)
+    layer = rematerialised(lambda x, block: (_layer(block[0], block[1], x, context), None), hardware)
     if hardware.layers is LayerLoop.SCAN:
         return jax.lax.scan(layer, x_BLD, (blocks, numbers_N))[0]
     for i in range(spec.n_layers):
         x_BLD, _ = layer(x_BLD, jax.tree.map(lambda w, i=i: w[i], (blocks, numbers_N)))
     return x_BLD
-
-
-def _rematerialised(layer: Callable, hardware: HardwareSpec) -> Callable:
-    if hardware.remat is Remat.NONE:
-        return layer
-    policies = jax.checkpoint_policies
-    full = hardware.remat is Remat.FULL
-    products = policies.save_from_both_policies(
-        policies.dots_with_no_batch_dims_saveable, policies.save_only_these_names(OUTPUT)
-    )
-    policy = policies.nothing_saveable if full else products
-    return jax.checkpoint(layer, policy=policy, prevent_cse=hardware.layers is not LayerLoop.SCAN)
 
 
 def _layer(

@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 
 from mdm_jax.data.corpus import open_corpus
 from mdm_jax.devices.absent_tpu import skip_absent_tpu
-from mdm_jax.devices.sharding import abstract_arrays, make_mesh
+from mdm_jax.devices.sharding import abstract_arrays, make_mesh, run_mesh
 from mdm_jax.evaluate.partial_losses import partial_file
 from mdm_jax.files.layout import CHECKPOINTS_FOLDER, RESULT_FILE, read_spec
 from mdm_jax.files.lock import hold_run
@@ -102,9 +102,8 @@ def _columns(
 def _mesh(spec: RunSpec) -> Mesh:
     """The run's own mesh if there are enough devices, else one device."""
     skip_absent_tpu()
-    data, model = spec.hardware.mesh_data, spec.hardware.mesh_model
-    data, model = (data, model) if data * model <= len(jax.devices()) else (1, 1)
-    return make_mesh(data, model, jax.devices()[: data * model])
+    needed, devices = spec.hardware.devices, jax.devices()
+    return run_mesh(spec, devices[:needed]) if needed <= len(devices) else make_mesh(1, 1, devices[:1])
 
 
 def _losses_text(row: RunResult, likelihoods: Sequence[Likelihood]) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 
 from mdm_jax.data.corpus import Corpus, TrainingRows, open_corpus
-from mdm_jax.devices.sharding import make_mesh
+from mdm_jax.devices.sharding import run_mesh
 from mdm_jax.evaluate.nelbo import Evaluation
 from mdm_jax.files.layout import CHECKPOINTS_FOLDER, METRICS_FOLDER, SPEC_FILE, steps_in
 from mdm_jax.files.results import RunResult, Status
@@ -59,7 +59,7 @@ def execute(spec: RunSpec, folder: Path, record: Record, watch: Watch) -> RunRes
     for line in corpus.left_out_messages:
         watch.say(line)
     begun = _start(spec, folder, corpus)
-    mesh = make_mesh(spec.hardware.mesh_data, spec.hardware.mesh_model)
+    mesh = run_mesh(spec)
     record.add_columns(**_device_columns(spec), **_data_columns(spec, corpus))
     if jax.process_index() == 0:
         write_atomic(folder / SPEC_FILE, to_json(spec) + "\n")
@@ -190,11 +190,10 @@ def _data_columns(spec: RunSpec, corpus: Corpus) -> dict[str, Any]:
 
 
 def _device_columns(spec: RunSpec) -> dict[str, str]:
-    devices, hw = jax.devices(), spec.hardware
-    mesh = f"{hw.mesh_data}x{hw.mesh_model}"
+    devices = jax.devices()
     return {
         "device": devices[0].device_kind,
-        "topology": f"{mesh} {devices[0].platform}, {jax.process_count()} processes",
+        "topology": f"{spec.hardware.mesh} {devices[0].platform}, {jax.process_count()} processes",
     }
 
 

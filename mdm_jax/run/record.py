@@ -65,9 +65,8 @@ class Record:
         self.add_columns(peak_memory_bytes=_peak_memory_bytes())
         peak = peak_flops_per_second(self._known["device"])
         if peak is not None and self._in_steps > 0:
-            hardware = self._spec.hardware
             timed = watch.steps_timed * step_flops(self._spec, FlopConvention.EXACT)
-            at_peak = timed / (peak * hardware.mesh_data * hardware.mesh_model)
+            at_peak = timed / (peak * self._spec.hardware.devices)
             before = self._in_steps_before * (self._mfu_before or 0.0)
             self.add_columns(mfu=round((before + at_peak) / self._in_steps, 6))
 

@@ -112,10 +112,14 @@ class LayerLoop(enum.StrEnum):
 
 
 class Remat(enum.StrEnum):
-    """Recomputation in the backward pass: nothing, everything except matrix products, or the whole layer."""
+    """Recomputation in the backward pass: nothing, everything except matrix products, or the whole layer.
+
+    `offload` recomputes as much as `dots`, and keeps the products in the host's memory; see `model/remat.py`.
+    """
 
     NONE = "none"
     DOTS = "dots"
+    OFFLOAD = "offload"
     FULL = "full"
 
 

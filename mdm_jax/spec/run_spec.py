@@ -183,6 +183,8 @@ class HardwareSpec:
 
     mesh_data: int = 1
     mesh_model: int = 1
+    mesh_replica: int = 1
+    """Copies of the weights, each on `mesh_data` x `mesh_model` devices: one or more for each TPU slice of the run."""
     microbatches: int = 1
     layers: LayerLoop = LayerLoop.SCAN
     remat: Remat = Remat.NONE
@@ -195,6 +197,21 @@ class HardwareSpec:
         for f in dataclasses.fields(self):
             if f.type is int:
                 require(getattr(self, f.name) >= 1, f"hardware.{f.name}", getattr(self, f.name), "at least 1")
+
+    @property
+    def row_shards(self) -> int:
+        """The number of parts into which the devices split the rows of a batch."""
+        return self.mesh_replica * self.mesh_data
+
+    @property
+    def devices(self) -> int:
+        return self.row_shards * self.mesh_model
+
+    @property
+    def mesh(self) -> str:
+        """DATAxMODEL such as 16x1, or REPLICAxDATAxMODEL with several replicas."""
+        replicas = f"{self.mesh_replica}x" if self.mesh_replica > 1 else ""
+        return f"{replicas}{self.mesh_data}x{self.mesh_model}"
 
 
 @dataclass(frozen=True)
@@ -256,22 +273,30 @@ class RunSpec:
 
     def _check_mesh(self) -> None:
         hw, batch = self.hardware, self.optim.global_batch
-        unit = 2 * hw.mesh_data
+        unit = 2 * hw.row_shards
         fits = batch % (unit * hw.microbatches) == 0
-        bound = f"so that 2 * mesh_data * microbatches = {unit * hw.microbatches} divides global_batch = {batch}"
+        factors = "2 * mesh_replica * mesh_data" if hw.mesh_replica > 1 else "2 * mesh_data"
+        bound = f"so that {factors} * microbatches = {unit * hw.microbatches} divides global_batch = {batch}"
         require(fits, "hardware.microbatches", hw.microbatches, bound)
-        rows_unit = max(unit, self.evaluation.group_draws * hw.mesh_data)
+        rows_unit = max(unit, self.evaluation.group_draws * hw.row_shards)
         fits = self.evaluation.batch % rows_unit == 0
         require(fits, "evaluation.batch", self.evaluation.batch, f"a multiple of {rows_unit}")
         for name in ("n_heads", "d_ffn"):
             value = getattr(self.model, name)
             bound = f"a divisor of model.{name} = {value}"
             require(value % hw.mesh_model == 0, "hardware.mesh_model", hw.mesh_model, bound)
-        devices = hw.mesh_data * hw.mesh_model
-        even = self.model.d_model % devices == 0
-        require(
-            even, "hardware", f"{hw.mesh_data} x {hw.mesh_model}", f"such that the {devices} devices divide d_model"
-        )
+
+    @property
+    def mesh_shape(self) -> tuple[int, int, int]:
+        """`(replica, data, model)`: the sizes of the mesh's axes.
+
+        `data` x `model` devices must divide the width, because they share each weight. So `data` is the largest
+        divisor of `mesh_data` with which they do, and the other factor of `mesh_data` is more replicas. For example,
+        the 48M model has 576 channels: 128 devices are 2 replicas of 64.
+        """
+        hw = self.hardware
+        data = math.gcd(hw.mesh_data, self.model.d_model // hw.mesh_model)
+        return hw.row_shards // data, data, hw.mesh_model
 
     @property
     def family(self) -> Family:

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jax.experimental import topologies
 from jax.sharding import NamedSharding
 
-from mdm_jax.devices.sharding import BATCH_L, abstract_arrays, make_mesh
+from mdm_jax.devices.sharding import BATCH_L, abstract_arrays, run_mesh
 from mdm_jax.spec import RunSpec, from_json
 from mdm_jax.spec.validation import build, to_dict
 from mdm_jax.train.optim import learning_rate
@@ -43,6 +43,7 @@ class Job:
     """TPU slice, such as `v5e:4x4`; empty for this machine's own devices."""
     chip_config_name: str = ""
     chips_per_host_bounds: tuple[int, ...] = ()
+    num_slices: int = 1
     hlo: str = ""
     """File for the text of the optimised program; empty for none."""
 
@@ -53,6 +54,8 @@ class Job:
         options: dict[str, Any] = {"chip_config_name": self.chip_config_name} if self.chip_config_name else {}
         if self.chips_per_host_bounds:
             options["chips_per_host_bounds"] = self.chips_per_host_bounds
+        if self.num_slices > 1:
+            options["num_slices"] = self.num_slices
         return topologies.get_topology_desc(self.topology, "tpu", **options).devices
 
 
@@ -77,7 +80,7 @@ def lower_step(spec: RunSpec, devices: Sequence[Any]) -> jax.stages.Lowered:
     Raises:
         ValueError: the mesh of `spec.hardware` has another number of devices.
     """
-    mesh = make_mesh(spec.hardware.mesh_data, spec.hardware.mesh_model, devices)
+    mesh = run_mesh(spec, devices)
     batch_BL = spec.optim.global_batch, spec.data.seq_len
     tokens_BL = jax.ShapeDtypeStruct(batch_BL, jnp.int32, sharding=NamedSharding(mesh, BATCH_L))
     rate = learning_rate(spec.optim, spec.schedule)

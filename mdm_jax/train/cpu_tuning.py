@@ -20,7 +20,7 @@ def tuned(spec: RunSpec) -> RunSpec:
     `hardware.cpu_tuning = false` all stay.
     """
     hardware = spec.hardware
-    tokens = spec.optim.global_batch * spec.data.seq_len // hardware.mesh_data
+    tokens = spec.optim.global_batch * spec.data.seq_len // hardware.row_shards
     large = tokens * spec.model.d_model >= LARGE
     if not hardware.cpu_tuning or not large or platform() != "cpu":
         return spec
@@ -41,6 +41,6 @@ def _microbatches(batch: int, tokens: int, hardware: HardwareSpec) -> int:
         tokens: tokens of a step on each device.
         hardware: the run's own settings.
     """
-    pairs = batch // (2 * hardware.mesh_data)
+    pairs = batch // (2 * hardware.row_shards)
     most = max(1, tokens // MICROBATCH_TOKENS)
     return max(hardware.microbatches, *(m for m in range(1, most + 1) if pairs % m == 0))

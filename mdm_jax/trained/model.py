@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Integer
 
 from mdm_jax.data.tokenizer import Tokenizer
-from mdm_jax.devices.sharding import DATA
+from mdm_jax.devices.sharding import row_shards
 from mdm_jax.evaluate.draws import DRAWS
 from mdm_jax.evaluate.likelihood.encoding import Part, encode_pairs
 from mdm_jax.evaluate.likelihood.pairs import Options, PairScore, known_method, score
@@ -289,7 +289,7 @@ class Model:
         rows = seeded_rows(requests, n, options, seed, self.spec.vocab_size)
 
         def fill(rows: Sequence[Row]) -> Sequence[FilledRow]:
-            batches = batches_of(rows, self.seq_len, self._mesh.shape[DATA])
+            batches = batches_of(rows, self.seq_len, row_shards(self._mesh))
             with jax.set_mesh(self._mesh):
                 return fill_rows(self.params, self.spec, rows, options, batches, eos_id)
 

@@ -17,7 +17,7 @@ from isoflop.preflight.collectives import by_kind, read_collectives
 from isoflop.preflight.compile import Compiled, Setting
 from isoflop.preflight.report import Report
 from isoflop.preflight.roofline import roofline
-from isoflop.preflight.search import microbatch_choices, nearest, search
+from isoflop.preflight.search import CHEAPEST_FIRST, microbatch_choices, nearest, search
 from isoflop.preflight.topology import CHIPS, find_mesh, find_topology
 from isoflop.preflight.verdict import advice, examine
 from mdm_jax.spec import CellSpec, ComputeDtype, Family, FlopConvention, HardwareSpec, ModelSpec, OptimSpec, Remat
@@ -131,10 +131,34 @@ def test_an_unknown_topology_lists_those_known(name):
         find_topology(name)
 
 
-@pytest.mark.parametrize("text", ["16", "16x", "0x4", "4x-1", "axb", "16x1x1"])
+@pytest.mark.parametrize("text", ["16", "16x", "0x4", "4x-1", "axb", "2x16x1x1", "2x0x16x1"])
 def test_a_mesh_of_another_form_is_refused(text):
     with pytest.raises(ValueError, match="DATAxMODEL"):
         find_mesh(text)
+
+
+def test_a_mesh_names_its_replicas_first():
+    assert (find_mesh("16x1"), find_mesh(" 2X8x4")) == ((1, 16, 1), (2, 8, 4))
+
+
+def test_several_slices_hold_whole_replicas():
+    two = find_topology("v5e:4x4", slices=2)
+    assert (two.devices, two.name, two.mesh) == (32, "2 slices of v5e:4x4", "2x16x1")
+    larger = two.larger()
+    assert larger is not None
+    assert (larger.devices, larger.slices) == (64, 2)
+    run = preflight.on_mesh(run_of(), "2x16x1", two)
+    assert run.hardware.devices == 32
+    assert preflight.on_mesh(run, None, two) == run
+    assert preflight.on_mesh(run_of(), "4x4x2", two).hardware.mesh == "4x4x2"  # two replicas in each slice
+    assert microbatch_choices(run) == (1, 2, 4)
+    for mesh in ("32x1", "2x8x1"):
+        with pytest.raises(
+            ValueError, match=r"of the 32 devices of 2 slices of v5e:4x4: --mesh 2x16x1, or .*replica=2"
+        ):
+            preflight.on_mesh(run_of(), mesh, two)
+    with pytest.raises(ValueError, match="--slices = 0: must be from 1"):
+        find_topology("v5e:4x4", slices=0)
 
 
 # The roofline
@@ -149,8 +173,22 @@ def test_compute_bound_of_a_large_batch():
     full = roofline(Setting(Remat.FULL, 1).of(run), chip, sent_bytes=1e9)
     trunk = forward_flops(dataclasses.replace(run.model, vocab_size=2), run.objective, 256, 2048)
     assert full.compute - line.compute == pytest.approx(trunk / 16 / 197e12, rel=1e-3)
-    assert line.compute < roofline(Setting(Remat.DOTS, 1).of(run), chip, 0.0).compute < full.compute
+    assert roofline(Setting(Remat.DOTS, 1).of(run), chip, sent_bytes=1e9).compute == line.compute
     assert 0.75 < full.mfu < 0.8
+    odd = run_of(seq_len=2000)  # attention by einsum
+    compute = [roofline(Setting(remat, 1).of(odd), chip, 0.0).compute for remat in CHEAPEST_FIRST]
+    assert compute[0] < compute[1] == compute[2] < compute[3]
+
+
+def test_offloading_is_bound_by_the_link_to_the_host():
+    run, chip = run_of(batch=64), find_topology("v5e:4x4").chip
+    line = roofline(Setting(Remat.OFFLOAD, 1).of(run), chip, sent_bytes=1e9)
+    kept = (
+        4 * 2048 * 20 * 14 * 1792 * 2
+    )  # rows, tokens, layers, widths of qkv, attention, out, gate, up and down, bytes
+    assert line.binds == "host"
+    assert line.seconds == pytest.approx(2 * kept / 16e9)
+    assert roofline(run, chip, sent_bytes=1e9).host == 0
 
 
 def test_interconnect_and_memory_bind_where_they_are_longest():
@@ -162,12 +200,20 @@ def test_interconnect_and_memory_bind_where_they_are_longest():
     assert small.mfu < 1
 
 
+def test_replicas_share_the_rows_and_not_the_weights():
+    chip = find_topology("v5e:4x4").chip
+    one, two = run_of("6", batch=64), run_of("6", batch=64, mesh_replica=2)
+    assert roofline(two, chip, 0.0).compute == roofline(one, chip, 0.0).compute / 2
+    fewer_rows = roofline(run_of("6", batch=32), chip, 0.0).memory
+    assert roofline(two, chip, 0.0).memory == pytest.approx(fewer_rows)
+
+
 # The search
 
 
 def imitated_compiler(activations_gib, state_gib=2.0, log=None):
     """Memory as of a program: a state, and activations that fall with microbatches and recomputation."""
-    share = {Remat.NONE: 1.0, Remat.DOTS: 0.5, Remat.FULL: 0.1}
+    share = {Remat.NONE: 1.0, Remat.DOTS: 0.5, Remat.OFFLOAD: 0.2, Remat.FULL: 0.1}
 
     def compiled(setting):
         if log is not None:
@@ -186,7 +232,7 @@ def test_the_search_finds_what_trying_everything_finds(activations):
     assert microbatch_choices(run) == (1, 2, 4, 8, 16)
     found = [answer.setting for answer in search(run, compiled, limit)]
     expected, fewest = [], 17
-    for remat in (Remat.NONE, Remat.DOTS, Remat.FULL):
+    for remat in CHEAPEST_FIRST:
         fitting = [m for m in (1, 2, 4, 8, 16) if imitated_compiler(activations)(Setting(remat, m)).fits(limit)]
         if fitting and fitting[0] < fewest:
             fewest = fitting[0]

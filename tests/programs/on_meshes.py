@@ -1,9 +1,9 @@
 """One process of several: reads batches, draws masks, trains and evaluates on meshes of all devices in any order.
 
 Takes one JSON object: `coordinator`, `processes`, `index`, `spec` (a line of a plan) and `cases`, each a `mesh` of
-`[data, model]` devices, their `order` (places in `jax.devices()`), `draws` (whether masks are drawn) and `steps` to
-train. Prints a JSON line for each case: first row and SHA-256 of this process's shards of each array, and what training
-gives.
+`[data, model]` or `[data, model, replica]` devices, their `order` (places in `jax.devices()`), `draws` (whether masks
+are drawn) and `steps` to train. Prints a JSON line for each case: first row and SHA-256 of this process's shards of
+each array, and what training gives.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mdm_jax.data.corpus import TrainingRows, open_corpus
-from mdm_jax.devices.sharding import global_batch, make_mesh
+from mdm_jax.devices.sharding import global_batch, run_mesh
 from mdm_jax.evaluate.nelbo import evaluate
 from mdm_jax.objectives.loss import draw
 from mdm_jax.spec import RunSpec, from_json
@@ -61,11 +61,11 @@ def trained(spec: RunSpec, mesh: jax.sharding.Mesh, rows: TrainingRows, steps: i
 
 def answer(planned: RunSpec, case: dict) -> dict:
     """What this process holds of the first batches, and what training gives."""
-    data, model = case["mesh"]
-    hardware = dataclasses.replace(planned.hardware, mesh_data=data, mesh_model=model)
+    data, model, replica = [*case["mesh"], 1][:3]
+    hardware = dataclasses.replace(planned.hardware, mesh_data=data, mesh_model=model, mesh_replica=replica)
     spec = dataclasses.replace(planned, hardware=hardware)
     rows = open_corpus(spec.data).training_rows(spec.optim.global_batch, spec.seed)
-    mesh = make_mesh(data, model, [jax.devices()[i] for i in case["order"]])
+    mesh = run_mesh(spec, [jax.devices()[i] for i in case["order"]])
     with jax.set_mesh(mesh):
         result = trained(spec, mesh, rows, case["steps"]) if case["steps"] else {}
         return {"held": held(spec, mesh, rows, case["draws"])} | result

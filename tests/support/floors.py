@@ -51,7 +51,7 @@ LAZY = {
 }
 """Rooms that one file may reach over the floors, from inside a function."""
 
-AXES = {"data", "model"}
+AXES = {"replica", "data", "model"}
 AXIS_WRITERS = {"P", "PartitionSpec", "NamedSharding", "Mesh", "AbstractMesh", "make_mesh", "shard_map"}
 AXIS_WRITERS |= {"psum", "pmean", "pmax", "pmin", "all_gather", "psum_scatter", "ppermute", "axis_index", "axis_size"}
 UNPICKLERS = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}

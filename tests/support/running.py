@@ -103,7 +103,7 @@ class Workshop:
         )
 
     def environment(self, spec: RunSpec) -> dict[str, str]:
-        devices = spec.hardware.mesh_data * spec.hardware.mesh_model
+        devices = spec.hardware.devices
         mine = {
             "PYTHONPATH": str(ROOT),
             "JAX_PLATFORMS": "cpu",
@@ -122,8 +122,7 @@ class Workshop:
 
     def undisturbed(self, spec: RunSpec) -> Path:
         """The runs' folder of the run, done once in a session and interrupted by nobody."""
-        mesh = f"{spec.hardware.mesh_data}x{spec.hardware.mesh_model}"
-        runs = self.root / f"undisturbed-{mesh}-{spec.hardware.checkpoint_every}"
+        runs = self.root / f"undisturbed-{spec.hardware.mesh}-{spec.hardware.checkpoint_every}"
         with locked(self.root / f"{spec.run_id}-{runs.name}.lock"):
             if not (runs / spec.run_id).exists():
                 end = self.run(spec, runs)

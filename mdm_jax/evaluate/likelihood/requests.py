@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Int, Int32
 
-from mdm_jax.devices.sharding import DATA
+from mdm_jax.devices.sharding import row_shards
 from mdm_jax.evaluate.likelihood.buckets import Batches
 from mdm_jax.evaluate.likelihood.reading import Rows
 from mdm_jax.model.transformer import Transformer
@@ -66,7 +66,7 @@ class Requests:
 
     def batches(self, rows: int = 1) -> Batches:
         """Batches of items that have this many rows each."""
-        return Batches(self.seq_len, self.mesh.shape[DATA], rows)
+        return Batches(self.seq_len, row_shards(self.mesh), rows)
 
     def rows(self, pair_B: Int[np.ndarray, "B"], length: int) -> Rows:
         """The rows of these pairs, padded to a length."""

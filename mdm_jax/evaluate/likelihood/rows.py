@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float32, Integer
 
-from mdm_jax.devices.sharding import DATA
+from mdm_jax.devices.sharding import row_shards
 from mdm_jax.evaluate.likelihood.confidence import nothing_revealed, reveal
 from mdm_jax.evaluate.likelihood.left_to_right import add_prefix_nats, causal_nats
 from mdm_jax.evaluate.likelihood.reading import whole_rows
@@ -54,7 +54,7 @@ def row_losses(
     """
     check_method(method, ARM_METHODS if model.attention is Attention.CAUSAL else MDM_METHODS)
     require(rows_SL.size > 0, "rows_SL: shape", rows_SL.shape, "at least one row and one token")
-    batch = -(-min(batch, len(rows_SL)) // mesh.shape[DATA]) * mesh.shape[DATA]
+    batch = -(-min(batch, len(rows_SL)) // row_shards(mesh)) * row_shards(mesh)
     losses_S, done = np.empty(len(rows_SL), np.float32), 0 if known is None else len(known)
     whole = done in (0, len(rows_SL)) or (done < len(rows_SL) and done % batch == 0)
     require(whole, "known losses", done, f"a multiple of the batch of {batch} rows, at most {len(rows_SL)}")

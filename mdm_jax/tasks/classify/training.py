@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float, Int
 
-from mdm_jax.devices.sharding import DATA, place, replicate, split_over_data
+from mdm_jax.devices.sharding import place, replicate, row_shards, split_over_data
 from mdm_jax.spec import ModelSpec, OptimSpec, ScheduleSpec
 from mdm_jax.spec.validation import require
 from mdm_jax.tasks.classify.examples import Rows
@@ -106,7 +106,7 @@ def train_head(trunk: Trunk, rows: Rows, classes: int, settings: Settings, seed:
 
 def _batch(wanted: int, examples: int, mesh: Mesh) -> int:
     """Examples of a step: at most those that there are, and a multiple of the parts into which the mesh splits them."""
-    shards = mesh.shape[DATA]
+    shards = row_shards(mesh)
     return max(1, min(wanted, examples) // shards) * shards
 
 

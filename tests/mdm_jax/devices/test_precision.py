@@ -18,7 +18,7 @@ from tiny_runs import on_mesh, run_spec, tokens
 
 from isoflop.preflight.compile import NO_TPU_QUERIES
 from mdm_jax.devices.precision import sum_in_float32
-from mdm_jax.devices.sharding import BATCH_L, DATA, MODEL, REPLICATED
+from mdm_jax.devices.sharding import BATCH_L, DATA, MODEL, REPLICA, REPLICATED
 from mdm_jax.evaluate.nelbo import evaluate
 from mdm_jax.spec import (
     ComputeDtype,
@@ -44,7 +44,7 @@ PRODUCT = r"stablehlo\.dot_general .* precision = \[(\w+), (\w+)\].*x(\w+)>, ten
 def traced_step(spec: RunSpec, platform: str, kind: str) -> jax.stages.Traced:
     """The train step on shapes, for a device that need not be here."""
     device = AbstractDevice(kind, 1, platform)
-    mesh = AbstractMesh((1, 1), (DATA, MODEL), (AxisType.Explicit,) * 2, abstract_device=device)
+    mesh = AbstractMesh((1, 1, 1), (REPLICA, DATA, MODEL), (AxisType.Explicit,) * 3, abstract_device=device)
 
     def leaf(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         layout = REPLICATED if x.sharding is None else x.sharding.spec

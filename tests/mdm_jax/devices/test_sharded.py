@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import functools
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from tiny_runs import put, quick_compilation, run_spec, tokens
 
-from mdm_jax.devices.sharding import global_batch, make_mesh
+from mdm_jax.devices.sharding import global_batch, make_mesh, run_mesh
 from mdm_jax.objectives.loss import draw
 from mdm_jax.spec import (
     ComputeDtype,
@@ -36,11 +37,13 @@ from mdm_jax.train.step import compile_step
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 STEPS, BATCH, LENGTH, DECAY = 5, 16, 16, 0.9
 TRUNK = ModelSpec(n_layers=2, d_model=32, n_heads=8, d_ffn=64)  # 257 words: the head is padded on 2, 4 and 8 devices
+UNEVEN = dataclasses.replace(TRUNK, d_model=36, n_heads=2)
 GOLDEN = Path(__file__).parents[2] / "golden" / "train_step.json"
 BFLOAT16_ERRORS = {"loss": 1e-3, "grad_norm": 1e-2}
 """Most relative error of a step in bfloat16, whose rounding is 2^-9 = 2e-3; measured 7e-5 to 3e-4 and 5e-4 to 3e-3."""
 BFLOAT16_SHARE = 0.2
 """Most error of the weights after STEPS steps, as a share of their way from the start; measured up to .093."""
+PERMUTED = (5, 0, 3, 6, 1, 7, 2, 4)
 MESHES = [(2, 1), (4, 1), (8, 1), (1, 2), (1, 4), (1, 8), (4, 2)]
 CASES = [(Family.MDM, (8, 1)), (Family.MDM, (4, 2)), (Family.ARM, (1, 8))]
 CASES_LEFT = [(family, mesh) for family in Family for mesh in MESHES if (family, mesh) not in CASES]
@@ -48,12 +51,17 @@ BOTH = pytest.mark.parametrize("family", list(Family))
 
 
 def spec_of(
-    family: Family, data: int = 1, model: int = 1, dtype: ComputeDtype = ComputeDtype.FLOAT32, **hardware
+    family: Family,
+    data: int = 1,
+    model: int = 1,
+    dtype: ComputeDtype = ComputeDtype.FLOAT32,
+    trunk: ModelSpec = TRUNK,
+    **hardware,
 ) -> RunSpec:
     optim = OptimSpec(lr_peak=3e-3, global_batch=BATCH, ema_decay=DECAY)
     schedule = ScheduleSpec(steps=20, warmup_steps=2)
     hardware = HardwareSpec(mesh_data=data, mesh_model=model, **hardware)
-    trunk = dataclasses.replace(TRUNK, compute_dtype=dtype)
+    trunk = dataclasses.replace(trunk, compute_dtype=dtype)
     return run_spec(family, trunk, LENGTH, optim=optim, schedule=schedule, hardware=hardware)
 
 
@@ -91,15 +99,20 @@ class Trained:
 
 
 @functools.cache
-def initial_state(data: int, model: int) -> TrainState:
-    return init_state(spec_of(Family.MDM, data, model))
+def initial_state(spec: RunSpec, _: jax.sharding.Mesh) -> TrainState:
+    return init_state(spec)
 
 
 @functools.cache
-def trained(family: Family, data: int = 1, model: int = 1, **changes) -> Trained:
-    spec, mesh = spec_of(family, data, model, **changes), make_mesh(data, model, jax.devices()[: data * model])
+def trained(family: Family, data: int = 1, model: int = 1, order: tuple[int, ...] | None = None, **changes) -> Trained:
+    """A run on these devices, or on the first ones."""
+    spec = spec_of(family, data, model, **changes)
+    first = spec_of(
+        Family.MDM, data, model, trunk=changes.get("trunk", TRUNK), mesh_replica=changes.get("mesh_replica", 1)
+    )
+    mesh = run_mesh(spec, [jax.devices()[i] for i in order or range(spec.hardware.devices)])
     with jax.set_mesh(mesh):
-        state = jax.tree.map(jnp.copy, initial_state(data, model))  # both families begin with the same weights
+        state = jax.tree.map(jnp.copy, initial_state(first, mesh))  # both families begin with the same weights
         step, rate = compile_step(spec), learning_rate(spec.optim, spec.schedule)
         params, scalars = [named(state.params)], []
         for seed in range(STEPS):
@@ -134,6 +147,30 @@ def test_any_mesh_trains_the_same_weights(family, mesh):
     assert actual.share <= 1 / (mesh[0] * mesh[1]) + 0.05
     assert actual.programs == 1
     assert actual.reused
+
+
+@pytest.mark.parametrize(
+    ("family", "mesh"),
+    [(Family.MDM, (2, 2)), pytest.param(Family.ARM, (4, 1), marks=pytest.mark.slow)],
+    ids=lambda value: value if isinstance(value, str) else f"2x{value[0]}x{value[1]}",
+)
+def test_replicas_of_the_weights_train_the_same_weights(family, mesh):
+    """Two replicas, on devices in any order. Each holds the whole state, spread over its own devices."""
+    actual = trained(family, *mesh, order=PERMUTED, mesh_replica=2)
+    assert_same(actual, trained(family))
+    assert actual.share <= 1 / (mesh[0] * mesh[1]) + 0.05
+    assert actual.programs == 1
+    assert actual.reused
+
+
+@pytest.mark.parametrize("family", [pytest.param(Family.MDM, marks=pytest.mark.slow), Family.ARM])
+def test_devices_that_do_not_divide_the_width_train_the_same_weights(family):
+    """Four devices can share 36 channels and eight cannot: eight are two replicas of four."""
+    assert spec_of(family, 8, trunk=UNEVEN).mesh_shape == (2, 4, 1)
+    actual = trained(family, 8, trunk=UNEVEN)
+    assert_same(actual, trained(family, trunk=UNEVEN))
+    assert actual.share <= 1 / 4 + 0.05
+    assert actual.programs == 1
 
 
 @BOTH
@@ -188,10 +225,10 @@ DRAWN = [
 
 
 @functools.cache
-def draws_on(shape: tuple[int, int], order: tuple[int, ...]) -> dict[str, list[np.ndarray]]:
+def draws_on(shape: tuple[int, ...], order: tuple[int, ...]) -> dict[str, list[np.ndarray]]:
     """The arrays of a draw of each objective, on a mesh of the devices with these numbers."""
     devices, batch_BL = [jax.devices()[i] for i in order], tokens((BATCH, LENGTH), TRUNK.vocab_size)
-    mesh = make_mesh(shape[0], shape[1], devices)
+    mesh = make_mesh(shape[0], shape[1], devices, *shape[2:])
     assert list(mesh.devices.flat) == devices
     with jax.set_mesh(mesh):
         drawn = jax.jit(lambda x_BL: [draw(jax.random.key(7), x_BL, one, TRUNK.vocab_size) for one in DRAWN])
@@ -199,9 +236,9 @@ def draws_on(shape: tuple[int, int], order: tuple[int, ...]) -> dict[str, list[n
     return {one.label: jax.tree.leaves(arrays) for one, arrays in zip(DRAWN, draws, strict=True)}
 
 
-@pytest.mark.parametrize("mesh", [(8, 1), (1, 8), (4, 2), (2, 2)], ids=lambda mesh: f"{mesh[0]}x{mesh[1]}")
+@pytest.mark.parametrize("mesh", [(8, 1), (1, 8), (4, 2), (2, 2), (2, 2, 2)], ids=lambda mesh: "x".join(map(str, mesh)))
 def test_draws_are_identical_on_any_mesh_and_order_of_devices(mesh):
-    found, expected = draws_on(mesh, (5, 0, 3, 6, 1, 7, 2, 4)[: mesh[0] * mesh[1]]), draws_on((1, 1), (0,))
+    found, expected = draws_on(mesh, PERMUTED[: math.prod(mesh)]), draws_on((1, 1), (0,))
     assert len(found) == len(DRAWN)
     for label, arrays in expected.items():
         for one, other in zip(found[label], arrays, strict=True):
@@ -209,7 +246,7 @@ def test_draws_are_identical_on_any_mesh_and_order_of_devices(mesh):
             np.testing.assert_allclose(one, other, rtol=last_bit, atol=0, err_msg=label)
 
 
-@pytest.mark.parametrize("mesh", [(8, 1), (1, 8), (4, 2)], ids=lambda mesh: f"{mesh[0]}x{mesh[1]}")
+@pytest.mark.parametrize("mesh", [(8, 1), (1, 8), (4, 2), (2, 2, 2)], ids=lambda mesh: "x".join(map(str, mesh)))
 def test_each_row_of_a_batch_is_read_once(mesh):
     batch_BL, asked = tokens((BATCH, LENGTH), TRUNK.vocab_size), []
 
@@ -217,7 +254,7 @@ def test_each_row_of_a_batch_is_read_once(mesh):
         asked.extend(range(first, last))
         return batch_BL[first:last]
 
-    on_mesh_BL = global_batch(make_mesh(*mesh), (BATCH, LENGTH), read)
+    on_mesh_BL = global_batch(make_mesh(*mesh[:2], None, *mesh[2:]), (BATCH, LENGTH), read)
     np.testing.assert_array_equal(on_mesh_BL, batch_BL)
     assert sorted(asked) == list(range(BATCH))
 

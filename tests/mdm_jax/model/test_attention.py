@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 from tiny_runs import on_mesh
 
-from mdm_jax.devices.sharding import BATCH_L, BATCH_LHK, DATA, MODEL, reshard
+from mdm_jax.devices.sharding import BATCH_L, BATCH_LHK, DATA, MODEL, REPLICA, reshard
 from mdm_jax.model.attention import (
     Kernel,
     attend,
@@ -128,7 +128,7 @@ def test_the_kernel_of_a_device_and_shape(platform, device, length, width, dtype
 def test_the_mesh_decides_and_not_this_machine(length, splash):
     """Traced on a CPU for a TPU's mesh: the TPU's kernel where the shape fits it."""
     device = AbstractDevice("TPU v5 lite", 1, "tpu")
-    mesh = AbstractMesh((2, 1), (DATA, MODEL), (AxisType.Explicit,) * 2, abstract_device=device)
+    mesh = AbstractMesh((1, 2, 1), (REPLICA, DATA, MODEL), (AxisType.Explicit,) * 3, abstract_device=device)
     x = jax.ShapeDtypeStruct((2, length, 2, 64), jnp.bfloat16, sharding=jax.NamedSharding(mesh, BATCH_LHK))
     with jax.sharding.use_abstract_mesh(mesh):
         traced = jax.make_jaxpr(lambda q: attend(q, q, q, Attention.CAUSAL))(x)

@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 from tiny_runs import on_mesh
 
-from mdm_jax.devices.sharding import BATCH_L, BATCH_LCHK, BATCH_LD, BATCH_LF, STORED, PartitionSpec, layout, reshard
+from mdm_jax.devices.sharding import (
+    BATCH_L,
+    BATCH_LCHK,
+    BATCH_LD,
+    BATCH_LF,
+    DATA,
+    STORED,
+    PartitionSpec,
+    layout,
+    reshard,
+)
 from mdm_jax.model.layers import look_up, project
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
@@ -79,6 +89,6 @@ def test_gradients_of_weights_are_summed_in_float32():
     """Rows of bfloat16 whose products differ by eight orders of magnitude over the devices: nothing is rounded away."""
     with on_mesh(8, 1):
         x = reshard(jnp.asarray([[[1.0]]] * 4 + [[[2.0**-10]]] * 4, jnp.bfloat16), BATCH_LD)
-        weight = reshard(jnp.ones((1, 8)), PartitionSpec(None, BATCH_L[0]))
+        weight = reshard(jnp.ones((1, 8)), PartitionSpec(None, DATA))
         gradient = jax.jit(jax.grad(lambda w: project(x, w, "tf,fd->td", BATCH_LD).astype(jnp.float32).sum()))(weight)
         np.testing.assert_array_equal(np.asarray(gradient), [[4 + 4 * 2.0**-10] * 8])

@@ -75,6 +75,7 @@ def by_loop_and_remat():
     [
         (LayerLoop.SCAN, Remat.NONE),
         (LayerLoop.SCAN, Remat.DOTS),
+        (LayerLoop.SCAN, Remat.OFFLOAD),
         (LayerLoop.SCAN, Remat.FULL),
         (LayerLoop.UNROLL, Remat.FULL),
     ],

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import importlib.util
 import json
+import math
 import os
 import subprocess
 import sys
@@ -50,7 +51,7 @@ def spec_of(shop: Workshop) -> RunSpec:
     )
 
 
-def case(mesh: tuple[int, int], order: list[int], draws: bool = True, steps: int = 0) -> dict[str, Any]:
+def case(mesh: tuple[int, ...], order: list[int], draws: bool = True, steps: int = 0) -> dict[str, Any]:
     return {"mesh": mesh, "order": order, "draws": draws, "steps": steps}
 
 
@@ -88,9 +89,9 @@ def whole(spec: RunSpec, step: int) -> dict[str, np.ndarray]:
         }
 
 
-def assert_rows_of_the_whole(spec: RunSpec, data: int, said: list[dict]) -> None:
+def assert_rows_of_the_whole(spec: RunSpec, shards: int, said: list[dict]) -> None:
     """The processes' shards of one case are those of the batches, and none is missing."""
-    size = BATCH // data
+    size = BATCH // shards
     for step in range(2):
         for name in said[0]["held"][step]:
             found = {(first, digest) for process in said for first, digest in process["held"][step][name]}
@@ -109,17 +110,19 @@ PERMUTED = {
     (4, 1): [0, 2, 3, 1],  # the rows of a process are no block
     (2, 2): [0, 2, 1, 3],  # the model axis spans the processes
     (1, 4): [3, 0, 2, 1],
+    (2, 1, 2): [0, 3, 1, 2],  # each replica spans the processes
+    (1, 2, 2): [2, 3, 1, 0],  # each process is a replica
 }
 
 
 def test_two_processes_read_and_mask_alike_on_every_mesh(shop) -> None:
     said = on_processes(shop, [case(mesh, order) for mesh, order in PERMUTED.items()], 2, 2)
     for i, mesh in enumerate(PERMUTED):
-        assert_rows_of_the_whole(spec_of(shop), mesh[0], [process[i] for process in said])
+        assert_rows_of_the_whole(spec_of(shop), math.prod((mesh[0], *mesh[2:])), [process[i] for process in said])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mesh", PERMUTED, ids=lambda mesh: f"{mesh[0]}x{mesh[1]}")
+@pytest.mark.parametrize("mesh", PERMUTED, ids=lambda mesh: "x".join(map(str, mesh)))
 def test_two_processes_train_and_evaluate_alike_on_every_mesh(shop, mesh) -> None:
     ((alone,),) = on_processes(shop, [case((1, 1), [0], draws=False, steps=STEPS)], 1, 1)
     for (done,) in on_processes(shop, [case(mesh, PERMUTED[mesh], draws=False, steps=STEPS)], 2, 2):
