@@ -6,7 +6,7 @@ import pytest
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 from tiny_runs import on_mesh, put, run_spec, tokens
 
-from mdm_jax.devices.sharding import DATA, MODEL, REPLICA
+from mdm_jax.devices.sharding import DATA, MODEL
 from mdm_jax.spec import EvaluationSpec, Family, HardwareSpec, ModelSpec, OptimSpec, Remat
 from mdm_jax.train.cpu_tuning import LARGE, MICROBATCH_TOKENS, tuned
 from mdm_jax.train.optim import learning_rate
