@@ -27,8 +27,8 @@ from mdm_jax.devices.sharding import (
 CHUNK_ROWS = 1024
 """Rows of a chunk on CPUs."""
 ACCELERATOR_CHUNK_ROWS = 4096
-"""Rows of a chunk elsewhere. Each chunk reads and writes the float32 gradient of the head, which costs an accelerator as
-much time as the products of a few hundred rows."""
+"""Rows of a chunk elsewhere. Each chunk reads and writes the float32 gradient of the head, which takes an accelerator
+as much time as the products of a few hundred rows."""
 
 
 def _chunk_sizes(rows: int) -> tuple[int, int]:
