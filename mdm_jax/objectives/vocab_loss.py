@@ -29,7 +29,7 @@ CHUNK_ROWS = 1024
 ACCELERATOR_CHUNK_ROWS = 4096
 """Rows of a chunk elsewhere. Each chunk reads and writes the float32 gradient of the head.
 
-That costs an accelerator as much time as the products of a few hundred rows.
+That takes an accelerator as much time as the products of a few hundred rows.
 """
 
 
