@@ -90,7 +90,11 @@ class Checkpoints:
     def _manager(self) -> ocp.CheckpointManager:
         """Orbax's manager of the folder. It is made late, because some bad steps would make it fail."""
         if self._opened is None:
-            options = ocp.CheckpointManagerOptions(max_to_keep=KEEP, enable_async_checkpointing=True)
+            # If a thread makes the folders, an error of the disk there is lost, and another error takes its place.
+            behind = ocp.AsyncOptions(create_directories_asynchronously=False)
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=KEEP, enable_async_checkpointing=True, async_options=behind
+            )
             self._opened = _manager(self._folder, options)
         return self._opened
 
@@ -125,7 +129,10 @@ class Checkpoints:
 
     def _finish(self, step: int, number: int, quiet: ExitStack) -> None:
         with self._named_in_errors(step):
-            self._manager.wait_until_finished()
+            try:
+                self._manager.wait_until_finished()
+            except (ValueError, LookupError, TypeError) as error:  # a call of another of orbax's threads has failed
+                raise OSError(_cause(error)) from error
             seal_together(self._folder / str(step), step, self._identity, number)
         quiet.close()
 

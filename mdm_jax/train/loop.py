@@ -99,7 +99,8 @@ def train(
     """
     step_fn, rate = compile_step(spec), learning_rate(spec.optim, spec.schedule)
     first, last = int(state.step), spec.schedule.steps
-    clock, agreement = _Clock(spec, first), _Agreement(spec.hardware.log_every, first)
+    clock = _Clock(spec, first, jax.devices()[0].device_kind)
+    agreement = _Agreement(spec.hardware.log_every, first)
     watch.profiler.announce(first)
     pending: tuple[int, dict[str, jax.Array]] | None = None
     with closing(Batches(rows, mesh, first, last)) as batches:
@@ -147,10 +148,10 @@ def _note(watch: Watch, seconds_in_steps: float, steps_timed: int) -> None:
 class _Clock:
     """Seconds in steps, without compilation and checkpoints, and the rates since the start."""
 
-    def __init__(self, spec: RunSpec, first: int):
+    def __init__(self, spec: RunSpec, first: int, device_kind: str):
         self._tokens_per_step = spec.optim.global_batch * spec.data.seq_len
         self._flops_per_step = step_flops(spec, FlopConvention.EXACT)
-        peak = peak_flops_per_second(jax.devices()[0].device_kind)
+        peak = peak_flops_per_second(device_kind)
         self._peak = peak and peak * spec.hardware.mesh_data * spec.hardware.mesh_model
         self._first = first
         self.restart()
