@@ -161,15 +161,15 @@ def waits(spec: RunSpec, mesh: jax.sharding.Mesh, rows: TrainingRows, folder: Pa
     return reported[-1]
 
 
-def measure(case: Case, folder: Path) -> dict[str, Any]:
-    """The result of one case."""
+def measure(case: Case, folder: Path, corpus_tokens: int = TOKENS) -> dict[str, Any]:
+    """The result of one case, whose corpus and checkpoints go into the folder."""
     spec = run_spec(case, str(folder / "prepared"))
-    make_corpus(spec.data, TOKENS)
+    make_corpus(spec.data, corpus_tokens)
     mesh = make_mesh(1, 1, jax.devices()[:1])
     tokens = case.rows * case.seq_len
     with jax.set_mesh(mesh):
         rows = open_corpus(spec.data).training_rows(case.rows, seed=0)
-        pipeline = pipeline_seconds(rows, mesh, min(TOKENS // tokens, 2000))
+        pipeline = pipeline_seconds(rows, mesh, min(corpus_tokens // tokens, 2000))
         step = step_seconds(spec, mesh, case.timed_steps)
         row = waits(spec, mesh, rows, folder)
     return {
