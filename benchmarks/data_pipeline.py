@@ -95,7 +95,7 @@ def run_spec(case: Case, directory: str) -> RunSpec:
             model=replace(case.model, vocab_size=case.vocab),
             data=DataSpec(corpus, tokenizer, case.seq_len, directory=directory),
             optim=OptimSpec(global_batch=case.rows, lr_peak=1e-3),
-            schedule=ScheduleSpec(steps=case.loop_steps),
+            schedule=ScheduleSpec(steps=case.loop_steps, warmup_steps=0),
             hardware=HardwareSpec(layers=LayerLoop.UNROLL, checkpoint_every=case.loop_steps),
         ),
         Family.ARM,

@@ -4,10 +4,12 @@ import argparse
 
 import pytest
 from command_line import one_line
-from running import assert_same, checkpoints, killed_at, outcome
+from running import assert_same, outcome
 
+from mdm_jax.files.storage import as_path
 from mdm_jax.main import main, step_window
 from mdm_jax.spec import Family, to_json
+from mdm_jax.train.profiler import Profiler
 
 
 def test_the_window_is_written_and_changes_nothing(shop, whole, tmp_path) -> None:
@@ -21,23 +23,42 @@ def test_the_window_is_written_and_changes_nothing(shop, whole, tmp_path) -> Non
     assert_same(outcome(tmp_path, spec), outcome(whole, spec))
 
 
-def test_a_run_past_the_window_says_so(shop, whole, tmp_path) -> None:
-    spec = shop.spec(Family.ARM)
-    killed_at(whole, tmp_path, spec, 10)
-    end = shop.run(spec, tmp_path, "--profile", "10")
-    assert end.code == 0, end.said
-    assert "no profile: the run goes on after step 10, and the window ends at step 10" in end.said.splitlines()
-    assert not (tmp_path / spec.run_id / "profile").exists()
+def test_a_run_past_the_window_says_so(tmp_path) -> None:
+    said: list[str] = []
+    profiler = Profiler(range(3, 6), as_path(tmp_path / "profile"), said.append)
+    profiler.announce(4)
+    assert said == []
+    profiler.announce(5)
+    assert said == ["no profile: the run goes on after step 5, and the window ends at step 5"]
+    assert not any(profiler.begins_at(step) for step in range(6, 20))
+    Profiler(say=said.append).announce(10)
+    assert len(said) == 1
 
 
-def test_a_profile_that_cannot_be_written_does_not_end_the_run(shop, whole, tmp_path) -> None:
-    spec = shop.spec(Family.ARM)
-    killed_at(whole, tmp_path, spec, 10)
-    (tmp_path / spec.run_id / "profile").write_text("a file, where the folder should be")
-    end = shop.run(spec, tmp_path, "--profile", "11:12")
-    assert end.code == 0, end.said
-    assert any(line.startswith("no profile: ") for line in end.said.splitlines()), end.said
-    assert checkpoints(tmp_path, spec)[-1] == 12
+def test_a_run_that_goes_on_inside_the_window_traces_the_rest_and_ends_the_trace_if_it_stops(tmp_path) -> None:
+    said: list[str] = []
+    profiler = Profiler(range(3, 9), as_path(tmp_path / "profile"), said.append)
+    for step in (5, 6):
+        assert profiler.begins_at(step) == (step == 5)
+        profiler.before(step)
+        assert not profiler.ends_at(step)
+        profiler.after(step)
+    profiler.close()
+    profiler.close()
+    assert [line.partition(" written to ")[0] for line in said] == ["profile from step 5 to at most 8"]
+    assert len(list((tmp_path / "profile").rglob("*.xplane.pb"))) == 1
+
+
+def test_a_profile_that_cannot_be_written_is_an_error_in_words_only(tmp_path) -> None:
+    said: list[str] = []
+    (tmp_path / "profile").write_text("a file, where the folder should be")
+    profiler = Profiler(range(1, 2), as_path(tmp_path / "profile"), said.append)
+    profiler.before(1)
+    profiler.after(1)
+    assert len(said) == 1
+    assert said[0].startswith("no profile: ")
+    assert said[0].endswith("; the run goes on")
+    assert not profiler.begins_at(1)
 
 
 @pytest.mark.parametrize("text", ["", "0", "5:3", "0:3", "-1", "3:", ":3", "3-5", "a", "1:2:3", "1e3", "9" * 19])

@@ -58,7 +58,7 @@ def test_metrics_have_the_speed_of_the_steps_and_the_time_without_a_batch(shop) 
 
 
 def test_the_mfu_of_a_row_is_a_share_of_the_peak_of_all_devices() -> None:
-    spec = dataclasses.replace(RunSpec(), hardware=HardwareSpec(mesh_data=2, mesh_model=4))
+    spec = dataclasses.replace(RunSpec(), hardware=HardwareSpec(mesh_data=4, mesh_model=2))
     clock = _Clock(spec, 0, H100)
     time.sleep(0.01)
     row = clock.columns(11)

@@ -1,6 +1,7 @@
 """Batches that are read ahead are those of the corpus, in order; an error of the corpus reaches the loop."""
 
 import threading
+from dataclasses import dataclass, field
 
 import jax
 import numpy as np
@@ -36,22 +37,23 @@ def test_a_run_that_stops_early_leaves_no_thread(rows) -> None:
     assert reading() == []
 
 
-class BadRows:
+@dataclass(frozen=True)
+class BadRows(TrainingRows):
     """Rows of which those of step 1 cannot be read."""
 
-    def __init__(self, rows: TrainingRows, gate: threading.Event) -> None:
-        self.rows, self.gate, self.shape = rows, gate, rows.shape
+    gate: threading.Event = field(default_factory=threading.Event)
 
     def read(self, step: int, first: int, last: int) -> np.ndarray:
         if step == 1:
             assert self.gate.wait(60)
             raise OSError("not read now")
-        return self.rows.read(step, first, last)
+        return super().read(step, first, last)
 
 
 def test_an_error_is_raised_at_its_step_and_the_wait_is_counted(rows) -> None:
     gate = threading.Event()
-    batches = Batches(BadRows(rows, gate), make_mesh(1, 1, jax.devices()[:1]), 0, 5)  # type: ignore[arg-type]  # it has what is used
+    bad = BadRows(rows.rows, rows.global_batch, rows.seed, gate=gate)
+    batches = Batches(bad, make_mesh(1, 1, jax.devices()[:1]), 0, 5)
     np.testing.assert_array_equal(batches.next(), rows.read(0, 0, 4))
     assert (batches.waits, batches.seconds_waited) == (0, 0.0)  # the first batch does not count
     threading.Timer(0.2, gate.set).start()
