@@ -175,7 +175,7 @@ class Checkpoints:
             self.wait()
         finally:
             if self._opened is not None:
-                with suppress(Exception if self._failed else ()):  # orbax would raise the same error once more
+                with suppress(*([Exception] if self._failed else [])):  # orbax would raise the same error once more
                     self._opened.close()
 
     def _set_aside_bad_steps(self, messages: list[str]) -> int:
