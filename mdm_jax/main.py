@@ -40,7 +40,22 @@ def parser() -> argparse.ArgumentParser:
     add("--coordinator", help="host:port of process 0, if the cluster does not give it")
     add("--processes", type=int, help="number of processes, with --coordinator")
     add("--process-index", type=int, help="this process, with --coordinator")
+    window = "write jax's profile of the steps FIRST to LAST (or of one step, FIRST) into the run's folder `profile`"
+    add("--profile", type=step_window, default=range(0), metavar="FIRST:LAST", help=window)
     return flags
+
+
+def step_window(text: str) -> range:
+    """The steps that `FIRST:LAST` or `FIRST` names, both ends included; a run's first step is 1.
+
+    Raises:
+        argparse.ArgumentTypeError: the text has another form, or names no step.
+    """
+    match = re.fullmatch(r"(\d{1,18})(?::(\d{1,18}))?", text, re.ASCII)
+    steps = range(int(match[1]), int(match[2] or match[1]) + 1) if match else range(0)
+    if not steps or steps[0] < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: must be FIRST:LAST or FIRST, steps from 1 on, such as 10:20")
+    return steps
 
 
 def spec_of_plan(path: Path, run_id: str) -> RunSpec:
@@ -78,6 +93,9 @@ def requested(flags: argparse.Namespace) -> tuple[RunSpec, Path]:
         spec, runs = spec_of_plan(plan, flags.run_id), plan.parent / RUNS_FOLDER
     else:
         spec, runs = with_fingerprint(load_run(flags.config, flags.set)), as_path("runs")
+    if flags.profile:
+        bound = f"at most {spec.schedule.steps}, the run's last step"
+        require(flags.profile[-1] <= spec.schedule.steps, "--profile", flags.profile[-1], bound)
     return spec, (as_path(flags.runs) if flags.runs else runs) / spec.run_id
 
 

@@ -190,6 +190,13 @@ def global_batch(mesh: Mesh, shape: tuple[int, int], read: Callable[[int, int], 
         read: `read(first, last)` returns rows `first … last - 1` of the batch. Each process reads the rows of its own
             devices, and reads rows that several of its devices share only once.
     """
+    if mesh.is_multi_process:
+        return _from_rows_of_this_process(mesh, shape, read)
+    return jax.device_put(read(0, shape[0]), NamedSharding(mesh, BATCH_L))
+
+
+def _from_rows_of_this_process(mesh: Mesh, shape: tuple[int, int], read: Callable[[int, int], np.ndarray]) -> jax.Array:
+    """The global batch, of which each process reads the rows of its own devices."""
     read_once = functools.cache(read)
 
     def shard(index: Any) -> np.ndarray:
@@ -223,6 +230,24 @@ def split_microbatches(x_Bx: jax.Array, microbatches: int) -> jax.Array:
 
     rows = rows_spec(x_Bx.ndim)
     return over_shards(local, rows, PartitionSpec(None, *rows))(x_Bx)
+
+
+def largest_of_processes(values: np.ndarray) -> jax.Array:
+    """The largest of each value over the processes, `[n]` on every process. Every process must call it.
+
+    It returns at once, before the devices have compared the values.
+    """
+    devices = np.asarray(jax.devices())
+    mesh = Mesh(devices, (DATA,), axis_types=(AxisType.Auto,))
+    sharding = NamedSharding(mesh, rows_spec(2))
+    given = jax.make_array_from_callback((len(devices), len(values)), sharding, lambda index: values[None])
+    with jax.set_mesh(mesh):
+        return _largest(given)
+
+
+@jax.jit
+def _largest(values_Pn: jax.Array) -> jax.Array:
+    return jax.lax.with_sharding_constraint(values_Pn.max(0), REPLICATED)
 
 
 def as_first_process(values: np.ndarray | None) -> np.ndarray:

@@ -5,6 +5,7 @@ SWEEP/plan.jsonl                    one sealed RunSpec on each line
 SWEEP/runs/<run_id>/spec.json       the run's own spec
                     metrics/        losses of the training steps, in part files
                     checkpoints/    a folder for each saved step
+                    profile/        jax's profile of the steps that --profile names
                     result.json     the run's row of the run table
 ```
 """
@@ -22,6 +23,7 @@ RUNS_FOLDER = "runs"
 SPEC_FILE = "spec.json"
 METRICS_FOLDER = "metrics"
 CHECKPOINTS_FOLDER = "checkpoints"
+PROFILE_FOLDER = "profile"
 SEAL_FILE = "sha256.json"
 """The seal of a checkpoint, in the checkpoint's own folder; see `train/seal.py`."""
 RESULT_FILE = "result.json"

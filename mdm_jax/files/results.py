@@ -99,7 +99,8 @@ class RunResult:
     - `wall_seconds`: seconds of all attempts together, each from the moment when jax is loaded. `isoflop.run` counts a
       killed attempt to its end. Without `isoflop.run`, a killed attempt counts until its last checkpoint.
     - `goodput`: the share of `wall_seconds` spent in training steps whose result was kept: those before the attempt's
-      last checkpoint. The first step of each attempt is left out, because it compiles.
+      last sealed checkpoint. The first step of each attempt is left out, because it compiles. So are the start,
+      checkpoints, the evaluation, and steps that a kill has lost.
     - `mfu`: `exact` FLOPs of these steps, divided by the FLOPs that the devices could do in the same time at their
       published dense bfloat16 peak. A float32 run is compared with the same peak. None for a CPU, or a device whose
       peak is not in `accelerators.py`.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from mdm_jax.command import BAD, DIVERGED, DONE, RETRY, flush_output, one_line, say
 from mdm_jax.files.faults import may_pass
-from mdm_jax.files.layout import RESULT_FILE
+from mdm_jax.files.layout import PROFILE_FOLDER, RESULT_FILE
 from mdm_jax.files.lock import Held, hold_run
 from mdm_jax.files.results import Status, read_result, set_aside_unusable
 from mdm_jax.files.storage import Path
@@ -93,9 +93,11 @@ class Attempt:
         from mdm_jax.run.progress import show_progress
         from mdm_jax.run.record import Record
         from mdm_jax.train.loop import Watch
+        from mdm_jax.train.profiler import Profiler
 
         skip_absent_tpu()
-        self._watch = Watch(asked_to_stop=self._signals.asked)
+        watch = self._watch = Watch(asked_to_stop=self._signals.asked)
+        watch.profiler = Profiler(self._flags.profile, self._folder / PROFILE_FOLDER, lambda line: watch.say(line))
         self._peers = join(self._flags)
         with self._peers.watched(self._peer_left):
             if self._peers.is_first and not alone:

@@ -124,6 +124,7 @@ def _train(
     try:
         return train(state, spec, mesh, rows, checkpoints, metrics, watch)
     finally:
+        watch.profiler.close()
         if metrics is not None:
             metrics.close()
         checkpoints.close()

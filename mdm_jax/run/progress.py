@@ -16,9 +16,9 @@ LINE_SECONDS = 10.0
 
 
 def describe(row: Row) -> str:
-    """Loss (nats per token), learning rate and speed of a metrics row."""
-    speed = row["tokens_per_second"]
-    return f"loss {row['loss']:.4f} nats/token  lr {row['lr']:.2e}  {speed:,.0f} tokens/s"
+    """Loss (nats per token), learning rate, speed and, if known, MFU of a metrics row."""
+    speed, mfu = row["tokens_per_second"], f"  MFU {row['mfu']:.0%}" if "mfu" in row else ""
+    return f"loss {row['loss']:.4f} nats/token  lr {row['lr']:.2e}  {speed:,.0f} tokens/s{mfu}"
 
 
 @contextmanager

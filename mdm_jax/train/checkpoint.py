@@ -2,18 +2,23 @@
 
 Orbax does not notice a flipped byte, and takes a half-written folder for a step. So every finished step gets a seal
 (see `seal.py`), and a run resumes from the newest step that matches its seal.
+
+A step is written and sealed by a thread while the run trains on. At most one is being written. Orbax deletes the oldest
+step when the new one is written but not sealed yet, so `KEEP` = 2 leaves a whole step at every moment.
 """
 
 import inspect
+import itertools
 import logging
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
@@ -21,7 +26,9 @@ from jax.experimental import multihost_utils
 from mdm_jax.files.faults import PASSING_STATUS
 from mdm_jax.files.storage import Path, is_local, make_folder, refuse_link
 from mdm_jax.spec.validation import require
-from mdm_jax.train.seal import Identity, seal_step, step_fault
+from mdm_jax.train.background import Background
+from mdm_jax.train.seal import Identity, step_fault
+from mdm_jax.train.shared_seal import seal_together
 from mdm_jax.train.step_folders import NONE, newest_whole, remove_unfinished, set_aside
 
 T = TypeVar("T")
@@ -34,12 +41,27 @@ MAY_PASS = re.compile(rf"{PASSING_STATUS}|os_error_code=")
 """Text of a tensorstore error that means that the disk or the network failed: the same read may succeed later."""
 PATTERN_SIGNS = set("*?[")
 """Characters that make orbax take a path for a pattern."""
+SAVES = itertools.count()
+"""Numbers of this process's saves. All processes of a run save the same steps, so the numbers are the same on each."""
 
 
 def _named_leaves(tree: Any) -> dict[str, Any]:
     """The arrays of a tree by name. The names do not depend on the Python classes of the tree."""
     named = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in named}
+
+
+def _unshared(named: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """The same numbers in memory that no later step reuses.
+
+    Orbax copies an accelerator's arrays to the host before its `save` returns. It writes a CPU's arrays from their own
+    memory, which the next step may reuse; so they are copied here.
+    """
+    return {name: jnp.copy(x) if _is_on_cpu(x) else x for name, x in named.items()}
+
+
+def _is_on_cpu(x: jax.Array) -> bool:
+    return next(iter(x.sharding.device_set)).platform == "cpu"
 
 
 class Checkpoints:
@@ -58,6 +80,7 @@ class Checkpoints:
         """
         self._folder = _absolute(folder)
         self._identity, self._opened = identity, None
+        self._writing, self._failed = Background(), False
         fine = not PATTERN_SIGNS & set(str(self._folder))
         require(fine, "checkpoints' folder", str(self._folder), f"free of {' '.join(sorted(PATTERN_SIGNS))}")
         refuse_link(self._folder)
@@ -67,25 +90,62 @@ class Checkpoints:
     def _manager(self) -> ocp.CheckpointManager:
         """Orbax's manager of the folder. It is made late, because some bad steps would make it fail."""
         if self._opened is None:
-            options = ocp.CheckpointManagerOptions(max_to_keep=KEEP, enable_async_checkpointing=False)
+            # If a thread makes the folders, an error of the disk there is lost, and another error takes its place.
+            behind = ocp.AsyncOptions(create_directories_asynchronously=False)
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=KEEP, enable_async_checkpointing=True, async_options=behind
+            )
             self._opened = _manager(self._folder, options)
         return self._opened
 
-    def save(self, step: int, state: Any) -> None:
-        """Writes and seals a step. When it returns, the step survives a power cut.
+    def save(self, step: int, state: Any, then: Callable[[], None] = lambda: None) -> None:
+        """Copies the state to the host's memory, and begins to write it. It first waits for the step before.
+
+        When it returns, the state may be changed or donated. `then` is called when the step survives a power cut, by
+        `poll`, `wait` or the next `save`.
 
         Raises:
-            OSError: no space or no access; the steps saved before remain.
+            OSError: no space or no access, for this step or the one before; the steps saved before remain.
         """
-        try:
-            with _quiet_logs():
-                self._manager.save(step, args=ocp.args.StandardSave(_named_leaves(state)), force=True)
+        self.wait()
+        quiet, number = ExitStack(), next(SAVES)
+        with self._named_in_errors(step):
+            quiet.enter_context(_quiet_logs())
+            kept = _unshared(_named_leaves(state))
+            self._manager.save(step, args=ocp.args.StandardSave(kept), force=True)
+        self._writing.start(lambda: self._finish(step, number, quiet), then)
+
+    def poll(self) -> None:
+        """Does what `wait` does if the step is written; otherwise it returns at once."""
+        self._writing.poll()
+
+    def wait(self) -> None:
+        """Returns when no step is being written. Then every saved step survives a power cut.
+
+        Raises:
+            OSError: the step was not written; the steps saved before remain.
+        """
+        self._writing.wait()
+
+    def _finish(self, step: int, number: int, quiet: ExitStack) -> None:
+        with self._named_in_errors(step):
+            try:
                 self._manager.wait_until_finished()
-            _decided_by_first_process(lambda: self._seal(step))
+            except (ValueError, LookupError, TypeError) as error:  # a call of another of orbax's threads has failed
+                raise OSError(_cause(error)) from error
+            seal_together(self._folder / str(step), step, self._identity, number)
+        quiet.close()
+
+    @contextmanager
+    def _named_in_errors(self, step: int) -> Iterator[None]:
+        """Raises an error of the disk or the network as an OSError that names the checkpoint."""
+        try:
+            yield
         except Exception as error:
-            if _is_storage_error(error):
-                raise OSError(f"checkpoint {self._folder / str(step)} not written: {_cause(error)}") from error
-            raise
+            self._failed = True
+            if not _is_storage_error(error):
+                raise
+            raise OSError(f"checkpoint {self._folder / str(step)} not written: {_cause(error)}") from error
 
     def restore(self, like: T) -> tuple[T | None, int, list[str]]:
         """The newest whole state (None if there is none), its step, and a message for each bad step that was renamed.
@@ -98,6 +158,7 @@ class Checkpoints:
                 because of another mesh. Only bad steps have been changed: they are renamed.
             OSError: a file cannot be read or renamed now. No good step has been changed.
         """
+        self.wait()
         messages: list[str] = []
         step = _decided_by_first_process(lambda: self._set_aside_bad_steps(messages))
         if step == NONE:
@@ -105,13 +166,17 @@ class Checkpoints:
         return _read(self._manager, self._folder, step, like), step, messages
 
     def close(self) -> None:
-        """Ends orbax's threads. No write is pending, because `save` waits."""
-        if self._opened is not None:
-            self._opened.close()
+        """Waits for the step that is being written, and ends orbax's threads.
 
-    def _seal(self, step: int) -> int:
-        seal_step(self._folder / str(step), step, self._identity)
-        return step
+        Raises:
+            OSError: see `wait`.
+        """
+        try:
+            self.wait()
+        finally:
+            if self._opened is not None:
+                with suppress(*([Exception] if self._failed else [])):  # orbax would raise the same error once more
+                    self._opened.close()
 
     def _set_aside_bad_steps(self, messages: list[str]) -> int:
         """Renames bad steps, adds a message about each to `messages`, and deletes the folders of interrupted saves.

@@ -1,25 +1,38 @@
 """The training loop. It dispatches steps, writes metrics and checkpoints, and stops early if asked or if it diverges.
 
-Metrics of a step are read after the next step has been dispatched, so that the device never waits for the host.
+Metrics of a step are read after the next step has been dispatched, batches are read ahead, and checkpoints are written
+behind, so that the device never waits for the host: at a checkpoint only for the copy of the state.
+
+A row of the metrics has the step, the step's loss, gradient norm and learning rate, and of this attempt until then:
+
+- `seconds`: seconds in steps, without the first step, which compiles, and without checkpoints;
+- `tokens_per_second`: the tokens of these steps, divided by these seconds;
+- `flops_per_second`: their FLOPs under the convention `exact`, of all devices together, divided by these seconds;
+- `mfu`: `flops_per_second` as a share of the devices' published peak; absent if the peak is not known, as on a CPU;
+- `seconds_waited`: the part of these seconds in which the loop waited for a batch.
 """
 
 import functools
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from mdm_jax.data.corpus import TrainingRows
-from mdm_jax.devices.sharding import global_batch
-from mdm_jax.spec import RunSpec
+from mdm_jax.devices.accelerators import peak_flops_per_second
+from mdm_jax.devices.sharding import largest_of_processes
+from mdm_jax.spec import FlopConvention, RunSpec
+from mdm_jax.spec.counting import step_flops
+from mdm_jax.train.batches import Batches
 from mdm_jax.train.checkpoint import Checkpoints
 from mdm_jax.train.metrics import MetricsWriter
 from mdm_jax.train.optim import learning_rate
+from mdm_jax.train.profiler import Profiler
 from mdm_jax.train.state import TrainState
 from mdm_jax.train.step import compile_step
 from mdm_jax.train.stop import Phase
@@ -53,12 +66,13 @@ class Watch:
     say: Callable[[str], None] = lambda line: None
     asked_to_stop: Callable[[], bool] = lambda: False
     saved: Callable[[], None] = lambda: None
-    """Called after each checkpoint."""
+    """Called when a checkpoint has been written."""
     restore_terminal: Callable[[], object] = lambda: None
     """Called before the process ends at once."""
+    profiler: Profiler = field(default_factory=Profiler)
     phase: Phase = Phase.NOTHING_NEW
     seconds_in_steps: float = 0.0
-    """Seconds in steps until the last checkpoint, without the first step, which compiles."""
+    """Seconds in steps until the last written checkpoint, without the first step, which compiles."""
     steps_timed: int = 0
     """The number of those steps."""
 
@@ -85,93 +99,129 @@ def train(
     """
     step_fn, rate = compile_step(spec), learning_rate(spec.optim, spec.schedule)
     first, last = int(state.step), spec.schedule.steps
-    clock, agreement = _Clock(spec, first), _Agreement(spec.hardware.log_every, first)
+    clock = _Clock(spec, first, jax.devices()[0].device_kind)
+    agreement = _Agreement(spec.hardware.log_every, first)
+    watch.profiler.announce(first)
     pending: tuple[int, dict[str, jax.Array]] | None = None
-    for step in range(first + 1, last + 1):
-        tokens_BL = global_batch(mesh, rows.shape, functools.partial(rows.read, step - 1))
-        state, scalars = step_fn(state, tokens_BL, rate)
-        if pending is not None:
-            _record(*pending, clock, metrics, watch)
-            pending = None
-        if step % spec.hardware.log_every == 0 or step == last:
-            pending = step, scalars
-        if step == first + 1:
-            jax.block_until_ready(state.step)
-            clock.restart()
-            watch.phase = Phase.TRAINING
-        stop = agreement.anyone(watch.asked_to_stop(), step)
-        if step % spec.hardware.checkpoint_every == 0 or step == last or stop:
+    with closing(Batches(rows, mesh, first, last)) as batches:
+        for step in range(first + 1, last + 1):
+            if watch.profiler.begins_at(step):
+                with clock.paused(state):
+                    watch.profiler.before(step)
+            state, scalars = step_fn(state, batches.next(), rate)
             if pending is not None:
-                _record(*pending, clock, metrics, watch)
+                _record(*pending, clock, batches, metrics, watch)
                 pending = None
-            jax.block_until_ready(state)
-            watch.seconds_in_steps, watch.steps_timed = clock.pause(), step - first - 1
-            if metrics is not None:
-                metrics.next_part(step)
-            checkpoints.save(step, state)
-            watch.saved()
-            clock.resume()
-        if stop and step < last:
-            raise Preempted(f"step {step}")
+            if step % spec.hardware.log_every == 0 or step == last:
+                pending = step, scalars
+            if step == first + 1:
+                jax.block_until_ready(state.step)
+                clock.restart()
+                watch.phase = Phase.TRAINING
+            if watch.profiler.ends_at(step):
+                with clock.paused(state):
+                    watch.profiler.after(step)
+            checkpoints.poll()
+            stop = agreement.anyone(watch.asked_to_stop(), step)
+            if step % spec.hardware.checkpoint_every == 0 or step == last or stop:
+                if pending is not None:
+                    _record(*pending, clock, batches, metrics, watch)
+                    pending = None
+                with clock.paused(state):
+                    if metrics is not None:
+                        metrics.next_part(step)
+                    checkpoints.save(step, state, functools.partial(_note, watch, clock.spent, step - first - 1))
+            if stop and step < last:
+                checkpoints.wait()
+                raise Preempted(f"step {step}")
+        checkpoints.wait()
     watch.phase = Phase.NOTHING_NEW
     return state
 
 
-class _Clock:
-    """Seconds in steps, without compilation and checkpoints, and the rate since the start."""
+def _note(watch: Watch, seconds_in_steps: float, steps_timed: int) -> None:
+    """Shows the cost until a checkpoint, once the checkpoint has been written."""
+    watch.seconds_in_steps, watch.steps_timed = seconds_in_steps, steps_timed
+    watch.saved()
 
-    def __init__(self, spec: RunSpec, first: int):
+
+class _Clock:
+    """Seconds in steps, without compilation and checkpoints, and the rates since the start."""
+
+    def __init__(self, spec: RunSpec, first: int, device_kind: str):
         self._tokens_per_step = spec.optim.global_batch * spec.data.seq_len
+        self._flops_per_step = step_flops(spec, FlopConvention.EXACT)
+        peak = peak_flops_per_second(device_kind)
+        self._peak = peak and peak * spec.hardware.mesh_data * spec.hardware.mesh_model
         self._first = first
         self.restart()
 
     def restart(self) -> None:
-        self._spent, self._since = 0.0, time.monotonic()
+        self.spent, self._since = 0.0, time.monotonic()
 
-    def pause(self) -> float:
-        """Seconds in steps until now."""
-        self._spent += time.monotonic() - self._since
-        return self._spent
-
-    def resume(self) -> None:
+    @contextmanager
+    def paused(self, state: TrainState) -> Iterator[None]:
+        """Does not count the time inside. It first waits until the state is computed."""
+        jax.block_until_ready(state)
+        self.spent = self._elapsed()
+        yield
         self._since = time.monotonic()
 
-    def elapsed(self) -> float:
-        return self._spent + time.monotonic() - self._since
+    def _elapsed(self) -> float:
+        return self.spent + time.monotonic() - self._since
 
-    def tokens_per_second(self, step: int) -> float:
-        return (step - self._first - 1) * self._tokens_per_step / max(self.elapsed(), 1e-9)
+    def columns(self, step: int) -> Row:
+        """The columns of the time in a row of the metrics."""
+        seconds = self._elapsed()
+        a_second = (step - self._first - 1) / max(seconds, 1e-9)
+        flops = a_second * self._flops_per_step
+        row: Row = {
+            "seconds": round(seconds, 3),
+            "tokens_per_second": round(a_second * self._tokens_per_step, 1),
+            "flops_per_second": float(f"{flops:.6g}"),
+        }
+        return row | {"mfu": round(flops / self._peak, 6)} if self._peak else row
 
 
 def _record(
-    step: int, scalars: dict[str, jax.Array], clock: _Clock, metrics: MetricsWriter | None, watch: Watch
+    step: int,
+    scalars: dict[str, jax.Array],
+    clock: _Clock,
+    batches: Batches,
+    metrics: MetricsWriter | None,
+    watch: Watch,
 ) -> None:
     row: Row = {"step": step, **{name: float(value) for name, value in scalars.items()}}
     if not (math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"])):
         raise Diverged(step)
-    row["seconds"] = round(clock.elapsed(), 3)
-    row["tokens_per_second"] = round(clock.tokens_per_second(step), 1)
+    row |= clock.columns(step) | {"seconds_waited": round(batches.seconds_waited, 3)}
     if metrics is not None:
         metrics.write(row)
     watch.report(row)
 
 
 class _Agreement:
-    """Whether any process was asked to stop. The processes ask each other only every few steps, to save time."""
+    """Whether any process was asked to stop. The processes ask each other only every few steps.
+
+    The devices compare the answers after the step that is being dispatched. The result is read one step later, so that
+    no device waits for a host.
+    """
 
     def __init__(self, log_every: int, first: int):
         self._most, self._next, self._last = log_every, first, (first, time.monotonic())
+        self._asked: jax.Array | None = None
 
     def anyone(self, asked: bool, step: int) -> bool:
-        """The answer at this step, the same on every process; False at a step without an exchange."""
+        """The answer at this step, the same on every process; False at a step without an answer."""
         if jax.process_count() == 1:
             return asked
-        if step < self._next:
-            return False
-        last_step, last_time = self._last
-        seconds_a_step = (time.monotonic() - last_time) / (step - last_step)
-        answers_P2 = multihost_utils.process_allgather(np.asarray([float(asked), seconds_a_step], np.float32))
-        self._last = step, time.monotonic()
-        slowest = max(float(answers_P2[:, 1].max()), 1e-6)
-        self._next = step + max(1, min(self._most, int(AGREEMENT_SECONDS / slowest)))
-        return bool(answers_P2[:, 0].any())
+        if self._asked is not None:
+            (anyone, slowest), self._asked = np.asarray(self._asked).tolist(), None
+            self._next = step + max(1, min(self._most, int(AGREEMENT_SECONDS / max(slowest, 1e-6))))
+            return bool(anyone)
+        if step >= self._next:
+            last_step, last_time = self._last
+            seconds_a_step = (time.monotonic() - last_time) / (step - last_step)
+            self._asked = largest_of_processes(np.asarray([float(asked), seconds_a_step], np.float32))
+            self._last = step, time.monotonic()
+        return False

@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,20 +33,42 @@ class Identity:
     data_hash: str
 
 
-def seal_step(folder: Path, step: int, identity: Identity) -> None:
+def seal_step(folder: Path, step: int, identity: Identity, known: Mapping[str, str] | None = None) -> None:
     """Writes the seal of a finished step. When it returns, the step survives a power cut.
+
+    Args:
+        folder: the step's folder.
+        step: the step.
+        identity: the run and the data that the seal names.
+        known: hashes by name of files that `hashes_of` has hashed, and made to survive a power cut, on other hosts.
 
     Raises:
         OSError: no space or no access.
     """
-    names = files_below(folder)
+    names, known = files_below(folder), known or {}
+    hashes = hashes_of(folder, [name for name in names if name not in known])
+    hashes |= {name: known[name] for name in names if name in known}
     if is_local(folder):
-        _sync(folder, names)
-    hashes = {name: sha256_of(folder / name) for name in names}
+        _sync_folders(folder, names)
     content = {"format": FORMAT, "step": step, **dataclasses.asdict(identity), "files": hashes}
     write_atomic(folder / SEAL_FILE, json.dumps({**content, "sha256": _hash_of(content)}, indent=0))
     if is_local(folder):
         sync_folder(folder.parent)
+
+
+def hashes_of(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """The SHA-256 (hex) of each of these files of a step, which then survive a power cut.
+
+    Raises:
+        OSError: a file is absent, or cannot be read or synced now.
+    """
+    hashes = {}
+    for name in names:
+        if is_local(folder):
+            with (folder / name).open("rb") as file:
+                os.fsync(file.fileno())
+        hashes[name] = sha256_of(folder / name)
+    return hashes
 
 
 def step_fault(folder: Path, step: int, identity: Identity, check_files: bool = True) -> str:
@@ -136,11 +159,8 @@ def _hash_of(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _sync(folder: Path, names: list[str]) -> None:
-    """Makes the files and folders of a step survive a power cut."""
-    for name in names:
-        with (folder / name).open("rb") as file:
-            os.fsync(file.fileno())
+def _sync_folders(folder: Path, names: list[str]) -> None:
+    """Makes the names of a step's files and folders survive a power cut."""
     holders = {folder, *(parent for name in names for parent in (folder / name).parents if folder in parent.parents)}
     for holder in holders:
         sync_folder(holder)

@@ -38,7 +38,7 @@ from mdm_jax.train.metrics import read_metrics
 from mdm_jax.train.seal import SEAL_FILE
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMING = ("seconds", "tokens_per_second")
+TIMING = ("seconds", "tokens_per_second", "flops_per_second", "seconds_waited")
 SECONDS = 240
 """A process that takes longer is taken to hang; on one idle core it needs four."""
 

@@ -1,6 +1,8 @@
 """What a run says of itself: the tokens and bytes that were evaluated, and its MFU where the peak is known."""
 
+import dataclasses
 import math
+import time
 from pathlib import Path
 
 import pytest
@@ -13,9 +15,11 @@ from mdm_jax.devices.accelerators import DEVICES, peak_flops_per_second
 from mdm_jax.files.results import Status, result_of, write_result
 from mdm_jax.files.storage import as_path
 from mdm_jax.run.execute import Record
-from mdm_jax.spec import Family, FlopConvention, RunSpec
+from mdm_jax.run.progress import describe
+from mdm_jax.spec import Family, FlopConvention, HardwareSpec, RunSpec
 from mdm_jax.spec.counting import step_flops
-from mdm_jax.train.loop import Watch
+from mdm_jax.train.loop import Watch, _Clock
+from mdm_jax.train.metrics import read_metrics
 
 H100 = "NVIDIA H100 80GB HBM3"
 
@@ -41,6 +45,27 @@ def test_peaks_are_found_by_the_names_that_jax_gives() -> None:
         assert peak_flops_per_second(name) == DEVICES[kind].flops_per_second
     for other in ("cpu", "", "TPU v4 lite", "NVIDIA H100 PCIe", "NVIDIA H200 NVL", "NVIDIA A100-SXM4-80GB"):
         assert peak_flops_per_second(other) is None
+
+
+def test_metrics_have_the_speed_of_the_steps_and_the_time_without_a_batch(shop) -> None:
+    spec = shop.spec(Family.ARM)
+    rows = read_metrics(as_path(shop.undisturbed(spec) / spec.run_id / "metrics"))
+    flops_per_token = step_flops(spec, FlopConvention.EXACT) / (spec.optim.global_batch * spec.data.seq_len)
+    for row in rows[1:]:
+        assert row["flops_per_second"] == pytest.approx(row["tokens_per_second"] * flops_per_token, rel=1e-3)
+        assert 0 <= row["seconds_waited"] <= row["seconds"]
+        assert "mfu" not in row  # a CPU has no published peak
+
+
+def test_the_mfu_of_a_row_is_a_share_of_the_peak_of_all_devices() -> None:
+    spec = dataclasses.replace(RunSpec(), hardware=HardwareSpec(mesh_data=4, mesh_model=2))
+    clock = _Clock(spec, 0, H100)
+    time.sleep(0.01)
+    row = clock.columns(11)
+    assert row["mfu"] == pytest.approx(row["flops_per_second"] / (8 * DEVICES["h100"].flops_per_second), abs=1e-6)
+    known = {"loss": 1.0, "lr": 1.0, "tokens_per_second": 5.0}
+    assert describe({**known, "mfu": 0.414}).endswith("  5 tokens/s  MFU 41%")
+    assert describe(known).endswith("  5 tokens/s")
 
 
 def attempt(folder: Path, seconds: float, steps: int) -> Record:

@@ -21,7 +21,8 @@ from mdm_jax.run.execute import _starting_state
 from mdm_jax.spec import Family, RunSpec
 from mdm_jax.train.checkpoint import Checkpoints
 from mdm_jax.train.loop import Watch
-from mdm_jax.train.seal import SEAL_FILE, Identity, files_below, seal_step, step_fault
+from mdm_jax.train.seal import SEAL_FILE, Identity, files_below, hashes_of, seal_step, step_fault
+from mdm_jax.train.shared_seal import own_files
 
 
 @pytest.fixture
@@ -101,6 +102,26 @@ def test_a_seal_with_other_content_is_refused(step, change) -> None:
 def test_a_seal_without_the_files_hashes_is_damaged(step, files) -> None:
     with_content(step, {"files": files})
     assert wrong(step) in ("its seal has changed", "files are missing or unexpected")
+
+
+def test_hashes_of_other_hosts_are_taken_and_the_rest_is_hashed_here(step) -> None:
+    """A name that other hosts report and that is absent is not sealed."""
+    whole = json.loads((step / SEAL_FILE).read_text())
+    for known in ({}, hashes_of(as_path(step), ["default/d"]), hashes_of(as_path(step), files_below(as_path(step)))):
+        seal_step(as_path(step), 5, ME, {**known, "absent": "0" * 64})
+        assert json.loads((step / SEAL_FILE).read_text()) == whole
+    seal_step(as_path(step), 5, ME, {"meta": "0" * 64})
+    assert wrong(step) == "meta has changed"
+
+
+def test_a_process_hashes_the_files_in_orbaxs_folder_of_its_number(tmp_path) -> None:
+    folder = as_path(tmp_path / "5")
+    assert own_files(folder, 1) == []
+    names = [f"default/ocdbt.process_{i}/d/x" for i in (0, 1, 11)]
+    for name in ("default/_METADATA", *names):
+        (tmp_path / "5" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "5" / name).write_text(name)
+    assert own_files(folder, 1) == [names[1]]
 
 
 def as_format_1(step: Path) -> None:

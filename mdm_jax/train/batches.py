@@ -1,0 +1,83 @@
+"""Batches of a run, read by a thread ahead of the training loop, so that no step waits for the disk or the network.
+
+A batch is a function of the seed and the step. So the thread changes no number, and a resumed run needs no state of it.
+"""
+
+import functools
+import queue
+import threading
+import time
+from contextlib import suppress
+
+import jax
+from jax.sharding import Mesh
+
+from mdm_jax.data.corpus import TrainingRows
+from mdm_jax.devices.sharding import global_batch
+
+AHEAD = 4
+"""Batches that wait for the loop. They hide a read that takes as long as so many steps."""
+LOOK_SECONDS = 0.1
+
+
+class Batches:
+    """The batches of the steps `first + 1 … last`, in order. Close it: that ends its thread.
+
+    Attributes:
+        seconds_waited: seconds that `next` has waited for a batch, without the first one.
+        waits: the number of these batches that were not ready.
+    """
+
+    def __init__(self, rows: TrainingRows, mesh: Mesh, first: int, last: int) -> None:
+        self.seconds_waited, self.waits = 0.0, 0
+        self._taken = 0
+        self._ready: queue.Queue[jax.Array | Exception] = queue.Queue(AHEAD)
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._read, args=(rows, mesh, first, last), name="batches", daemon=True)
+        self._thread.start()
+
+    def next(self) -> jax.Array:
+        """The next global batch, `[B, L]`.
+
+        Raises:
+            ValueError: a block of the corpus is corrupt.
+            OSError: a shard cannot be read now.
+        """
+        try:
+            found = self._ready.get_nowait()
+        except queue.Empty:
+            begun = time.monotonic()
+            found = self._ready.get()
+            if self._taken:
+                self.seconds_waited += time.monotonic() - begun
+                self.waits += 1
+        self._taken += 1
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def close(self) -> None:
+        """Ends the thread. A read that is going on is waited for."""
+        self._closed.set()
+        with suppress(queue.Empty):
+            while True:  # makes room, so that the thread sees at once that it is closed
+                self._ready.get_nowait()
+        self._thread.join()
+
+    def _read(self, rows: TrainingRows, mesh: Mesh, first: int, last: int) -> None:
+        try:
+            for step in range(first, last):
+                if not self._put(global_batch(mesh, rows.shape, functools.partial(rows.read, step))):
+                    return
+        except Exception as error:
+            self._put(error)
+
+    def _put(self, item: jax.Array | Exception) -> bool:
+        """Whether the item was put into the queue before `close`."""
+        while not self._closed.is_set():
+            try:
+                self._ready.put(item, timeout=LOOK_SECONDS)
+                return True
+            except queue.Full:
+                continue
+        return False
