@@ -1,15 +1,21 @@
 """TrainState: everything that a step changes, as one pytree."""
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from mdm_jax.devices.sharding import place
 from mdm_jax.model.transformer import Transformer
 from mdm_jax.spec import RunSpec
+from mdm_jax.spec.programs import state_program
 from mdm_jax.train.optim import adamw
+
+MOST_KEPT = 64
+"""Jitted functions that a process keeps."""
 
 
 @struct.dataclass
@@ -30,9 +36,15 @@ class TrainState:
         return self.params if self.average is None else self.average
 
 
-def make_state(spec: RunSpec) -> TrainState:
-    """The state before step 0, from the spec and its seed. It can be traced."""
-    model = place(Transformer(spec.model, jax.random.key(spec.seed), spec.hardware.mesh_model))
+def make_state(spec: RunSpec, seed: Any = None) -> TrainState:
+    """The state before step 0. It can be traced.
+
+    Args:
+        spec: the run.
+        seed: a uint32 scalar in the place of the run's own seed, so that runs of several seeds share a program.
+    """
+    key = jax.random.key(spec.seed if seed is None else seed)
+    model = place(Transformer(spec.model, key, spec.hardware.mesh_model))
     average = jax.tree.map(jnp.copy, model) if spec.optim.ema_decay else None
     return TrainState(jnp.zeros((), jnp.int32), model, place(adamw(spec.optim).init(model)), average)
 
@@ -41,5 +53,11 @@ def init_state(spec: RunSpec) -> TrainState:
     """The state before step 0 on the ambient mesh, each leaf in its stored layout.
 
     One `jit` makes all leaves, so that they have the same types as the step's results, and the step compiles once.
+    Runs whose weights have equal shapes share the program.
     """
-    return jax.jit(lambda: make_state(spec))()
+    return _program(state_program(spec))(np.uint32(spec.seed))
+
+
+@functools.lru_cache(maxsize=MOST_KEPT)
+def _program(spec: RunSpec) -> jax.stages.Wrapped:
+    return jax.jit(lambda seed: make_state(spec, seed))
