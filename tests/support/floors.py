@@ -18,7 +18,7 @@ DOORS = {"main", "run", "trained"}
 TASKS = {"tasks"}
 BESIDE = {"isoflop", "analysis"}
 TOP = {"experiments", "benchmarks", "tests", "constraints"}
-FACTS_ELSEWHERE = {"data.manifest", "devices.accelerators", "run.parent", "train.metrics"}
+FACTS_ELSEWHERE = {"data.manifest", "devices.accelerators", "run.orders", "run.parent", "train.metrics"}
 """Modules that load no jax and keep the rules of the facts, in a folder whose other modules stand higher."""
 
 OTHER_PACKAGES = {
