@@ -44,7 +44,7 @@ USEFUL = ("steps", "evaluation")
 
 def quickstart(every: int, data: Path) -> list[RunSpec]:
     """Every n-th run of the quickstart by cost, beginning with the largest; its text lies in the folder `data`."""
-    config = load_config(str(ROOT / "experiments/quickstart.py"))
+    config: Any = load_config(str(ROOT / "experiments/quickstart.py"))
     with config.unlocked():
         config.run.data.directory = str(data)
     runs = plan_config(config).runs

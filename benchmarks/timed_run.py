@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-PARTS = (
+PARTS: tuple[str, ...] = (
     "imports",
     "first state",
     "first step",
@@ -33,7 +33,7 @@ class Parts:
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now, self._since, self._open = now, now(), ["rest"]
-        self.seconds = dict.fromkeys(PARTS, 0.0)
+        self.seconds: dict[str, float] = dict.fromkeys(PARTS, 0.0)
 
     def resume(self) -> None:
         """Leaves out the time until now."""

@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.sharding import Mesh
 
-from mdm_jax.devices.sharding import place
+from mdm_jax.devices.sharding import abstract_arrays, place
+from mdm_jax.model.initial import initial_weights, is_drawn_here
 from mdm_jax.model.transformer import Transformer
 from mdm_jax.spec import RunSpec
 from mdm_jax.spec.programs import state_program
@@ -52,12 +54,30 @@ def make_state(spec: RunSpec, seed: Any = None) -> TrainState:
 def init_state(spec: RunSpec) -> TrainState:
     """The state before step 0 on the ambient mesh, each leaf in its stored layout.
 
-    One `jit` makes all leaves, so that they have the same types as the step's results, and the step compiles once.
-    Runs whose weights have equal shapes share the program.
+    Small models on one CPU are drawn on the host with the same bits, because their program takes seconds to compile.
+    For all others one `jit` makes all leaves. Runs whose weights have equal shapes share it. Either way the leaves have
+    the same types as the step's results, so that the step compiles once.
     """
+    mesh = jax.sharding.get_mesh()
+    if is_drawn_here(spec.model, mesh):
+        return _drawn_on_host(spec, mesh)
     return _program(state_program(spec))(np.uint32(spec.seed))
 
 
 @functools.lru_cache(maxsize=MOST_KEPT)
 def _program(spec: RunSpec) -> jax.stages.Wrapped:
     return jax.jit(lambda seed: make_state(spec, seed))
+
+
+def _drawn_on_host(spec: RunSpec, mesh: Mesh) -> TrainState:
+    """`init_state` of a model for which `is_drawn_here`."""
+    weights = initial_weights(spec.model, spec.seed)
+
+    def leaf(path: Any, like: jax.ShapeDtypeStruct) -> jax.Array:
+        """A weight if the path ends in one's name and is not the optimiser's; a zero otherwise."""
+        names = jax.tree_util.keystr(path, simple=True, separator=".").split(".")
+        of_model = names[0] in ("params", "average")
+        value = weights[names[-2]] if of_model else np.zeros(like.shape, like.dtype)
+        return jax.device_put(value, like.sharding, may_alias=False)  # the step will reuse its memory
+
+    return jax.tree_util.tree_map_with_path(leaf, abstract_arrays(mesh, lambda: make_state(spec)))

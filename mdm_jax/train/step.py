@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, UInt
 
@@ -101,15 +102,20 @@ class Step:
 
     Attributes:
         program: the jitted function, which runs of equal shape share. Its last argument is the seed.
-        seed: the run's seed, a uint32 scalar.
+        seed: the run's seed.
     """
 
     program: jax.stages.Wrapped
-    seed: Array
+    seed: np.uint32
 
     def __call__(self, state: TrainState, tokens_BL: Array, rate: LearningRate) -> tuple[TrainState, dict[str, Array]]:
         """One step."""
-        return self.program(state, tokens_BL, rate, self.seed)
+        return self.program(state, tokens_BL, rate, self._seed)
+
+    @functools.cached_property
+    def _seed(self) -> Array:
+        """The seed on the device, once for all steps."""
+        return jnp.asarray(self.seed)
 
     def trace(self, state: TrainState, tokens_BL: Any, rate: LearningRate) -> jax.stages.Traced:
         """The traced step; shapes may take the place of arrays."""
@@ -122,7 +128,7 @@ class Step:
 
 def compile_step(spec: RunSpec) -> Step:
     """The run's step; its first call compiles it, unless a run of equal shape has called it in this process."""
-    return Step(_program(step_program(spec)), jnp.asarray(spec.seed, jnp.uint32))
+    return Step(_program(step_program(spec)), np.uint32(spec.seed))
 
 
 @functools.lru_cache(maxsize=MOST_STEPS_KEPT)

@@ -1,7 +1,11 @@
 """Runs of equal shape share their programs, and no program reads what the runs differ in."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +15,7 @@ from tiny_runs import on_mesh, put, quick_compilation, run_spec, tokens
 
 from mdm_jax.devices.sharding import abstract_arrays
 from mdm_jax.evaluate import nelbo
+from mdm_jax.model.initial import is_drawn_here
 from mdm_jax.spec import (
     CellSpec,
     EvaluationSpec,
@@ -31,6 +36,7 @@ from mdm_jax.train.state import init_state, make_state
 from mdm_jax.train.step import compile_step, noise_key, train_step
 
 MODEL = ModelSpec(n_layers=1, d_model=8, n_heads=2, d_ffn=16, vocab_size=12, dropout=0.1)
+ROOT = Path(__file__).resolve().parents[3]
 LENGTH, BATCH = 8, 4
 MOST_SEED = 2**31 - 1
 
@@ -60,7 +66,8 @@ def step_text(spec: RunSpec) -> str:
     mesh, rate = jax.sharding.get_mesh(), learning_rate(spec.optim, spec.schedule)
     state = abstract_arrays(mesh, lambda: make_state(spec))
     tokens_BL = put(mesh, np.zeros((BATCH, LENGTH), np.int32))
-    return str(jax.make_jaxpr(lambda *given: train_step(*given, spec))(state, tokens_BL, rate, jnp.uint32(1)))
+    traced = jax.make_jaxpr(lambda state, x_BL, rate, seed: train_step(state, x_BL, rate, seed, spec))
+    return str(traced(state, tokens_BL, rate, jnp.uint32(1)))
 
 
 @pytest.fixture(autouse=True)
@@ -127,14 +134,42 @@ def test_a_seed_that_is_an_argument_draws_the_same_numbers() -> None:
         np.testing.assert_array_equal(drawn(np.uint32(seed), np.int32(7)), expected)
 
 
-def test_the_first_states_of_two_seeds_share_a_program_and_are_as_alone() -> None:
+STATES = {
+    "small": (run(Family.MDM), 1),
+    "another run": (other(run(Family.ARM)), 1),
+    "two layers and no average": (run_spec(Family.ARM, dataclasses.replace(MODEL, n_layers=2, d_model=12), 8), 1),
+    "on two devices": (run(Family.MDM, hardware=HardwareSpec(mesh_model=2)), 2),
+    "with time": (run_spec(Family.MDM, dataclasses.replace(MODEL, time_conditioning=True), 8), 1),
+}
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_the_first_state_is_that_of_the_plain_program(name) -> None:
+    spec, devices = STATES[name]
+    with on_mesh(1, devices):
+        plain, state = jax.jit(lambda: make_state(spec))(), init_state(spec)
+        assert is_drawn_here(spec.model, jax.sharding.get_mesh()) is (name not in ("on two devices", "with time"))
+    assert jax.tree.structure(plain) == jax.tree.structure(state)
+    for one, two in zip(jax.tree.leaves(plain), jax.tree.leaves(state), strict=True):
+        np.testing.assert_array_max_ulp(one, two, maxulp=4)  # equal with all optimisations, 2 apart without
+        assert jax.typeof(one) == jax.typeof(two)
+        assert (one.sharding, one.committed) == (two.sharding, two.committed)
+
+
+@pytest.mark.slow
+def test_the_first_state_has_the_bits_of_the_plain_program_as_users_compile_it() -> None:
+    """Slow: three programs of four seconds each, in a process with all optimisations."""
+    environment = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(ROOT / "tests/programs/first_state.py")]
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    assert said == "1 8 0\n2 20 0\n2 64 0\n"
+
+
+def test_large_models_are_not_drawn_on_the_host() -> None:
     with on_mesh():
-        for spec in (run(Family.MDM), other(run(Family.ARM))):
-            alone, shared = jax.jit(lambda spec=spec: make_state(spec))(), init_state(spec)
-            assert jax.tree.structure(alone) == jax.tree.structure(shared)
-            for one, two in zip(jax.tree.leaves(alone), jax.tree.leaves(shared), strict=True):
-                np.testing.assert_array_equal(one, two)
-                assert one.sharding == two.sharding
+        mesh = jax.sharding.get_mesh()
+        assert not is_drawn_here(ModelSpec(n_layers=6, d_model=256, n_heads=4, d_ffn=1024), mesh)
+        assert is_drawn_here(ModelSpec(n_layers=2, d_model=64, n_heads=2, d_ffn=256), mesh)
 
 
 def test_runs_of_one_shape_are_evaluated_by_one_program() -> None:
