@@ -1,11 +1,12 @@
-"""Local sweep: trains every planned run without a result, each in a separate process.
+"""Local sweep: trains every planned run without a result, N of them at a time.
 
     python -m isoflop.run runs/quickstart
 
 Ctrl-C stops the sweep: the running cells save their state, and the same command continues them later. A second Ctrl-C
 ends them at once; they then continue from their newest checkpoints. A run that diverges or crashes is recorded, and the
-others continue. Runs that start from another run's checkpoint, such as WSD branches, wait for that run. DIR/runs.csv is
-the table of all runs.
+others continue. One process executes many runs one after another, so that imports and compilation are paid once; a run
+that is tried again gets a new process. Runs that start from another run's checkpoint, such as WSD branches, wait for
+that run. DIR/runs.csv is the table of all runs.
 
 Exit codes: 0 all runs are ok or diverged, 1 a run failed or the input is bad, 130 or 143 stopped by a signal.
 """
@@ -24,15 +25,20 @@ from isoflop.corpus import check_corpora
 from isoflop.planfile import read_plan
 from isoflop.run.outcome import TABLE_FILE, is_blocked, is_done, read_row, run_folder, write_table
 from isoflop.run.parents import check_parents
+from isoflop.run.process import Launcher, Processes, ProcessPerRun
 from isoflop.run.progress import cell_line, make_progress
-from isoflop.run.runner import Command, Policy, Stop, Sweep, is_pending
+from isoflop.run.runner import Policy, Stop, Sweep, is_pending
+from isoflop.run.workers import COMMAND as WORKER
+from isoflop.run.workers import Workers
 from mdm_jax.command import BAD, DONE, exit_code, new_parser
 from mdm_jax.files.layout import PLAN_FILE
-from mdm_jax.files.lock import SWEEP_LOCK, hold
+from mdm_jax.files.lock import SWEEP_LOCK, Lock, hold
 from mdm_jax.files.results import RunResult, Status, set_aside_unusable
 from mdm_jax.files.storage import as_path, is_local, refuse_link
 from mdm_jax.spec import RunSpec
 from mdm_jax.spec.validation import require
+
+Command = Callable[[RunSpec], Sequence[str]]
 
 
 def main(arguments: Sequence[str] | None = None, command: Command | None = None) -> int:
@@ -51,6 +57,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("directory", metavar="DIR", help="the sweep's directory, which holds plan.jsonl")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time; they share the CPU cores (1)")
     parser.add_argument("--retry-failed", action="store_true", help="also run failed cells again")
+    one_each = "a new process for each run: slower, and a run cannot depend on those before it"
+    parser.add_argument("--process-per-run", action="store_true", help=one_each)
     parser.add_argument("--dry-run", action="store_true", help="print what would be done, and do nothing")
     return parser
 
@@ -62,7 +70,7 @@ def _run(options: argparse.Namespace, command: Command | None) -> int:
     directory = Path(path)
     if options.dry_run:
         return _dry_run(directory, options.retry_failed)
-    policy = Policy(jobs=options.jobs, retry_failed=options.retry_failed)
+    policy = Policy(jobs=options.jobs, retry_failed=options.retry_failed, process_per_run=options.process_per_run)
     with stop_signals() as stop:
         check_ready(directory, policy)
         rows = run_sweep(directory, policy=policy, command=command, stop=stop)
@@ -81,16 +89,23 @@ def _run(options: argparse.Namespace, command: Command | None) -> int:
 
 
 def run_sweep(
-    directory: Path, *, policy: Policy | None = None, command: Command | None = None, stop: Stop | None = None
+    directory: Path,
+    *,
+    policy: Policy | None = None,
+    command: Command | None = None,
+    stop: Stop | None = None,
+    worker: Sequence[str] = WORKER,
 ) -> list[RunResult]:
     """Trains every run without a result. Returns the rows of `runs.csv`: of all runs that were ever started.
 
     Args:
         directory: the sweep's, with the plan; runs are in `directory/runs`.
         policy: jobs, retries and waiting times.
-        command: gives the argument list of a run's process; the default trains the run. The process must write the
-            run's `result.json` and end with 0 (done), 1 (a bug), 3 (diverged), or 42 or 143 (to be tried again).
+        command: gives the argument list of a process of the run's own; by default workers train the runs. The process
+            must write the run's `result.json` and end with 0 (done), 1 (a bug), 3 (diverged), or 42 or 143 (to be tried
+            again).
         stop: set its `signal` to stop the sweep.
+        worker: the argument list of a worker, to which the number of its pipe is added.
 
     Raises:
         ValueError: no plan, a damaged one (the line is named; nothing is run), a parent that is not in it or cannot be
@@ -100,7 +115,7 @@ def run_sweep(
     runs = check_parents(read_plan(directory))
     for run in runs:
         refuse_link(run_folder(directory, run))
-    progress = make_progress()
+    policy, progress = policy or Policy(), make_progress()
     try:
         with hold(directory, SWEEP_LOCK, progress.line) as lock:
             for said in filter(None, (set_aside_unusable(run_folder(directory, run)) for run in runs)):
@@ -108,12 +123,11 @@ def run_sweep(
             sweep = Sweep(
                 directory=directory,
                 runs=runs,
-                command=command or training_command(directory),
-                policy=policy or Policy(),
+                launcher=_launcher(directory, policy, command, worker, lock),
+                policy=policy,
                 lock=lock,
                 progress=progress,
                 stop=stop or Stop(),
-                environment={"PYTHONUNBUFFERED": "1", **os.environ},
             )
             try:
                 sweep.run()
@@ -124,10 +138,23 @@ def run_sweep(
         progress.close()
 
 
+def _launcher(directory: Path, policy: Policy, command: Command | None, worker: Sequence[str], lock: Lock) -> Launcher:
+    """What starts the runs: workers, or a process for each run if there is a command or the policy asks for it."""
+    processes = Processes({"PYTHONUNBUFFERED": "1", **os.environ}, policy.jobs, lock.handle)
+    if command is None and not policy.process_per_run:
+        return Workers(processes, training_arguments(directory), worker)
+    return ProcessPerRun(processes, command or training_command(directory))
+
+
 def training_command(directory: Path) -> Callable[[RunSpec], list[str]]:
     """Maps a run of the plan to the argument list of the process that trains it."""
-    start = [sys.executable, "-m", "mdm_jax.main", "--plan", str(directory / PLAN_FILE), "--run-id"]
-    return lambda run: [*start, run.run_id]
+    arguments = training_arguments(directory)
+    return lambda run: [sys.executable, "-m", "mdm_jax.main", *arguments(run)]
+
+
+def training_arguments(directory: Path) -> Callable[[RunSpec], list[str]]:
+    """Maps a run of the plan to the arguments of `mdm_jax.main`."""
+    return lambda run: ["--plan", str(directory / PLAN_FILE), "--run-id", run.run_id]
 
 
 def check_ready(directory: Path, policy: Policy) -> None:

@@ -1,4 +1,4 @@
-"""Runs the cells of a sweep as processes. A failure is recorded, and the others continue. A stop loses no work.
+"""Runs the cells of a sweep in processes. A failure is recorded, and the others continue. A stop loses no work.
 
 The cell with the longest chain of dependents starts first. A cell with a parent starts when the parent is done. If a
 parent diverges or fails, its children are recorded as failed without a start. A later sweep starts them once their
@@ -6,7 +6,7 @@ parent is ok.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +25,6 @@ from mdm_jax.spec import RunSpec
 POLL_SECONDS = 0.05
 SHOW_SECONDS = 0.5
 ENDED = (Status.OK, Status.DIVERGED)
-Command = Callable[[RunSpec], Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,8 @@ class Policy:
     """Seconds before a run that a process outside the sweep trains is tried again; this counts as no attempt."""
     stop_seconds: float = 300.0
     """Seconds that a run has to write its checkpoint when the sweep is stopped."""
+    process_per_run: bool = False
+    """Whether each run has a process of its own. Otherwise one process executes many runs, one after another."""
 
 
 @dataclass
@@ -69,16 +70,15 @@ class Waiting:
 
 @dataclass
 class Sweep:
-    """The state of a running sweep. `command` gives the process of a run; `stop` may be set at any time."""
+    """The state of a running sweep. `launcher` starts the runs; `stop` may be set at any time."""
 
     directory: Path
     runs: Sequence[RunSpec]
-    command: Command
+    launcher: Launcher
     policy: Policy
     lock: Lock
     progress: Progress
     stop: Stop
-    environment: Mapping[str, str]
 
     def __post_init__(self) -> None:
         todo = [run for run in self.runs if is_pending(read_row(self.directory, run), self.policy.retry_failed)]
@@ -86,7 +86,6 @@ class Sweep:
         todo.sort(key=lambda run: longest[run.run_id], reverse=True)
         self.waiting = [self._waiting(run) for run in todo]
         self.children: dict[Child, Waiting] = {}
-        self.launcher = Launcher(self.environment, self.policy.jobs, self.lock.handle)
         rows = self._rows_of_ended(todo)
         self.ended = {run.run_id: row.status for run, row in rows}
         self.timed = [(run, row.wall_seconds or 0.0) for run, row in rows if row.status is Status.OK]
@@ -108,6 +107,7 @@ class Sweep:
                 time.sleep(POLL_SECONDS)
         finally:
             self._stop_children()
+            self.launcher.close()
 
     def _waiting(self, run: RunSpec) -> Waiting:
         row, position = read_row(self.directory, run), read_position(run_folder(self.directory, run), run)
@@ -126,7 +126,7 @@ class Sweep:
         for slot, waiting in zip(free, ready, strict=False):
             spec, attempt = waiting.spec, waiting.earlier + waiting.tries + 1
             folder = run_folder(self.directory, spec)
-            child = self.launcher.start(spec, self.command(spec), folder, attempt, slot)
+            child = self.launcher.start(spec, folder, attempt, slot)
             self.waiting.remove(waiting)
             self.children[child] = replace(waiting, tries=waiting.tries + 1)
             self.lock.note_runs(c.process.pid for c in self.children)
@@ -149,18 +149,20 @@ class Sweep:
                 self._finish(waiting.spec, row, 0.0)
 
     def _reap(self) -> None:
-        for child in [c for c in self.children if c.process.poll() is not None]:
+        for child, code in [(child, child.poll()) for child in self.children]:
+            if code is None:
+                continue
             waiting = self.children.pop(child)
-            child.kill()
-            row = self._row_after(child, waiting)
+            self.launcher.release(child)
+            row = self._row_after(child, waiting, code)
             if row is not None:
                 if row.status is Status.OK:
                     self.timed.append((child.spec, waiting.seconds + child.seconds))
                 self._finish(child.spec, row, child.seconds)
 
-    def _row_after(self, child: Child, waiting: Waiting) -> RunResult | None:
-        """The final row of a run whose process has ended; None if the run is tried again."""
-        code, row = child.process.returncode, read_row(self.directory, child.spec)
+    def _row_after(self, child: Child, waiting: Waiting, code: int) -> RunResult | None:
+        """The final row of a run that has ended with this exit code; None if the run is tried again."""
+        row = read_row(self.directory, child.spec)
         attempts, seconds = waiting.earlier + waiting.tries, waiting.seconds + child.seconds
         if row is not None and row.status in ENDED:
             return with_attempts(self.directory, child.spec, row, attempts)
@@ -217,7 +219,7 @@ class Sweep:
         if self.children:
             self._say_stopping()
         deadline = time.monotonic() + self.policy.stop_seconds
-        while any(child.process.poll() is None for child in self.children):
+        while any(child.poll() is None for child in self.children):
             if time.monotonic() > deadline or self.stop.times > 1:
                 _kill_all(self.children)
             time.sleep(POLL_SECONDS)

@@ -32,6 +32,7 @@ from mdm_jax.objectives.loss import draw, row_losses
 from mdm_jax.objectives.pairs import scored_positions
 from mdm_jax.spec import LEAST_GROUPS, Family, ObjectiveSpec, RowKind, RunSpec, evaluated_loss
 from mdm_jax.spec.counting import forward_flops
+from mdm_jax.spec.programs import evaluation_program
 from mdm_jax.spec.validation import require
 
 DRAW_SEED = 20_241_018
@@ -188,13 +189,17 @@ def _dispatch(
     group = _passes(spec)[1]
     batches = len(rows_SL) * group // spec.evaluation.batch
     most = min(batches, batches_a_dispatch(spec, mesh.size))
+    program = evaluation_program(spec)
     for r in range(done // batches, passes):
         tokens_NBL = rows_SL[_row_order(r, len(rows_SL))].reshape(batches, spec.evaluation.batch // group, -1)
         stacked_NBL = stack_batches(mesh, tokens_NBL)
         key = jax.random.fold_in(jax.random.key(DRAW_SEED), r)
         for n in range(max(0, done - r * batches), batches, most):
             stop = min(n + most, batches)
-            yield r * batches + n, _losses(params, stacked_NBL, key, np.int32(n), np.int32(stop), most, spec, objective)
+            yield (
+                r * batches + n,
+                _losses(params, stacked_NBL, key, np.int32(n), np.int32(stop), most, program, objective),
+            )
 
 
 def _dispatched_ahead(dispatched: Iterator[tuple[int, Array]]) -> Iterator[tuple[int, Array]]:
@@ -223,6 +228,7 @@ def _losses(
 
     Args:
         tokens_NBL: the rows of each batch, of which a group of draws makes several sequences each.
+        spec: the run as `evaluation_program` gives it, so that runs of one model share the program.
     """
     vocab_size, group, kind = spec.model.vocab_size, _passes(spec)[1], spec.data.rows
 

@@ -40,14 +40,22 @@ class SealedPrograms:
         damaged: number of entries that did not match their seal and were removed.
     """
 
+    read_before = 0
+    """Number of programs that earlier runs of this process have read, and that it may use again."""
+
     def __init__(self, folder: pathlib.Path, most_bytes: int = MOST_BYTES):
         self.folder, self._most_bytes = folder, most_bytes
         self.read = self.damaged = 0
         self._anew = False
 
+    @property
+    def in_use(self) -> int:
+        """Number of programs from the folder that this process may use: its earlier runs have read some of them."""
+        return SealedPrograms.read_before + self.read
+
     def compile_anew(self) -> None:
         """Reads no program any more; each newly compiled program replaces its entry."""
-        self._anew, self.read = True, 0
+        self._anew, self.read, SealedPrograms.read_before = True, 0, 0
         jax.clear_caches()
 
     def get(self, key: str) -> bytes | None:
@@ -134,7 +142,10 @@ def program_cache(say: Callable[[str], None]) -> Iterator[SealedPrograms | None]
             say(f"no compiled programs are kept: {error}")
             programs = None
             stack.enter_context(_jax_settings(jax_enable_compilation_cache=False))
-        yield programs
+        try:
+            yield programs
+        finally:
+            SealedPrograms.read_before += programs.read if programs is not None else 0
         if programs is not None and programs.damaged:
             say(f"{folder}: programs that were damaged, and were compiled anew: {programs.damaged}")
 

@@ -48,10 +48,10 @@ def retried_without_cache(attempt: Callable[[], T], folder: Path, attempts: int,
         try:
             return attempt()
         except (Diverged, jax.errors.JaxRuntimeError) as error:
-            if programs is None or not programs.read or may_pass(error) or OUT_OF_MEMORY in str(error):
+            if programs is None or not programs.in_use or may_pass(error) or OUT_OF_MEMORY in str(error):
                 raise
             reason = str(error).partition("\n")[0]
-        say(f"{reason}; {programs.read} programs came from the cache: once more, with all of them compiled anew")
+        say(f"{reason}; {programs.in_use} programs came from the cache: once more, with all of them compiled anew")
         programs.compile_anew()
         _set_aside_doubtful(folder, set(steps_in(folder / CHECKPOINTS_FOLDER)) - before, say)
         return attempt()

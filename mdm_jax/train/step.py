@@ -1,10 +1,16 @@
-"""The train step of both families: draw masks, compute the loss and its gradient, update."""
+"""The train step of both families: draw masks, compute the loss and its gradient, update.
+
+Seed and learning rate are arguments of the compiled step. So runs that differ in these, or in their length, share one
+program: it is traced and compiled once in a process, and its entry in the cache on disk serves all of them.
+"""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, UInt
 
@@ -14,23 +20,26 @@ from mdm_jax.model.transformer import Transformer, hidden
 from mdm_jax.objectives.drawn import Draw
 from mdm_jax.objectives.loss import draw, loss, reconstruction
 from mdm_jax.spec import RunSpec
+from mdm_jax.spec.programs import step_program
 from mdm_jax.train.cpu_tuning import tuned
 from mdm_jax.train.optim import LearningRate, adamw
 from mdm_jax.train.state import TrainState
 
 NOISE_STREAM = 1
 DROPOUT_STREAM = 2
+MOST_STEPS_KEPT = 64
+"""Jitted steps that a process keeps."""
 
 
-def noise_key(seed: int, step: Int[Array, ""]) -> Array:
+def noise_key(seed: int | UInt[Array, ""], step: Int[Array, ""]) -> Array:
     """The key of a step's masks, which depends on seed and step alone, and differs from the key of the weights."""
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), NOISE_STREAM), step)
 
 
-def _dropout_seeds(spec: RunSpec, step: Array) -> UInt[Array, "B"]:
+def _dropout_seeds(seed: UInt[Array, ""], step: Array, rows: int) -> UInt[Array, "B"]:
     """A seed for each row of the step's batch."""
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(spec.seed), DROPOUT_STREAM), step)
-    return reshard(jax.random.bits(key, (spec.optim.global_batch,), jnp.uint32), BATCH)
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), DROPOUT_STREAM), step)
+    return reshard(jax.random.bits(key, (rows,), jnp.uint32), BATCH)
 
 
 def draw_loss(params: Transformer, drawn: Draw, spec: RunSpec) -> Float[Array, ""]:
@@ -61,13 +70,21 @@ def loss_and_grads(params: Transformer, drawn: Draw, spec: RunSpec) -> tuple[Flo
 
 
 def train_step(
-    state: TrainState, tokens_BL: Int[Array, "B L"], rate: LearningRate, spec: RunSpec
+    state: TrainState, tokens_BL: Int[Array, "B L"], rate: LearningRate, seed: UInt[Array, ""], spec: RunSpec
 ) -> tuple[TrainState, dict[str, Array]]:
-    """One optimiser step on a global batch. Returns the new state, and the scalars loss, grad_norm and lr."""
+    """One optimiser step on a global batch. Returns the new state, and the scalars loss, grad_norm and lr.
+
+    Args:
+        state: the state before the step.
+        tokens_BL: the batch.
+        rate: the run's learning rate.
+        seed: the run's seed.
+        spec: the run, of which the fields that `step_program` resets are not read.
+    """
     spec = tuned(spec)
-    drawn = draw(noise_key(spec.seed, state.step), tokens_BL, spec.objective, spec.model.vocab_size, spec.data.rows)
+    drawn = draw(noise_key(seed, state.step), tokens_BL, spec.objective, spec.model.vocab_size, spec.data.rows)
     if spec.model.dropout:
-        drawn = dataclasses.replace(drawn, seed_B=_dropout_seeds(spec, state.step))
+        drawn = dataclasses.replace(drawn, seed_B=_dropout_seeds(seed, state.step, spec.optim.global_batch))
     with product_precision(spec.model):
         value, grads = loss_and_grads(state.params, drawn, spec)
     direction, opt_state = adamw(spec.optim).update(grads, state.opt_state, state.params)  # type: ignore[arg-type]  # a pytree
@@ -81,6 +98,43 @@ def train_step(
     return new, {"loss": value, "grad_norm": optax.tree.norm(grads), "lr": lr}
 
 
-def compile_step(spec: RunSpec) -> jax.stages.Wrapped:
-    """The jitted step `(state, tokens_BL, rate) -> (state, scalars)`. It reuses the memory of the old state."""
-    return jax.jit(lambda state, tokens_BL, rate: train_step(state, tokens_BL, rate, spec), donate_argnums=0)
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A run's jitted step `(state, tokens_BL, rate) -> (state, scalars)`. It reuses the memory of the old state.
+
+    Attributes:
+        program: the jitted function, which runs of equal shape share. Its last argument is the seed.
+        seed: the run's seed.
+    """
+
+    program: jax.stages.Wrapped
+    seed: np.uint32
+
+    def __call__(self, state: TrainState, tokens_BL: Array, rate: LearningRate) -> tuple[TrainState, dict[str, Array]]:
+        """One step."""
+        return self.program(state, tokens_BL, rate, self._seed)
+
+    @functools.cached_property
+    def _seed(self) -> Array:
+        """The seed on the device, once for all steps."""
+        return jnp.asarray(self.seed)
+
+    def trace(self, state: TrainState, tokens_BL: Any, rate: LearningRate) -> jax.stages.Traced:
+        """The traced step; shapes may take the place of arrays."""
+        return self.program.trace(state, tokens_BL, rate, self.seed)
+
+    def lower(self, state: TrainState, tokens_BL: Any, rate: LearningRate) -> jax.stages.Lowered:
+        """The lowered step; shapes may take the place of arrays."""
+        return self.trace(state, tokens_BL, rate).lower()
+
+
+def compile_step(spec: RunSpec) -> Step:
+    """The run's step; its first call compiles it, unless a run of equal shape has called it in this process."""
+    return Step(_program(step_program(spec)), np.uint32(spec.seed))
+
+
+@functools.lru_cache(maxsize=MOST_STEPS_KEPT)
+def _program(spec: RunSpec) -> jax.stages.Wrapped:
+    return jax.jit(
+        lambda state, tokens_BL, rate, seed: train_step(state, tokens_BL, rate, seed, spec), donate_argnums=0
+    )

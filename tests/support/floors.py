@@ -22,6 +22,7 @@ FACTS_ELSEWHERE = {
     "data.manifest",
     "devices.accelerators",
     "evaluate.draws",
+    "run.orders",
     "run.parent",
     "sample.names",
     "train.metrics",

@@ -124,7 +124,7 @@ def trained(family: Family, data: int = 1, model: int = 1, order: tuple[int, ...
         unread, _ = step(state, put(mesh, tokens((BATCH, LENGTH), 2)), rate)
         step(unread, put(mesh, tokens((BATCH, LENGTH), 2)), rate)
         reused = all(x.is_deleted() for x in jax.tree.leaves(unread))  # numpy shares the memory of what it has read
-        programs = step._cache_size()  # type: ignore[attr-defined]
+        programs = step.program._cache_size()  # type: ignore[attr-defined]
         return Trained(loss, grad_norm, params, average, share, programs, reused)
 
 

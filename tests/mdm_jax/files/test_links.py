@@ -12,7 +12,8 @@ from saved_states import ME
 
 from isoflop.planfile import write_plan
 from isoflop.run.__main__ import run_sweep
-from isoflop.run.process import LOG_FILE, Launcher
+from isoflop.run.process import LOG_FILE, Processes, ProcessPerRun
+from isoflop.run.workers import Workers
 from mdm_jax.data.prepare import main as prepare
 from mdm_jax.files.lock import SWEEP_LOCK, hold
 from mdm_jax.files.storage import as_path, open_lock, open_no_link, write_atomic
@@ -138,8 +139,10 @@ def test_a_log_and_a_lock_that_are_links(tmp_path, run_folder, victim) -> None:
     log, lock = run_folder / LOG_FILE, tmp_path / "sweep" / SWEEP_LOCK
     for link in (log, lock):
         link.symlink_to(victim / "thesis")
-    with pytest.raises(ValueError, match=refused(log)):
-        Launcher({}, 1, 0).start(RunSpec(), [sys.executable, "--version"], run_folder, 1, 0)
+    processes, command = Processes({}, 1, None), [sys.executable, "--version"]
+    for launcher in (ProcessPerRun(processes, lambda run: command), Workers(processes, lambda run: command)):
+        with pytest.raises(ValueError, match=refused(log)):
+            launcher.start(RunSpec(), run_folder, 1, 0)
     with pytest.raises(ValueError, match=refused(lock)), hold(tmp_path / "sweep", SWEEP_LOCK, print):
         pass
     assert contents(victim) == before

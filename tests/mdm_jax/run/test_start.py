@@ -94,7 +94,7 @@ def test_the_state_has_the_weights_and_everything_else_is_new(file, mesh):
         tokens_BL = put(jax.sharding.get_mesh(), np.zeros((run.optim.global_batch, run.data.seq_len), np.int32))
         state, scalars = step(step(state, tokens_BL, rate)[0], tokens_BL, rate)
         assert np.isfinite(float(scalars["loss"]))
-        assert step._cache_size() == 1  # type: ignore[attr-defined]
+        assert step.program._cache_size() == 1  # type: ignore[attr-defined]
 
 
 def test_other_weights_than_the_planned_ones_are_refused(file, tmp_path):
