@@ -254,7 +254,8 @@ def test_each_row_of_a_batch_is_read_once(mesh):
         asked.extend(range(first, last))
         return batch_BL[first:last]
 
-    on_mesh_BL = global_batch(make_mesh(*mesh[:2], None, *mesh[2:]), (BATCH, LENGTH), read)
+    data, model, replica = (*mesh, 1)[:3]
+    on_mesh_BL = global_batch(make_mesh(data, model, None, replica), (BATCH, LENGTH), read)
     np.testing.assert_array_equal(on_mesh_BL, batch_BL)
     assert sorted(asked) == list(range(BATCH))
 
