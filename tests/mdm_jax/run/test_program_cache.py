@@ -84,6 +84,23 @@ def test_no_flipped_bit_is_run(programs, folder) -> None:
     assert (programs.damaged, programs.read - before) == (FLIPS, len(entries(folder)))
 
 
+def test_programs_that_an_earlier_run_has_read_count_until_all_are_compiled_anew(folder, monkeypatch) -> None:
+    """A process that executes several runs keeps the programs of the first; a bad one may make the second fail."""
+    monkeypatch.setattr(SealedPrograms, "read_before", 0)
+    for read in (False, True):
+        with program_cache(print) as first:
+            computed()
+        assert first is not None
+        assert bool(first.read) is read
+    with program_cache(print) as second:
+        assert second is not None
+        assert (second.read, second.in_use) == (0, first.read)
+        second.compile_anew()
+        computed()
+        assert (second.read, second.in_use) == (0, 0)
+    jax.clear_caches()
+
+
 @pytest.mark.parametrize("bad", [b"", b"short", bytes(5000)])
 def test_what_is_no_entry_is_compiled(programs, folder, bad: bytes) -> None:
     whole = computed()
