@@ -129,9 +129,12 @@ class Checkpoints:
 
     def _write(self, manager: ocp.CheckpointManager, step: int, kept: dict[str, jax.Array], number: int) -> None:
         with self._named_in_errors(step):
-            with _quiet_logs():
-                manager.save(step, args=ocp.args.StandardSave(kept), force=True)
-                manager.wait_until_finished()
+            try:
+                with _quiet_logs():
+                    manager.save(step, args=ocp.args.StandardSave(kept), force=True)
+                    manager.wait_until_finished()
+            except (ValueError, LookupError, TypeError) as error:  # orbax took an unreadable file for an absent one
+                raise OSError(_cause(error)) from error
             kept.clear()  # frees the memory before the hashing
             seal_together(self._folder / str(step), step, self._identity, number)
 
