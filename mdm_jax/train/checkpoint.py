@@ -14,11 +14,10 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
@@ -51,17 +50,23 @@ def _named_leaves(tree: Any) -> dict[str, Any]:
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in named}
 
 
-def _unshared(named: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """The same numbers in memory that no later step reuses.
+def _on_host(named: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """The same arrays in the host's memory, as copies that no later step reuses. It waits for the copies."""
 
-    Orbax copies an accelerator's arrays to the host before its `save` returns. It writes a CPU's arrays from their own
-    memory, which the next step may reuse; so they are copied here.
+    def copied(x: jax.Array) -> jax.Array:
+        return jax.device_put(x, x.sharding.with_memory_kind("pinned_host"), may_alias=False)
+
+    return jax.block_until_ready({name: copied(x) for name, x in named.items()})
+
+
+def _in_a_thread() -> ocp.options.MultiprocessingOptions:
+    """Options that let orbax save in a thread.
+
+    If orbax is told the processes, they wait for each other through jax's coordination service. Otherwise they would do
+    it through the devices, and a thread's collective could meet another one of a train step.
     """
-    return {name: jnp.copy(x) if _is_on_cpu(x) else x for name, x in named.items()}
-
-
-def _is_on_cpu(x: jax.Array) -> bool:
-    return next(iter(x.sharding.device_set)).platform == "cpu"
+    several = jax.process_count() > 1
+    return ocp.options.MultiprocessingOptions(active_processes=set(range(jax.process_count())) if several else None)
 
 
 class Checkpoints:
@@ -90,10 +95,8 @@ class Checkpoints:
     def _manager(self) -> ocp.CheckpointManager:
         """Orbax's manager of the folder. It is made late, because some bad steps would make it fail."""
         if self._opened is None:
-            # If a thread makes the folders, an error of the disk there is lost, and another error takes its place.
-            behind = ocp.AsyncOptions(create_directories_asynchronously=False)
             options = ocp.CheckpointManagerOptions(
-                max_to_keep=KEEP, enable_async_checkpointing=True, async_options=behind
+                max_to_keep=KEEP, enable_async_checkpointing=False, create=False, multiprocessing_options=_in_a_thread()
             )
             self._opened = _manager(self._folder, options)
         return self._opened
@@ -108,12 +111,9 @@ class Checkpoints:
             OSError: no space or no access, for this step or the one before; the steps saved before remain.
         """
         self.wait()
-        quiet, number = ExitStack(), next(SAVES)
         with self._named_in_errors(step):
-            quiet.enter_context(_quiet_logs())
-            kept = _unshared(_named_leaves(state))
-            self._manager.save(step, args=ocp.args.StandardSave(kept), force=True)
-        self._writing.start(lambda: self._finish(step, number, quiet), then)
+            kept, manager, number = _on_host(_named_leaves(state)), self._manager, next(SAVES)
+        self._writing.start(lambda: self._write(manager, step, kept, number), then)
 
     def poll(self) -> None:
         """Does what `wait` does if the step is written; otherwise it returns at once."""
@@ -127,14 +127,16 @@ class Checkpoints:
         """
         self._writing.wait()
 
-    def _finish(self, step: int, number: int, quiet: ExitStack) -> None:
+    def _write(self, manager: ocp.CheckpointManager, step: int, kept: dict[str, jax.Array], number: int) -> None:
         with self._named_in_errors(step):
             try:
-                self._manager.wait_until_finished()
-            except (ValueError, LookupError, TypeError) as error:  # a call of another of orbax's threads has failed
+                with _quiet_logs():
+                    manager.save(step, args=ocp.args.StandardSave(kept), force=True)
+                    manager.wait_until_finished()
+            except (ValueError, LookupError, TypeError) as error:  # orbax took an unreadable file for an absent one
                 raise OSError(_cause(error)) from error
+            kept.clear()  # frees the memory before the hashing
             seal_together(self._folder / str(step), step, self._identity, number)
-        quiet.close()
 
     @contextmanager
     def _named_in_errors(self, step: int) -> Iterator[None]:
