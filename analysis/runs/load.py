@@ -167,19 +167,24 @@ def _headed(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _typed(table: pd.DataFrame, source: str, families: Mapping[str, str] | None) -> pd.DataFrame:
     """All columns of the run table with their types; what follows from others is filled in."""
-    full = pd.DataFrame(index=pd.RangeIndex(len(table)))
+    columns: dict[str, Any] = {}  # one table of them all is a few blocks; a table that grows is a block for each
     unread: dict[str, tuple[int, int, str]] = {}
     text_in: dict[str, np.ndarray] = {}
     for name in COLUMNS:
-        given = pd.Series(table[name].to_numpy() if name in table else [None] * len(full), dtype=object)
+        if name not in table:
+            columns[name] = np.full(len(table), np.nan) if name in NUMERIC else [""] * len(table)
+            continue
+        given = pd.Series(table[name].to_numpy(), dtype=object)
         if name in NUMERIC:
-            full[name], bad = read_numbers(given)
+            values, bad = read_numbers(given)
+            columns[name] = values
             if bad.any():
-                known = int(bad.sum() + full[name].notna().sum())
+                known = int(bad.sum() + (~np.isnan(values)).sum())
                 unread[name] = (int(bad.sum()), known, printable(given[int(bad.argmax())])[:40])
                 text_in[name] = bad
         else:
-            full[name] = [printable(value) for value in given.astype(object).where(given.notna(), "")]
+            columns[name] = [printable(value) for value in given.astype(object).where(given.notna(), "")]
+    full = pd.DataFrame(columns, index=pd.RangeIndex(len(table)))
     check_read(unread, source)
     full.attrs[UNREAD] = unread
     full["family"] = rename_families(full["family"].str.lower(), families)
@@ -227,7 +232,8 @@ def _excluded_reasons(full: pd.DataFrame, named: bool) -> pd.Series:
         (full.duplicated("run_id"), "duplicate run_id"),
     ]
     for bad, why in checks:
-        reason = cast(pd.Series, reason.where(~bad | (reason != ""), why))
+        if bad.any():
+            reason = cast(pd.Series, reason.where(~bad | (reason != ""), why))
     return _without_copies(full, reason, named)
 
 
