@@ -167,22 +167,24 @@ def _headed(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _typed(table: pd.DataFrame, source: str, families: Mapping[str, str] | None) -> pd.DataFrame:
     """All columns of the run table with their types; what follows from others is filled in."""
-    full = pd.DataFrame(index=pd.RangeIndex(len(table)))
+    columns: dict[str, Any] = {}  # one table of them all is a few blocks; a table that grows is a block for each
     unread: dict[str, tuple[int, int, str]] = {}
     text_in: dict[str, np.ndarray] = {}
     for name in COLUMNS:
         if name not in table:
-            full[name] = np.nan if name in NUMERIC else ""
-        elif name in NUMERIC:
-            given = _column(table, name)
-            full[name], bad = read_numbers(given)
+            columns[name] = np.full(len(table), np.nan) if name in NUMERIC else [""] * len(table)
+            continue
+        given = _column(table, name)
+        if name in NUMERIC:
+            values, bad = read_numbers(given)
+            columns[name] = values
             if bad.any():
-                known = int(bad.sum() + full[name].notna().sum())
+                known = int(bad.sum() + (~np.isnan(values)).sum())
                 unread[name] = (int(bad.sum()), known, printable(given[int(bad.argmax())])[:40])
                 text_in[name] = bad
         else:
-            given = _column(table, name).astype(object)
-            full[name] = [printable(value) for value in given.where(given.notna(), "")]
+            columns[name] = [printable(value) for value in given.astype(object).where(given.notna(), "")]
+    full = pd.DataFrame(columns, index=pd.RangeIndex(len(table)))
     check_read(unread, source)
     full.attrs[UNREAD] = unread
     full["family"] = rename_families(full["family"].str.lower(), families)
@@ -236,7 +238,8 @@ def _excluded_reasons(full: pd.DataFrame, named: bool) -> pd.Series:
         (full.duplicated("run_id"), "duplicate run_id"),
     ]
     for bad, why in checks:
-        reason = cast(pd.Series, reason.where(~bad | (reason != ""), why))
+        if bad.any():
+            reason = cast(pd.Series, reason.where(~bad | (reason != ""), why))
     return _without_copies(full, reason, named)
 
 

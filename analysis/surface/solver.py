@@ -170,14 +170,15 @@ def advance(state: State, weights: np.ndarray, points: Points, huber: Huber) -> 
     small = expected <= TOLERANCE * value + ROUNDING * weights.sum(-1)
     raised = np.where(definite, damping * 4, np.maximum(damping * 10, FIRST_DAMPING))
     damped = np.where(better, np.maximum(damping / 8, LEAST_DAMPING), raised)
-
-    def pick(new: np.ndarray, old: np.ndarray) -> np.ndarray:
-        return np.where(better.reshape(better.shape + (1,) * (old.ndim - better.ndim)), new, old)
-
     ended = done | (definite & small) | (damped > MOST_DAMPING)
     pairs = zip((proposed, *after), state[:5], strict=True)
-    theta, value, gradient, hessian, diagonal = (pick(new, old) for new, old in pairs)
+    theta, value, gradient, hessian, diagonal = (_where_better(better, new, old) for new, old in pairs)
     return State(theta, value, gradient, hessian, diagonal, damped, ended, steps + ~done)
+
+
+def _where_better(better: np.ndarray, new: np.ndarray, old: np.ndarray) -> np.ndarray:
+    """The new values [..., any further axes] of the problems whose step is taken, and the old ones of the others."""
+    return np.where(better.reshape(better.shape + (1,) * (old.ndim - better.ndim)), new, old)
 
 
 def minimise(theta: np.ndarray, weights: np.ndarray, points: Points, huber: Huber, most: int = MAX_STEPS) -> State:

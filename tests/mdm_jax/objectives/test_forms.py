@@ -58,7 +58,7 @@ def continuous_loss(objective: ObjectiveSpec) -> float:
     """The mean over times of the weight times the expectation over all masks, by Gauss-Legendre in float64."""
     x, weight_T = np.polynomial.legendre.leggauss(60)
     with jax.enable_x64(True):
-        m_T, w_T = (np.asarray(y) for y in level(objective, jnp.asarray((x + 1) / 2)))
+        m_T, w_T = (np.asarray(y) for y in jax.jit(lambda t_T: level(objective, t_T))(jnp.asarray((x + 1) / 2)))
     return float((weight_T / 2 * w_T) @ expected_at(m_T))
 
 
@@ -85,7 +85,8 @@ def steps_loss(noise: NoiseSchedule, steps: int, nats_K: np.ndarray | None = Non
     """MDLM's Eq. 8: the sum over all steps of (m_t - m_s) / m_t times the expectation over all masks."""
     with jax.enable_x64(True):
         objective = form(Variant.STEPS, noise, time_steps=steps)
-        m_T, removed_T = (np.asarray(y, np.float64) for y in step_level(objective, jnp.arange(1, steps + 1)))
+        levels = jax.jit(lambda i_T: step_level(objective, i_T))(jnp.arange(1, steps + 1))
+        m_T, removed_T = (np.asarray(y, np.float64) for y in levels)
     return float(removed_T @ expected_at(m_T, nats_K))
 
 

@@ -204,10 +204,11 @@ def test_whole_pairs_without_padding_are_rows_of_text():
     """The draw of a batch of full rows is bit for bit the draw of the same text."""
     text_BL = jnp.asarray(all_rows(V, L)[:8])
     as_pairs_BL = jnp.where(jnp.arange(L) < 2, -1 - text_BL, text_BL)
+    draw = jax.jit(objectives.draw, static_argnums=(2, 3, 4))
     for objective in (FORMS[0], FORMS[3]):
         key = jax.random.key(5)
-        one = objectives.draw(key, text_BL, objective, V)
-        other = objectives.draw(key, as_pairs_BL, objective, V, RowKind.WHOLE_PAIRS)
+        one = draw(key, text_BL, objective, V, RowKind.TEXT)
+        other = draw(key, as_pairs_BL, objective, V, RowKind.WHOLE_PAIRS)
         np.testing.assert_array_equal(one.inputs_BL, other.inputs_BL)
         np.testing.assert_array_equal(one.targets_BL, other.targets_BL)
         np.testing.assert_allclose(one.weight_BL, other.weight_BL, rtol=1e-6)
@@ -218,7 +219,8 @@ def test_counts_of_rows_of_any_length(levels):
     """Each count is uniform on 1 .. n, weights included, and neighbours together mask at most max(n, n') + 1."""
     keys, length = jax.random.split(jax.random.key(1), 3000), 9
     tokens_XB = np.random.default_rng(0).integers(1, length + 1, (3000, 6)).astype(np.int32)
-    count_XB, relative_B = jax.vmap(lambda key, n_B: pair_counts(key, n_B, levels), out_axes=(0, None))(keys, tokens_XB)
+    of_each = jax.vmap(lambda key, n_B: pair_counts(key, n_B, levels), out_axes=(0, None))
+    count_XB, relative_B = jax.jit(of_each)(keys, tokens_XB)
     count_XB = np.asarray(count_XB)
     assert ((count_XB >= 1) & (count_XB <= tokens_XB)).all()
     weight_XB = np.broadcast_to(1.0 if relative_B is None else relative_B, count_XB.shape)

@@ -1,6 +1,7 @@
 """Batches of stochastic length: a cut batch is the batch of its short rows, for both families, in one shape."""
 
 import dataclasses
+import functools
 from fractions import Fraction
 from typing import Any
 
@@ -14,10 +15,11 @@ from tiny_runs import run_spec, sharp_model, tokens
 
 from mdm_jax.devices.sharding import BATCH, BATCH_L, HEAD_DV, place
 from mdm_jax.evaluate import nelbo
-from mdm_jax.model.transformer import hidden
+from mdm_jax.model.transformer import Transformer, hidden
 from mdm_jax.objectives import loss as objectives
 from mdm_jax.objectives import mdm
 from mdm_jax.objectives.arm import equal_weights
+from mdm_jax.objectives.drawn import Draw
 from mdm_jax.objectives.masking import kept_length
 from mdm_jax.spec import (
     Attention,
@@ -55,13 +57,30 @@ def test_lengths():
     assert (np.asarray(jax.vmap(lambda key: kept_length(key, 0.0, L))(keys[:50])) == L).all()
 
 
-def drawn_with(objective: ObjectiveSpec, kept: int, key: int = 0):
+@functools.partial(jax.jit, static_argnums=0)
+def drawn_with(objective: ObjectiveSpec, kept: int, key: int = 0) -> Draw:
     """The draw of a batch that is cut to `kept` tokens."""
     tokens_BL = jnp.asarray(tokens((B, L), V))
     if objective.variant is Variant.NLL:
         drawn = objectives.draw(jax.random.key(key), tokens_BL, ObjectiveSpec(Variant.NLL), V)
         return dataclasses.replace(drawn, weight_BL=equal_weights(tokens_BL, jnp.int32(kept)))
     return mdm.draw(jax.random.key(key), tokens_BL, objective, V, jnp.int32(kept))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def cut_loss(spec: ModelSpec, objective: ObjectiveSpec, model: Transformer, drawn: Draw, kept: int):
+    """The loss of the cut batch, from whole rows in one shape."""
+    length_B = reshard(jnp.full(B, kept, jnp.int32), BATCH)
+    drawn = jax.tree.map(lambda x: reshard(x, BATCH_L) if x.ndim == 2 else x, drawn)
+    head_DV = reshard(model.head[...], HEAD_DV)
+    return objectives.loss(drawn, lambda z: hidden(model, z, spec, HardwareSpec(), length_B), head_DV, objective, V)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def short_nats(spec: ModelSpec, model: Transformer, inputs_BK, targets_BK):
+    """The nats of each token, `[B, K]`, from rows that are as short as the cut."""
+    logits_BKV = hidden(model, inputs_BK, spec, HardwareSpec()) @ model.head[...]
+    return -jnp.take_along_axis(jax.nn.log_softmax(logits_BKV), targets_BK[..., None], -1)[..., 0]
 
 
 @pytest.mark.parametrize("kept", [1, 5, L])
@@ -71,23 +90,12 @@ def test_a_cut_batch_is_the_batch_of_its_short_rows(objective, kept):
     causal = objective.variant is Variant.NLL
     attention = Attention.CAUSAL if causal else Attention.BIDIRECTIONAL
     spec = ModelSpec(n_layers=1, d_model=8, n_heads=2, d_ffn=16, vocab_size=V, attention=attention)
-    model = sharp_model(spec)
-    drawn = drawn_with(objective, kept)
-    length_B = reshard(jnp.full(B, kept, jnp.int32), BATCH)
-
-    def cut_loss(drawn):
-        drawn = jax.tree.map(lambda x: reshard(x, BATCH_L) if x.ndim == 2 else x, drawn)
-        head_DV = reshard(model.head[...], HEAD_DV)
-        return objectives.loss(drawn, lambda z: hidden(model, z, spec, HardwareSpec(), length_B), head_DV, objective, V)
-
-    def short_nats(inputs_BK, targets_BK):
-        logits_BKV = hidden(model, inputs_BK, spec, HardwareSpec()) @ model.head[...]
-        return -jnp.take_along_axis(jax.nn.log_softmax(logits_BKV), targets_BK[..., None], -1)[..., 0]
-
+    model, drawn = sharp_model(spec), drawn_with(objective, kept)
     weight_BL = np.asarray(drawn.weight_BL)
-    nats_BK = np.asarray(jax.jit(short_nats)(drawn.inputs_BL[:, :kept], drawn.targets_BL[:, :kept]))
+    nats_BK = np.asarray(short_nats(spec, model, drawn.inputs_BL[:, :kept], drawn.targets_BL[:, :kept]))
     assert (weight_BL[:, kept:] == 0).all()
-    assert jax.jit(cut_loss)(drawn) == pytest.approx((weight_BL[:, :kept] * nats_BK).sum(), rel=1e-5)
+    expected = (weight_BL[:, :kept] * nats_BK).sum()
+    assert cut_loss(spec, objective, model, drawn, kept) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("levels", [LevelSampler.ANTITHETIC, LevelSampler.OPTIMAL])

@@ -21,6 +21,14 @@ def shop(tmp_path_factory) -> Workshop:
     return workshop(tmp_path_factory, as_for_users=True)
 
 
+def with_noise(shop: Workshop, family: Family) -> RunSpec:
+    """A run with dropout and lengths that are drawn for each step, so that resuming needs their random numbers too."""
+    plain = shop.spec(family, steps=24)
+    model = dataclasses.replace(plain.model, dropout=0.1)
+    objective = dataclasses.replace(plain.objective, stochastic_length=0.5)
+    return dataclasses.replace(plain, model=model, objective=objective)
+
+
 def unfinished(folder: Path) -> dict[str, int]:
     """Checkpoints that are half-written or not sealed yet, with the time of their last change."""
     found = {}
@@ -92,11 +100,8 @@ def kill_and_compare(shop: Workshop, spec: RunSpec, runs: Path, kills: int) -> N
 
 @pytest.mark.parametrize("family", [Family.ARM, pytest.param(Family.MDM, marks=pytest.mark.slow)])
 def test_killed_runs_end_with_the_same_bits(shop, tmp_path, family) -> None:
-    """The runs have dropout and lengths that are drawn for each step; plain runs are killed below."""
-    plain = shop.spec(family, steps=24)
-    model = dataclasses.replace(plain.model, dropout=0.1)
-    objective = dataclasses.replace(plain.objective, stochastic_length=0.5)
-    kill_and_compare(shop, dataclasses.replace(plain, model=model, objective=objective), tmp_path, FEW)
+    """Plain runs are killed below."""
+    kill_and_compare(shop, with_noise(shop, family), tmp_path, FEW)
 
 
 @pytest.mark.slow
@@ -106,7 +111,7 @@ def test_runs_killed_twenty_times_end_with_the_same_bits(shop, tmp_path, family)
 
 
 def test_signals_stop_a_run_that_then_goes_on(shop, tmp_path) -> None:
-    spec = shop.spec(Family.ARM, steps=24)
+    spec = with_noise(shop, Family.ARM)  # the run that is killed above, so that one undisturbed run serves both
 
     def interrupt(number: int, step: int):
         process = shop.start(spec, tmp_path)
