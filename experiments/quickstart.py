@@ -27,6 +27,7 @@ def get_config() -> ml_collections.ConfigDict:
     config: Any = ml_collections.ConfigDict({"run": default_run(), "sweep": default_sweep()})
     config.run.data.seq_len = 64
     config.run.hardware.layers = "unroll"
+    config.run.hardware.checkpoint_every = 5000  # 5 to 30 s of steps; every 1000 costs 4% of the sweep
     config.sweep.recipe = "tiny"
     config.sweep.curves = [
         curve("arm", 4e9, "1x8 1x12 1x16 1x20 1x24 2x20 2x28"),
