@@ -59,6 +59,17 @@ def _on_host(named: dict[str, jax.Array]) -> dict[str, jax.Array]:
     return jax.block_until_ready({name: copied(x) for name, x in named.items()})
 
 
+def _check_complete(manager: ocp.CheckpointManager, step: int, kept: dict[str, jax.Array]) -> None:
+    """Returns if the step has all arrays. If a read fails while orbax writes, it may leave out some without an error.
+
+    Raises:
+        ValueError, LookupError: arrays are missing.
+    """
+    missing = kept.keys() - dict(manager.item_metadata(step)).keys()
+    if missing:
+        raise LookupError(f"{', '.join(sorted(missing))} missing")
+
+
 def _in_a_thread() -> ocp.options.MultiprocessingOptions:
     """Options that let orbax save in a thread.
 
@@ -132,7 +143,8 @@ class Checkpoints:
             try:
                 with _quiet_logs():
                     manager.save(step, args=ocp.args.StandardSave(kept), force=True)
-                    manager.wait_until_finished()
+                    if jax.process_index() == 0:
+                        _check_complete(manager, step, kept)
             except (ValueError, LookupError, TypeError) as error:  # orbax took an unreadable file for an absent one
                 raise OSError(_cause(error)) from error
             kept.clear()  # frees the memory before the hashing
