@@ -239,7 +239,7 @@ def largest_of_processes(values: np.ndarray) -> jax.Array:
     """
     devices = np.asarray(jax.devices())
     mesh = Mesh(devices, (DATA,), axis_types=(AxisType.Auto,))
-    sharding = NamedSharding(mesh, rows_spec(2))
+    sharding = NamedSharding(mesh, PartitionSpec(DATA, None))
     given = jax.make_array_from_callback((len(devices), len(values)), sharding, lambda index: values[None])
     with jax.set_mesh(mesh):
         return _largest(given)

@@ -7,6 +7,7 @@ causal model's queries go in blocks, and a block computes no product with keys t
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -70,7 +71,7 @@ def _forward(q_BHQK: Array, k_BHMK: Array, v_BHMK: Array, length_B: Array | None
     return o_BHQK, (q_BHQK, k_BHMK, v_BHMK, length_B, o_BHQK, log_z_BHQ1)
 
 
-def _backward(first: int | None, saved: tuple[Array, ...], do_BHQK: Array):
+def _backward(first: int | None, saved: tuple[Any, ...], do_BHQK: Array):
     q_BHQK, k_BHMK, v_BHMK, length_B, o_BHQK, log_z_BHQ1 = saved
     dtype = q_BHQK.dtype
     share_BHQM = jnp.exp(_scores(q_BHQK, k_BHMK, length_B, first) - log_z_BHQ1)

@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from running import ROOT, assert_same, ended, outcome, result, rows, start_two, wait_until
+from running import ROOT, assert_same, ended, outcome, result, start_two, wait_until
 
+from mdm_jax.files.layout import CHECKPOINTS_FOLDER, SEAL_FILE
 from mdm_jax.files.lock import RUN_LOCK, Held, hold, hold_run, is_held
 from mdm_jax.files.storage import as_path
 from mdm_jax.spec import Family
@@ -16,8 +17,8 @@ from mdm_jax.spec import Family
 
 def test_a_second_process_on_a_run_is_turned_away_and_the_lock_dies_with_the_first(shop, tmp_path) -> None:
     spec = shop.spec(Family.ARM)
-    first = shop.start(spec, tmp_path)
-    wait_until(lambda: len(rows(tmp_path, spec)) >= 3, first, every=0.005)
+    first, checkpoints = shop.start(spec, tmp_path), tmp_path / spec.run_id / CHECKPOINTS_FOLDER
+    wait_until(lambda: any(checkpoints.glob(f"*/{SEAL_FILE}")), first, every=0.005)
     first.send_signal(signal.SIGSTOP)  # it holds the run, and takes no step until the second one has looked
     try:
         second = shop.run(spec, tmp_path)
