@@ -3,11 +3,17 @@
 All slow tests together took 33 minutes on two busy cores, a compilation one to three; those that only lower are quick.
 """
 
+import dataclasses
+import functools
 import importlib.util
 import json
+import math
 import os
+import re
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 from tiny_runs import run_spec
@@ -15,11 +21,14 @@ from tiny_runs import run_spec
 from isoflop.ladder import find_size
 from isoflop.planfile import write_plan
 from isoflop.preflight import __main__ as preflight
+from isoflop.preflight.collectives import read_collectives
 from isoflop.preflight.compile import NO_TPU_QUERIES, Setting, compile_run
 from isoflop.preflight.topology import CHIPS, find_topology
+from mdm_jax.objectives.vocab_loss import ACCELERATOR_CHUNK_ROWS
 from mdm_jax.spec import CellSpec, ComputeDtype, Family, HardwareSpec, ModelSpec, OptimSpec, Remat, to_json
+from mdm_jax.spec.counting import count_parameters
 
-GIB = 2**30
+GIB, MEGABYTE = 2**30, 1e6
 TIME_LIMIT = 1500.0
 
 pytestmark = pytest.mark.skipif(
@@ -117,3 +126,40 @@ def test_the_compiler_knows_every_chip_and_its_limit(chip):
     refused = compile_run(Setting(Remat.NONE, 1).of(large), topology, TIME_LIMIT)
     assert f"({topology.chip.hbm_bytes / GIB:.2f}G)" in refused.refused
     assert refused.hbm_bytes > topology.chip.hbm_bytes
+
+
+@functools.cache
+def compiled_program(topology, family, **hardware):
+    """The text of the compiled step of the 1028M model at the paper's batch, and the bytes of its arguments."""
+    run = run_of("1028", family)
+    run = dataclasses.replace(run, hardware=dataclasses.replace(run.hardware, **hardware))
+    with tempfile.TemporaryDirectory() as scratch:
+        hlo = Path(scratch, "step.hlo")
+        job = {"spec": to_json(run), "topology": topology, "hlo": str(hlo)}
+        environment = {**os.environ, **NO_TPU_QUERIES, "JAX_PLATFORMS": "cpu"}
+        command = [sys.executable, "-m", "mdm_jax.train.ahead"]
+        done = subprocess.run(command, input=json.dumps(job), capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr
+        answer = json.loads(done.stdout.splitlines()[-1])
+        assert not answer["refused"]
+        return run, hlo.read_text(), answer["memory"]["arguments"]
+
+
+def rows_over_the_vocabulary(program, words):
+    """Rows of the largest array that has a number for each word: its size over the vocabulary's."""
+    shapes = [[int(n) for n in shape.split(",")] for shape in re.findall(r"\b(?:bf16|[fsu]\d+)\[([\d,]+)\]", program)]
+    return max(math.prod(shape) // words for shape in shapes if {words, words + 1} & set(shape))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", list(Family))
+@pytest.mark.parametrize("topology", ["v5e:4x4", "v5p:2x2x4"])
+def test_nothing_large_is_whole_on_a_device(topology, family):
+    """No state is replicated, no array holds all logits, and no gradient of a weight is all-reduced."""
+    run, program, arguments = compiled_program(topology, family)
+    state = 3 * 4 * count_parameters(run.model).total
+    assert state / 16 < arguments < 1.02 * state / 16
+    scored = 16 * 2048 // (2 if family is Family.MDM else 1)  # rows of one device
+    assert run.model.d_model <= rows_over_the_vocabulary(program, 32000) <= ACCELERATOR_CHUNK_ROWS < scored / 2
+    reduced = [one for one in read_collectives(program, 16) if one.kind == "all-reduce"]
+    assert 0 < max(one.whole_bytes for one in reduced) < MEGABYTE  # gains of norms, and numbers of the whole step

@@ -1,0 +1,66 @@
+"""What the devices send each other in a step: gradients over the vocabulary are scattered, and no state is whole."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding
+from tiny_runs import run_spec
+
+from mdm_jax.devices.sharding import BATCH_L, abstract_arrays, run_mesh
+from mdm_jax.spec import Family, HardwareSpec, ModelSpec, OptimSpec, RunSpec
+from mdm_jax.train.optim import learning_rate
+from mdm_jax.train.state import make_state
+from mdm_jax.train.step import compile_step
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+WORDS, DEVICES, LENGTH, ROWS = 97, 8, 32, 16
+"""A prime number of words: an array's size tells whether it has a number for each. The table has one row more."""
+TRUNK = ModelSpec(n_layers=1, d_model=32, n_heads=2, d_ffn=64, vocab_size=WORDS)
+SHAPE = re.compile(r"\b(?:bf16|[fsu]\d+)\[([\d,]+)\]")
+
+
+def program(spec: RunSpec) -> str:
+    mesh = run_mesh(spec, jax.devices()[:DEVICES])
+    tokens_BL = jax.ShapeDtypeStruct((ROWS, LENGTH), jnp.int32, sharding=NamedSharding(mesh, BATCH_L))
+    with jax.set_mesh(mesh):
+        state = abstract_arrays(mesh, lambda: make_state(spec))
+        lowered = compile_step(spec).lower(state, tokens_BL, learning_rate(spec.optim, spec.schedule))
+        return lowered.compile().as_text() or ""
+
+
+def sizes(program: str, operation: str) -> list[int]:
+    """Numbers in each array that these operations return."""
+    lines = [line.split(f" {operation}(")[0] for line in program.splitlines() if f" {operation}(" in line]
+    return [int(np.prod([int(n) for n in shape.split(",")])) for line in lines for shape in SHAPE.findall(line)]
+
+
+@pytest.mark.parametrize(
+    ("family", "hardware", "parts"),
+    [
+        (Family.MDM, HardwareSpec(mesh_data=8), 8),
+        (Family.ARM, HardwareSpec(mesh_data=4, mesh_replica=2), 4),
+    ],
+    ids=["mdm-8x1", "arm-2x4x1"],
+)
+def test_gradients_over_the_vocabulary_are_scattered(family, hardware, parts):
+    """The head and the table are reduce-scattered. Replicas add the shards alone."""
+    text = program(run_spec(family, TRUNK, LENGTH, optim=OptimSpec(global_batch=ROWS), hardware=hardware))
+    head, table = WORDS * TRUNK.d_model // parts, (WORDS + 1) * TRUNK.d_model // parts
+    assert {head, table} <= set(sizes(text, "reduce-scatter"))
+    reduced = set(sizes(text, "all-reduce"))
+    assert ({head, table} <= reduced) is (parts < DEVICES)
+    assert not {parts * head, parts * table} & reduced
+
+
+@pytest.mark.parametrize("hardware", [HardwareSpec(mesh_data=8), HardwareSpec(mesh_data=4, mesh_model=2)], ids=str)
+def test_no_state_is_whole_on_a_device(hardware):
+    """Each matrix of weights and of moments is split over all devices; only gains of norms are whole."""
+    spec = run_spec(Family.MDM, TRUNK, LENGTH, optim=OptimSpec(global_batch=ROWS), hardware=hardware)
+    mesh = run_mesh(spec, jax.devices()[:DEVICES])
+    leaves = [x for x in jax.tree.leaves(abstract_arrays(mesh, lambda: make_state(spec))) if x.size > TRUNK.d_model]
+    assert len(leaves) == 3 * 7  # embedding, head and five matrices of the layers: weights and both moments
+    for leaf in leaves:
+        assert np.prod(leaf.sharding.shard_shape(leaf.shape)) == leaf.size // DEVICES
