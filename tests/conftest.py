@@ -4,6 +4,7 @@ Meshes of 1, 2, 4 or 8 devices come from `jax.devices()[:n]`. The eight devices 
 process that a test starts sees what it asks for itself (`JAX_NUM_CPU_DEVICES`).
 """
 
+import gc
 import os
 import re
 import signal
@@ -11,10 +12,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 # Set before jax is imported, and for the processes that tests start. Without its fusion emitters XLA compiles small
-# programs for a CPU in a third of the time. `running.workshop(as_for_users=True)` compiles with them.
+# programs for a CPU in a third of the time; code that is not split into 32 parts takes less again, as there are tests
+# on every core anyway. `running.workshop(as_for_users=True)` compiles as for users.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11):  # a newer XLA ends at a flag that it does not know
-    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its threads wait for each other, while other tests need the cores
 
 import jax
 import jaxtyping
@@ -41,6 +44,23 @@ BY_JAXTYPING = [
 ]
 beartype_packages(PACKAGES, conf=BeartypeConf(claw_is_pep526=False))
 jaxtyping.install_import_hook(BY_JAXTYPING, "beartype.beartype")
+
+# What imports and collection make lives to the end, and tracing a program makes and drops thousands of objects. Without
+# this and the freezing below, the garbage collector reads all of them again and again.
+gc.set_threshold(10_000, 20, 20)
+
+
+def pytest_collection_finish() -> None:
+    """Leaves what there is before the first test out of the garbage collector's work."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """Collects what the tests left. pytest does so five times after this, which would take a second each."""
+    gc.collect()
+    gc.collect()  # what the finalizers of the first time let go
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

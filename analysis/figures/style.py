@@ -30,6 +30,7 @@ LOSS_LABEL = "validation loss (nats per token)"
 DASHED, DOTTED = (0, (4, 3)), (0, (1, 1.6))
 SHADE: dict[str, Any] = {"color": FAINT, "alpha": 0.45, "lw": 0, "zorder": 0}
 """The strip of losses that both families reach."""
+PNG_DPI = 200
 HALO = [withStroke(linewidth=3, foreground="white")]
 ENTRY_INCHES = 1.32
 """Width of a legend's entry: seven fit into a row below two panels, and four below one."""
@@ -180,10 +181,10 @@ def _plain_label(value: float) -> str:
 
 
 def rendered(figure: Figure) -> dict[str, bytes]:
-    """The figure as "svg" and as "png" (200 dpi)."""
+    """The figure as "svg" and as "png" (`PNG_DPI`)."""
     svg, png = io.BytesIO(), io.BytesIO()
     with styled():
         figure.savefig(svg, format="svg", metadata={"Date": None})
         figure.set_layout_engine("none")  # its places stand, and finding them takes a third of the time
-        figure.savefig(png, format="png", dpi=200)
+        figure.savefig(png, format="png", dpi=PNG_DPI)
     return {"svg": svg.getvalue(), "png": png.getvalue()}

@@ -118,6 +118,7 @@ def straight(tmp_path) -> str:
     return str(file)
 
 
+@pytest.mark.usefixtures("small_pictures")
 def test_floors_are_printed_and_those_that_the_minima_leave_open_are_a_finding(straight: str, tmp_path, capsys) -> None:
     assert gap_main([straight, "--bootstrap", "300"]) == 0
     said = capsys.readouterr().out

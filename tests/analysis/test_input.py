@@ -334,6 +334,7 @@ def test_figures_take_the_level() -> None:
     assert "minimum, 90%" in legend
 
 
+@pytest.mark.usefixtures("small_pictures")
 def test_a_report_says_what_its_losses_are_and_how_to_make_it_again(
     write: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

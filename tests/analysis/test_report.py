@@ -155,6 +155,7 @@ def test_the_same_runs_give_the_same_bytes(tmp_path: Path) -> None:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
+@pytest.mark.usefixtures("small_pictures")
 def test_a_family_absent_is_said_and_the_rest_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = tmp_path / "own.csv"
     pd.DataFrame(sweeps.rows("mdm", sweeps.MDM, sweeps.BUDGETS["mdm"])).to_csv(table, index=False)
@@ -167,6 +168,7 @@ def test_a_family_absent_is_said_and_the_rest_reported(tmp_path: Path, capsys: p
     assert len(fits["laws"]) == 9
 
 
+@pytest.mark.usefixtures("small_pictures")
 def test_no_common_loss_is_said_and_every_ratio_called_extrapolated(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -33,6 +33,7 @@ def bare() -> pd.DataFrame:
     return pd.DataFrame(sweeps.both(sd=0.003), columns=NEEDED)
 
 
+@pytest.mark.usefixtures("small_pictures")
 def test_every_function_takes_a_table_of_the_needed_columns_and_gives_what_read_runs_gives(tmp_path: Path) -> None:
     raw, read = bare(), read_runs(bare())
     fit, known = fit_isoflop(raw), fit_isoflop(read)
