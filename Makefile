@@ -50,6 +50,15 @@ format: setup ## Let ruff rewrite what it can
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
+.PHONY: bench
+bench: setup ## Measure this machine for docs/performance.md, about an hour (TORCH=PYTHON adds PyTorch; let nothing else run)
+	$(PY) -m benchmarks.train_step $(if $(TORCH),--torch $(TORCH))
+	$(PY) -m benchmarks.data_pipeline
+	$(PY) -m benchmarks.sweep --warm
+	$(PY) -m benchmarks.start_up
+	$(PY) -m benchmarks.analysis_speed
+	$(PY) -m benchmarks.validation
+
 .PHONY: notebooks
 notebooks: setup ## Execute the notebooks and write each .ipynb anew from its .py
 	$(PY) tests/analysis/test_notebooks.py

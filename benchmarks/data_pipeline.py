@@ -27,7 +27,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.train_step import machine
+from benchmarks.machine import machine
 from isoflop.ladder import SMDM
 from mdm_jax.command import aligned
 from mdm_jax.data.corpus import TrainingRows, open_corpus

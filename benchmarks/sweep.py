@@ -12,7 +12,6 @@ the machine's name.
 import argparse
 import json
 import os
-import platform
 import sys
 import tempfile
 import time
@@ -21,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from benchmarks.machine import machine
 from benchmarks.timed_run import PARTS
 from isoflop.cost import work_flops
 from isoflop.plan.__main__ import plan_config
@@ -126,11 +126,6 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--data", type=Path, help="folder of the quickstart's prepared text; prepared here by default")
     flags.add_argument("--out", type=Path, default=RESULT, help="JSON file to write (%(default)s)")
     return flags
-
-
-def machine() -> str:
-    """The processor and the number of cores."""
-    return f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

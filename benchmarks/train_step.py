@@ -1,7 +1,7 @@
 """Seconds and memory of a train step: ours, and SMDM's in PyTorch on the same machine, in turn.
 
-    python benchmarks/train_step.py --torch PYTHON
-    python benchmarks/train_step.py --sizes 6 --families mdm --settings layers=scan layers=unroll,microbatches=2
+    python -m benchmarks.train_step --torch PYTHON
+    python -m benchmarks.train_step --sizes 6 --families mdm --settings layers=scan layers=unroll,microbatches=2
 
 PYTHON is a Python that has torch; without it only ours is timed. Every contestant is a process of its own that rests
 while another one works. They take turns: a round is a few steps of each, in an order that is turned from round to
@@ -16,7 +16,6 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from benchmarks.machine import machine
 from isoflop.ladder import SMDM
 from mdm_jax.command import aligned
 from mdm_jax.files.storage import write_atomic
@@ -148,11 +148,6 @@ def table(found: dict[str, dict[str, Any]]) -> list[str]:
         for name, row in found.items()
     ]
     return aligned([header, *rows], left=("step",))
-
-
-def machine() -> str:
-    """The processor and the number of cores."""
-    return f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, {jax.devices()[0].device_kind}"
 
 
 def main() -> None:

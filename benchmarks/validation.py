@@ -43,7 +43,7 @@ import jax
 import numpy as np
 
 from benchmarks.estimator_variance import DESIGNS, TRAINED, Design, contributions, ratio, trained
-from benchmarks.train_step import machine
+from benchmarks.machine import machine
 from mdm_jax.command import aligned
 from mdm_jax.data.corpus import open_corpus
 from mdm_jax.evaluate import nelbo
