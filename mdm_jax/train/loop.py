@@ -152,7 +152,7 @@ class _Clock:
         self._tokens_per_step = spec.optim.global_batch * spec.data.seq_len
         self._flops_per_step = step_flops(spec, FlopConvention.EXACT)
         peak = peak_flops_per_second(device_kind)
-        self._peak = peak and peak * spec.hardware.mesh_data * spec.hardware.mesh_model
+        self._peak = peak and peak * spec.hardware.devices
         self._first = first
         self.restart()
 
