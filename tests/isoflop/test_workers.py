@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -140,18 +141,22 @@ def sweep(directory: Path, runs: Sequence[RunSpec], **policy) -> list[RunResult]
     return run_sweep(directory, policy=Policy(**policy))
 
 
-def test_a_run_is_the_same_alone_and_after_another_in_a_worker(tmp_path, shop) -> None:
+def test_a_run_is_the_same_alone_and_after_another_in_a_worker(tmp_path, shop, monkeypatch) -> None:
     """The other run has another seed, learning rate and length; both use the same programs."""
     run = shop.spec(Family.MDM)
     longer = dataclasses.replace(run.schedule, steps=14)
     before = dataclasses.replace(run, seed=1, schedule=longer, optim=dataclasses.replace(run.optim, lr_peak=0.02))
     alone = shop.undisturbed(run)
-    programs = sorted(path.name for path in shop.cache.iterdir())
+    cache = shutil.copytree(
+        shop.cache, tmp_path / "cache", ignore=shutil.ignore_patterns(".*")
+    )  # other tests add to the shop's
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(cache))
+    programs = sorted(path.name for path in cache.iterdir())
     rows = sweep(tmp_path / "sweep", [run, before])
     assert [row.status for row in rows] == [Status.OK, Status.OK]
     assert_same(outcome(tmp_path / "sweep/runs", run), outcome(alone, run))
     assert rows[0].loss != rows[1].loss
-    assert sorted(path.name for path in shop.cache.iterdir()) == programs
+    assert sorted(path.name for path in cache.iterdir()) == programs
     log = (tmp_path / "sweep/runs" / run.run_id / "log.txt").read_text()
     assert log.startswith("# attempt 1\n")
     assert log.count(run.run_id) >= 2
