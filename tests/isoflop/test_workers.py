@@ -147,9 +147,8 @@ def test_a_run_is_the_same_alone_and_after_another_in_a_worker(tmp_path, shop, m
     longer = dataclasses.replace(run.schedule, steps=14)
     before = dataclasses.replace(run, seed=1, schedule=longer, optim=dataclasses.replace(run.optim, lr_peak=0.02))
     alone = shop.undisturbed(run)
-    cache = shutil.copytree(
-        shop.cache, tmp_path / "cache", ignore=shutil.ignore_patterns(".*")
-    )  # other tests add to the shop's
+    # Other tests add programs to the shop's cache meanwhile, and its hidden files are half-written.
+    cache = shutil.copytree(shop.cache, tmp_path / "cache", ignore=shutil.ignore_patterns(".*"))
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(cache))
     programs = sorted(path.name for path in cache.iterdir())
     rows = sweep(tmp_path / "sweep", [run, before])
