@@ -1,1 +1,1 @@
-"""Local sweep: trains the runs of a plan, each in a separate process."""
+"""Local sweep: trains the runs of a plan, some at a time, in processes of their own."""
