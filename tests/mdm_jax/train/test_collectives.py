@@ -9,7 +9,19 @@ import pytest
 from jax.sharding import NamedSharding
 from tiny_runs import run_spec
 
-from mdm_jax.devices.sharding import BATCH_L, abstract_arrays, run_mesh
+from mdm_jax.devices.sharding import (
+    BATCH_L,
+    DATA,
+    PartitionSpec,
+    abstract_arrays,
+    layout,
+    make_mesh,
+    over_shards,
+    reshard,
+    rows_spec,
+    run_mesh,
+    sum_in_a_ring,
+)
 from mdm_jax.spec import Family, HardwareSpec, ModelSpec, OptimSpec, RunSpec
 from mdm_jax.train.optim import learning_rate
 from mdm_jax.train.state import make_state
@@ -53,6 +65,19 @@ def test_gradients_over_the_vocabulary_are_scattered(family, hardware, parts):
     reduced = set(sizes(text, "all-reduce"))
     assert ({head, table} <= reduced) is (parts < DEVICES)
     assert not {parts * head, parts * table} & reduced
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((16, 5), 0), ((3, 8, 2), 1), ((4, 1, 24), 2)], ids=str)
+def test_a_ring_sums_and_scatters(shape, axis):
+    """The TPU's way, run by CPUs: each device gets its shard of the sum."""
+    x_Sx = np.arange(DEVICES * np.prod(shape), dtype=np.float32).reshape(DEVICES, *shape) ** 2
+    mesh = make_mesh(DEVICES, 1, jax.devices()[:DEVICES])
+    out = PartitionSpec(*[DATA if i == axis else None for i in range(len(shape))])
+    with jax.set_mesh(mesh):
+        of_device = over_shards(lambda x_1x: sum_in_a_ring(x_1x[0], axis), rows_spec(x_Sx.ndim), out)
+        found = jax.jit(lambda x: of_device(reshard(x, rows_spec(x_Sx.ndim))))(x_Sx)
+        assert layout(found) == out
+        np.testing.assert_allclose(np.asarray(found), x_Sx.sum(0), rtol=1e-6)
 
 
 @pytest.mark.parametrize("hardware", [HardwareSpec(mesh_data=8), HardwareSpec(mesh_data=4, mesh_model=2)], ids=str)
