@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import pytest
 from failing_disk import failing_disk
 from saved_states import ME, restored, same, state
@@ -133,3 +134,13 @@ def test_the_error_of_a_job_does_not_reach_the_next() -> None:
     jobs.wait()
     jobs.poll()
     assert done == ["second"]
+
+
+def test_a_step_without_all_arrays_is_not_taken_for_written(tmp_path) -> None:
+    saves = Checkpoints(as_path(tmp_path), ME)
+    saves.save(5, state(5))
+    saves.wait()
+    checkpoint._check_complete(saves._manager, 5, state(5))
+    with pytest.raises(LookupError, match=r"^more missing$"):
+        checkpoint._check_complete(saves._manager, 5, state(5) | {"more": jnp.zeros(2)})
+    saves.close()
