@@ -83,10 +83,10 @@ def make_mesh(data: int, model: int, devices: Sequence[Any] | None = None, repli
 
 
 def by_slice(devices: Sequence[Any]) -> list[list[Any]]:
-    """The devices of each TPU slice, in the order given. Devices of other kinds count as one slice."""
+    """The devices of each TPU slice, in the order given. Devices without a slice's number count as one slice."""
     slices: dict[int, list[Any]] = {}
     for device in devices:
-        slices.setdefault(device.slice_index if device.platform == "tpu" else 0, []).append(device)
+        slices.setdefault(getattr(device, "slice_index", 0) if device.platform == "tpu" else 0, []).append(device)
     return [slices[index] for index in sorted(slices)]
 
 

@@ -18,6 +18,14 @@ class Chip:
     platform: str = "tpu"
 
 
+@dataclass(frozen=True)
+class ChipOfOneSlice:
+    """A device of a topology that is compiled for ahead of time, which has no `slice_index` if it is one slice."""
+
+    id: int
+    platform: str = "tpu"
+
+
 CHIPS = [Chip(5, 1), Chip(0, 0), Chip(3, 0), Chip(6, 1), Chip(1, 0), Chip(7, 1), Chip(2, 0), Chip(4, 1)]
 
 
@@ -26,6 +34,8 @@ def test_devices_go_to_their_slice_in_the_order_given():
     assert [chip.id for chip in first] == [0, 3, 1, 2]
     assert [chip.id for chip in second] == [5, 6, 7, 4]
     assert by_slice(jax.devices()) == [jax.devices()]  # CPUs have no slices
+    chips = [ChipOfOneSlice(1), ChipOfOneSlice(0)]
+    assert by_slice(chips) == [chips]
 
 
 @pytest.mark.parametrize(
