@@ -160,6 +160,7 @@ def test_nothing_large_is_whole_on_a_device(topology, family):
     state = 3 * 4 * count_parameters(run.model).total
     assert state / 16 < arguments < 1.02 * state / 16
     scored = 16 * 2048 // (2 if family is Family.MDM else 1)  # rows of one device
-    assert run.model.d_model <= rows_over_the_vocabulary(program, 32000) <= ACCELERATOR_CHUNK_ROWS < scored / 2
+    chunk = 1.01 * ACCELERATOR_CHUNK_ROWS  # equal chunks of about so many rows
+    assert run.model.d_model <= rows_over_the_vocabulary(program, 32000) <= chunk < scored / 1.9
     reduced = [one for one in read_collectives(program, 16) if one.kind == "all-reduce"]
     assert 0 < max(one.whole_bytes for one in reduced) < MEGABYTE  # gains of norms, and numbers of the whole step
