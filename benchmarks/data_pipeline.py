@@ -8,7 +8,8 @@ corpus is made here, of random ids. The columns of the result:
 - `first pass`, `pipeline`: tokens a second of whole batches, put on the device. The first pass also verifies blocks.
 - `read`: the same for the rows alone.
 - `step`: a train step whose batch lies on the device already. `ratio` is the pipeline's speed divided by the step's.
-- `waited`: what the training loop itself counts: the time without a batch, after the first one, and its share.
+- `waited`: what the training loop itself counts: the time in which the devices had no step to compute, because there
+  was no batch, after the first one, and its share.
 
 The result stands in benchmarks/results/data_pipeline.json, by the machine's name. Let nothing else run meanwhile.
 """
@@ -186,7 +187,7 @@ def measure(case: Case, folder: Path, corpus_tokens: int = TOKENS) -> dict[str, 
 
 def table(found: dict[str, dict[str, Any]]) -> list[str]:
     """The rows as text; `ratio` is the pipeline's speed as a multiple of the step's."""
-    header = ("model", "Mtokens/s of the pipeline", "of the step", "ratio", "loop waited")
+    header = ("model", "Mtokens/s of the pipeline", "of the step", "ratio", "devices waited")
     rows = [
         (
             name,

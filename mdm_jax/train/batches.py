@@ -24,8 +24,9 @@ class Batches:
     """The batches of the steps `first + 1 … last`, in order. Close it: that ends its thread.
 
     Attributes:
-        seconds_waited: seconds that `next` has waited for a batch, without the first one.
-        waits: the number of these batches that were not ready.
+        seconds_waited: seconds that `next` has waited for a batch while the devices had no step left to compute, at
+            most; the first batch does not count.
+        waits: the number of these batches.
     """
 
     def __init__(self, rows: TrainingRows, mesh: Mesh, first: int, last: int) -> None:
@@ -36,8 +37,11 @@ class Batches:
         self._thread = threading.Thread(target=self._read, args=(rows, mesh, first, last), name="batches", daemon=True)
         self._thread.start()
 
-    def next(self) -> jax.Array:
+    def next(self, before: jax.Array) -> jax.Array:
         """The next global batch, `[B, L]`.
+
+        Args:
+            before: a result of the step before. While it is being computed, a wait holds no device up.
 
         Raises:
             ValueError: a block of the corpus is corrupt.
@@ -48,7 +52,7 @@ class Batches:
         except queue.Empty:
             begun = time.monotonic()
             found = self._ready.get()
-            if self._taken:
+            if self._taken and before.is_ready():
                 self.seconds_waited += time.monotonic() - begun
                 self.waits += 1
         self._taken += 1

@@ -9,7 +9,7 @@ A row of the metrics has the step, the step's loss, gradient norm and learning r
 - `tokens_per_second`: the tokens of these steps, divided by these seconds;
 - `flops_per_second`: their FLOPs under the convention `exact`, of all devices together, divided by these seconds;
 - `mfu`: `flops_per_second` as a share of the devices' published peak; absent if the peak is not known, as on a CPU;
-- `seconds_waited`: the part of these seconds in which the loop waited for a batch.
+- `seconds_waited`: the part of these seconds in which the devices had no step to compute, because there was no batch.
 """
 
 import functools
@@ -108,7 +108,7 @@ def train(
             if watch.profiler.begins_at(step):
                 with clock.paused(state):
                     watch.profiler.before(step)
-            state, scalars = step_fn(state, batches.next(), rate)
+            state, scalars = step_fn(state, batches.next(state.step), rate)
             if pending is not None:
                 _record(*pending, clock, batches, metrics, watch)
                 pending = None

@@ -12,6 +12,9 @@ from mdm_jax.data.corpus import TrainingRows, open_corpus
 from mdm_jax.devices.sharding import make_mesh
 from mdm_jax.train.batches import AHEAD, Batches
 
+DONE = jax.block_until_ready(jax.numpy.zeros(()))
+"""The result of a step that is computed."""
+
 
 @pytest.fixture
 def rows(shop: Workshop) -> TrainingRows:
@@ -25,14 +28,14 @@ def reading() -> list[threading.Thread]:
 def test_the_batches_are_those_of_the_steps_in_order(rows) -> None:
     batches = Batches(rows, make_mesh(1, 1, jax.devices()[:1]), 5, 5 + 3 * AHEAD)
     for step in range(5, 5 + 3 * AHEAD):
-        np.testing.assert_array_equal(batches.next(), rows.read(step, 0, 4))
+        np.testing.assert_array_equal(batches.next(DONE), rows.read(step, 0, 4))
     batches.close()
     assert reading() == []
 
 
 def test_a_run_that_stops_early_leaves_no_thread(rows) -> None:
     batches = Batches(rows, make_mesh(1, 1, jax.devices()[:1]), 0, 10**9)
-    batches.next()
+    batches.next(DONE)
     batches.close()
     assert reading() == []
 
@@ -54,11 +57,11 @@ def test_an_error_is_raised_at_its_step_and_the_wait_is_counted(rows) -> None:
     gate = threading.Event()
     bad = BadRows(rows.rows, rows.global_batch, rows.seed, gate=gate)
     batches = Batches(bad, make_mesh(1, 1, jax.devices()[:1]), 0, 5)
-    np.testing.assert_array_equal(batches.next(), rows.read(0, 0, 4))
+    np.testing.assert_array_equal(batches.next(DONE), rows.read(0, 0, 4))
     assert (batches.waits, batches.seconds_waited) == (0, 0.0)  # the first batch does not count
     threading.Timer(0.2, gate.set).start()
     with pytest.raises(OSError, match="not read now"):
-        batches.next()
+        batches.next(DONE)
     assert batches.waits == 1
     assert 0.1 < batches.seconds_waited < 60
     batches.close()
