@@ -52,7 +52,7 @@ class Batches:
         except queue.Empty:
             begun = time.monotonic()
             found = self._ready.get()
-            if self._taken and before.is_ready():
+            if self._taken and _is_computed(before):
                 self.seconds_waited += time.monotonic() - begun
                 self.waits += 1
         self._taken += 1
@@ -85,3 +85,9 @@ class Batches:
             except queue.Full:
                 continue
         return False
+
+
+def _is_computed(array: jax.Array) -> bool:
+    """Whether its devices have computed `array`. `jax.Array` does not declare `is_ready`, which its arrays have."""
+    is_ready = getattr(array, "is_ready", None)
+    return is_ready is None or is_ready()
