@@ -1,7 +1,7 @@
 """Workers: processes that execute many runs one after another, one process for each slot of the sweep.
 
-The imports, and the programs of each shape, then cost their time once in a slot. What a worker does and when it ends is
-said in `mdm_jax/run/worker.py`. A run that was tried before gets a new process, so that no state is inherited that may
+So a slot imports the packages once, and compiles the programs of each shape once. `mdm_jax/run/worker.py` says what a
+worker does and when it ends. A run that was tried before gets a new process, because a state of the old process may
 have made it fail.
 """
 
@@ -22,7 +22,7 @@ COMMAND = (sys.executable, "-m", "mdm_jax.run.worker")
 
 
 class Worker:
-    """A worker's process and the two pipes to it. It has one order at a time."""
+    """A worker's process, and the pipes for its orders and its answers. It has one order at a time."""
 
     def __init__(self, process: subprocess.Popen, answers: int) -> None:
         self.process, self._answers = process, answers
@@ -38,25 +38,26 @@ class Worker:
             self.process.stdin.flush()
 
     def poll(self) -> int | None:
-        """The exit code of its run, which is that of the process if the process has ended without an answer."""
+        """The exit code of the run, or of the process if it has ended without an answer. None while the run goes on."""
         ended = self.process.poll()  # first, because it may answer and then end
         answer = self._read()
         return answer.code if answer else ended
 
     @property
     def is_free(self) -> bool:
-        """Whether it has answered, and takes a further order."""
+        """Whether the worker has answered and takes a further order."""
         answer = self._read()
         return answer is not None and answer.goes_on and self.process.poll() is None
 
     def end(self) -> None:
-        """Ends the process and what it has started."""
+        """Ends the process and those that it has started."""
         self.poll()  # keeps the answer
         end_group(self.process)
         self.process.wait()
         os.close(self._answers)
         assert self.process.stdin is not None
-        self.process.stdin.close()
+        with suppress(BrokenPipeError):  # an order that a dead worker did not read is written once more
+            self.process.stdin.close()
 
     def _read(self) -> Answer | None:
         if self._answer is None:
@@ -81,7 +82,7 @@ class Workers(Launcher):
     processes: Processes
     arguments: Callable[[RunSpec], Sequence[str]]
     command: Sequence[str] = COMMAND
-    of_slot: dict[int, Worker] = field(default_factory=dict)
+    of_slot: dict[int, Worker] = field(default_factory=dict, init=False)
 
     def start(self, spec: RunSpec, folder: Path, attempt: int, slot: int) -> Child:
         """See `Launcher`."""

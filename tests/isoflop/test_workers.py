@@ -124,6 +124,17 @@ def test_the_runs_of_a_killed_runner_come_to_their_end(tmp_path, finished) -> No
     found.end()
 
 
+def test_a_worker_that_is_dead_before_its_order_is_one_that_ended(tmp_path) -> None:
+    ours, theirs = os.pipe()
+    process = subprocess.Popen([sys.executable, "-c", "raise SystemExit(5)"], stdin=subprocess.PIPE)
+    os.close(theirs)
+    process.wait()
+    found = Worker(process, ours)
+    found.order(Order(("--plan", str(tmp_path)), str(tmp_path / "log")))
+    assert found.poll() == 5
+    found.end()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux forgets the peak of a process")
 def test_the_peak_memory_is_that_of_the_present_run() -> None:
     worker._forget_peak_memory()
