@@ -202,7 +202,7 @@ def work_flops(run: RunSpec) -> int:
 
 
 def evaluation_flops(run: RunSpec) -> int:
-    """`exact` FLOPs of the final evaluation, the most if it draws until its error is small enough.
+    """`exact` FLOPs of the final evaluation. With `evaluation.max_se` it may need fewer.
 
     An exact likelihood takes an MDM one forward pass for each token of a row. An ARM's is its loss. A trunk's segment
     is not evaluated by any.

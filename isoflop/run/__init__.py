@@ -1,1 +1,1 @@
-"""Local sweep: trains the runs of a plan, some at a time, in processes of their own."""
+"""Local sweep: trains the runs of a plan in other processes, several runs at a time."""

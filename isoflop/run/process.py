@@ -1,4 +1,4 @@
-"""The process of one run: its share of the cores, its log, and its end."""
+"""Processes of runs: their share of the cores, their logs, and their ends."""
 
 import abc
 import os
@@ -39,12 +39,12 @@ class Child:
         return time.monotonic() - self.started
 
     def terminate(self) -> None:
-        """Asks the run's own process to save and exit; that process ends its workers."""
+        """Asks the process to save the run and to end. It ends the processes that it has started."""
         if self.poll() is None:
             self.process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """Ends the process and its workers at once, if any of them is still running."""
+        """Kills the process and those that it has started, if any of them is still running."""
         end_group(self.process)
 
     def last_log_line(self) -> str:
@@ -64,7 +64,7 @@ def end_group(process: subprocess.Popen) -> None:
 
 
 class Launcher(abc.ABC):
-    """Starts runs, and says what becomes of the process of a run that has ended."""
+    """Starts runs, and decides whether the process of an ended run is kept."""
 
     @abc.abstractmethod
     def start(self, spec: RunSpec, folder: Path, attempt: int, slot: int) -> Child:

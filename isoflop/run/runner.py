@@ -223,7 +223,7 @@ class Sweep:
             if time.monotonic() > deadline or self.stop.times > 1:
                 _kill_all(self.children)
             time.sleep(POLL_SECONDS)
-        _kill_all(self.children)  # the workers that they may have left
+        _kill_all(self.children)  # processes that they may have left
         for child, waiting in self.children.items():
             row = read_row(self.directory, child.spec)
             if row is not None and row.status in ENDED:
