@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import pathlib
-import resource
 import subprocess
 import threading
 import time
@@ -14,6 +13,7 @@ from mdm_jax.devices.accelerators import peak_flops_per_second
 from mdm_jax.files.layout import RESULT_FILE
 from mdm_jax.files.results import RunResult, Status, read_result, result_of, write_result
 from mdm_jax.files.storage import Path, refuse_link
+from mdm_jax.run.peak_memory import peak_memory_bytes
 from mdm_jax.spec import FlopConvention, RunSpec
 from mdm_jax.spec.counting import step_flops
 from mdm_jax.train.loop import Watch
@@ -110,5 +110,6 @@ def _git_sha() -> str:
 
 
 def _peak_memory_bytes() -> float:
+    """The peak of the first local device's memory. For a CPU, of which jax does not say it, that of the process."""
     stats = jax.local_devices()[0].memory_stats() or {}
-    return float(stats.get("peak_bytes_in_use", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
+    return float(stats.get("peak_bytes_in_use", peak_memory_bytes()))

@@ -21,7 +21,6 @@ After the end of its input, a worker ends when its run has ended. So the runs of
 """
 
 import os
-import resource
 import sys
 import traceback
 from collections.abc import Sequence
@@ -32,6 +31,7 @@ from mdm_jax.command import BAD, DONE, flush_output, new_parser
 from mdm_jax.files.storage import open_no_link
 from mdm_jax.main import main as execute
 from mdm_jax.run.orders import Answer, Order, read_order
+from mdm_jax.run.peak_memory import forget_peak_memory, peak_memory_bytes
 
 MOST_PEAK_BYTES = 2 << 30
 MOST_RUNS = 64
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(nothing.fileno(), sys.stdin.fileno())  # what a run starts must not read the orders
     code = DONE
     for number, line in enumerate(orders, 1):
-        _forget_peak_memory()
+        forget_peak_memory()
         code = _executed(read_order(line))
         goes_on = code == DONE and number < MOST_RUNS and peak_memory_bytes() <= MOST_PEAK_BYTES
         try:
@@ -73,17 +73,6 @@ def _executed(order: Order) -> int:
             traceback.print_exc()
         flush_output()
         return BAD
-
-
-def peak_memory_bytes() -> int:
-    """The most memory that the process has held since `_forget_peak_memory`, or since its start where that fails."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def _forget_peak_memory() -> None:
-    """Makes the peak memory that of the next run, where the kernel can do so (Linux)."""
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
 
 
 if __name__ == "__main__":

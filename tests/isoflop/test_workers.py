@@ -20,8 +20,8 @@ from isoflop.run.process import Processes
 from isoflop.run.runner import Policy
 from isoflop.run.workers import Worker, Workers
 from mdm_jax.files.results import RunResult, Status, result_of, write_result
-from mdm_jax.run import worker
 from mdm_jax.run.orders import Answer, Order, read_answer, read_order
+from mdm_jax.run.peak_memory import forget_peak_memory, peak_memory_bytes
 from mdm_jax.spec import Family, RunSpec
 
 
@@ -137,13 +137,13 @@ def test_a_worker_that_is_dead_before_its_order_is_one_that_ended(tmp_path) -> N
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux forgets the peak of a process")
 def test_the_peak_memory_is_that_of_the_present_run() -> None:
-    worker._forget_peak_memory()
-    before = worker.peak_memory_bytes()
+    forget_peak_memory()
+    before = peak_memory_bytes()
     held = b"x" * (1 << 28)
-    assert worker.peak_memory_bytes() > before + (1 << 27)
+    assert peak_memory_bytes() > before + (1 << 27)
     del held
-    worker._forget_peak_memory()
-    assert worker.peak_memory_bytes() < before + (1 << 27)
+    forget_peak_memory()
+    assert peak_memory_bytes() < before + (1 << 27)
 
 
 def sweep(directory: Path, runs: Sequence[RunSpec], **policy) -> list[RunResult]:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import resource
+import sys
 import time
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from mdm_jax.files.results import Status, result_of, write_result
 from mdm_jax.files.storage import as_path
 from mdm_jax.run.execute import Record
 from mdm_jax.run.progress import describe
+from mdm_jax.run.record import _peak_memory_bytes
 from mdm_jax.spec import Family, FlopConvention, HardwareSpec, RunSpec
 from mdm_jax.spec.counting import step_flops
 from mdm_jax.train.loop import Watch, _Clock
@@ -66,6 +69,12 @@ def test_the_mfu_of_a_row_is_a_share_of_the_peak_of_all_devices() -> None:
     known = {"loss": 1.0, "lr": 1.0, "tokens_per_second": 5.0}
     assert describe({**known, "mfu": 0.414}).endswith("  5 tokens/s  MFU 41%")
     assert describe(known).endswith("  5 tokens/s")
+
+
+def test_the_peak_memory_is_bytes_on_macos_too(monkeypatch) -> None:
+    """Linux reports the peak of a process in KiB, and macOS in bytes."""
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert _peak_memory_bytes() == resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def attempt(folder: Path, seconds: float, steps: int) -> Record:
