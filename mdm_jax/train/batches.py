@@ -18,15 +18,17 @@ from mdm_jax.devices.sharding import global_batch
 AHEAD = 4
 """Batches that wait for the loop. They hide a read that takes as long as so many steps."""
 LOOK_SECONDS = 0.1
+"""Seconds after which a thread that waits for room looks whether it is closed."""
 
 
 class Batches:
-    """The batches of the steps `first + 1 … last`, in order. Close it: that ends its thread.
+    """The batches of the steps `first + 1 … last`, in order. `close` ends its thread.
 
     Attributes:
-        seconds_waited: seconds that `next` has waited for a batch while the devices had no step left to compute, at
-            most; the first batch does not count.
-        waits: the number of these batches.
+        seconds_waited: seconds that `next` has waited for batches while the devices had no step to compute. This is an
+            upper bound: if the devices finish a step during a wait, the whole wait counts. The first batch does not
+            count.
+        waits: the number of these waits.
     """
 
     def __init__(self, rows: TrainingRows, mesh: Mesh, first: int, last: int) -> None:
@@ -71,20 +73,18 @@ class Batches:
     def _read(self, rows: TrainingRows, mesh: Mesh, first: int, last: int) -> None:
         try:
             for step in range(first, last):
-                if not self._put(global_batch(mesh, rows.shape, functools.partial(rows.read, step))):
+                if self._closed.is_set():
                     return
+                self._put(global_batch(mesh, rows.shape, functools.partial(rows.read, step)))
         except Exception as error:
             self._put(error)
 
-    def _put(self, item: jax.Array | Exception) -> bool:
-        """Whether the item was put into the queue before `close`."""
+    def _put(self, item: jax.Array | Exception) -> None:
+        """Puts the item into the queue as soon as there is room. After `close` the item is dropped."""
         while not self._closed.is_set():
-            try:
+            with suppress(queue.Full):
                 self._ready.put(item, timeout=LOOK_SECONDS)
-                return True
-            except queue.Full:
-                continue
-        return False
+                return
 
 
 def _is_computed(array: jax.Array) -> bool:

@@ -1,6 +1,7 @@
 """Batches that are read ahead are those of the corpus, in order; an error of the corpus reaches the loop."""
 
 import threading
+import time
 from dataclasses import dataclass, field
 
 import jax
@@ -38,6 +39,28 @@ def test_a_run_that_stops_early_leaves_no_thread(rows) -> None:
     batches.next(DONE)
     batches.close()
     assert reading() == []
+
+
+@dataclass(frozen=True)
+class CountedRows(TrainingRows):
+    """Rows that list the steps which are read."""
+
+    steps: list[int] = field(default_factory=list)
+
+    def read(self, step: int, first: int, last: int) -> np.ndarray:
+        self.steps.append(step)
+        return super().read(step, first, last)
+
+
+def test_no_batch_is_read_after_the_end(rows) -> None:
+    """The thread waits for room with one batch in its hand; the room that `close` makes must not begin a read."""
+    counted = CountedRows(rows.rows, rows.global_batch, rows.seed)
+    batches = Batches(counted, make_mesh(1, 1, jax.devices()[:1]), 0, 10**9)
+    while len(counted.steps) <= AHEAD:
+        time.sleep(0.01)
+    time.sleep(0.05)
+    batches.close()
+    assert counted.steps == list(range(AHEAD + 1))
 
 
 @dataclass(frozen=True)
