@@ -13,7 +13,7 @@ from mdm_jax.files.storage import Kind, Path, kind
 from mdm_jax.train.seal import Identity, files_below, hashes_of, seal_step
 
 MOST_MILLISECONDS = 1_200_000
-"""The time in which every process must have hashed its files, as orbax's own for the writing."""
+"""The time in which every process must have hashed its files. Orbax allows the same time for the writing."""
 SEALED, FAILED = "sealed", "failed"
 
 
@@ -44,6 +44,8 @@ def seal_together(folder: Path, step: int, identity: Identity, number: int) -> N
             others = range(1, jax.process_count())
             answers = [client.blocking_key_value_get(f"{key}/{i}", MOST_MILLISECONDS) for i in others]
             known = {name: sha256 for answer in answers for name, sha256 in json.loads(answer).items()}
+            for i in others:
+                client.key_value_delete(f"{key}/{i}")  # the service would keep the hashes until the run ends
             seal_step(folder, step, identity, known)
             outcome = SEALED
         finally:
@@ -52,7 +54,7 @@ def seal_together(folder: Path, step: int, identity: Identity, number: int) -> N
         hashes = hashes_of(folder, own_files(folder, jax.process_index()))
         client.key_value_set(f"{key}/{jax.process_index()}", json.dumps(hashes))
         if client.blocking_key_value_get(f"{key}/outcome", MOST_MILLISECONDS) != SEALED:
-            raise OSError("the first process could not seal it: see its own message")
+            raise OSError("the first process could not seal the step: see its own message")
 
 
 def own_files(folder: Path, index: int) -> list[str]:

@@ -6,10 +6,13 @@ import json
 import os
 import random
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 import pytest
+from jax._src import distributed
 from running import killed_at
 from saved_states import ME
 from small_corpus import prepared
@@ -22,7 +25,7 @@ from mdm_jax.spec import Family, RunSpec
 from mdm_jax.train.checkpoint import Checkpoints
 from mdm_jax.train.loop import Watch
 from mdm_jax.train.seal import SEAL_FILE, Identity, files_below, hashes_of, seal_step, step_fault
-from mdm_jax.train.shared_seal import own_files
+from mdm_jax.train.shared_seal import own_files, seal_together
 
 
 @pytest.fixture
@@ -122,6 +125,45 @@ def test_a_process_hashes_the_files_in_orbaxs_folder_of_its_number(tmp_path) -> 
         (tmp_path / "5" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "5" / name).write_text(name)
     assert own_files(folder, 1) == [names[1]]
+
+
+class Service:
+    """jax's coordination service, for the threads of one process. A read waits until the key is set."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, str] = {}
+        self._changed = threading.Condition()
+
+    def key_value_set(self, key: str, value: str) -> None:
+        with self._changed:
+            self.values[key] = value
+            self._changed.notify_all()
+
+    def blocking_key_value_get(self, key: str, milliseconds: int) -> str:
+        with self._changed:
+            assert self._changed.wait_for(lambda: key in self.values, min(60, milliseconds / 1000))
+            return self.values[key]
+
+    def key_value_delete(self, key: str) -> None:
+        with self._changed:
+            del self.values[key]
+
+
+def test_two_processes_seal_a_step_and_leave_no_hashes_in_the_service(step, monkeypatch) -> None:
+    """Thousands of saves would otherwise fill the memory of the first process, which has the service."""
+    service, first = Service(), threading.current_thread()
+    monkeypatch.setattr(distributed.global_state, "client", service)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(jax, "process_index", lambda: int(threading.current_thread() is not first))
+    (step / "ocdbt.process_1").mkdir()
+    (step / "ocdbt.process_1" / "x").write_text("x")
+    (step / SEAL_FILE).unlink()
+    other = threading.Thread(target=seal_together, args=(as_path(step), 5, ME, 7))
+    other.start()
+    seal_together(as_path(step), 5, ME, 7)
+    other.join()
+    assert wrong(step) == ""
+    assert service.values == {"mdm_jax/seal/7/outcome": "sealed"}
 
 
 def as_format_1(step: Path) -> None:
