@@ -15,15 +15,15 @@ from mdm_jax.spec.run_spec import CellSpec, EvaluationSpec, OptimSpec, RunSpec, 
 
 
 def step_program(spec: RunSpec) -> RunSpec:
-    """What decides the train step. The kind of the schedule is not in it, because the learning rate brings it."""
+    """What decides the train step. The schedule does not: its numbers and its kind come with the learning rate."""
     optim = replace(spec.optim, lr_peak=OptimSpec().lr_peak)
-    return replace(spec, **_of_no_run(spec), optim=optim, evaluation=EvaluationSpec(batch=spec.evaluation.batch))
+    return replace(spec, **_fixed_run_fields(spec), optim=optim, evaluation=_fixed_evaluation(spec))
 
 
 def evaluation_program(spec: RunSpec) -> RunSpec:
-    """What decides the program of the final evaluation, which is the same for every batch of the training."""
+    """What decides the program of the final evaluation."""
     evaluation = replace(spec.evaluation, eval_tokens=EvaluationSpec().eval_tokens, likelihoods=(), max_se=0.0)
-    return replace(spec, **_of_no_training(spec), evaluation=evaluation)
+    return replace(spec, **_fixed_training_fields(spec), evaluation=evaluation)
 
 
 def state_program(spec: RunSpec) -> RunSpec:
@@ -32,16 +32,16 @@ def state_program(spec: RunSpec) -> RunSpec:
     Both families begin with the same weights.
     """
     spec = pair(spec, Family.MDM) if spec.family is Family.ARM else spec
-    fixed = _of_no_training(spec)
+    fixed = _fixed_training_fields(spec)
     fixed["optim"] = replace(fixed["optim"], ema_decay=0.5 if spec.optim.ema_decay else 0.0)
-    fixed["evaluation"] = EvaluationSpec(batch=2 * spec.hardware.row_shards)
+    fixed["evaluation"] = _fixed_evaluation(spec)
     fixed["model"] = replace(spec.model, dropout=0.0)
-    if not spec.model.mask_column:  # which only some objectives allow
+    if not spec.model.mask_column:  # the default objective does not allow such a column
         fixed["objective"] = ObjectiveSpec()
     return replace(spec, **fixed)
 
 
-def _of_no_run(spec: RunSpec) -> dict[str, Any]:
+def _fixed_run_fields(spec: RunSpec) -> dict[str, Any]:
     """Fixed values for the fields that say where, how long and with which random numbers a run goes."""
     return {
         "data": replace(spec.data, directory="", data_hash=""),
@@ -53,9 +53,14 @@ def _of_no_run(spec: RunSpec) -> dict[str, Any]:
     }
 
 
-def _of_no_training(spec: RunSpec) -> dict[str, Any]:
-    """Fixed values for the fields that only a run or its training reads."""
-    fixed = _of_no_run(spec)
+def _fixed_training_fields(spec: RunSpec) -> dict[str, Any]:
+    """Fixed values for `_fixed_run_fields`, and for the fields that only the training reads."""
+    fixed = _fixed_run_fields(spec)
     fixed["optim"] = OptimSpec(global_batch=2 * spec.hardware.row_shards)
     fixed["hardware"] = replace(fixed["hardware"], microbatches=1)
     return fixed
+
+
+def _fixed_evaluation(spec: RunSpec) -> EvaluationSpec:
+    """The evaluation of programs that do not evaluate: the smallest batch that the mesh of the run can split."""
+    return EvaluationSpec(batch=2 * spec.hardware.row_shards)

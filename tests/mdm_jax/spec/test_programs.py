@@ -79,7 +79,8 @@ def compiled_quickly() -> Iterator[None]:
 @pytest.mark.parametrize("family", Family)
 def test_the_step_reads_only_what_decides_its_program(family) -> None:
     first, second = run(family), other(run(family))
-    assert step_program(first) == step_program(second)
+    larger = dataclasses.replace(second, evaluation=EvaluationSpec(batch=32))
+    assert step_program(first) == step_program(second) == step_program(larger)
     with on_mesh():
         assert compile_step(first).program is compile_step(second).program
         assert step_text(second) == step_text(step_program(second))
