@@ -16,7 +16,8 @@ from pathlib import Path
 from isoflop.preflight.collectives import by_kind, read_collectives
 from isoflop.preflight.topology import Topology
 from mdm_jax.command import describe_exit
-from mdm_jax.spec import CellSpec, EvaluationSpec, Remat, RunSpec, ScheduleSpec, to_json
+from mdm_jax.spec import Remat, RunSpec, ScheduleSpec, to_json
+from mdm_jax.spec.programs import step_program
 
 NO_TPU_QUERIES = {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
 """Turns off libtpu's look-up of this machine's slice, and its lock, which guards an accelerator that is not used."""
@@ -72,16 +73,8 @@ class Compiled:
 
 
 def program_of(run: RunSpec) -> RunSpec:
-    """The run with defaults for all that does not change its compiled step: seed, cell, corpus, rate, steps."""
-    return dataclasses.replace(
-        run,
-        optim=dataclasses.replace(run.optim, lr_peak=1e-3),
-        data=dataclasses.replace(run.data, directory="", data_hash=""),
-        schedule=ScheduleSpec(kind=run.schedule.kind),
-        evaluation=EvaluationSpec(batch=2 * run.hardware.row_shards),
-        cell=CellSpec(),
-        seed=0,
-    )
+    """The run with fixed values for all that does not change its compiled step. The kind of the schedule changes it."""
+    return dataclasses.replace(step_program(run), schedule=ScheduleSpec(kind=run.schedule.kind))
 
 
 def compile_run(run: RunSpec, topology: Topology | None, time_limit: float) -> Compiled:

@@ -16,7 +16,7 @@ from isoflop.preflight.compile import Compiled, Setting
 from isoflop.preflight.report import Report
 from isoflop.preflight.topology import find_topology
 from isoflop.preflight.verdict import examine
-from mdm_jax.spec import Family, Remat
+from mdm_jax.spec import Family, Remat, StartSpec
 
 GIB = 2**30
 
@@ -27,6 +27,13 @@ def test_shapes_are_what_compiles_to_one_program():
     other_rate = dataclasses.replace(run, optim=dataclasses.replace(run.optim, lr_peak=1e-4))
     groups = list(preflight.shapes([run, other_seed, run_of("34"), other_rate, run_of(family=Family.ARM)]))
     assert [len(group) for group in groups] == [3, 1, 1]
+
+
+def test_what_the_step_does_not_read_makes_no_further_shape():
+    run = run_of()
+    other = dataclasses.replace(run, hardware=dataclasses.replace(run.hardware, log_every=3, checkpoint_every=7))
+    other = dataclasses.replace(other, start=StartSpec("a/file.safetensors", "cd" * 32))
+    assert list(preflight.shapes([run, other])) == [(run, other)]
 
 
 def command(folder, *flags, **environment):
