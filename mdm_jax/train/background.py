@@ -1,11 +1,7 @@
-"""One job at a time in another thread. The main thread gets its error, or acts on its end, when it next asks."""
+"""One job at a time in another thread. The main thread gets the job's error, or acts on its end, when it next asks."""
 
 import threading
 from collections.abc import Callable
-
-
-def _nothing() -> None:
-    """Does nothing."""
 
 
 class Background:
@@ -14,10 +10,14 @@ class Background:
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
-        self._then: Callable[[], None] = _nothing
+        self._then: Callable[[], None] = lambda: None
 
-    def start(self, job: Callable[[], None], then: Callable[[], None] = _nothing) -> None:
-        """Starts the job, after the one before has ended. `then` is called in the main thread, if the job succeeds.
+    def start(self, job: Callable[[], None], then: Callable[[], None] = lambda: None) -> None:
+        """Starts the job, after the one before has ended.
+
+        Args:
+            job: the function to run in the thread.
+            then: called in the main thread by the next method that finds the job done, if the job has succeeded.
 
         Raises:
             Exception: the error of the job before.

@@ -14,7 +14,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, TypeVar
 
 import jax
@@ -51,7 +51,7 @@ def _named_leaves(tree: Any) -> dict[str, Any]:
 
 
 def _on_host(named: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """The same arrays in the host's memory, as copies that no later step reuses. It waits for the copies."""
+    """Copies of the arrays in the host's memory, which no later step reuses. They are finished when it returns."""
 
     def copied(x: jax.Array) -> jax.Array:
         return jax.device_put(x, x.sharding.with_memory_kind("pinned_host"), may_alias=False)
@@ -60,7 +60,7 @@ def _on_host(named: dict[str, jax.Array]) -> dict[str, jax.Array]:
 
 
 def _check_complete(manager: ocp.CheckpointManager, step: int, kept: dict[str, jax.Array]) -> None:
-    """Returns if the step has all arrays. If a read fails while orbax writes, it may leave out some without an error.
+    """Returns if the step has all arrays. Orbax may leave some out, without an error, if one of its reads fails.
 
     Raises:
         ValueError, LookupError: arrays are missing.
@@ -73,8 +73,8 @@ def _check_complete(manager: ocp.CheckpointManager, step: int, kept: dict[str, j
 def _in_a_thread() -> ocp.options.MultiprocessingOptions:
     """Options that let orbax save in a thread.
 
-    If orbax is told the processes, they wait for each other through jax's coordination service. Otherwise they would do
-    it through the devices, and a thread's collective could meet another one of a train step.
+    If orbax is told the processes, they wait for each other through jax's coordination service. Otherwise they
+    wait through the devices, where the thread's collective could meet one of a train step.
     """
     several = jax.process_count() > 1
     return ocp.options.MultiprocessingOptions(active_processes=set(range(jax.process_count())) if several else None)
@@ -96,7 +96,7 @@ class Checkpoints:
         """
         self._folder = _absolute(folder)
         self._identity, self._opened = identity, None
-        self._writing, self._failed = Background(), False
+        self._writing, self._save_failed = Background(), False
         fine = not PATTERN_SIGNS & set(str(self._folder))
         require(fine, "checkpoints' folder", str(self._folder), f"free of {' '.join(sorted(PATTERN_SIGNS))}")
         refuse_link(self._folder)
@@ -156,7 +156,7 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
-            self._failed = True
+            self._save_failed = True
             if not _is_storage_error(error):
                 raise
             raise OSError(f"checkpoint {self._folder / str(step)} not written: {_cause(error)}") from error
@@ -189,7 +189,7 @@ class Checkpoints:
             self.wait()
         finally:
             if self._opened is not None:
-                with suppress(*([Exception] if self._failed else [])):  # orbax would raise the same error once more
+                with suppress(Exception) if self._save_failed else nullcontext():  # orbax would raise the error again
                     self._opened.close()
 
     def _set_aside_bad_steps(self, messages: list[str]) -> int:
