@@ -1,4 +1,4 @@
-"""The settings with which the train step is fastest on a CPU. They change its result only by the order of sums."""
+"""The settings with which the train step is fastest on a CPU. They change the result only by the order of sums."""
 
 import dataclasses
 
@@ -6,18 +6,18 @@ from mdm_jax.devices.precision import platform
 from mdm_jax.spec import HardwareSpec, Remat, RunSpec
 
 LARGE = 1 << 18
-"""Numbers in the hidden states of a batch, `B L D`, from which the caches of a CPU do not hold a step's activations."""
+"""The numbers in the hidden states `B L D` of one device from which a step's activations do not fit into the caches."""
 MICROBATCH_TOKENS = 1024
-"""Tokens of a microbatch. Its products are large enough for all cores, and its activations stay warm in the cache."""
+"""The fewest tokens of a microbatch on each device: work for all cores, and activations that stay in the cache."""
 
 
 def tuned(spec: RunSpec) -> RunSpec:
     """The run with the settings for the devices of the ambient mesh: its own, unless they are CPUs.
 
-    On a CPU a large step computes what is not a product again in the backward pass (`remat = dots`), and splits its
-    batch into microbatches of MICROBATCH_TOKENS. Both keep activations out of the main memory, whose pages the system
-    must otherwise fill with zeros in each step. Settings of the run that need even less memory stay. With
-    `hardware.cpu_tuning = false` all stay.
+    On a CPU, a large step computes everything except matrix products again in the backward pass (`remat = dots`). It
+    also splits its batch into microbatches of at least MICROBATCH_TOKENS. Both keep activations out of the main memory,
+    whose pages the system must otherwise fill with zeros in each step. Settings of the run that need even less memory
+    stay. With `hardware.cpu_tuning = false` all settings stay.
     """
     hardware = spec.hardware
     tokens = spec.optim.global_batch * spec.data.seq_len // hardware.row_shards
@@ -25,16 +25,14 @@ def tuned(spec: RunSpec) -> RunSpec:
     if not hardware.cpu_tuning or not large or platform() != "cpu":
         return spec
     remat = Remat.DOTS if hardware.remat is Remat.NONE else hardware.remat
-    return dataclasses.replace(
-        spec,
-        hardware=dataclasses.replace(
-            hardware, remat=remat, microbatches=_microbatches(spec.optim.global_batch, tokens, hardware)
-        ),
-    )
+    microbatches = _microbatches(spec.optim.global_batch, tokens, hardware)
+    return dataclasses.replace(spec, hardware=dataclasses.replace(hardware, remat=remat, microbatches=microbatches))
 
 
 def _microbatches(batch: int, tokens: int, hardware: HardwareSpec) -> int:
-    """The most microbatches of at least MICROBATCH_TOKENS on each device, in whole pairs of rows; or those of the run.
+    """The largest number of microbatches that have MICROBATCH_TOKENS on each device and whole pairs of rows.
+
+    If the run's own number is larger, that is returned.
 
     Args:
         batch: B, over all devices.
