@@ -140,7 +140,7 @@ class EvaluationSpec:
 
     eval_tokens: int = 65536
     mc_samples: int = 16
-    """Monte Carlo draws of the NELBO over all evaluation tokens (with `max_se` the most); the ARM needs one pass."""
+    """Monte Carlo draws of the NELBO over all evaluation tokens; with `max_se` the most. The ARM needs one pass."""
     batch: int = 64
     """Sequences of a forward pass."""
     likelihoods: tuple[Likelihood, ...] = field(default=(), metadata=NOT_HASHED)
@@ -172,9 +172,8 @@ class EvaluationSpec:
     @property
     def group_draws(self) -> int:
         """Draws of a row that an MDM's evaluation takes together; a standard error needs two groups of them."""
-        return (
-            min(MOST_GROUP_DRAWS, self.mc_samples // LEAST_GROUPS) if self.estimator is Estimator.CONTROL_VARIATE else 1
-        )
+        together = self.estimator is Estimator.CONTROL_VARIATE
+        return min(MOST_GROUP_DRAWS, self.mc_samples // LEAST_GROUPS) if together else 1
 
 
 @dataclass(frozen=True)
@@ -205,6 +204,7 @@ class HardwareSpec:
 
     @property
     def devices(self) -> int:
+        """The number of the run's devices."""
         return self.row_shards * self.mesh_model
 
     @property

@@ -1,9 +1,10 @@
 """The training loop. It dispatches steps, writes metrics and checkpoints, and stops early if asked or if it diverges.
 
-Metrics of a step are read after the next step has been dispatched, batches are read ahead, and checkpoints are written
-behind, so that the device never waits for the host: at a checkpoint only for the copy of the state.
+Metrics of a step are read after the next step has been dispatched. Threads read batches ahead and write checkpoints. So
+the devices do not wait for the host, except at a checkpoint for the copy of the state.
 
-A row of the metrics has the step, the step's loss, gradient norm and learning rate, and of this attempt until then:
+A row of the metrics has the step, and the step's loss, gradient norm and learning rate. These columns are about all
+steps of this attempt until then:
 
 - `seconds`: seconds in steps, without the first step, which compiles, and without checkpoints;
 - `tokens_per_second`: the tokens of these steps, divided by these seconds;
@@ -140,7 +141,7 @@ def train(
 
 
 def _note(watch: Watch, seconds_in_steps: float, steps_timed: int) -> None:
-    """Shows the cost until a checkpoint, once the checkpoint has been written."""
+    """Tells the watch the cost until a checkpoint that has been written."""
     watch.seconds_in_steps, watch.steps_timed = seconds_in_steps, steps_timed
     watch.saved()
 

@@ -51,8 +51,8 @@ def learning_rate(optim: OptimSpec, schedule: ScheduleSpec) -> LearningRate:
 def _clip(most: float) -> optax.GradientTransformation:
     """`optax.clip_by_global_norm` with one factor for all gradients, which XLA multiplies where it reads them.
 
-    optax divides each gradient in an array of its own. That takes 2 of the 15 passes over memory of a size that the
-    optimiser makes.
+    optax writes the scaled gradients to arrays of their own. This takes 2 of the 15 passes that its optimiser makes
+    over memory of the model's size.
     """
 
     def clipped(grads: Any, _: Any) -> Any:
