@@ -57,6 +57,7 @@ bench: setup ## Measure this machine for docs/performance.md, about an hour (TOR
 	$(PY) -m benchmarks.sweep --warm
 	$(PY) -m benchmarks.start_up
 	$(PY) -m benchmarks.analysis_speed
+	$(PY) -m mdm_jax.data.prepare --config $(CONFIG)
 	$(PY) -m benchmarks.validation
 
 .PHONY: notebooks
