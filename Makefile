@@ -73,7 +73,7 @@ setup: $(STAMP) ## Create .venv with the pinned versions, if it is not there yet
 
 $(STAMP): pyproject.toml $(CONSTRAINTS) | python-is-new-enough
 	$(if $(PINNED),,@echo "No versions are pinned for Python $(PYTHON_VERSION) yet: using $(CONSTRAINTS), untested here.")
-	@echo "Setting up .venv for Python $(PYTHON_VERSION) with $(CONSTRAINTS): one to two minutes, once."
+	@echo "Setting up .venv for Python $(PYTHON_VERSION) with $(CONSTRAINTS): one to three minutes, once."
 	@rm -f .venv/.ready-*
 	@$(PY) -c 'import sys; sys.exit("%d.%d" % sys.version_info[:2] != "$(PYTHON_VERSION)")' 2>/dev/null \
 		|| { $(NEW_VENV); }
