@@ -57,6 +57,7 @@ bench: setup ## Measure this machine for docs/performance.md, about an hour (TOR
 	$(PY) -m benchmarks.sweep --warm
 	$(PY) -m benchmarks.start_up
 	$(PY) -m benchmarks.analysis_speed
+	$(PY) -m mdm_jax.data.prepare --config $(CONFIG)
 	$(PY) -m benchmarks.validation
 
 .PHONY: notebooks
@@ -72,7 +73,7 @@ setup: $(STAMP) ## Create .venv with the pinned versions, if it is not there yet
 
 $(STAMP): pyproject.toml $(CONSTRAINTS) | python-is-new-enough
 	$(if $(PINNED),,@echo "No versions are pinned for Python $(PYTHON_VERSION) yet: using $(CONSTRAINTS), untested here.")
-	@echo "Setting up .venv for Python $(PYTHON_VERSION) with $(CONSTRAINTS): one to two minutes, once."
+	@echo "Setting up .venv for Python $(PYTHON_VERSION) with $(CONSTRAINTS): one to three minutes, once."
 	@rm -f .venv/.ready-*
 	@$(PY) -c 'import sys; sys.exit("%d.%d" % sys.version_info[:2] != "$(PYTHON_VERSION)")' 2>/dev/null \
 		|| { $(NEW_VENV); }

@@ -17,7 +17,6 @@ import argparse
 import dataclasses
 import json
 import math
-import os
 import statistics
 import subprocess
 import sys
@@ -29,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.machine import machine, peak_bytes
+from benchmarks.machine import add_results, peak_bytes
 from isoflop.grid import make_grid
 from isoflop.ladder import tiny_sizes
 from isoflop.place.sizes import choose_sizes
@@ -39,8 +38,9 @@ from isoflop.sweep import CurveSpec, SweepSpec
 from mdm_jax.command import DONE, aligned, exit_code, new_parser
 from mdm_jax.files.layout import RESULT_FILE, RUNS_FOLDER, SPEC_FILE
 from mdm_jax.files.results import Status, result_of, write_result
-from mdm_jax.files.storage import make_folder, write_atomic
+from mdm_jax.files.storage import make_folder
 from mdm_jax.spec import Family, HardwareSpec, RunSpec, to_json
+from mdm_jax.spec.validation import require
 
 RESULT = Path(__file__).resolve().parent / "results" / "analysis_speed.json"
 FLOOR, A, B, ALPHA, BETA = 1.0, 48.0, 214.0, 0.348, 0.366
@@ -68,7 +68,12 @@ def budgets(family: Family) -> list[float]:
 
 
 def table(rows: int) -> dict[str, np.ndarray]:
-    """The columns of a run table with so many rows (a multiple of 20), evenly over both families and their budgets."""
+    """The columns of a run table with so many rows, evenly over both families and their budgets.
+
+    Raises:
+        ValueError: the rows cannot be even over these.
+    """
+    require(rows > 0 and rows % (2 * BUDGETS) == 0, "--rows", rows, f"a multiple of {2 * BUDGETS}")
     rng, each, parts = np.random.default_rng(0), rows // (2 * BUDGETS), []
     for family in Family:
         for budget in budgets(family):
@@ -82,7 +87,7 @@ def table(rows: int) -> dict[str, np.ndarray]:
 
 
 def write_sweep(folder: Path, count: int) -> None:
-    """A sweep's folder with so many finished runs, all its files as `isoflop.run` leaves them but the checkpoints."""
+    """Writes the plan of a sweep with so many finished runs, and the `spec.json` and `result.json` of each."""
     sizes = {size.name: non_embedding(size) for size in tiny_sizes()}
     curves = [
         CurveSpec(family, budget, choose_sizes(sizes, best_size(budget), 4.0, SIZES))
@@ -128,7 +133,7 @@ def bootstrap_of(rows: int) -> dict[str, float]:
 
 
 def report_of(folder: str) -> dict[str, float]:
-    """Nothing but the report: its seconds are those of the process."""
+    """Makes the report of a sweep. It has no parts: its seconds are those of the whole work."""
     from analysis.report.__main__ import main as report
 
     with tempfile.TemporaryDirectory() as out:
@@ -137,11 +142,16 @@ def report_of(folder: str) -> dict[str, float]:
 
 
 def fresh(*words: str) -> dict[str, float]:
-    """What a fresh process measures."""
+    """What a fresh process measures.
+
+    Raises:
+        ValueError: the process failed.
+    """
     command = [sys.executable, "-m", "benchmarks.analysis_speed", "--measure", *words]
-    path = os.pathsep.join([str(RESULT.parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
-    said = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=True, capture_output=True, text=True)
-    return json.loads(said.stdout.splitlines()[-1])
+    done = subprocess.run(command, cwd=RESULT.parents[2], stdout=subprocess.PIPE, text=True)
+    if done.returncode != DONE:
+        raise ValueError(f"--measure {' '.join(words)}: exit {done.returncode}; see its error above")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def measure(rows: Sequence[int], runs: int, repeats: int) -> dict[str, dict[str, float]]:
@@ -196,9 +206,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return DONE
         found = measure(given.rows, given.runs, given.repeats)
         print("\n".join(lines_of(found)))
-        results = json.loads(given.out.read_text()) if given.out.exists() else {}
-        results.setdefault(machine(), {}).update(found)
-        write_atomic(given.out, json.dumps(results, indent=1) + "\n")
+        add_results(given.out, found)
         return DONE
 
     return exit_code(work)

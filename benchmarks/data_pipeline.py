@@ -1,22 +1,23 @@
-"""Tokens a second of the training pipeline, beside the steps that use them, and how long the real loop waits for it.
+"""Tokens a second of the training pipeline and of the steps that use them, and how long the real loop waits for it.
 
     python -m benchmarks.data_pipeline
 
 The pipeline is what a run has: a prepared corpus on the disk, its shuffled rows, and the batch on the device. The
-corpus is made here, of random ids. The columns of the result:
+corpus is made here, of random ids. The result has:
 
 - `first pass`, `pipeline`: tokens a second of whole batches, put on the device. The first pass also verifies blocks.
-- `read`: the same for the rows alone.
-- `step`: a train step whose batch lies on the device already. `ratio` is the pipeline's speed divided by the step's.
-- `waited`: what the training loop itself counts: the time in which the devices had no step to compute, because there
-  was no batch, after the first one, and its share.
+- `read`: tokens a second of the rows alone.
+- `step`: tokens a second of a train step whose batch lies on the device already. `ratio` is the speed of `pipeline`,
+  divided by that of `step`.
+- `loop`: tokens a second of the training loop, and its seconds.
+- `waited`: the seconds of the loop in which the devices had no step to compute, because there was no batch, and their
+  share of the loop's seconds. The wait for the first batch does not count.
 
 The result stands in benchmarks/results/data_pipeline.json, by the machine's name. Let nothing else run meanwhile.
 """
 
 import argparse
 import functools
-import json
 import statistics
 import tempfile
 import time
@@ -28,14 +29,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.machine import machine
+from benchmarks.machine import add_results
 from isoflop.ladder import SMDM
 from mdm_jax.command import aligned
 from mdm_jax.data.corpus import TrainingRows, open_corpus
 from mdm_jax.data.manifest import Manifest, data_hash, write_manifest
 from mdm_jax.data.shards import ShardWriter
 from mdm_jax.devices.sharding import global_batch, make_mesh
-from mdm_jax.files.storage import as_path, write_atomic
+from mdm_jax.files.storage import as_path
 from mdm_jax.spec import (
     CorpusSource,
     CorpusSpec,
@@ -212,9 +213,7 @@ def main() -> None:
     print(*table(found), sep="\n", flush=True)
     slowest = min(row["ratio"] for row in found.values())
     print(f"at least {slowest:.1f} times as fast as the step; the target is {TARGET:g}")
-    results = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    results.setdefault(machine(), {}).update(found)
-    write_atomic(RESULT, json.dumps(results, indent=1) + "\n")
+    add_results(RESULT, found)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,15 @@
-"""The machine's name, by which results are kept, and the peak of a process's memory."""
+"""The machine's name, the results that are kept by it, and the peak of a process's memory."""
 
+import json
 import os
 import platform
 import resource
+import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from mdm_jax.files.storage import write_atomic
 
 
 def machine() -> str:
@@ -12,10 +18,18 @@ def machine() -> str:
     return f"{platform.machine()}, {cores} cores, cpu"
 
 
+def add_results(file: Path, found: Mapping[str, Any]) -> None:
+    """Writes what this machine found into a JSON file of results. Only its results of the same names are replaced."""
+    results = json.loads(file.read_text()) if file.exists() else {}
+    results.setdefault(machine(), {}).update(found)
+    write_atomic(file, json.dumps(results, indent=1) + "\n")
+
+
 def peak_bytes() -> int:
-    """The peak of this process's memory in bytes, without that of the process which started it."""
+    """The peak of this process's memory in bytes, on Linux without that of the process which started it."""
     try:
         status = Path("/proc/self/status").read_text().splitlines()
     except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     return next(int(line.split()[1]) for line in status if line.startswith("VmHWM:")) * 1024

@@ -30,10 +30,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import machine
+from benchmarks.machine import add_results
 from mdm_jax.command import DONE, aligned, exit_code, new_parser
 from mdm_jax.files.layout import METRICS_FOLDER, RUNS_FOLDER, plan_lines
-from mdm_jax.files.storage import as_path, write_atomic
+from mdm_jax.files.storage import as_path
 from mdm_jax.spec import RunSpec
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,7 +41,7 @@ RESULT = ROOT / "benchmarks" / "results" / "start_up.json"
 QUICKSTART = str(ROOT / "experiments" / "quickstart.py")
 IMPORTS = ("mdm_jax", "analysis", "isoflop", "numpy", "jax", "mdm_jax.run.execute")
 LONGEST = 300.0
-"""Seconds after which a command has failed."""
+"""Seconds in which a run must write its first row. Other commands have no limit."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,9 @@ class Command:
 
     Attributes:
         words: what Python gets.
-        codes: its exit codes, if it does what it should.
-        until: the folder whose first file with a line ends the measurement, and the process; None for its own end.
+        codes: the exit codes that are no error.
+        until: a folder. When a file in it has a line, the measurement ends, and the process is killed. With None the
+            measurement lasts until the process ends.
     """
 
     words: tuple[str, ...]
@@ -216,9 +217,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             chosen = {name: command for name, command in commands.items() if (given.only or "") in name}
             found = measure(chosen, given.rounds, cache)
         print("\n".join(lines_of(found)))
-        results = json.loads(given.out.read_text()) if given.out.exists() else {}
-        results.setdefault(machine(), {}).update(found)
-        write_atomic(given.out, json.dumps(results, indent=1) + "\n")
+        add_results(given.out, found)
         return DONE
 
     return exit_code(work)

@@ -1,4 +1,4 @@
-"""Runs of a sweep with a clock: `benchmarks/sweep.py` starts it in the place of `mdm_jax.main` or of a worker.
+"""Runs of a sweep with a clock. `benchmarks/sweep.py` starts this program in place of `mdm_jax.main` or of a worker.
 
     python -m benchmarks.timed_run FILE main --plan PLAN --run-id RUN
     python -m benchmarks.timed_run FILE worker ANSWERS
@@ -25,7 +25,8 @@ PARTS: tuple[str, ...] = (
     "checkpoints",
     "rest",
 )
-"""`first step` and `evaluation compiles` are tracing, compilation or loading, and the first execution."""
+"""`first step` and `evaluation compiles` are tracing, and compilation or loading. The first execution of a step is in
+`first step`, and that of the evaluation in `evaluation`."""
 
 
 class Parts:

@@ -26,10 +26,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from benchmarks.machine import machine
+from benchmarks.machine import add_results
 from isoflop.ladder import SMDM
 from mdm_jax.command import aligned
-from mdm_jax.files.storage import write_atomic
 
 HERE = Path(__file__).resolve().parent
 RESULT = HERE / "results" / "train_step.json"
@@ -159,13 +158,11 @@ def main() -> None:
     flags.add_argument("--rounds", type=int, default=5)
     flags.add_argument("--steps", type=int, default=2, help="steps of a turn")
     given = flags.parse_args()
-    results = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     for size in given.sizes:
         for family in given.families:
             found = measure(size, family, given.settings, given.torch, given.rounds, given.steps)
-            results.setdefault(machine(), {})[f"{size}M {family}"] = found
+            add_results(RESULT, {f"{size}M {family}": found})
             print(f"\n{size}M {family}, {ROWS[size]} rows of {LENGTH} tokens", *table(found), sep="\n", flush=True)
-            write_atomic(RESULT, json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

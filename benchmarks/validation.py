@@ -31,7 +31,6 @@ Result on two CPU cores, 64 rows of 512 tokens, three rounds: SMDM's needs 76,60
 import argparse
 import dataclasses
 import itertools
-import json
 import statistics
 import time
 from collections.abc import Iterator
@@ -43,11 +42,10 @@ import jax
 import numpy as np
 
 from benchmarks.estimator_variance import DESIGNS, TRAINED, Design, contributions, ratio, trained
-from benchmarks.machine import machine
+from benchmarks.machine import add_results
 from mdm_jax.command import aligned
 from mdm_jax.data.corpus import open_corpus
 from mdm_jax.evaluate import nelbo
-from mdm_jax.files.storage import write_atomic
 from mdm_jax.spec import (
     Cutoff,
     Estimator,
@@ -203,7 +201,7 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument(
         "--run", metavar="DIR", help="folder of a finished MDM to measure in place of those trained here"
     )
-    flags.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="as run.data.directory=DIR")
+    flags.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings of those trained here")
     flags.add_argument("--tokens", type=int, default=EVALUATED_TOKENS, help="validation tokens (default: %(default)s)")
     flags.add_argument("--rounds", type=int, default=4, help="at least 2 (default: %(default)s)")
     return flags
@@ -216,7 +214,6 @@ def main() -> None:
     if given.rounds < 2:
         flags.error(f"--rounds {given.rounds}: must be at least 2")
     models = [load(given.run)] if given.run else (trained(length, given.set) for length in given.lengths)
-    results = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     for model in models:
         assert model.run is not None
         rows = np.asarray(open_corpus(model.run.data).evaluation_rows(given.tokens))
@@ -230,8 +227,7 @@ def main() -> None:
         print(
             f"max_se={MAX_SE}: {ended['draws']} draws, {ended['seconds']:.1f} s, error {ended['se_mc']:.5f}", flush=True
         )
-        results.setdefault(machine(), {})[f"{model.seq_len} tokens"] = {"run_id": model.run.run_id, **found}
-        write_atomic(RESULT, json.dumps(results, indent=1) + "\n")
+        add_results(RESULT, {f"{model.seq_len} tokens": {"run_id": model.run.run_id, **found}})
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ REMEDIES = {
 
 @dataclass(frozen=True)
 class _Planned:
-    """A line of the plan: the run's row without a result, and its spec where this version can read it."""
+    """A line of the plan: its text, the run's row without a result, and its spec where this version can read it."""
 
     row: Mapping[str, Any]
     spec: RunSpec | None

@@ -33,9 +33,9 @@ from analysis.surface.solver import Points, minimise
 
 UNITS = (*sampling.UNITS, "noise")
 CHUNK = 512
-"""Resamples that are fitted at once; `progress` is called after each such batch."""
+"""Resamples between two calls of `progress`. They are drawn and fitted at once, or in parts if there are many runs."""
 BLOCK = 1 << 20
-"""Weights and losses that are drawn at once where `CHUNK` resamples have more: 8 MiB each."""
+"""Most weights, and most losses, that are drawn at once: 8 MiB each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +154,7 @@ def _pool(fit: ParametricFit) -> np.ndarray:
 def _resamples(
     fit: ParametricFit, unit: str, y: np.ndarray, rng: np.random.Generator
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Weights and targets, [k, m] each, of ever more resamples; the size of the blocks changes no number.
+    """Weights and targets, [k, m] each, of block after block of resamples, without end. `BLOCK` changes no number.
 
     Raises:
         ValueError: budgets are asked for, and the runs do not name three of them.

@@ -111,7 +111,7 @@ def evaluate(
 
 
 def _passes(spec: RunSpec) -> tuple[int, int]:
-    """The number of passes over the rows, and of draws that a pass makes of each row."""
+    """The number of passes over the rows (the most, with `max_se`), and of draws that a pass makes of each row."""
     if spec.family is Family.ARM:
         return 1, 1
     group = spec.evaluation.group_draws

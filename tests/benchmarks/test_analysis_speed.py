@@ -3,7 +3,6 @@
 import json
 
 from analysis import fit_isoflop, read_runs
-from benchmarks import analysis_speed
 from benchmarks.analysis_speed import RESULT, lines_of, main, measured, write_sweep
 
 
@@ -37,6 +36,14 @@ def test_a_report_has_no_parts():
 
 
 def test_its_result_is_kept_by_machine():
-    assert analysis_speed.machine()
     for found in json.loads(RESULT.read_text()).values():
         assert {"bootstrap of 100000 rows", "report of 2000 runs"} <= set(found)
+
+
+def test_a_measurement_that_fails_shows_why(tmp_path, capfd):
+    out = tmp_path / "found.json"
+    assert main(["--rows", "30", "--runs", "0", "--repeats", "1", "--out", str(out)]) == 1
+    first, second = capfd.readouterr().err.splitlines()
+    assert first == "mdm_jax: --rows = 30: must be a multiple of 20"
+    assert second == "mdm_jax: --measure bootstrap 30: exit 1; see its error above"
+    assert not out.exists()

@@ -3,14 +3,11 @@
 import re
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import NamedSharding
 from tiny_runs import run_spec
 
 from mdm_jax.devices.sharding import (
-    BATCH_L,
     DATA,
     PartitionSpec,
     abstract_arrays,
@@ -23,9 +20,8 @@ from mdm_jax.devices.sharding import (
     sum_in_a_ring,
 )
 from mdm_jax.spec import Family, HardwareSpec, ModelSpec, OptimSpec, RunSpec
-from mdm_jax.train.optim import learning_rate
+from mdm_jax.train.ahead import lower_step
 from mdm_jax.train.state import make_state
-from mdm_jax.train.step import compile_step
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 WORDS, DEVICES, LENGTH, ROWS = 97, 8, 32, 16
@@ -35,12 +31,7 @@ SHAPE = re.compile(r"\b(?:bf16|[fsu]\d+)\[([\d,]+)\]")
 
 
 def program(spec: RunSpec) -> str:
-    mesh = run_mesh(spec, jax.devices()[:DEVICES])
-    tokens_BL = jax.ShapeDtypeStruct((ROWS, LENGTH), jnp.int32, sharding=NamedSharding(mesh, BATCH_L))
-    with jax.set_mesh(mesh):
-        state = abstract_arrays(mesh, lambda: make_state(spec))
-        lowered = compile_step(spec).lower(state, tokens_BL, learning_rate(spec.optim, spec.schedule))
-        return lowered.compile().as_text() or ""
+    return lower_step(spec, jax.devices()[:DEVICES]).compile().as_text() or ""
 
 
 def sizes(program: str, operation: str) -> list[int]:

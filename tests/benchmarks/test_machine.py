@@ -1,0 +1,28 @@
+"""Results are kept by machine, and the peak of the memory is in bytes on every system."""
+
+import json
+import resource
+import sys
+from pathlib import Path
+
+from benchmarks import machine as module
+from benchmarks.machine import add_results, machine, peak_bytes
+
+
+def test_results_of_other_names_and_machines_stay(tmp_path):
+    file = tmp_path / "found.json"
+    file.write_text(json.dumps({"another": {"a": 1}, machine(): {"a": 2, "b": 3}}))
+    add_results(file, {"b": 4, "c": 5})
+    assert json.loads(file.read_text()) == {"another": {"a": 1}, machine(): {"a": 2, "b": 4, "c": 5}}
+    add_results(tmp_path / "new.json", {"a": 1})
+    assert json.loads((tmp_path / "new.json").read_text()) == {machine(): {"a": 1}}
+
+
+def test_the_peak_is_in_bytes_without_proc_too(monkeypatch, tmp_path):
+    """getrusage counts bytes on macOS, and KiB on other systems."""
+    reported = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert 0.2 * 1024 * reported < peak_bytes() <= 1.2 * 1024 * reported
+    monkeypatch.setattr(module, "Path", lambda name: Path(tmp_path / "absent"))
+    assert peak_bytes() >= 1024 * reported
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert reported <= peak_bytes() < 2 * reported
