@@ -22,14 +22,16 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ma
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
+from mdm_jax.devices.accelerators import LANES
 from mdm_jax.devices.precision import sum_in_float32
 from mdm_jax.devices.sharding import BATCH, BATCH_LHK, over_shards, reshard
 from mdm_jax.model.row_attention import LONG, OUTPUT, attend_long
 from mdm_jax.spec import Attention
 
-LANES = 128
 BLOCKS = (512, 256, LANES)
 """Possible tile lengths of splash in tokens; the largest that divides the row is used."""
+CUDNN_MOST_WIDTH = 128
+"""The most channels of a head that cuDNN's kernel accepts."""
 
 
 class Kernel(enum.Enum):
@@ -52,7 +54,7 @@ def pick_kernel(platform: str, device_kind: str, length: int, width: int, dtype:
     if platform == "tpu" and length % LANES == 0:
         return Kernel.SPLASH
     half = jnp.dtype(dtype) in (jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.float16))
-    if platform == "gpu" and device_kind.startswith("NVIDIA") and half and width <= LANES and width % 8 == 0:
+    if platform == "gpu" and device_kind.startswith("NVIDIA") and half and width <= CUDNN_MOST_WIDTH and width % 8 == 0:
         return Kernel.CUDNN
     return Kernel.ROWS if platform == "cpu" and length >= LONG else Kernel.EINSUM
 
