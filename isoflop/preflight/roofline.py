@@ -19,7 +19,10 @@ STATE_TRAFFIC = 7 * 4
 """Bytes a parameter in one step: AdamW reads weight, gradient and two moments, and writes three, in float32."""
 FLOAT32_BYTES = 4
 HOST_BYTES_PER_SECOND = 16e9
-"""Of one chip, each way: an assumption (PCIe 4.0 with 8 lanes), because Google publishes no figure."""
+"""Bytes that one chip moves to the host in a second, or from it. The two do not overlap.
+
+This is an assumption (PCIe 4.0 with 8 lanes), because Google publishes no figure.
+"""
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,7 @@ class Roofline:
     @property
     def binds(self) -> str:
         """`compute`, `memory`, `interconnect` or `host`."""
-        names = ("compute", "memory", "interconnect", "host")
-        terms = {name: getattr(self, name) for name in names}
-        return max(terms, key=lambda name: terms[name])
+        return max(("compute", "memory", "interconnect", "host"), key=lambda name: getattr(self, name))
 
     @property
     def mfu(self) -> float:
