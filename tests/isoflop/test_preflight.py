@@ -120,10 +120,9 @@ def test_several_slices_hold_whole_replicas():
     assert preflight.on_mesh(run, None, two) == run
     assert preflight.on_mesh(run_of(), "4x4x2", two).hardware.mesh == "4x4x2"  # two replicas in each slice
     assert microbatch_choices(run) == (1, 2, 4)
+    refused = r"a multiple of 2 replicas, of the 32 devices of 2 slices of v5e:4x4: --mesh 2x16x1, or .*replica=2"
     for mesh in ("32x1", "2x8x1"):
-        with pytest.raises(
-            ValueError, match=r"of the 32 devices of 2 slices of v5e:4x4: --mesh 2x16x1, or .*replica=2"
-        ):
+        with pytest.raises(ValueError, match=refused):
             preflight.on_mesh(run_of(), mesh, two)
     with pytest.raises(ValueError, match="--slices = 0: must be from 1"):
         find_topology("v5e:4x4", slices=0)
