@@ -150,9 +150,8 @@ def test_compute_bound_of_a_large_batch():
 def test_offloading_is_bound_by_the_link_to_the_host():
     run, chip = run_of(batch=64), find_topology("v5e:4x4").chip
     line = roofline(Setting(Remat.OFFLOAD, 1).of(run), chip, sent_bytes=1e9)
-    kept = (
-        4 * 2048 * 20 * 14 * 1792 * 2
-    )  # rows, tokens, layers, widths of qkv, attention, out, gate, up and down, bytes
+    widths = 14  # of d_model: 3 for qkv, 1 each for attention, out and down, 4 each for gate and up
+    kept = 4 * 2048 * 20 * widths * 1792 * 2  # rows, tokens, layers, channels, bytes of a number
     assert line.binds == "host"
     assert line.seconds == pytest.approx(2 * kept / 16e9)
     assert roofline(run, chip, sent_bytes=1e9).host == 0

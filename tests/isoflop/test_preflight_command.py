@@ -18,8 +18,6 @@ from isoflop.preflight.topology import find_topology
 from isoflop.preflight.verdict import examine
 from mdm_jax.spec import Family, Remat
 
-GIB = 2**30
-
 
 def test_shapes_are_what_compiles_to_one_program():
     run = run_of()
