@@ -27,7 +27,7 @@ def show_screen(
     """Prints the table and the totals.
 
     Args:
-        runs: in the order of the plan.
+        runs: the runs in the order of the plan.
         machine: the machine of the estimated times, device-hours and money.
         unique_tokens: tokens of one epoch over the corpus; None if it is not prepared yet.
         forecasts: the expected optimum of each curve.

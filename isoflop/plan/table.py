@@ -16,7 +16,7 @@ def show_cells(runs: Sequence[RunSpec], machine: Machine, unique_tokens: int | N
     """Prints the cells.
 
     Args:
-        runs: in the order of the plan.
+        runs: the runs in the order of the plan.
         machine: the machine of the estimated times, device-hours and money.
         unique_tokens: tokens of one epoch over the corpus; None if it is not prepared yet.
     """

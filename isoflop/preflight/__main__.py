@@ -93,10 +93,17 @@ def on_mesh(run: RunSpec, mesh: str | None, topology: Topology) -> RunSpec:
         replica, data, model = find_mesh(mesh)
         hardware = dataclasses.replace(hardware, mesh_replica=replica, mesh_data=data, mesh_model=model)
     fits = hardware.devices == topology.devices and hardware.mesh_replica % topology.slices == 0
-    replicas = f" run.hardware.mesh_replica={topology.slices}" if topology.slices > 1 else ""
-    fix = f"--mesh {topology.mesh}, or run.hardware.mesh_data={topology.devices_of_slice}{replicas} when planning"
-    bound = f"of the {topology.devices} devices of {topology.name}: {fix}"
-    require(fits, f"mesh of {run.run_id}" if mesh is None else "--mesh", hardware.mesh, bound)
+    bound = f"of the {topology.devices} devices of {topology.name}: --mesh {topology.mesh}"
+    planned = f"run.hardware.mesh_data={topology.devices_of_slice}"
+    if topology.slices > 1:
+        bound = f"a multiple of {topology.slices} replicas, {bound}"
+        planned += f" run.hardware.mesh_replica={topology.slices}"
+    require(
+        fits,
+        f"mesh of {run.run_id}" if mesh is None else "--mesh",
+        hardware.mesh,
+        f"{bound}, or {planned} when planning",
+    )
     largest = run.optim.global_batch // (2 * hardware.row_shards)
     if mesh is not None and largest and largest % hardware.microbatches:
         hardware = dataclasses.replace(hardware, microbatches=1)

@@ -11,16 +11,18 @@ overlap the four, so the longest is a lower bound, not a forecast.
 from dataclasses import dataclass
 
 from isoflop.preflight.topology import Chip
+from mdm_jax.devices.accelerators import LANES
 from mdm_jax.spec import ComputeDtype, Remat, RunSpec
 from mdm_jax.spec.counting import count_parameters, forward_flops, scored_positions, trunk_flops
 
 STATE_TRAFFIC = 7 * 4
 """Bytes a parameter in one step: AdamW reads weight, gradient and two moments, and writes three, in float32."""
 FLOAT32_BYTES = 4
-LANES = 128
-"""The TPU's attention kernel accepts rows of a multiple of this many tokens."""
 HOST_BYTES_PER_SECOND = 16e9
-"""Of one chip, each way: an assumption (PCIe 4.0 with 8 lanes), because Google publishes no figure."""
+"""Bytes that one chip moves to the host in a second, or from it. The two do not overlap.
+
+This is an assumption (PCIe 4.0 with 8 lanes), because Google publishes no figure.
+"""
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,7 @@ class Roofline:
     @property
     def binds(self) -> str:
         """`compute`, `memory`, `interconnect` or `host`."""
-        names = ("compute", "memory", "interconnect", "host")
-        terms = {name: getattr(self, name) for name in names}
-        return max(terms, key=lambda name: terms[name])
+        return max(("compute", "memory", "interconnect", "host"), key=lambda name: getattr(self, name))
 
     @property
     def mfu(self) -> float:

@@ -7,7 +7,7 @@ that. Usable memory is the most that libtpu 0.0.42 allows a program; the runtime
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mdm_jax.devices.accelerators import DEVICES, GIB
 from mdm_jax.spec.validation import require
@@ -85,22 +85,28 @@ class Topology:
     @property
     def compiler_options(self) -> dict[str, object]:
         """Options that the TPU compiler needs in addition to the name."""
-        options: dict[str, object] = {"chip_config_name": self.chip.config} if self.chip.config else {}
-        options |= {"chips_per_host_bounds": [1, 1, 1]} if self.devices_of_slice == 1 else {}
-        return options | ({"num_slices": self.slices} if self.slices > 1 else {})
+        options: dict[str, object] = {}
+        if self.chip.config:
+            options["chip_config_name"] = self.chip.config
+        if self.devices_of_slice == 1:
+            options["chips_per_host_bounds"] = [1, 1, 1]
+        if self.slices > 1:
+            options["num_slices"] = self.slices
+        return options
 
     def larger(self) -> "Topology | None":
-        """The next larger slice of the same chip, as many of them."""
+        """As many slices of the chip's next larger shape; None if there is no larger one."""
         following = self.chip.shapes.index(self.shape) + 1
-        shape = self.chip.shapes[following] if following < len(self.chip.shapes) else None
-        return Topology(self.chip, shape, self.slices) if shape else None
+        if following == len(self.chip.shapes):
+            return None
+        return replace(self, shape=self.chip.shapes[following])
 
 
 def find_topology(name: str, slices: int = 1) -> Topology:
     """The slice of that name, such as v5e:4x4, or several of them.
 
     Raises:
-        ValueError: no such slice; the known ones are listed. Or fewer than one slice.
+        ValueError: there is no such slice (the known ones are listed), or `slices` is not from 1 to MOST_SLICES.
     """
     match = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", name.strip().lower())
     chip = CHIPS.get(match[1]) if match else None

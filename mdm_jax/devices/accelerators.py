@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 GB = 1e9
 GIB = 2.0**30
+LANES = 128
+"""Lanes of a TPU's vector registers. Its attention kernel accepts rows of a multiple of this many tokens."""
 
 
 @dataclass(frozen=True)

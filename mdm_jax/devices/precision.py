@@ -48,8 +48,8 @@ def sum_in_float32(equation: str, x: Array, y: Array, out: PartitionSpec | None 
 
     XLA:CPU has no product of bfloat16 numbers that returns float32, so there the operands are converted first: float32
     holds the product of two bfloat16 numbers exactly. It also computes `x^T y`, the gradient of a weight, by a slower
-    library than `x y`. So there `x` is transposed first (1.1 to 1.75 times as fast). Elsewhere the operands stay as
-    they are.
+    library than `x y`. So there the smaller operand is transposed first (1.1 to 1.75 times as fast). Elsewhere the
+    operands stay as they are.
 
     Args:
         out: layout of the result, if the operands do not determine it.
@@ -63,7 +63,10 @@ def sum_in_float32(equation: str, x: Array, y: Array, out: PartitionSpec | None 
 
 
 def _sum_over_first(x: Array, y: Array, of_x: str, of_y: str, of_sum: str, out: PartitionSpec | None) -> Array:
-    """The product over the first axis of both, with the smaller operand transposed first."""
+    """The product over the first axis of both, with the smaller operand transposed first.
+
+    `of_x`, `of_y` and `of_sum` are the letters of the equation `of_x,of_y->of_sum`.
+    """
     if x.size > y.size:
         x, y, of_x, of_y = y, x, of_y, of_x
     barrier = jax.lax.optimization_barrier  # XLA would fold the transpositions into the product again

@@ -69,8 +69,8 @@ def make_mesh(data: int, model: int, devices: Sequence[Any] | None = None, repli
         replicas = f"{replica} x " if replica > 1 else ""
         raise ValueError(f"mesh {replicas}{data} x {model}: needs {needed} devices and there are {len(devices)}")
     slices = by_slice(devices)
-    if replica % len(slices) or len({len(devices) for devices in slices}) > 1:
-        sizes = ", ".join(str(len(devices)) for devices in slices)
+    if replica % len(slices) or len({len(one) for one in slices}) > 1:
+        sizes = ", ".join(str(len(one)) for one in slices)
         raise ValueError(
             f"mesh of {replica} replicas: the devices are {len(slices)} slices (of {sizes}), and each must hold as many"
             f" whole replicas as the others: set hardware.mesh_replica={len(slices)}, and hardware.mesh_data to the"
@@ -78,12 +78,16 @@ def make_mesh(data: int, model: int, devices: Sequence[Any] | None = None, repli
         )
     names, types = (REPLICA, DATA, MODEL), (AxisType.Explicit,) * 3
     shape = (replica // len(slices), data, model)
-    parts = [jax.make_mesh(shape, names, axis_types=types, devices=devices) for devices in slices]
+    parts = [jax.make_mesh(shape, names, axis_types=types, devices=one) for one in slices]
     return parts[0] if len(parts) == 1 else Mesh(np.concatenate([part.devices for part in parts]), names, types)
 
 
 def by_slice(devices: Sequence[Any]) -> list[list[Any]]:
-    """The devices of each TPU slice, in the order given. Devices without a slice's number count as one slice."""
+    """The devices of each TPU slice, in the order given.
+
+    Devices without a slice's number, and those that are no TPUs, count as one slice. The `slice_index`
+    of other accelerators does not number TPU slices.
+    """
     slices: dict[int, list[Any]] = {}
     for device in devices:
         slices.setdefault(getattr(device, "slice_index", 0) if device.platform == "tpu" else 0, []).append(device)
@@ -146,16 +150,16 @@ def over_shards(function: Callable[..., Any], in_specs: Any, out_specs: Any) -> 
     return jax.shard_map(function, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
 
-def gather_shards(x: jax.Array, axis: int = 0) -> jax.Array:
-    """Inside `over_shards`: the shards of all devices along `data`, one after the other on `axis`."""
-    return x if jax.lax.axis_size(DATA) == 1 else jax.lax.all_gather(x, DATA, axis=axis, tiled=True)
+def gather_shards(x: jax.Array) -> jax.Array:
+    """Inside `over_shards`: the shards of all devices along `data`, one after the other on the first axis."""
+    return x if jax.lax.axis_size(DATA) == 1 else jax.lax.all_gather(x, DATA, tiled=True)
 
 
 def sum_and_scatter(x: jax.Array, axis: int = 0) -> jax.Array:
     """Inside `over_shards`: this device's shard, along `axis`, of the sum over all rows of the batch.
 
-    The replicas add only the shards, so that little goes between slices. With one device it is `x`: XLA:CPU would copy
-    it.
+    The replicas add only the shards, so that little goes between slices. On an axis of one device nothing is called,
+    because XLA:CPU would copy the array.
     """
     if jax.lax.axis_size(DATA) > 1:
         tpu = platform() == "tpu"

@@ -7,6 +7,7 @@ can compile the TPU's kernel ahead of time.
 |---|---|---|
 | splash (Pallas) | TPU | rows of a multiple of 128 tokens, heads of any width |
 | cuDNN | NVIDIA GPU since Ampere | bfloat16 or float16, up to 128 head channels in multiples of 8 |
+| by row | CPU | rows of 256 tokens or more; keeps no `[L, L]` array (`row_attention.py`) |
 | einsum | all | everything; keeps the `[L, L]` scores of each head in memory |
 """
 
@@ -20,16 +21,19 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as splash_mask
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array
 
+from mdm_jax.devices.accelerators import LANES
 from mdm_jax.devices.precision import sum_in_float32
 from mdm_jax.devices.sharding import BATCH, BATCH_LHK, over_shards, reshard
-from mdm_jax.model.row_attention import LONG, OUTPUT, attend_long
+from mdm_jax.model.layers import Heads, scaled
+from mdm_jax.model.row_attention import LONG, OUTPUT, Lengths, attend_by_row
 from mdm_jax.spec import Attention
 
-LANES = 128
 BLOCKS = (512, 256, LANES)
 """Possible tile lengths of splash in tokens; the largest that divides the row is used."""
+CUDNN_MOST_WIDTH = 128
+"""The most channels of a head that cuDNN's kernel accepts."""
 
 
 class Kernel(enum.Enum):
@@ -52,18 +56,12 @@ def pick_kernel(platform: str, device_kind: str, length: int, width: int, dtype:
     if platform == "tpu" and length % LANES == 0:
         return Kernel.SPLASH
     half = jnp.dtype(dtype) in (jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.float16))
-    if platform == "gpu" and device_kind.startswith("NVIDIA") and half and width <= LANES and width % 8 == 0:
+    if platform == "gpu" and device_kind.startswith("NVIDIA") and half and width <= CUDNN_MOST_WIDTH and width % 8 == 0:
         return Kernel.CUDNN
     return Kernel.ROWS if platform == "cpu" and length >= LONG else Kernel.EINSUM
 
 
-def attend(
-    q_BLHK: Float[Array, "B L H K"],
-    k_BLHK: Float[Array, "B L H K"],
-    v_BLHK: Float[Array, "B L H K"],
-    kind: Attention,
-    length_B: Int[Array, "B"] | None = None,
-) -> Float[Array, "B L H K"]:
+def attend(q_BLHK: Heads, k_BLHK: Heads, v_BLHK: Heads, kind: Attention, length_B: Lengths | None = None) -> Heads:
     """`softmax(q k^T / sqrt(K)) v` over all positions, or over the positions up to the query (causal).
 
     Args:
@@ -83,12 +81,8 @@ def attend(
 
 
 def attend_by_head(
-    q_BLHK: Float[Array, "B L H K"],
-    k_BLHK: Float[Array, "B L H K"],
-    v_BLHK: Float[Array, "B L H K"],
-    kind: Attention,
-    length_B: Int[Array, "B"] | None = None,
-) -> Float[Array, "B L H K"]:
+    q_BLHK: Heads, k_BLHK: Heads, v_BLHK: Heads, kind: Attention, length_B: Lengths | None = None
+) -> Heads:
     """`attend` by einsum, with heads moved before positions, so that every product is a plain batch of matrices.
 
     On XLA:CPU at L = 64, the gradient takes half of the time of `dot_product_attention` for K = 16 or 32, and a tenth
@@ -106,27 +100,14 @@ def attend_by_head(
     return checkpoint_name(o_BLHK, OUTPUT)
 
 
-def attend_by_row(
-    q_BLHK: Float[Array, "B L H K"],
-    k_BLHK: Float[Array, "B L H K"],
-    v_BLHK: Float[Array, "B L H K"],
-    kind: Attention,
-    length_B: Int[Array, "B"] | None = None,
-) -> Float[Array, "B L H K"]:
-    """`attend` by products with a backward pass of its own; see `row_attention.py`."""
-    q_BHLK, k_BHLK, v_BHLK = (x_BLHK.swapaxes(1, 2) for x_BLHK in (scaled(q_BLHK), k_BLHK, v_BLHK))
-    rows_B = None if length_B is None else reshard(length_B, BATCH)
-    return attend_long(q_BHLK, k_BHLK, v_BHLK, kind is Attention.CAUSAL, rows_B).swapaxes(1, 2)
-
-
 def attend_splash(
-    q_BLHK: Float[Array, "B L H K"],
-    k_BLHK: Float[Array, "B L H K"],
-    v_BLHK: Float[Array, "B L H K"],
+    q_BLHK: Heads,
+    k_BLHK: Heads,
+    v_BLHK: Heads,
     kind: Attention,
-    length_B: Int[Array, "B"] | None = None,
+    length_B: Lengths | None = None,
     interpret: bool = False,
-) -> Float[Array, "B L H K"]:
+) -> Heads:
     """`attend` by the TPU's splash kernel; each device computes its own rows and heads.
 
     Args:
@@ -164,12 +145,8 @@ def splash_kernel(length: int, heads: int, kind: Attention, interpret: bool) -> 
 
 
 def attend_cudnn(
-    q_BLHK: Float[Array, "B L H K"],
-    k_BLHK: Float[Array, "B L H K"],
-    v_BLHK: Float[Array, "B L H K"],
-    kind: Attention,
-    length_B: Int[Array, "B"] | None = None,
-) -> Float[Array, "B L H K"]:
+    q_BLHK: Heads, k_BLHK: Heads, v_BLHK: Heads, kind: Attention, length_B: Lengths | None = None
+) -> Heads:
     """`attend` by cuDNN's fused kernel; each device computes its own rows and heads."""
 
     def local(q_blhk: Array, k_blhk: Array, v_blhk: Array, *length: Array) -> Array:
@@ -195,18 +172,9 @@ def _over_rows(local: Callable[..., Array], q: Array, k: Array, v: Array, length
     return over_shards(local, (BATCH_LHK,) * 3 + (BATCH,) * len(given), BATCH_LHK)(q, k, v, *given)
 
 
-def scaled(q: Array) -> Array:
-    """Queries divided by the square root of a head's width, in their dtype."""
-    return q * jnp.asarray(q.shape[-1] ** -0.5, q.dtype)
-
-
 def attend_reference(
-    q_BLHK: Float[Array, "B L H K"],
-    k_BLHK: Float[Array, "B L H K"],
-    v_BLHK: Float[Array, "B L H K"],
-    kind: Attention,
-    length_B: Int[Array, "B"] | None = None,
-) -> Float[Array, "B L H K"]:
+    q_BLHK: Heads, k_BLHK: Heads, v_BLHK: Heads, kind: Attention, length_B: Lengths | None = None
+) -> Heads:
     """`attend` written out in float32. The tests compare every kernel with it."""
     q, k, v = (x.astype(jnp.float32) for x in (q_BLHK, k_BLHK, v_BLHK))
     score_BHLM = jnp.einsum("blhk,bmhk->bhlm", q, k) * q.shape[-1] ** -0.5

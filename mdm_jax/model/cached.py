@@ -11,9 +11,9 @@ from jaxtyping import Array, Float, Int
 
 from mdm_jax.devices.precision import sum_in_float32
 from mdm_jax.devices.sharding import BATCH, BATCH_HLK, BATCH_LHK, over_shards, reshard
-from mdm_jax.model.attention import attend, scaled
+from mdm_jax.model.attention import attend
 from mdm_jax.model.conditioning import condition, masked_share, modulations
-from mdm_jax.model.layers import look_up, rms_norm, rope, rope_at
+from mdm_jax.model.layers import look_up, rms_norm, rope, rope_at, scaled
 from mdm_jax.model.transformer import Block, Transformer, after_attention, queries_keys_values
 from mdm_jax.spec import ModelSpec
 

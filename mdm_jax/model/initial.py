@@ -3,7 +3,7 @@
 On a CPU the program that makes the weights of a tiny model takes three to five seconds to compile, because it has a
 copy of jax's normal distribution for each weight. Here all weights come from one such copy. jax's random numbers are a
 function of the key and of a number's index (`jax_threefry_partitionable`), so a weight is the beginning of a longer
-draw, whose length is the same for most weights.
+draw, and one length of draws serves most weights.
 """
 
 import math
@@ -18,7 +18,7 @@ from mdm_jax.spec.counting import count_parameters
 LEAST_DRAWN = 1 << 14
 """Every draw has this many numbers, or a power of two above it."""
 MOST_PARAMETERS = 1 << 22
-"""Above it, a program is no longer slow in comparison."""
+"""For a larger model, the compiled program is no longer slow in comparison."""
 
 
 def is_drawn_here(spec: ModelSpec, mesh: Mesh) -> bool:
@@ -34,7 +34,7 @@ def initial_weights(spec: ModelSpec, seed: int) -> dict[str, np.ndarray]:
 
     Args:
         spec: a model for which `is_drawn_here`.
-        seed: of the run.
+        seed: the run's seed.
     """
     d, vocab, heads, width, ffn = spec.d_model, spec.vocab_size, spec.n_heads, spec.d_head, spec.d_ffn
     key_embed, key_head, key_blocks = jax.random.split(jax.random.key(seed), 3)

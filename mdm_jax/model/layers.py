@@ -1,4 +1,4 @@
-"""Parts of the trunk: RMSNorm, rotary positions, products with a sharded weight, and look-up in a sharded table."""
+"""Parts of the trunk: RMSNorm, rotary positions, scaled queries, products with a sharded weight, look-up in a table."""
 
 import re
 
@@ -23,6 +23,9 @@ from mdm_jax.devices.sharding import (
 )
 from mdm_jax.spec import NORM_EPS, ROPE_BASE
 
+Heads = Float[Array, "B L H K"]
+"""Queries, keys or values of each token and head, or the result of their attention."""
+
 
 def rms_norm(x_BLD: Float[Array, "B L D"], gain_D: Float[Array, "D"]) -> Float[Array, "B L D"]:
     """`x / rms(x) * gain` over the last axis, computed in float32 and returned in the dtype of `x`."""
@@ -31,7 +34,7 @@ def rms_norm(x_BLD: Float[Array, "B L D"], gain_D: Float[Array, "D"]) -> Float[A
     return (x32_BLD * scale_BL1 * gain_D).astype(x_BLD.dtype)
 
 
-def rope(x_BLHK: Float[Array, "B L H K"]) -> Float[Array, "B L H K"]:
+def rope(x_BLHK: Heads) -> Heads:
     """Queries or keys, rotated by their position. Channel i of a head is paired with channel i + K/2 (NeoX order)."""
     cos_Lk, sin_Lk = _rotations(x_BLHK.shape[1], x_BLHK.shape[3])
     return _rotated(x_BLHK, cos_Lk[None, :, None], sin_Lk[None, :, None])
@@ -56,6 +59,11 @@ def _rotations(length: int, width: int) -> tuple[np.ndarray, np.ndarray]:
 def _rotated(x_BLHK: Array, cos: Array | np.ndarray, sin: Array | np.ndarray) -> Array:
     a, b = jnp.split(x_BLHK.astype(jnp.float32), 2, -1)
     return jnp.concatenate([a * cos - b * sin, a * sin + b * cos], -1).astype(x_BLHK.dtype)
+
+
+def scaled(q: Array) -> Array:
+    """Queries divided by the square root of a head's width, in their dtype."""
+    return q * jnp.asarray(q.shape[-1] ** -0.5, q.dtype)
 
 
 def project(x_BLx: Array, weight: Array, equation: str, out: PartitionSpec) -> Array:

@@ -20,7 +20,7 @@ from mdm_jax.model.row_attention import OUTPUT
 from mdm_jax.spec import HardwareSpec, LayerLoop, Remat
 
 CUDNN = "dot_product_attention_fwd"
-"""How the name of the primitive of cuDNN's attention begins, whose results have no name."""
+"""The beginning of the name of cuDNN's attention primitive. Its results have no name that a policy could find."""
 DEVICE, HOST = "device", "pinned_host"
 """Kinds of memory."""
 

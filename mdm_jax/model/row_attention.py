@@ -6,7 +6,6 @@ and values from transposed copies of the smaller operand, because XLA:CPU is slo
 causal model's queries go in blocks, and a block computes no product with keys that all its queries may not see.
 """
 
-import functools
 from typing import Any
 
 import jax
@@ -15,36 +14,45 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from mdm_jax.devices.precision import sum_in_float32
+from mdm_jax.devices.sharding import BATCH, reshard
+from mdm_jax.model.layers import Heads, scaled
+from mdm_jax.spec import Attention
 
+Lengths = Int[Array, "B"]
+"""Tokens of each row, from 1 to L."""
 OUTPUT = "attention"
-"""Name of what the backward pass needs, in a policy of rematerialisation."""
+"""The name under which a policy of rematerialisation finds what attention keeps for its backward pass."""
 LONG = 256
-"""Tokens from which a row is long."""
+"""The fewest tokens of a row for which this kernel is used."""
 QUERIES = 128
-"""Queries of a block of a causal model."""
+"""Queries of a block, for a causal model."""
 
 
-def attend_long(
-    q_BHLK: Float[Array, "B H L K"],
-    k_BHLK: Float[Array, "B H L K"],
-    v_BHLK: Float[Array, "B H L K"],
-    causal: bool,
-    length_B: Int[Array, "B"] | None = None,
-) -> Float[Array, "B H L K"]:
-    """`softmax(q k^T) v`, where no query sees a key after it (causal), or at a position from `length` on."""
-    length = q_BHLK.shape[2]
-    if not causal:
-        return _attend(q_BHLK, k_BHLK, v_BHLK, length_B, None)
-    blocks = []
+def attend_by_row(
+    q_BLHK: Heads, k_BLHK: Heads, v_BLHK: Heads, kind: Attention, length_B: Lengths | None = None
+) -> Heads:
+    """`attention.attend` with these arguments, for rows of any length."""
+    q_BHLK, k_BHLK, v_BHLK = (x_BLHK.swapaxes(1, 2) for x_BLHK in (scaled(q_BLHK), k_BLHK, v_BLHK))
+    length_B = None if length_B is None else reshard(length_B, BATCH)
+    if kind is not Attention.CAUSAL:
+        return _attend(q_BHLK, k_BHLK, v_BHLK, length_B, None).swapaxes(1, 2)
+    blocks, length = [], q_BHLK.shape[2]
     for first in range(0, length, QUERIES):
         end = min(first + QUERIES, length)
         q_BHQK, k_BHMK, v_BHMK = q_BHLK[:, :, first:end], k_BHLK[:, :, :end], v_BHLK[:, :, :end]
         blocks.append(_attend(q_BHQK, k_BHMK, v_BHMK, length_B, first))
-    return jnp.concatenate(blocks, 2)
+    return jnp.concatenate(blocks, 2).swapaxes(1, 2)
 
 
 def _scores(q_BHQK: Array, k_BHMK: Array, length_B: Array | None, first: int | None) -> Float[Array, "B H Q M"]:
-    """Scores in float32, `-inf` where a query does not see a key; `first` is the position of the first query."""
+    """Scores in float32, `-inf` where a query does not see a key.
+
+    Args:
+        q_BHQK: scaled queries.
+        k_BHMK: keys, from the row's first.
+        length_B: tokens of each row; no query sees a key after them. All rows are whole by default.
+        first: position of the first query of a causal model; None if queries see the keys after them.
+    """
     score_BHQM = sum_in_float32("bhqk,bhmk->bhqm", q_BHQK, k_BHMK)
     queries, keys = score_BHQM.shape[2:]
     if first is not None:
@@ -55,8 +63,7 @@ def _scores(q_BHQK: Array, k_BHMK: Array, length_B: Array | None, first: int | N
     return score_BHQM
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _attend(q_BHQK: Array, k_BHMK: Array, v_BHMK: Array, length_B: Array | None, first: int | None) -> Array:
+def _attend_primal(q_BHQK: Array, k_BHMK: Array, v_BHMK: Array, length_B: Array | None, first: int | None) -> Array:
     return _forward(q_BHQK, k_BHMK, v_BHMK, length_B, first)[0]
 
 
@@ -89,4 +96,5 @@ def _over_queries(x_BHQK: Array, y_BHQM: Array) -> Float[Array, "B H M K"]:
     return barrier(jnp.einsum("bhkq,bhqm->bhkm", x_BHKQ, y_BHQM)).swapaxes(2, 3)
 
 
+_attend = jax.custom_vjp(_attend_primal, nondiff_argnums=(4,))
 _attend.defvjp(_forward, _backward)

@@ -13,9 +13,8 @@ from jaxtyping import Array, Float, Int
 
 from mdm_jax.devices.precision import sum_in_float32
 from mdm_jax.devices.sharding import BATCH, BATCH_HLK, by_row, over_shards
-from mdm_jax.model.attention import scaled
 from mdm_jax.model.cached import Cache, LayerCache, layer_modulations
-from mdm_jax.model.layers import look_up, rms_norm, rope_at
+from mdm_jax.model.layers import look_up, rms_norm, rope_at, scaled
 from mdm_jax.model.transformer import Block, Transformer, after_attention, queries_keys_values
 from mdm_jax.spec import ModelSpec
 

@@ -33,7 +33,7 @@ def draw(
     """The training draw for a whole batch. The ARM uses `key` only for a stochastic length.
 
     Args:
-        key: of the masks.
+        key: the key of the masks.
         tokens_BL: ids in 0..V-1; or pairs, as `pairs.py` says.
         objective: the loss.
         vocab_size: V.

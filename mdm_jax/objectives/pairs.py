@@ -46,7 +46,7 @@ def draw(
     """The training draw for a batch of pairs; the ARM has no use for the key.
 
     Args:
-        key: of the masks.
+        key: the key of the masks.
         rows_BL: see the module's docstring.
         objective: the loss.
         vocab_size: V.

@@ -2,7 +2,8 @@
 
 Rows go through the head in chunks. Under differentiation, the forward pass also computes the gradients of the hidden
 rows and of the head, so the logits are computed once. This takes three products with the head; autodiff with
-recomputation takes four. Rows are split over `data`, the vocabulary over `model`; the head is gathered over `data`.
+recomputation takes four. Rows are split over `replica` and `data`, the vocabulary over `model`; the head is gathered
+over `data`.
 """
 
 import functools

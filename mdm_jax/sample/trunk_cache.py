@@ -51,7 +51,7 @@ class Kept(NamedTuple):
 
     Attributes:
         present: keys and values of the row.
-        hidden: those of the row without its given tokens; None without guidance.
+        hidden: keys and values of the row without its given tokens; None without guidance.
         block_B: the block.
     """
 

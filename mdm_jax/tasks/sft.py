@@ -72,7 +72,7 @@ class Settings:
         lr: peak of the learning rate. It rises over a tenth of the steps, 100 at most, and falls to a tenth.
         batch: pairs of a step; fewer if there are not so many.
         seq_len: tokens of a row; 0 takes those of the model. Longer pairs are left out.
-        seed: of the order of the pairs, and of the masks.
+        seed: the seed of the order of the pairs, and of the masks.
         validation_fraction: share of the prompts that are kept for the final evaluation.
         drop_prompt: share of the pairs whose prompt is MASK in training, for guidance at inference.
         score_prompt: mask and score the prompt like the response, as in pre-training.

@@ -3,8 +3,6 @@
 All slow tests together took 33 minutes on two busy cores, a compilation one to three; those that only lower are quick.
 """
 
-import dataclasses
-import functools
 import importlib.util
 import json
 import math
@@ -128,11 +126,8 @@ def test_the_compiler_knows_every_chip_and_its_limit(chip):
     assert refused.hbm_bytes > topology.chip.hbm_bytes
 
 
-@functools.cache
-def compiled_program(topology, family, **hardware):
-    """The text of the compiled step of the 1028M model at the paper's batch, and the bytes of its arguments."""
-    run = run_of("1028", family)
-    run = dataclasses.replace(run, hardware=dataclasses.replace(run.hardware, **hardware))
+def compiled_program(topology, run):
+    """The text of the run's compiled step, and the bytes of its arguments on one device."""
     with tempfile.TemporaryDirectory() as scratch:
         hlo = Path(scratch, "step.hlo")
         job = {"spec": to_json(run), "topology": topology, "hlo": str(hlo)}
@@ -142,7 +137,7 @@ def compiled_program(topology, family, **hardware):
         assert done.returncode == 0, done.stderr
         answer = json.loads(done.stdout.splitlines()[-1])
         assert not answer["refused"]
-        return run, hlo.read_text(), answer["memory"]["arguments"]
+        return hlo.read_text(), answer["memory"]["arguments"]
 
 
 def rows_over_the_vocabulary(program, words):
@@ -156,7 +151,8 @@ def rows_over_the_vocabulary(program, words):
 @pytest.mark.parametrize("topology", ["v5e:4x4", "v5p:2x2x4"])
 def test_nothing_large_is_whole_on_a_device(topology, family):
     """No state is replicated, no array holds all logits, and no gradient of a weight is all-reduced."""
-    run, program, arguments = compiled_program(topology, family)
+    run = run_of("1028", family)
+    program, arguments = compiled_program(topology, run)
     state = 3 * 4 * count_parameters(run.model).total
     assert state / 16 < arguments < 1.02 * state / 16
     scored = 16 * 2048 // (2 if family is Family.MDM else 1)  # rows of one device

@@ -135,8 +135,9 @@ def _shared(flags: argparse.Namespace, models: Sequence[str]) -> int:
 def _measured(flags: argparse.Namespace, models: Sequence[str], tables: Sequence[str], out: Path) -> tuple[list, int]:
     """All rows, of the tables and of the models; and the exit code."""
     from mdm_jax.run.program_cache import program_cache
-    from mdm_jax.tasks.capability.measure import Questions, check_names, measure
+    from mdm_jax.tasks.capability.measure import Questions, measure
     from mdm_jax.tasks.capability.table import read_table
+    from mdm_jax.tasks.model_paths import check_names
 
     questions = Questions(flags.text, flags.questions, flags.seed)
     check_names(models)

@@ -91,8 +91,9 @@ def at_chance(row: Measured) -> bool:
 
 def _loss(row: Measured, likelihood: str) -> float | None:
     """The loss by this likelihood; an ARM's loss is its likelihood from left to right."""
-    same = row.family == "arm" or likelihood == Likelihood.NELBO
-    return row.run["loss" if same else LIKELIHOOD_COLUMNS[likelihood][0]]
+    if row.family == "arm" or likelihood == Likelihood.NELBO:
+        return row.run["loss"]
+    return row.run[LIKELIHOOD_COLUMNS[likelihood][0]]
 
 
 def _counts(random: np.random.Generator, draws: int, units: int) -> np.ndarray:

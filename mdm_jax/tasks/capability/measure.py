@@ -7,7 +7,6 @@ answer: no masked positions follow, as in SMDM's evaluation (Nie et al. 2024, ar
 """
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,7 +14,7 @@ import numpy as np
 
 from mdm_jax.files.layout import RESULT_FILE
 from mdm_jax.files.results import read_result
-from mdm_jax.files.storage import Path, as_path, is_file, is_local
+from mdm_jax.files.storage import Path, as_path, is_file
 from mdm_jax.spec import Likelihood
 from mdm_jax.spec.counting import count_parameters
 from mdm_jax.spec.validation import require
@@ -23,6 +22,7 @@ from mdm_jax.tasks.capability.makers import conditions
 from mdm_jax.tasks.capability.passages import Passages, passages_of_files, passages_of_run
 from mdm_jax.tasks.capability.questions import Answers, Condition, Ids, Task, answers, digest
 from mdm_jax.tasks.kept_answers import read_answers, write_answers
+from mdm_jax.tasks.model_paths import name_of
 from mdm_jax.trained.load import load
 from mdm_jax.trained.model import Model
 
@@ -102,12 +102,6 @@ class Questions:
         return passages_of_run(model.run, model.tokenizer.eos_id)
 
 
-def name_of(path: str) -> str:
-    """What a model is called in tables and files: the last part of its path, without `.safetensors`."""
-    whole = os.path.abspath(path) if is_local(path) else path
-    return as_path(whole).name.removesuffix(".safetensors")
-
-
 def measure(path: str, questions: Questions, out: Path) -> tuple[list[Measured], bool]:
     """The answers of the model at a path, and whether its file in `out` had them already.
 
@@ -148,15 +142,3 @@ def _run_columns(folder: Path) -> dict[str, float | None]:
 
 def _tree(one: Answers) -> dict[str, list[float]]:
     return {"right": one.right_G.tolist(), "corrected": one.corrected_G.tolist()}
-
-
-def check_names(paths: Sequence[str]) -> None:
-    """Refuses two models that would share a file.
-
-    Raises:
-        ValueError: two paths have one name.
-    """
-    names: dict[str, str] = {}
-    for path in paths:
-        other = names.setdefault(name_of(path), os.fspath(path))
-        require(other == path, f"{path}: name", name_of(path), f"another name than that of {other}")

@@ -69,7 +69,7 @@ class Condition:
     Attributes:
         task: the task.
         size: what `SIZES` names.
-        groups: at least one.
+        groups: its groups, at least one.
     """
 
     task: Task

@@ -43,7 +43,7 @@ class Settings:
         tokens: most tokens of the solution, or of the rationale; None for the rest of the row.
         number_tokens: the same of the number in the second stage.
         options: options of `Model.generate`.
-        seed: of the first problem; the next problems have the next seeds.
+        seed: the seed of the first problem; the next problems have the next seeds.
 
     Raises:
         ValueError: a number of tokens is below 1.

@@ -117,7 +117,7 @@ def date_pairs(train: int, test: int, seed: int) -> tuple[list[TextPair], list[T
     Args:
         train: training pairs.
         test: test pairs, each of another date.
-        seed: of all draws.
+        seed: the seed of all draws.
 
     Raises:
         ValueError: a number is out of range.

@@ -26,9 +26,9 @@ class Training:
     """How a model was trained, as far as guidance depends on it.
 
     Attributes:
-        name: of the training, the same for all seeds.
+        name: the name of the training, the same for all seeds.
         drop_prompt: share of the rows whose prompt was MASK; None if the model is not a run of pairs.
-        seed: of the run; 0 for a file of weights.
+        seed: the run's seed; 0 for a file of weights.
     """
 
     name: str
@@ -58,8 +58,8 @@ class How:
         temperatures: each is tried with each scale.
         scales: w of the guidance. 0 is one of them, because the others are compared with it.
         sampler: see `mdm_jax.sample.samplers`.
-        steps: of each answer; None for one a token.
-        seed: of the first answer; the next answers have the next seeds.
+        steps: steps of each answer; None for one a token.
+        seed: the seed of the first answer; the next answers have the next seeds.
         check: see `Check`.
 
     Raises:
@@ -86,7 +86,7 @@ class Measured:
 
     Attributes:
         training: see `Training`.
-        temperature: of the draws.
+        temperature: the temperature of the draws.
         scale: w.
         exact_P: 1 for a right answer, else 0.
         near_P: nearness of each answer to a right one, from 0 to 1; see `Check`.
@@ -149,7 +149,7 @@ def answers(
         pairs: the prompts.
         rooms: tokens of each answer.
         how: sampler, steps and seed.
-        temperature: of the draws.
+        temperature: the temperature of the draws.
         scale: w.
     """
     texts = dict[int, str]()

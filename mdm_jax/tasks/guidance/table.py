@@ -39,7 +39,7 @@ class Line:
     Attributes:
         training: its name.
         drop_prompt: share of the rows whose prompt was MASK in training; None if unknown.
-        temperature: of the draws.
+        temperature: the temperature of the draws.
         scale: w.
         seeds: runs.
         pairs: pairs that each run answered.

@@ -34,7 +34,7 @@ from mdm_jax.sample.samplers import Sampler
 from mdm_jax.spec import Likelihood
 from mdm_jax.spec.validation import build, require
 from mdm_jax.tasks.kept_answers import read_answers, write_answers
-from mdm_jax.tasks.model_paths import model_paths
+from mdm_jax.tasks.model_paths import check_names, model_paths, name_of
 from mdm_jax.tasks.reverse_curse.answers import MOST_ROOM, SAMPLER, Answer, How, answer_all
 from mdm_jax.tasks.reverse_curse.facts import Question
 from mdm_jax.tasks.reverse_curse.figure import draw
@@ -82,7 +82,8 @@ def work(flags: argparse.Namespace) -> int:
     out = as_path(flags.out)
     make_folder(out)
     check_writable(out / TABLE)
-    paths = named_models(flags.models)
+    paths = model_paths(flags.models)
+    check_names(paths)
     found = []
     with program_cache(lambda line: print(line, file=sys.stderr)):
         for number, path in enumerate(paths, 1):
@@ -113,27 +114,10 @@ def some_of_each(questions: Sequence[Question], most: int, seed: int) -> list[Qu
     return [question for i, question in enumerate(questions) if i in kept]
 
 
-def named_models(paths: Sequence[str]) -> list[str]:
-    """The models at the paths, those of a sweep by name.
-
-    Raises:
-        ValueError: a sweep has no runs, or two models have one name.
-    """
-    found, names = model_paths(paths), dict[str, str]()
-    for path in found:
-        other = names.setdefault(_name(path), path)
-        require(other == path, f"{path}: name", _name(path), f"another name than that of {other}")
-    return found
-
-
-def _name(path: str) -> str:
-    return as_path(path).name.removesuffix(".safetensors")
-
-
 def _answered(path: str, questions: Sequence[Question], how: How, out: Path) -> Answered:
     model = load(path)
     decides = json.dumps([SCHEMA, model.fingerprint, asdict(how), [asdict(question) for question in questions]])
-    key, file = hashlib.sha256(decides.encode()).hexdigest(), out / MODELS_FOLDER / f"{_name(path)}.json"
+    key, file = hashlib.sha256(decides.encode()).hexdigest(), out / MODELS_FOLDER / f"{name_of(path)}.json"
     kept = read_answers(file, key)
     if kept is None:
         answers = answer_all(model, questions, how)
@@ -141,7 +125,7 @@ def _answered(path: str, questions: Sequence[Question], how: How, out: Path) -> 
     else:
         answers = [build(Answer, answer) for answer in kept]
     seed = 0 if model.run is None else model.run.seed
-    return Answered(_name(path), model.family.value, seed, tuple(answers))
+    return Answered(name_of(path), model.family.value, seed, tuple(answers))
 
 
 def _answers_csv(questions: Sequence[Question], found: Sequence[Answered]) -> str:

@@ -40,7 +40,7 @@ class Cells:
 
     Attributes:
         bytes_GS: 0 for a cluster that has no text in a slice.
-        years_S: from the training's end to each slice, negative before the end.
+        years_S: years from the training's end to each slice, negative before the end.
         later_S: whether a slice is after the end; all others are held out of the training period.
         base_years: the held-out slices of so many years before the end are the distance 0.
     """

@@ -100,16 +100,16 @@ class Trained:
 
 @functools.cache
 def initial_state(spec: RunSpec, _: jax.sharding.Mesh) -> TrainState:
+    """The state before step 0 on the ambient mesh, which is an argument so that the cache tells meshes apart."""
     return init_state(spec)
 
 
 @functools.cache
 def trained(family: Family, data: int = 1, model: int = 1, order: tuple[int, ...] | None = None, **changes) -> Trained:
-    """A run on these devices, or on the first ones."""
+    """The first STEPS steps of a run, on the devices with the numbers `order` (by default the first ones)."""
     spec = spec_of(family, data, model, **changes)
-    first = spec_of(
-        Family.MDM, data, model, trunk=changes.get("trunk", TRUNK), mesh_replica=changes.get("mesh_replica", 1)
-    )
+    of_state = {name: changes[name] for name in ("trunk", "mesh_replica") if name in changes}
+    first = spec_of(Family.MDM, data, model, **of_state)
     mesh = run_mesh(spec, [jax.devices()[i] for i in order or range(spec.hardware.devices)])
     with jax.set_mesh(mesh):
         state = jax.tree.map(jnp.copy, initial_state(first, mesh))  # both families begin with the same weights

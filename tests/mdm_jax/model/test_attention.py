@@ -8,15 +8,8 @@ from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 from tiny_runs import on_mesh
 
 from mdm_jax.devices.sharding import BATCH_L, BATCH_LHK, DATA, MODEL, REPLICA, reshard
-from mdm_jax.model.attention import (
-    Kernel,
-    attend,
-    attend_by_head,
-    attend_by_row,
-    attend_reference,
-    attend_splash,
-    pick_kernel,
-)
+from mdm_jax.model.attention import Kernel, attend, attend_by_head, attend_reference, attend_splash, pick_kernel
+from mdm_jax.model.row_attention import attend_by_row
 from mdm_jax.spec import Attention
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")

@@ -15,9 +15,10 @@ from mdm_jax import load
 from mdm_jax.files.storage import as_path
 from mdm_jax.spec import Attention, Family
 from mdm_jax.tasks.capability.__main__ import finished_models, main
-from mdm_jax.tasks.capability.measure import Questions, measure, name_of
+from mdm_jax.tasks.capability.measure import Questions, measure
 from mdm_jax.tasks.capability.questions import Task, right_answers
 from mdm_jax.tasks.capability.table import read_table, table_csv
+from mdm_jax.tasks.model_paths import name_of
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 FEW = ["--questions", "4"]

@@ -209,6 +209,16 @@ def test_the_command_writes_answers_means_and_a_figure(randoms, models, tmp_path
     assert before == {file: file.stat().st_mtime_ns for file in (out / "models").iterdir()}
 
 
+def test_two_models_of_one_name_are_refused(tmp_path, monkeypatch, capsys):
+    """Their answers would share a file. A path from inside a folder has the folder's name."""
+    (tmp_path / "tests.jsonl").write_text(jsonl(ASKED))
+    for folder in ("a/mine", "b/mine"):
+        (tmp_path / folder).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a" / "mine")
+    words = ["evaluate", "../../b/mine", ".", "--tests", str(tmp_path / "tests.jsonl"), "--out", str(tmp_path / "out")]
+    assert ".: name = 'mine': must be another name than that of ../../b/mine" in one_line(main, words, capsys)
+
+
 def test_all_kinds_of_paths_are_read(models, reference_data, tmp_path, capsys):
     """Published weights have a tokenizer beside them; a Hugging Face folder brings its own."""
     for name in ("mdm.safetensors", "ar.safetensors", "config.json"):
