@@ -9,6 +9,7 @@ with the peak of its memory, the seconds of its first step, and the FLOPs of a s
 import argparse
 import json
 import resource
+import statistics
 import sys
 import time
 from dataclasses import replace
@@ -17,8 +18,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from isoflop.ladder import SMDM
-from mdm_jax.devices.sharding import global_batch, make_mesh
+from isoflop.ladder import find_size
+from mdm_jax.devices.sharding import global_batch, make_mesh, stack_batches
 from mdm_jax.spec import (
     Attention,
     DataSpec,
@@ -35,6 +36,7 @@ from mdm_jax.spec import (
 )
 from mdm_jax.spec.counting import step_flops
 from mdm_jax.spec.validation import build
+from mdm_jax.train.cpu_tuning import steps_in_a_call
 from mdm_jax.train.optim import learning_rate
 from mdm_jax.train.state import init_state
 from mdm_jax.train.step import compile_step
@@ -45,7 +47,7 @@ def run_spec(size: str, family: Family, rows: int, length: int, vocab: int, hard
     attention = Attention.CAUSAL if family is Family.ARM else Attention.BIDIRECTIONAL
     tokenizer = TokenizerSpec(TokenizerKind.SENTENCEPIECE_FILE, vocab, "none")
     return RunSpec(
-        model=SMDM[size].model(ModelSpec(vocab_size=vocab, attention=attention)),
+        model=find_size(size).model(ModelSpec(vocab_size=vocab, attention=attention)),
         objective=ObjectiveSpec(Variant.NLL) if family is Family.ARM else ObjectiveSpec(),
         data=replace(DataSpec(), tokenizer=tokenizer, seq_len=length),
         optim=OptimSpec(global_batch=rows, lr_peak=4e-4),
@@ -60,7 +62,7 @@ def setting(text: str) -> int | bool | str:
 
 def main() -> None:
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    flags.add_argument("--size", default="6", help="a size of SMDM's ladder")
+    flags.add_argument("--size", default="6", help="a size of SMDM's ladder, or LAYERSxWIDTH")
     flags.add_argument("--family", type=Family, default=Family.MDM)
     for name, default in (("rows", 8), ("length", 512), ("vocab", 32000)):
         flags.add_argument(f"--{name}", type=int, default=default)
@@ -74,20 +76,45 @@ def main() -> None:
         serve(spec, tokens_BL, mesh)
 
 
+class Steps:
+    """The steps of a run on one batch, in calls as the training loop makes them."""
+
+    def __init__(self, spec: RunSpec, tokens_BL: np.ndarray, mesh: jax.sharding.Mesh) -> None:
+        self.most = steps_in_a_call(spec)
+        self._state, self._step = init_state(spec), compile_step(spec)
+        self._rate = learning_rate(spec.optim, spec.schedule)
+        if self.most == 1:
+            self._tokens = global_batch(mesh, tokens_BL.shape, lambda first, last: tokens_BL[first:last])
+        else:
+            self._tokens = stack_batches(mesh, np.stack([tokens_BL] * self.most))
+
+    def call(self, count: int) -> float:
+        """The seconds of a call that makes `count` steps."""
+        begun = time.perf_counter()
+        if self.most == 1:
+            self._state, _ = self._step(self._state, self._tokens, self._rate)
+        else:
+            self._state, _ = self._step.several(self._state, self._tokens, count, self._rate)
+        jax.block_until_ready(self._state)
+        return time.perf_counter() - begun
+
+    def call_share(self) -> float:
+        """The share of a step's time that is the cost of a call: what calls of one step take longer for each step."""
+        one, most = (statistics.median(self.call(count) for _ in range(100)) for count in (1, self.most))
+        return (one - most / self.most) / (self.most - 1) / (most / self.most)
+
+
 def serve(spec: RunSpec, tokens_BL: np.ndarray, mesh: jax.sharding.Mesh) -> None:
     """Answers each number of steps with their seconds, and the end of the input with what the steps took."""
     begun = time.perf_counter()
-    state, step = init_state(spec), compile_step(spec)
-    rate = learning_rate(spec.optim, spec.schedule)
-    rows = global_batch(mesh, tokens_BL.shape, lambda first, last: tokens_BL[first:last])
-    state, _ = jax.block_until_ready(step(state, rows, rate))
+    steps = Steps(spec, tokens_BL, mesh)
+    steps.call(1)
     first = time.perf_counter() - begun
     for line in sys.stdin:
-        seconds = []
-        for _ in range(int(line)):
-            begun = time.perf_counter()
-            state, _ = jax.block_until_ready(step(state, rows, rate))
-            seconds.append(time.perf_counter() - begun)
+        seconds: list[float] = []
+        while len(seconds) < int(line):
+            count = min(steps.most, int(line) - len(seconds))
+            seconds += [steps.call(count) / count] * count
         print(json.dumps({"seconds": seconds}), flush=True)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     found = {
@@ -96,7 +123,7 @@ def serve(spec: RunSpec, tokens_BL: np.ndarray, mesh: jax.sharding.Mesh) -> None
         "step_flops": step_flops(spec, FlopConvention.EXACT),
         "jax": jax.__version__,
     }
-    print(json.dumps(found), flush=True)
+    print(json.dumps(found | ({"call_share": steps.call_share()} if steps.most > 1 else {})), flush=True)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@
 Each run adds a line of JSON to FILE: seconds of the clock by part of the run. The parts do not overlap.
 """
 
+import dataclasses
 import json
 import os
 import sys
@@ -96,16 +97,22 @@ def watch(parts: Parts) -> None:
 
     compile_step, losses = loop.compile_step, cast(Any, nelbo._losses)
 
-    def compiled(spec: Any) -> Callable[..., Any]:
-        step, known = compile_step(spec), False
+    def compiled(spec: Any) -> Any:
+        step = compile_step(spec)
+        timed = {name: first_call(getattr(step, name)) for name in ("program", "several_program")}
+        return dataclasses.replace(step, **timed)
+
+    def first_call(program: Callable[..., Any]) -> Callable[..., Any]:
+        """The program, whose first call is timed. It makes one step."""
+        known = False
 
         def call(*given: Any) -> Any:
             nonlocal known
             if known:
-                return step(*given)
+                return program(*given)
             known = True
             with parts.part("first step"):
-                return jax.block_until_ready(step(*given))
+                return jax.block_until_ready(program(*given))
 
         return call
 

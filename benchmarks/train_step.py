@@ -10,6 +10,7 @@ that a machine that slows down for a while does not favour one of them. Let noth
 
 The result stands in benchmarks/results/train_step.json, by the machine's name. `share` is the share of the product
 peak: necessary FLOPs a second (`exact`), over those of the largest product of the step (see `product_peak`).
+`call_share` is the share of a step's time that is the cost of a call, where several steps are made in a call.
 """
 
 import argparse
@@ -21,20 +22,35 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from benchmarks.machine import add_results
-from isoflop.ladder import SMDM
+from isoflop.ladder import find_size
 from mdm_jax.command import aligned
 
 HERE = Path(__file__).resolve().parent
 RESULT = HERE / "results" / "train_step.json"
-ROWS = {"6": 8, "19": 4}
-"""Sequences of a step, as the memory of a small machine allows."""
-LENGTH, VOCAB = 512, 32000
+
+
+class Case(NamedTuple):
+    """What a step of a size trains on, and the steps of a turn."""
+
+    rows: int
+    length: int
+    vocab: int
+    steps: int
+
+
+CASES = {
+    "6": Case(8, 512, 32000, 2),
+    "19": Case(4, 512, 32000, 2),
+    "1x8": Case(16, 64, 257, 320),
+    "2x28": Case(16, 64, 257, 320),
+}
+"""By size: SMDM's with as many rows as the memory of a small machine allows, and two tiny ones as in the quickstart."""
 DEFAULT_SETTINGS = ("layers=scan", "layers=unroll", "cpu_tuning=false")
 
 
@@ -79,11 +95,12 @@ class Contestant:
 
 def contestants(size: str, family: str, settings: list[str], torch: str | None) -> list[Contestant]:
     """Ours with each setting of the hardware, then torch's, eager and compiled."""
-    shape = ["--family", family, "--rows", str(ROWS[size]), "--length", str(LENGTH), "--vocab", str(VOCAB)]
+    case = CASES[size]
+    shape = ["--family", family, "--rows", str(case.rows), "--length", str(case.length), "--vocab", str(case.vocab)]
     own = [sys.executable, str(HERE / "own_step.py"), "--size", size, *shape]
     found = [Contestant(setting, [*own, "--set", *setting.split(",")]) for setting in settings]
     if torch:
-        model = SMDM[size]
+        model = find_size(size)
         given = {"layers": model.n_layers, "heads": model.n_heads, "d-model": model.d_model, "d-ffn": model.d_ffn}
         peer = [torch, str(HERE / "peer_torch.py"), *shape, *(f"--{name}={value}" for name, value in given.items())]
         found += [Contestant("torch", peer), Contestant("torch.compile", [*peer, "--compile"])]
@@ -107,18 +124,18 @@ def product_peak(d_model: int, rows: int) -> float:
     return 10 * 2 * 2 * x.size * up.shape[1] / statistics.median(seconds() for _ in range(7))
 
 
-def measure(size: str, family: str, settings: list[str], torch: str | None, rounds: int, steps: int) -> dict[str, Any]:
+def measure(size: str, family: str, settings: list[str], torch: str | None, rounds: int) -> dict[str, Any]:
     """The result of one model: a row for each contestant."""
     all_of_them = contestants(size, family, settings, torch)
     for one in all_of_them:
-        one.run(2)  # compiles, and fills caches
+        one.run(CASES[size].steps)  # compiles, and fills caches
     for turn in range(rounds):
         first = turn % len(all_of_them)
         for one in all_of_them[first:] + all_of_them[:first]:
-            one.rounds.append(statistics.median(one.run(steps)))
+            one.rounds.append(statistics.median(one.run(CASES[size].steps)))
     ends = {one.name: one.end() for one in all_of_them}
-    tokens, flops = ROWS[size] * LENGTH, ends[settings[0]]["step_flops"]
-    peak = product_peak(SMDM[size].d_model, tokens)
+    tokens, flops = CASES[size].rows * CASES[size].length, ends[settings[0]]["step_flops"]
+    peak = product_peak(find_size(size).d_model, tokens)
     return {
         one.name: {
             "seconds": (seconds := statistics.median(one.rounds)),
@@ -152,17 +169,19 @@ def table(found: dict[str, dict[str, Any]]) -> list[str]:
 def main() -> None:
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("--torch", metavar="PYTHON", help="a Python with torch")
-    flags.add_argument("--sizes", nargs="+", default=list(ROWS), choices=list(ROWS))
+    flags.add_argument("--sizes", nargs="+", default=list(CASES), choices=list(CASES))
     flags.add_argument("--families", nargs="+", default=["mdm", "arm"], choices=["mdm", "arm"])
     flags.add_argument("--settings", nargs="+", default=list(DEFAULT_SETTINGS), help="fields of the run's hardware")
     flags.add_argument("--rounds", type=int, default=5)
-    flags.add_argument("--steps", type=int, default=2, help="steps of a turn")
     given = flags.parse_args()
     for size in given.sizes:
         for family in given.families:
-            found = measure(size, family, given.settings, given.torch, given.rounds, given.steps)
-            add_results(RESULT, {f"{size}M {family}": found})
-            print(f"\n{size}M {family}, {ROWS[size]} rows of {LENGTH} tokens", *table(found), sep="\n", flush=True)
+            found = measure(size, family, given.settings, given.torch, given.rounds)
+            name = f"{size} {family}" if "x" in size else f"{size}M {family}"
+            add_results(RESULT, {name: found})
+            print(
+                f"\n{name}, {CASES[size].rows} rows of {CASES[size].length} tokens", *table(found), sep="\n", flush=True
+            )
 
 
 if __name__ == "__main__":

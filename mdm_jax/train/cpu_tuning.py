@@ -1,14 +1,33 @@
-"""The settings with which the train step is fastest on a CPU. They change the result only by the order of sums."""
+"""The settings with which training is fastest on a CPU. They change the result only by the order of sums."""
 
 import dataclasses
 
+import jax
+
 from mdm_jax.devices.precision import platform
-from mdm_jax.spec import HardwareSpec, Remat, RunSpec
+from mdm_jax.spec import FlopConvention, HardwareSpec, Remat, RunSpec
+from mdm_jax.spec.counting import step_flops
 
 LARGE = 1 << 18
 """The numbers in the hidden states `B L D` of one device from which a step's activations do not fit into the caches."""
 MICROBATCH_TOKENS = 1024
 """The fewest tokens of a microbatch on each device: work for all cores, and activations that stay in the cache."""
+SMALL_FLOPS = 3 * 10**8
+"""The most FLOPs of a step whose cost on the host, about a millisecond, is worth sharing with other steps."""
+MOST_STEPS = 16
+
+
+def steps_in_a_call(spec: RunSpec) -> int:
+    """How many steps one call of the compiled program makes at most.
+
+    On a CPU, the host's work for a call (batch, dispatch, threads that wake up) takes longer than the step of a tiny
+    model. So such a model makes several steps in a call. They are the steps between two rows of the metrics, or fewer.
+    With `hardware.cpu_tuning = false`, and for all other models, it is one step.
+    """
+    small = step_flops(spec, FlopConvention.EXACT) <= SMALL_FLOPS
+    if not spec.hardware.cpu_tuning or not small or platform() != "cpu" or jax.process_count() > 1:
+        return 1
+    return min(MOST_STEPS, spec.hardware.log_every)
 
 
 def tuned(spec: RunSpec) -> RunSpec:

@@ -27,10 +27,11 @@ from jax.sharding import Mesh
 from mdm_jax.data.corpus import TrainingRows
 from mdm_jax.devices.accelerators import peak_flops_per_second
 from mdm_jax.devices.sharding import largest_of_processes
-from mdm_jax.spec import FlopConvention, RunSpec
+from mdm_jax.spec import FlopConvention, HardwareSpec, RunSpec
 from mdm_jax.spec.counting import step_flops
-from mdm_jax.train.batches import Batches
+from mdm_jax.train.batches import Batches, calls
 from mdm_jax.train.checkpoint import Checkpoints
+from mdm_jax.train.cpu_tuning import steps_in_a_call
 from mdm_jax.train.metrics import MetricsWriter
 from mdm_jax.train.optim import learning_rate
 from mdm_jax.train.profiler import Profiler
@@ -99,17 +100,22 @@ def train(
         Preempted: `watch.asked_to_stop()` was true at the end of a step, which is saved.
     """
     step_fn, rate = compile_step(spec), learning_rate(spec.optim, spec.schedule)
-    first, last = int(state.step), spec.schedule.steps
+    first, last, most = int(state.step), spec.schedule.steps, steps_in_a_call(spec)
+    planned = functools.partial(calls, first, last, most, functools.partial(_acts_after, spec.hardware, watch.profiler))
     clock = _Clock(spec, first, jax.devices()[0].device_kind)
     agreement = _Agreement(spec.hardware.log_every, first)
     watch.profiler.announce(first)
     pending: tuple[int, dict[str, jax.Array]] | None = None
-    with closing(Batches(rows, mesh, first, last)) as batches:
-        for step in range(first + 1, last + 1):
-            if watch.profiler.begins_at(step):
+    with closing(Batches(rows, mesh, planned(), most)) as batches:
+        for steps in planned():
+            if watch.profiler.begins_at(steps[0]):
                 with clock.paused(state):
-                    watch.profiler.before(step)
-            state, scalars = step_fn(state, batches.next(state.step), rate)
+                    watch.profiler.before(steps[0])
+            tokens, step = batches.next(state.step), steps[-1]
+            if most == 1:
+                state, scalars = step_fn(state, tokens, rate)
+            else:
+                state, scalars = step_fn.several(state, tokens, len(steps), rate)
             if pending is not None:
                 _record(*pending, clock, batches, metrics, watch)
                 pending = None
@@ -138,6 +144,12 @@ def train(
         checkpoints.wait()
     watch.phase = Phase.NOTHING_NEW
     return state
+
+
+def _acts_after(hardware: HardwareSpec, profiler: Profiler, step: int) -> bool:
+    """Whether the loop must see the state after this step: for metrics, a checkpoint, or an end of the profile."""
+    logs, saves = step % hardware.log_every == 0, step % hardware.checkpoint_every == 0
+    return logs or saves or step + 1 == profiler.steps.start or step + 1 == profiler.steps.stop
 
 
 def _note(watch: Watch, seconds_in_steps: float, steps_timed: int) -> None:

@@ -15,7 +15,7 @@ import optax
 from jaxtyping import Array, Float, Int, UInt
 
 from mdm_jax.devices.precision import product_precision
-from mdm_jax.devices.sharding import BATCH, place, reshard, split_microbatches
+from mdm_jax.devices.sharding import BATCH, BATCH_L, place, reshard, split_microbatches
 from mdm_jax.model.transformer import Transformer, hidden
 from mdm_jax.objectives.drawn import Draw
 from mdm_jax.objectives.loss import draw, loss, reconstruction
@@ -29,6 +29,8 @@ NOISE_STREAM = 1
 DROPOUT_STREAM = 2
 MOST_STEPS_KEPT = 64
 """Jitted steps that a process keeps."""
+SCALARS = ("loss", "grad_norm", "lr")
+"""What a step returns beside the state, each a float32 scalar."""
 
 
 def noise_key(seed: int | UInt[Array, ""], step: Int[Array, ""]) -> Array:
@@ -98,21 +100,49 @@ def train_step(
     return new, {"loss": value, "grad_norm": optax.tree.norm(grads), "lr": lr}
 
 
+def train_steps(
+    state: TrainState,
+    tokens_KBL: Int[Array, "K B L"],
+    count: Int[Array, ""],
+    rate: LearningRate,
+    seed: UInt[Array, ""],
+    spec: RunSpec,
+) -> tuple[TrainState, dict[str, Array]]:
+    """`count` steps on the first `count` of K batches. Returns the new state, and the scalars of the last step.
+
+    The other arguments are those of `train_step`.
+    """
+
+    def one(index: Array, before: tuple[TrainState, dict[str, Array]]) -> tuple[TrainState, dict[str, Array]]:
+        tokens_BL = reshard(jax.lax.dynamic_index_in_dim(tokens_KBL, index, keepdims=False), BATCH_L)
+        return train_step(before[0], tokens_BL, rate, seed, spec)
+
+    return jax.lax.fori_loop(0, count, one, (state, {name: jnp.zeros(()) for name in SCALARS}))
+
+
 @dataclasses.dataclass(frozen=True)
 class Step:
     """A run's jitted step `(state, tokens_BL, rate) -> (state, scalars)`. It reuses the memory of the old state.
 
     Attributes:
         program: the jitted function, which runs of equal shape share. Its last argument is the seed.
+        several_program: the same for several steps in one call.
         seed: the run's seed.
     """
 
     program: jax.stages.Wrapped
+    several_program: jax.stages.Wrapped
     seed: np.uint32
 
     def __call__(self, state: TrainState, tokens_BL: Array, rate: LearningRate) -> tuple[TrainState, dict[str, Array]]:
         """One step."""
         return self.program(state, tokens_BL, rate, self._seed)
+
+    def several(
+        self, state: TrainState, tokens_KBL: Array, count: int, rate: LearningRate
+    ) -> tuple[TrainState, dict[str, Array]]:
+        """`count` steps; see `train_steps`. Calls with another `count` and the same K share a program."""
+        return self.several_program(state, tokens_KBL, np.int32(count), rate, self._seed)
 
     @functools.cached_property
     def _seed(self) -> Array:
@@ -130,11 +160,13 @@ class Step:
 
 def compile_step(spec: RunSpec) -> Step:
     """The run's step; its first call compiles it, unless a run of equal shape has called it in this process."""
-    return Step(_program(step_program(spec)), np.uint32(spec.seed))
+    return Step(*_programs(step_program(spec)), np.uint32(spec.seed))
 
 
 @functools.lru_cache(maxsize=MOST_STEPS_KEPT)
-def _program(spec: RunSpec) -> jax.stages.Wrapped:
-    return jax.jit(
-        lambda state, tokens_BL, rate, seed: train_step(state, tokens_BL, rate, seed, spec), donate_argnums=0
+def _programs(spec: RunSpec) -> tuple[jax.stages.Wrapped, jax.stages.Wrapped]:
+    """The jitted functions of one step and of several steps. Each is compiled when it is first called."""
+    return (
+        jax.jit(functools.partial(train_step, spec=spec), donate_argnums=0),
+        jax.jit(functools.partial(train_steps, spec=spec), donate_argnums=0),
     )

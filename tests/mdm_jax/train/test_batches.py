@@ -11,7 +11,7 @@ from running import Workshop
 
 from mdm_jax.data.corpus import TrainingRows, open_corpus
 from mdm_jax.devices.sharding import make_mesh
-from mdm_jax.train.batches import AHEAD, Batches
+from mdm_jax.train.batches import AHEAD, Batches, calls
 
 DONE = jax.block_until_ready(jax.numpy.zeros(()))
 """The result of a step that is computed."""
@@ -27,7 +27,7 @@ def reading() -> list[threading.Thread]:
 
 
 def test_the_batches_are_those_of_the_steps_in_order(rows) -> None:
-    batches = Batches(rows, make_mesh(1, 1, jax.devices()[:1]), 5, 5 + 3 * AHEAD)
+    batches = Batches(rows, make_mesh(1, 1, jax.devices()[:1]), calls(5, 5 + 3 * AHEAD))
     for step in range(5, 5 + 3 * AHEAD):
         np.testing.assert_array_equal(batches.next(DONE), rows.read(step, 0, 4))
     batches.close()
@@ -35,7 +35,7 @@ def test_the_batches_are_those_of_the_steps_in_order(rows) -> None:
 
 
 def test_a_run_that_stops_early_leaves_no_thread(rows) -> None:
-    batches = Batches(rows, make_mesh(1, 1, jax.devices()[:1]), 0, 10**9)
+    batches = Batches(rows, make_mesh(1, 1, jax.devices()[:1]), calls(0, 10**9))
     batches.next(DONE)
     batches.close()
     assert reading() == []
@@ -55,7 +55,7 @@ class CountedRows(TrainingRows):
 def test_no_batch_is_read_after_the_end(rows) -> None:
     """The thread waits for room with one batch in its hand; the room that `close` makes must not begin a read."""
     counted = CountedRows(rows.rows, rows.global_batch, rows.seed)
-    batches = Batches(counted, make_mesh(1, 1, jax.devices()[:1]), 0, 10**9)
+    batches = Batches(counted, make_mesh(1, 1, jax.devices()[:1]), calls(0, 10**9))
     while len(counted.steps) <= AHEAD:
         time.sleep(0.01)
     time.sleep(0.05)
@@ -79,7 +79,7 @@ class BadRows(TrainingRows):
 def test_an_error_is_raised_at_its_step_and_the_wait_is_counted(rows) -> None:
     gate = threading.Event()
     bad = BadRows(rows.rows, rows.global_batch, rows.seed, gate=gate)
-    batches = Batches(bad, make_mesh(1, 1, jax.devices()[:1]), 0, 5)
+    batches = Batches(bad, make_mesh(1, 1, jax.devices()[:1]), calls(0, 5))
     np.testing.assert_array_equal(batches.next(DONE), rows.read(0, 0, 4))
     assert (batches.waits, batches.seconds_waited) == (0, 0.0)  # the first batch does not count
     threading.Timer(0.2, gate.set).start()
