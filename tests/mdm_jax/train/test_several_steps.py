@@ -62,10 +62,10 @@ def test_several_steps_are_the_same_steps(family, devices) -> None:
     tokens_KBL = np.stack([tokens((4, 16), spec.model.vocab_size, seed) for seed in range(4)])
     with on_mesh(devices):
         mesh, step, rate = jax.sharding.get_mesh(), compile_step(spec), learning_rate(spec.optim, spec.schedule)
-        one, several = init_state(spec), init_state(spec)
+        one, last = init_state(spec), {}
         for tokens_BL in tokens_KBL[:3]:
             one, last = step(one, put(mesh, tokens_BL), rate)
-        several, scalars = step.several(several, stack_batches(mesh, tokens_KBL), 3, rate)
+        several, scalars = step.several(init_state(spec), stack_batches(mesh, tokens_KBL), 3, rate)
     assert set(scalars) == set(SCALARS)
     assert int(several.step) == 3
     jax.tree.map(np.testing.assert_array_equal, (several, scalars), (one, last))
