@@ -42,6 +42,7 @@ def plot_allocation(
 
 def _panel(axes: Axes, sides: list[FamilyMinima]) -> None:
     """All families' minima and laws."""
+    handles = [_handle(side) for side in sides]
     for side in sides:
         draw_minima(axes, side)
         ends = [side.values - side.errors[0], side.values + side.errors[1]]
@@ -51,7 +52,7 @@ def _panel(axes: Axes, sides: list[FamilyMinima]) -> None:
     log_axis(axes, "y", "count", margin=0.08, headroom=0.2)
     for side in sides:
         draw_law(axes, side, width=1.2)
-    axes.legend(handles=[_handle(side) for side in sides], loc="upper left", handlelength=1.4, borderaxespad=0.2)
+    axes.legend(handles=handles, loc="upper left", handlelength=1.4, borderaxespad=0.2)
 
 
 def _handle(side: FamilyMinima) -> Line2D:

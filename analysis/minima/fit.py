@@ -137,16 +137,16 @@ def fit_isoflop(
         ValueError: an unknown option, a column that lacks, no `budget`, no usable run, or runs of several groups or
             conventions.
     """
-    return fit_recipe(runs, Recipe(x, curve, log_loss, window, noise_sd, weights, scatter))
+    recipe = Recipe(x, curve, log_loss, window, noise_sd, weights, scatter)
+    return fit_recipe(as_runs(runs), recipe)
 
 
 def fit_recipe(runs: pd.DataFrame, recipe: Recipe) -> IsoFlopFit:
-    """`fit_isoflop` by a recipe, such as another fit's.
+    """`fit_isoflop` by a recipe, such as another fit's, of runs from `read_runs`.
 
     Raises:
         ValueError: no `budget` column, no usable run, or runs of several groups, losses or conventions.
     """
-    runs = as_runs(runs)
     if np.isnan(numbers(runs, "budget")).all():
         raise ValueError("budget: every run lacks it, so there are no curves; map it with columns='budget=THEIRS'")
     runs = with_abscissa(runs, recipe.x)
@@ -154,10 +154,10 @@ def fit_recipe(runs: pd.DataFrame, recipe: Recipe) -> IsoFlopFit:
     if usable.empty:
         reasons = ", ".join(f"{n} {why}" for why, n in runs["excluded_reason"].value_counts().items())
         raise ValueError(f"no run can be fitted: {reasons}")
+    budgets = same_budgets(runs)
     check_one_group(usable)
     check_one_loss(usable)
     check_one_convention(usable)
-    budgets = same_budgets(runs)
     raw = make_cells(runs, budgets, recipe)
     within = np.isin(np.arange(len(runs)), np.concatenate([cell.rows for cell in raw]))
     runs.loc[(runs["excluded_reason"] == "") & ~within, "excluded_reason"] = OUTSIDE
