@@ -30,6 +30,7 @@ import jax
 import numpy as np
 
 from benchmarks.machine import add_results
+from benchmarks.own_step import Steps
 from isoflop.ladder import SMDM
 from mdm_jax.command import aligned
 from mdm_jax.data.corpus import TrainingRows, open_corpus
@@ -54,10 +55,8 @@ from mdm_jax.spec import (
 )
 from mdm_jax.train.checkpoint import Checkpoints
 from mdm_jax.train.loop import Row, Watch, train
-from mdm_jax.train.optim import learning_rate
 from mdm_jax.train.seal import Identity
 from mdm_jax.train.state import init_state
-from mdm_jax.train.step import compile_step
 
 RESULT = Path(__file__).resolve().parent / "results" / "data_pipeline.json"
 TOKENS = 1 << 23
@@ -141,17 +140,10 @@ def pipeline_seconds(rows: TrainingRows, mesh: jax.sharding.Mesh, batches: int) 
 
 
 def step_seconds(spec: RunSpec, mesh: jax.sharding.Mesh, steps: int) -> float:
-    """Median seconds of a train step whose batch lies on the device."""
-    state, step, rate = init_state(spec), compile_step(spec), learning_rate(spec.optim, spec.schedule)
-    shape = spec.optim.global_batch, spec.data.seq_len
-    tokens_BL = global_batch(mesh, shape, lambda first, last: np.ones((last - first, shape[1]), np.int32))
-    state, _ = jax.block_until_ready(step(state, tokens_BL, rate))
-
-    def one(_: int) -> None:
-        nonlocal state
-        state, _scalars = jax.block_until_ready(step(state, tokens_BL, rate))
-
-    return median_seconds(one, steps)
+    """Median seconds of a train step whose batch lies on the device, in calls as the training loop makes them."""
+    made = Steps(spec, np.ones((spec.optim.global_batch, spec.data.seq_len), np.int32), mesh)
+    made.call(1)
+    return median_seconds(lambda _: made.call(made.most), max(steps // made.most, 3)) / made.most
 
 
 def waits(spec: RunSpec, mesh: jax.sharding.Mesh, rows: TrainingRows, folder: Path) -> Row:

@@ -188,7 +188,8 @@ class HardwareSpec:
     layers: LayerLoop = LayerLoop.SCAN
     remat: Remat = Remat.NONE
     cpu_tuning: bool = True
-    """Whether the train step on a CPU may split the batch further, and recompute more (see `train/cpu_tuning.py`)."""
+    """Whether training on a CPU may split a large batch further and recompute more, and may make several small steps in
+    a call (see `train/cpu_tuning.py`)."""
     log_every: int = 10
     checkpoint_every: int = 1000
 
