@@ -24,6 +24,9 @@ from mdm_jax.spec import RunSpec
 
 POLL_SECONDS = 0.05
 SHOW_SECONDS = 0.5
+"""The least time between two estimates for the display."""
+SHOW_SHARE = 0.01
+"""The largest share of a core that the estimates take. They are slow if many runs wait."""
 ENDED = (Status.OK, Status.DIVERGED)
 
 
@@ -205,12 +208,14 @@ class Sweep:
         return left, running, each
 
     def _show(self) -> None:
-        if time.monotonic() < self.next_show:
+        begun = time.monotonic()
+        if begun < self.next_show:
             return
-        self.next_show = time.monotonic() + SHOW_SECONDS
         left, running, each = self._time_left()
-        sweep = sweep_state(self.done, len(self.runs), time.monotonic() - self.started, left)
+        sweep = sweep_state(self.done, len(self.runs), begun - self.started, left)
         self.progress.update(sweep, [cell_state(*state) for state in zip(running, each, strict=True)])
+        shown = time.monotonic()
+        self.next_show = shown + max(SHOW_SECONDS, (shown - begun) / SHOW_SHARE)
 
     def _stop_children(self) -> None:
         """Lets the running cells save their state. Kills them after `stop_seconds` or at a second signal."""
