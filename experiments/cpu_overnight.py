@@ -33,23 +33,15 @@ def get_config() -> ml_collections.ConfigDict:
     config.run.hardware.layers = "unroll"
     config.sweep.recipe = "tiny"
     config.sweep.curves = [
-        curve("arm", 1e9, "1x4 1x8 1x12 1x16 1x20", seeds=[0, 1, 2]),
-        curve("arm", 3e9, "1x4 1x8 1x12 1x16 1x20 1x24", seeds=[0, 1, 2]),
-        curve("arm", 5.5e9, "1x4 1x8 1x12 1x16 1x20 1x24", seeds=[0, 1, 2]),
-        curve("arm", 1e10, "1x4 1x8 1x12 1x16 1x24 2x20 2x28", seeds=[0, 1, 2, 3]),
-        curve("arm", 1.7e10, "1x8 1x12 1x16 1x20 1x24 2x20 2x28", seeds=[0, 1, 2, 3]),
-        curve("arm", 3e10, "1x8 1x12 1x16 1x20 1x24 2x20 2x28 2x40", seeds=[0, 1, 2, 3]),
-        curve("arm", 1e11, "1x16 1x24 2x20 2x28 2x40 2x56", seeds=[0, 1]),
+        curve("arm", 3e9, "1x4 1x8 1x12 1x16 1x20 1x24", seeds=[0, 1]),
+        curve("arm", 1e10, "1x4 1x8 1x12 1x16 1x24 2x20 2x28", seeds=[0, 1]),
+        curve("arm", 3e10, "1x8 1x12 1x16 1x20 1x24 2x20 2x28 2x40", seeds=[0, 1]),
+        curve("arm", 1e11, "1x16 1x24 2x20 2x28 2x40 2x56"),
         curve("arm", 3e11, "1x24 2x20 2x28 2x40 2x56 2x72"),
         curve("arm", 1e12, "2x20 2x28 2x40 2x56 2x80 3x80"),
-        curve("arm", 3e12, "2x40 2x56 2x72 3x80 4x96"),
-        curve("mdm", 3e10, "1x4 1x8 1x12 1x16 1x24 2x20", seeds=[0, 1]),
         curve("mdm", 1e11, "1x8 1x12 1x16 1x24 2x20 2x28 2x40", seeds=[0, 1]),
-        curve("mdm", 3e11, "1x16 1x24 2x20 2x28 2x40 2x56", seeds=[0, 1, 2]),
-        curve("mdm", 5.5e11, "1x16 1x24 2x20 2x28 2x40 2x56", seeds=[0, 1, 2]),
-        curve("mdm", 1e12, "1x24 2x20 2x28 2x40 2x56 2x72", seeds=[0, 1, 2]),
-        curve("mdm", 1.7e12, "1x24 2x20 2x28 2x40 2x56 2x72", seeds=[0, 1, 2]),
-        curve("mdm", 3e12, "2x20 2x28 2x40 2x56 2x72 3x80"),
-        curve("mdm", 1e13, "2x40 2x56 2x72 3x80 4x96"),
+        curve("mdm", 3e11, "1x16 1x24 2x20 2x28 2x40 2x56", seeds=[0, 1]),
+        curve("mdm", 1e12, "1x24 2x20 2x28 2x40 2x56 2x72", seeds=[0, 1]),
+        curve("mdm", 3e12, "2x20 2x24 2x32 2x40 2x48 2x56 2x64 2x72 3x80"),
     ]
     return config.lock()
