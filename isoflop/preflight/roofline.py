@@ -4,8 +4,9 @@ Compute is `exact` FLOPs (counting.py) plus what the remat policy computes again
 are not used, because they count a loop's body once. Interconnect is what the compiled program's collectives send.
 Memory traffic is estimated from below. The optimiser reads and writes the state once. Every pass over a layer reads the
 gathered weights once, and reads and writes the inputs and outputs of the matrix products once. The logits are read and
-written once, too. The host link carries what the policy `offload` moves to the host and back. A real step may not
-overlap the four, so the longest is a lower bound, not a forecast.
+written once, too. The residual stream, whose number format is an option, is not counted. The host link carries what the
+policy `offload` moves to the host and back. A real step may not overlap the four, so the longest is a lower bound, not
+a forecast.
 """
 
 from dataclasses import dataclass

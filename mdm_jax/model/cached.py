@@ -13,8 +13,16 @@ from mdm_jax.devices.precision import sum_in_float32
 from mdm_jax.devices.sharding import BATCH, BATCH_HLK, BATCH_LHK, over_shards, reshard
 from mdm_jax.model.attention import attend
 from mdm_jax.model.conditioning import condition, masked_share, modulations
-from mdm_jax.model.layers import look_up, rms_norm, rope, rope_at, scaled
-from mdm_jax.model.transformer import Block, Transformer, after_attention, queries_keys_values
+from mdm_jax.model.layers import rope, rope_at, scaled
+from mdm_jax.model.transformer import (
+    Block,
+    Transformer,
+    after_attention,
+    compute_dtype,
+    embedded,
+    normalised,
+    queries_keys_values,
+)
 from mdm_jax.spec import ModelSpec
 
 
@@ -35,7 +43,7 @@ def split_layers(model: Transformer, spec: ModelSpec) -> tuple[Block, ...]:
 
 def empty_cache(spec: ModelSpec, rows: int, length: int) -> Cache:
     """A cache of zeros, to be filled. Call it under `jit`, with an ambient mesh."""
-    zero_BHLK = jnp.zeros((rows, spec.n_heads, length, spec.d_head), jnp.dtype(spec.compute_dtype.value))
+    zero_BHLK = jnp.zeros((rows, spec.n_heads, length, spec.d_head), compute_dtype(spec))
     return tuple(LayerCache(*[reshard(zero_BHLK, BATCH_HLK)] * 2) for _ in range(spec.n_layers))
 
 
@@ -56,10 +64,10 @@ def fill_cache(
         spec: shape of the model.
         length_B: tokens of each row; no token sees the padding after them. All rows are whole by default.
     """
-    x_BLD, caches = look_up(model.embed[...], tokens_BL, jnp.dtype(spec.compute_dtype.value)), []
+    x_BLD, dtype, caches = embedded(model, tokens_BL, spec), compute_dtype(spec), []
     conditions = layer_modulations(model, layers, tokens_BL, spec, length_B)
     for block, modulated_B14D in zip(layers, conditions, strict=True):
-        q_BLHK, k_BLHK, v_BLHK = queries_keys_values(block, x_BLD, modulated_B14D)
+        q_BLHK, k_BLHK, v_BLHK = queries_keys_values(block, x_BLD, dtype, modulated_B14D)
         k_BLHK = rope(k_BLHK)
         o_BLHK = attend(rope(q_BLHK), k_BLHK, v_BLHK, spec.attention, length_B)
         x_BLD = after_attention(block, x_BLD, o_BLHK, modulated_B14D)
@@ -100,15 +108,15 @@ def read_next(
         cache: keys and values.
         spec: shape of the model.
     """
-    x_B1D = look_up(model.embed[...], token_B[:, None], jnp.dtype(spec.compute_dtype.value))
+    x_B1D, dtype = embedded(model, token_B[:, None], spec), compute_dtype(spec)
     length, caches = cache[0].k_BHLK.shape[2], []
     for block, layer in zip(layers, cache, strict=True):
-        q_B1HK, k_B1HK, v_B1HK = queries_keys_values(block, x_B1D)
+        q_B1HK, k_B1HK, v_B1HK = queries_keys_values(block, x_B1D, dtype)
         q_B1HK, k_B1HK = (rope_at(x_B1HK, position_B[:, None], length) for x_B1HK in (q_B1HK, k_B1HK))
         o_B1HK, layer = _attend_one(q_B1HK, k_B1HK, v_B1HK, layer, position_B)
         x_B1D = after_attention(block, x_B1D, o_B1HK)
         caches.append(layer)
-    return rms_norm(x_B1D, model.norm_final[...]), tuple(caches)
+    return normalised(model, x_B1D, spec), tuple(caches)
 
 
 def _attend_one(

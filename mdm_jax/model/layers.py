@@ -27,11 +27,13 @@ Heads = Float[Array, "B L H K"]
 """Queries, keys or values of each token and head, or the result of their attention."""
 
 
-def rms_norm(x_BLD: Float[Array, "B L D"], gain_D: Float[Array, "D"]) -> Float[Array, "B L D"]:
-    """`x / rms(x) * gain` over the last axis, computed in float32 and returned in the dtype of `x`."""
+def rms_norm(
+    x_BLD: Float[Array, "B L D"], gain_D: Float[Array, "D"], dtype: DTypeLike | None = None
+) -> Float[Array, "B L D"]:
+    """`x / rms(x) * gain` over the last axis, computed in float32 and returned in `dtype`, by default that of `x`."""
     x32_BLD = x_BLD.astype(jnp.float32)
     scale_BL1 = jax.lax.rsqrt(jnp.mean(x32_BLD * x32_BLD, -1, keepdims=True) + NORM_EPS)
-    return (x32_BLD * scale_BL1 * gain_D).astype(x_BLD.dtype)
+    return (x32_BLD * scale_BL1 * gain_D).astype(x_BLD.dtype if dtype is None else dtype)
 
 
 def rope(x_BLHK: Heads) -> Heads:

@@ -2,6 +2,9 @@
 
 The nnx modules hold only weights. The weights of all layers are stacked on a leading axis, so that `lax.scan` compiles
 one layer for any depth. The forward pass is the pure function `hidden`.
+
+The residual stream is the array that the layers add to. It has the compute dtype, or float32 if
+`spec.float32_residual`. What products and attention read and return has the compute dtype in both cases.
 """
 
 from typing import NamedTuple
@@ -9,6 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key, UInt
 
 from mdm_jax.devices.sharding import BATCH_LCHK, BATCH_LD, BATCH_LF
@@ -90,16 +94,31 @@ def hidden(
         level_B: each row's probability of MASK, for a time-conditioned model; by default the share of MASK in the row.
         seed_B: each row's seed of its dropout, uint32. There is no dropout by default.
     """
-    dtype = jnp.dtype(spec.compute_dtype.value)
     condition_B1C = None
     if spec.time_conditioning:
         if level_B is None:
             level_B = masked_share(tokens_BL, spec.vocab_size, length_B)
         condition_B1C = condition(level_B, model.time_in[...], model.time_out[...])
     context = _Context(spec, length_B, condition_B1C, seed_B if spec.dropout else None)
-    x_BLD = context.drop(look_up(model.embed[...], tokens_BL, dtype), 0)
+    x_BLD = context.drop(embedded(model, tokens_BL, spec), 0)
     x_BLD = _through_layers(model.blocks, x_BLD, hardware, context)
-    return rms_norm(x_BLD, model.norm_final[...])
+    return normalised(model, x_BLD, spec)
+
+
+def compute_dtype(spec: ModelSpec) -> jnp.dtype:
+    """The dtype of products and attention."""
+    return jnp.dtype(spec.compute_dtype.value)
+
+
+def embedded(model: Transformer, tokens_BL: Int[Array, "B L"], spec: ModelSpec) -> Float[Array, "B L D"]:
+    """The residual stream before the first layer: the tokens' rows, rounded to the compute dtype in any case."""
+    x_BLD = look_up(model.embed[...], tokens_BL, compute_dtype(spec))
+    return x_BLD.astype(jnp.float32) if spec.float32_residual else x_BLD
+
+
+def normalised(model: Transformer, x_BLD: Float[Array, "B L D"], spec: ModelSpec) -> Float[Array, "B L D"]:
+    """The trunk's output from the residual stream after the last layer, in the compute dtype."""
+    return rms_norm(x_BLD, model.norm_final[...], compute_dtype(spec))
 
 
 class _Context(NamedTuple):
@@ -129,22 +148,28 @@ def _through_layers(blocks: Block, x_BLD: Float[Array, "B L D"], hardware: Hardw
 def _layer(
     block: Block, number: Array | None, x_BLD: Float[Array, "B L D"], context: _Context
 ) -> Float[Array, "B L D"]:
-    """`x + attention(norm(x))`, then `x + swiglu(norm(x))`; `number` is the layer's, for its dropout."""
+    """`x + attention(norm(x))`, then `x + swiglu(norm(x))`; `number` is the layer's, for its dropout.
+
+    The sums have the dtype of the residual stream `x`: a branch in the compute dtype is converted to it.
+    """
     first = 0 if number is None else 1 + 2 * number
     modulated = None
     if context.condition_B1C is not None:
         modulated = modulations(context.condition_B1C, block.modulation[...])
-    q_BLHK, k_BLHK, v_BLHK = queries_keys_values(block, x_BLD, modulated)
+    q_BLHK, k_BLHK, v_BLHK = queries_keys_values(block, x_BLD, compute_dtype(context.spec), modulated)
     o_BLHK = attend(rope(q_BLHK), rope(k_BLHK), v_BLHK, context.spec.attention, context.length_B)
     x_BLD = x_BLD + context.drop(_project_heads(block, o_BLHK), first)
-    return x_BLD + context.drop(_swiglu(block, x_BLD, modulated), first + 1)
+    return x_BLD + context.drop(_swiglu(block, x_BLD, o_BLHK.dtype, modulated), first + 1)
 
 
 def queries_keys_values(
-    block: Block, x_BLD: Float[Array, "B L D"], modulated_B14D: Float[Array, "B 1 4 D"] | None = None
+    block: Block,
+    x_BLD: Float[Array, "B L D"],
+    dtype: DTypeLike,
+    modulated_B14D: Float[Array, "B 1 4 D"] | None = None,
 ) -> tuple[Float[Array, "B L H K"], Float[Array, "B L H K"], Float[Array, "B L H K"]]:
-    """Queries, keys and values of a layer, before rotary positions."""
-    h_BLD = _normed(x_BLD, block.norm_attention[...], modulated_B14D, 0)
+    """Queries, keys and values of a layer in `dtype`, before rotary positions; `x` is the residual stream."""
+    h_BLD = _normed(x_BLD, block.norm_attention[...], dtype, modulated_B14D, 0)
     qkv_BLCHK = project(h_BLD, block.qkv[...], "td,dchk->tchk", BATCH_LCHK)
     return qkv_BLCHK[:, :, 0], qkv_BLCHK[:, :, 1], qkv_BLCHK[:, :, 2]
 
@@ -155,9 +180,12 @@ def after_attention(
     o_BLHK: Float[Array, "B L H K"],
     modulated_B14D: Float[Array, "B 1 4 D"] | None = None,
 ) -> Float[Array, "B L D"]:
-    """A layer's output from its input and the result of its attention, without dropout."""
+    """A layer's output from its input and the result of its attention, without dropout.
+
+    The output has the dtype of the input `x`. The branches have that of `o`.
+    """
     x_BLD = x_BLD + _project_heads(block, o_BLHK)
-    return x_BLD + _swiglu(block, x_BLD, modulated_B14D)
+    return x_BLD + _swiglu(block, x_BLD, o_BLHK.dtype, modulated_B14D)
 
 
 def _project_heads(block: Block, o_BLHK: Array) -> Array:
@@ -166,16 +194,16 @@ def _project_heads(block: Block, o_BLHK: Array) -> Array:
     return project(o_BLHK.reshape(batch, length, d), block.out[...].reshape(d, d), "tf,fd->td", BATCH_LD)
 
 
-def _swiglu(block: Block, x_BLD: Array, modulated_B14D: Array | None) -> Array:
-    h_BLD = _normed(x_BLD, block.norm_mlp[...], modulated_B14D, 2)
+def _swiglu(block: Block, x_BLD: Array, dtype: DTypeLike, modulated_B14D: Array | None) -> Array:
+    h_BLD = _normed(x_BLD, block.norm_mlp[...], dtype, modulated_B14D, 2)
     gate_BLF = project(h_BLD, block.gate[...], "td,df->tf", BATCH_LF)
     up_BLF = project(h_BLD, block.up[...], "td,df->tf", BATCH_LF)
     return project(jax.nn.silu(gate_BLF) * up_BLF, block.down[...], "tf,fd->td", BATCH_LD)
 
 
-def _normed(x_BLD: Array, gain_D: Array, modulated_B14D: Array | None, place: int) -> Array:
-    """`rms_norm`, with the scale and shift at `place` and `place + 1` if the model is conditioned on time."""
-    h_BLD = rms_norm(x_BLD, gain_D)
+def _normed(x_BLD: Array, gain_D: Array, dtype: DTypeLike, modulated_B14D: Array | None, place: int) -> Array:
+    """`rms_norm` in `dtype`, with scale and shift at `place` and `place + 1` if the model is conditioned on time."""
+    h_BLD = rms_norm(x_BLD, gain_D, dtype)
     if modulated_B14D is None:
         return h_BLD
     return modulate(h_BLD, modulated_B14D[:, :, place], modulated_B14D[:, :, place + 1])

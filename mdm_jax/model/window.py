@@ -14,8 +14,16 @@ from jaxtyping import Array, Float, Int
 from mdm_jax.devices.precision import sum_in_float32
 from mdm_jax.devices.sharding import BATCH, BATCH_HLK, by_row, over_shards
 from mdm_jax.model.cached import Cache, LayerCache, layer_modulations
-from mdm_jax.model.layers import look_up, rms_norm, rope_at, scaled
-from mdm_jax.model.transformer import Block, Transformer, after_attention, queries_keys_values
+from mdm_jax.model.layers import rope_at, scaled
+from mdm_jax.model.transformer import (
+    Block,
+    Transformer,
+    after_attention,
+    compute_dtype,
+    embedded,
+    normalised,
+    queries_keys_values,
+)
 from mdm_jax.spec import ModelSpec
 
 
@@ -50,10 +58,10 @@ def read_window(
     seen_BL = by_row(lambda tokens: jnp.arange(length) < tokens, length_B)
     kept_BL = by_row(lambda seen_L, at_W: seen_L.at[at_W].set(False, mode="drop"), seen_BL, position_BW)
     token_BW = by_row(lambda tokens_L, at_W: tokens_L[at_W], tokens_BL, place_BW)
-    x_BWD = look_up(model.embed[...], token_BW, jnp.dtype(spec.compute_dtype.value))
+    x_BWD, dtype = embedded(model, token_BW, spec), compute_dtype(spec)
     conditions = layer_modulations(model, layers, tokens_BL, spec, length_B)
     for block, layer, modulated_B14D in zip(layers, cache, conditions, strict=True):
-        q_BWHK, k_BWHK, v_BWHK = queries_keys_values(block, x_BWD, modulated_B14D)
+        q_BWHK, k_BWHK, v_BWHK = queries_keys_values(block, x_BWD, dtype, modulated_B14D)
         q_BWHK, k_BWHK = (rope_at(x_BWHK, place_BW, length) for x_BWHK in (q_BWHK, k_BWHK))
         fresh = LayerCache(k_BWHK.swapaxes(1, 2), v_BWHK.swapaxes(1, 2))
         if suffix:
@@ -61,7 +69,7 @@ def read_window(
         else:
             o_BWHK = _attend(q_BWHK, (layer, kept_BL), (fresh, fresh_BW))
         x_BWD = after_attention(block, x_BWD, o_BWHK, modulated_B14D)
-    return rms_norm(x_BWD, model.norm_final[...])
+    return normalised(model, x_BWD, spec)
 
 
 def _with_suffix(kept: LayerCache, fresh: LayerCache, first_B: Int[Array, "B"]) -> LayerCache:

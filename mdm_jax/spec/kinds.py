@@ -124,7 +124,10 @@ class Remat(enum.StrEnum):
 
 
 class ComputeDtype(enum.StrEnum):
-    """The number format of matrix products; weights, softmax, norms and losses stay float32."""
+    """The number format of matrix products and of what layers pass on; weights, softmax, norms, losses are float32.
+
+    With `model.float32_residual` the sums over the layers are float32 too.
+    """
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"

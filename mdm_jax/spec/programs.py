@@ -35,7 +35,7 @@ def state_program(spec: RunSpec) -> RunSpec:
     fixed = _fixed_training_fields(spec)
     fixed["optim"] = replace(fixed["optim"], ema_decay=0.5 if spec.optim.ema_decay else 0.0)
     fixed["evaluation"] = _fixed_evaluation(spec)
-    fixed["model"] = replace(spec.model, dropout=0.0)
+    fixed["model"] = replace(spec.model, dropout=0.0, float32_residual=False)
     if not spec.model.mask_column:  # the default objective does not allow such a column
         fixed["objective"] = ObjectiveSpec()
     return replace(spec, **fixed)

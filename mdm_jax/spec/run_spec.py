@@ -57,6 +57,11 @@ class ModelSpec:
     compute_dtype: ComputeDtype = ComputeDtype.FLOAT32
     float32_precision: Float32Precision = field(default=Float32Precision.HIGHEST, metadata=HASHED_IF_SET)
     """Used only where `compute_dtype` is float32."""
+    float32_residual: bool = field(default=False, metadata=HASHED_IF_SET)
+    """Whether the sum of the layers' results, the residual stream, is float32 although `compute_dtype` is bfloat16.
+
+    The model rounds less and needs more memory: what a layer keeps of its input has twice the bytes.
+    """
     dropout: float = field(default=0.0, metadata=HASHED_IF_SET)
     """Share of zeros in training, after the embedding and on both residual branches of each layer."""
     time_conditioning: bool = field(default=False, metadata=HASHED_IF_SET)
@@ -76,6 +81,8 @@ class ModelSpec:
         fits = self.compute_dtype is ComputeDtype.FLOAT32 or self.float32_precision is Float32Precision.HIGHEST
         bound = f"highest (the default) unless compute_dtype is float32: it is {self.compute_dtype.value}"
         require(fits, "model.float32_precision", self.float32_precision.value, bound)
+        fits = self.compute_dtype is not ComputeDtype.FLOAT32 or not self.float32_residual
+        require(fits, "model.float32_residual", True, "false (the default) unless compute_dtype is bfloat16")
         require(0 <= self.dropout < 1, "model.dropout", self.dropout, "at least 0 and below 1")
         for name in ("time_conditioning", "mask_column"):
             fits = self.attention is Attention.BIDIRECTIONAL or not getattr(self, name)

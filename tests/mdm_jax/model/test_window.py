@@ -71,8 +71,8 @@ def written_out(spec: ModelSpec, old_BL, new_BL, windows) -> np.ndarray:
             times = [layer_modulations(weights, layers, jnp.asarray(z), spec, lengths) for z in (old_BL, new_BL)]
             old, new = (look_up(weights.embed[...], jnp.asarray(z), jnp.float32) for z in (old_BL, new_BL))
             for block, old_time, new_time in zip(layers, *times, strict=True):
-                q0, k0, v0 = queries_keys_values(block, old, old_time)
-                q1, k1, v1 = queries_keys_values(block, new, new_time)
+                q0, k0, v0 = queries_keys_values(block, old, jnp.float32, old_time)
+                q1, k1, v1 = queries_keys_values(block, new, jnp.float32, new_time)
                 k, v = jnp.where(inside, k1, k0), jnp.where(inside, v1, v0)
                 full = Attention.BIDIRECTIONAL
                 o0 = attend_reference(rope(q0), rope(k0), v0, full, lengths)
