@@ -30,6 +30,14 @@ class Setting:
 
     remat: Remat
     microbatches: int
+    remat_layers: int = 0
+    remat_rest: Remat = Remat.NONE
+
+    @classmethod
+    def planned(cls, run: RunSpec) -> "Setting":
+        """The run's own setting."""
+        hardware = run.hardware
+        return cls(hardware.remat, hardware.microbatches, hardware.remat_layers, hardware.remat_rest)
 
     def of(self, run: RunSpec) -> RunSpec:
         """The run with this setting.
@@ -37,11 +45,13 @@ class Setting:
         Raises:
             ValueError: the microbatches do not divide its batch.
         """
-        hardware = dataclasses.replace(run.hardware, remat=self.remat, microbatches=self.microbatches)
-        return dataclasses.replace(run, hardware=hardware)
+        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return dataclasses.replace(run, hardware=dataclasses.replace(run.hardware, **own))
 
     def __str__(self) -> str:
-        return f"hardware.remat={self.remat.value} hardware.microbatches={self.microbatches}"
+        mix = f" hardware.remat_layers={self.remat_layers} hardware.remat_rest={self.remat_rest.value}"
+        remat = f"hardware.remat={self.remat.value}{mix if self.remat_layers else ''}"
+        return f"{remat} hardware.microbatches={self.microbatches}"
 
 
 @dataclass(frozen=True)
@@ -84,7 +94,7 @@ def compile_run(run: RunSpec, topology: Topology | None, time_limit: float) -> C
         topology: None compiles for as many CPU devices of this host as the run's mesh has.
         time_limit: seconds after which the compiler is stopped.
     """
-    setting = Setting(run.hardware.remat, run.hardware.microbatches)
+    setting = Setting.planned(run)
     devices = run.hardware.devices
     with tempfile.TemporaryDirectory(prefix="preflight-") as scratch:
         hlo = Path(scratch, "step.hlo")

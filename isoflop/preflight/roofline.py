@@ -75,25 +75,27 @@ def recomputed_flops(spec: RunSpec) -> int:
 
     The scores of attention, half of its products, are repeated where the TPU's kernel does not accept the row length.
     """
-    if spec.hardware.remat is Remat.NONE:
-        return 0
     batch, length = spec.optim.global_batch, spec.data.seq_len
     trunk = trunk_flops(spec.model, spec.objective, batch, length)
     passes = 1 + spec.objective.reconstructs
     products = 2 * passes * count_parameters(spec.model).non_embedding * batch * length
-    if spec.hardware.remat is Remat.FULL:
-        return trunk
-    return 0 if length % LANES == 0 else max(0, trunk - products) // 2
+    scores = 0 if length % LANES == 0 else max(0, trunk - products) // 2
+    again = {Remat.NONE: 0, Remat.DOTS: scores, Remat.OFFLOAD: scores, Remat.FULL: trunk}
+    layers = spec.model.n_layers
+    return sum(again[remat] * count // layers for remat, count in spec.hardware.layer_policies(layers))
 
 
 def offloaded_bytes(spec: RunSpec) -> float:
     """Bytes that one device moves to the host and back in a step: results of products with weights, and attention."""
-    if spec.hardware.remat is not Remat.OFFLOAD:
-        return 0.0
     m, tokens = spec.model, spec.optim.global_batch * spec.data.seq_len / spec.hardware.row_shards
     width = 2 if m.compute_dtype is ComputeDtype.BFLOAT16 else FLOAT32_BYTES
     channels = 2 * m.d_model + (4 * m.d_model + 2 * m.d_ffn) / spec.hardware.mesh_model
-    return 2 * tokens * m.n_layers * channels * width * (1 + spec.objective.reconstructs)
+    return 2 * tokens * _layers_of(Remat.OFFLOAD, spec) * channels * width * (1 + spec.objective.reconstructs)
+
+
+def _layers_of(remat: Remat, spec: RunSpec) -> int:
+    """The number of layers with this policy."""
+    return sum(count for policy, count in spec.hardware.layer_policies(spec.model.n_layers) if policy is remat)
 
 
 def memory_bytes(spec: RunSpec) -> float:
@@ -102,7 +104,7 @@ def memory_bytes(spec: RunSpec) -> float:
     count = count_parameters(m)
     _, data, model = spec.mesh_shape
     width = 2 if m.compute_dtype is ComputeDtype.BFLOAT16 else FLOAT32_BYTES
-    passes = 3 if hardware.remat is Remat.FULL else 2
+    passes = 2 + _layers_of(Remat.FULL, spec) / m.n_layers
     state = count.total * STATE_TRAFFIC / (data * model)
     gathered = count.total / model * width * hardware.microbatches * (passes + 1)
     tokens = spec.optim.global_batch * spec.data.seq_len / hardware.row_shards

@@ -46,7 +46,7 @@ def _row(run: RunSpec, answer: Compiled, topology: Topology, fits: bool | None) 
         str(run.optim.global_batch),
         str(run.data.seq_len),
         hardware.mesh,
-        hardware.remat.value,
+        _policies(run),
         str(run.optim.global_batch // hardware.row_shards // hardware.microbatches),
         f"{answer.hbm_bytes / GIB:.2f}" if answer.hbm_bytes else "?",
         {True: "yes", False: "no", None: "?"}[fits],
@@ -56,6 +56,12 @@ def _row(run: RunSpec, answer: Compiled, topology: Topology, fits: bool | None) 
     line = bound(run, topology, answer)
     step = (f"{1e3 * line.seconds:.1f}", line.binds, f"{line.mfu:.2f}")
     return (*row, f"{answer.sent_bytes / 1e9:.2f}", f"{answer.compile_seconds:.0f}", *step)
+
+
+def _policies(run: RunSpec) -> str:
+    """The run's policy of recomputation, or `6 full + 18 dots` if its layers have two."""
+    policies = run.hardware.layer_policies(run.model.n_layers)
+    return policies[0][0].value if len(policies) == 1 else " + ".join(f"{n} {remat.value}" for remat, n in policies)
 
 
 def _collectives(verdict: Verdict) -> list[tuple[str, ...]]:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from isoflop.preflight.compile import Compiled, Setting
 from isoflop.preflight.roofline import Roofline, roofline
-from isoflop.preflight.search import nearest, search
+from isoflop.preflight.search import depth, mixes, nearest, search
 from isoflop.preflight.topology import Topology
 from mdm_jax.devices.accelerators import GIB
 from mdm_jax.spec import RunSpec
@@ -22,7 +22,7 @@ class Verdict:
     limit_bytes: float | None
     """Memory of one device; None without the TPU's compiler."""
     best: Compiled | None = None
-    """The fitting setting with the shortest roofline."""
+    """The fitting setting with the shortest roofline; of equal ones, the one that recomputes least."""
     nearest: Compiled | None = None
     """The fitting setting with the fewest changes to the planned one."""
 
@@ -50,6 +50,7 @@ def examine(
         quick: does not search.
     """
     run, limit = runs[0], topology.chip.hbm_bytes
+    n_layers = run.model.n_layers
     tried: dict[Setting, Compiled] = {}
 
     def compiled(setting: Setting) -> Compiled:
@@ -57,14 +58,18 @@ def examine(
             tried[setting] = compile_setting(setting)
         return tried[setting]
 
-    planned = compiled(Setting(run.hardware.remat, run.hardware.microbatches))
+    planned = compiled(Setting.planned(run))
     if on_host:
         return Verdict(runs, planned, (planned,), None)
     if not (quick or planned.failed):
-        search(run, compiled, limit)
+        mixes(run, compiled, limit, search(run, compiled, limit))
     fitting = [answer for answer in tried.values() if answer.fits(limit)]
-    best = min(fitting, key=lambda answer: bound(run, topology, answer).seconds, default=None)
-    return Verdict(runs, planned, tuple(tried.values()), limit, best, nearest(planned.setting, fitting))
+
+    def cost(answer: Compiled) -> tuple[float, float]:
+        return bound(run, topology, answer).seconds, depth(answer.setting, n_layers)
+
+    best = min(fitting, key=cost, default=None)
+    return Verdict(runs, planned, tuple(tried.values()), limit, best, nearest(planned.setting, fitting, n_layers))
 
 
 def bound(run: RunSpec, topology: Topology, answer: Compiled) -> Roofline:

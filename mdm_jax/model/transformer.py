@@ -20,7 +20,7 @@ from mdm_jax.model.attention import attend
 from mdm_jax.model.conditioning import condition, masked_share, modulate, modulations
 from mdm_jax.model.dropout import dropout
 from mdm_jax.model.layers import look_up, project, rms_norm, rope
-from mdm_jax.model.remat import rematerialised
+from mdm_jax.model.remat import rematerialised, scan_part
 from mdm_jax.spec import HardwareSpec, LayerLoop, ModelSpec
 
 MASK_STREAM, TIME_STREAM = 1, 2
@@ -89,7 +89,7 @@ def hidden(
         model: the weights.
         tokens_BL: V stands for MASK (MDM) or start (ARM).
         spec: shape of the model.
-        hardware: its `layers` and `remat` change the program, but not the result.
+        hardware: its `layers` and its three fields of `remat` change the program, but not the result.
         length_B: tokens of each row, from 1 to L; no token sees the padding after them. All rows are whole by default.
         level_B: each row's probability of MASK, for a time-conditioned model; by default the share of MASK in the row.
         seed_B: each row's seed of its dropout, uint32. There is no dropout by default.
@@ -135,13 +135,25 @@ class _Context(NamedTuple):
 
 
 def _through_layers(blocks: Block, x_BLD: Float[Array, "B L D"], hardware: HardwareSpec, context: _Context) -> Array:
-    spec = context.spec
-    numbers_N = None if context.seed_B is None else jnp.arange(spec.n_layers)
-    layer = rematerialised(lambda x, block: (_layer(block[0], block[1], x, context), None), hardware)
-    if hardware.layers is LayerLoop.SCAN:
-        return jax.lax.scan(layer, x_BLD, (blocks, numbers_N))[0]
-    for i in range(spec.n_layers):
-        x_BLD, _ = layer(x_BLD, jax.tree.map(lambda w, i=i: w[i], (blocks, numbers_N)))
+    n_layers = context.spec.n_layers
+    numbers_N = None if context.seed_B is None else jnp.arange(n_layers)
+    policies = hardware.layer_policies(n_layers)
+
+    def layer(x_BLD: Array, block: tuple[Block, Array | None]) -> tuple[Array, None]:
+        return _layer(block[0], block[1], x_BLD, context), None
+
+    if hardware.layers is LayerLoop.SCAN and len(policies) == 1:
+        return jax.lax.scan(rematerialised(layer, policies[0][0], LayerLoop.SCAN), x_BLD, (blocks, numbers_N))[0]
+    first = 0
+    for remat, count in policies:
+        places = range(first, first + count)
+        first += count
+        if hardware.layers is LayerLoop.SCAN:
+            x_BLD = scan_part(layer, x_BLD, blocks, numbers_N, places, remat)
+            continue
+        kept = rematerialised(layer, remat, LayerLoop.UNROLL)
+        for i in places:
+            x_BLD, _ = kept(x_BLD, jax.tree.map(lambda w, i=i: w[i], (blocks, numbers_N)))
     return x_BLD
 
 

@@ -10,6 +10,7 @@ from mdm_jax.spec.data_spec import (
     TokenizerSpec,
 )
 from mdm_jax.spec.fine_tuning_spec import StartSpec
+from mdm_jax.spec.hardware_spec import HardwareSpec
 from mdm_jax.spec.kinds import (
     Attention,
     ComputeDtype,
@@ -41,7 +42,6 @@ from mdm_jax.spec.run_spec import (
     SEALED_SINCE,
     CellSpec,
     EvaluationSpec,
-    HardwareSpec,
     ModelSpec,
     OptimSpec,
     RunSpec,

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from mdm_jax.spec.fine_tuning_spec import StartSpec
-from mdm_jax.spec.kinds import Family
+from mdm_jax.spec.kinds import Family, Remat
 from mdm_jax.spec.objective_spec import ObjectiveSpec
 from mdm_jax.spec.run_spec import CellSpec, EvaluationSpec, OptimSpec, RunSpec, ScheduleSpec, pair
 
@@ -57,7 +57,7 @@ def _fixed_training_fields(spec: RunSpec) -> dict[str, Any]:
     """Fixed values for `_fixed_run_fields`, and for the fields that only the training reads."""
     fixed = _fixed_run_fields(spec)
     fixed["optim"] = OptimSpec(global_batch=2 * spec.hardware.row_shards)
-    fixed["hardware"] = replace(fixed["hardware"], microbatches=1)
+    fixed["hardware"] = replace(fixed["hardware"], microbatches=1, remat_layers=0, remat_rest=Remat.NONE)
     return fixed
 
 

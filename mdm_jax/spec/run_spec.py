@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from mdm_jax.files.sealed_json import seal, unseal
 from mdm_jax.spec.data_spec import BYTES_VOCAB_SIZE, DataSpec
 from mdm_jax.spec.fine_tuning_spec import StartSpec, check_rows
+from mdm_jax.spec.hardware_spec import HardwareSpec
 from mdm_jax.spec.kinds import (
     Attention,
     ComputeDtype,
@@ -21,9 +22,7 @@ from mdm_jax.spec.kinds import (
     Family,
     Float32Precision,
     FlopConvention,
-    LayerLoop,
     Likelihood,
-    Remat,
     ScheduleKind,
 )
 from mdm_jax.spec.objective_spec import ObjectiveSpec, evaluated_loss
@@ -184,45 +183,6 @@ class EvaluationSpec:
 
 
 @dataclass(frozen=True)
-class HardwareSpec:
-    """The machine and the mesh of a run. They change the result only by the rounding of sums in another order."""
-
-    mesh_data: int = 1
-    mesh_model: int = 1
-    mesh_replica: int = 1
-    """Copies of the weights, each on `mesh_data` x `mesh_model` devices: one or more for each TPU slice of the run."""
-    microbatches: int = 1
-    layers: LayerLoop = LayerLoop.SCAN
-    remat: Remat = Remat.NONE
-    cpu_tuning: bool = True
-    """Whether training on a CPU may split a large batch further and recompute more, and may make several small steps in
-    a call (see `train/cpu_tuning.py`)."""
-    log_every: int = 10
-    checkpoint_every: int = 1000
-
-    def __post_init__(self) -> None:
-        for f in dataclasses.fields(self):
-            if f.type is int:
-                require(getattr(self, f.name) >= 1, f"hardware.{f.name}", getattr(self, f.name), "at least 1")
-
-    @property
-    def row_shards(self) -> int:
-        """The number of parts into which the devices split the rows of a batch."""
-        return self.mesh_replica * self.mesh_data
-
-    @property
-    def devices(self) -> int:
-        """The number of the run's devices."""
-        return self.row_shards * self.mesh_model
-
-    @property
-    def mesh(self) -> str:
-        """DATAxMODEL such as 16x1, or REPLICAxDATAxMODEL with several replicas."""
-        replicas = f"{self.mesh_replica}x" if self.mesh_replica > 1 else ""
-        return f"{replicas}{self.mesh_data}x{self.mesh_model}"
-
-
-@dataclass(frozen=True)
 class CellSpec:
     """The run's place in a sweep. `budget` is in FLOPs under `convention`; `size` is the name of the model size."""
 
@@ -277,11 +237,14 @@ class RunSpec:
         require(same, "model.vocab_size", self.model.vocab_size, f"data.tokenizer.vocab_size = {vocab}")
         timed, measured = self.model.time_conditioning, self.evaluation
         check_rows(self.data.rows, self.objective, timed, measured.estimator, measured.likelihoods)
-        self._check_mesh()
+        self._check_hardware()
 
-    def _check_mesh(self) -> None:
+    def _check_hardware(self) -> None:
         hw, batch = self.hardware, self.optim.global_batch
         unit = 2 * hw.row_shards
+        few = hw.remat_layers <= self.model.n_layers
+        bound = f"at most model.n_layers = {self.model.n_layers} (0 is all layers)"
+        require(few, "hardware.remat_layers", hw.remat_layers, bound)
         fits = batch % (unit * hw.microbatches) == 0
         factors = "2 * mesh_replica * mesh_data" if hw.mesh_replica > 1 else "2 * mesh_data"
         bound = f"so that {factors} * microbatches = {unit * hw.microbatches} divides global_batch = {batch}"

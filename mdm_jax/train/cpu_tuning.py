@@ -36,16 +36,25 @@ def tuned(spec: RunSpec) -> RunSpec:
     On a CPU, a large step computes everything except matrix products again in the backward pass (`remat = dots`). It
     also splits its batch into microbatches of at least MICROBATCH_TOKENS. Both keep activations out of the main memory,
     whose pages the system must otherwise fill with zeros in each step. Settings of the run that need even less memory
-    stay. With `hardware.cpu_tuning = false` all settings stay.
+    stay, also those of some layers (`remat_layers`). With `hardware.cpu_tuning = false` all settings stay.
     """
     hardware = spec.hardware
     tokens = spec.optim.global_batch * spec.data.seq_len // hardware.row_shards
     large = tokens * spec.model.d_model >= LARGE
     if not hardware.cpu_tuning or not large or platform() != "cpu":
         return spec
-    remat = Remat.DOTS if hardware.remat is Remat.NONE else hardware.remat
     microbatches = _microbatches(spec.optim.global_batch, tokens, hardware)
-    return dataclasses.replace(spec, hardware=dataclasses.replace(hardware, remat=remat, microbatches=microbatches))
+    hardware = dataclasses.replace(_recomputing(hardware), microbatches=microbatches)
+    return dataclasses.replace(spec, hardware=hardware)
+
+
+def _recomputing(hardware: HardwareSpec) -> HardwareSpec:
+    """The hardware with `dots` for the layers whose policy is `none`."""
+    if hardware.remat in (Remat.NONE, Remat.DOTS):
+        return dataclasses.replace(hardware, remat=Remat.DOTS, remat_layers=0)
+    if hardware.remat_layers and hardware.remat_rest is Remat.NONE:
+        return dataclasses.replace(hardware, remat_rest=Remat.DOTS)
+    return hardware
 
 
 def _microbatches(batch: int, tokens: int, hardware: HardwareSpec) -> int:

@@ -9,7 +9,7 @@ from isoflop.preflight import __main__ as preflight
 from isoflop.preflight.collectives import by_kind, read_collectives
 from isoflop.preflight.compile import Compiled, Setting
 from isoflop.preflight.roofline import roofline
-from isoflop.preflight.search import CHEAPEST_FIRST, microbatch_choices, nearest, search
+from isoflop.preflight.search import CHEAPEST_FIRST, microbatch_choices, mixes, nearest, search
 from isoflop.preflight.topology import CHIPS, find_mesh, find_topology
 from isoflop.preflight.verdict import advice, examine
 from mdm_jax.spec import FlopConvention, Remat
@@ -184,7 +184,9 @@ def imitated_compiler(activations_gib, state_gib=2.0, log=None):
     def compiled(setting):
         if log is not None:
             log.append(setting)
-        gib = state_gib + activations_gib * share[setting.remat] / setting.microbatches
+        first = setting.remat_layers / 20 if setting.remat_layers else 1.0  # the 1028M model has 20 layers
+        kept = first * share[setting.remat] + (1 - first) * share[setting.remat_rest]
+        gib = state_gib + activations_gib * kept / setting.microbatches
         refused = "RESOURCE_EXHAUSTED" if gib > 15.75 else ""
         return Compiled(setting, "imitated", 1.0, gib * GIB, {}, {}, refused)
 
@@ -207,14 +209,87 @@ def test_the_search_finds_what_trying_everything_finds(activations):
     assert len(log) == len(set(log)) <= 9
 
 
+@pytest.mark.parametrize(("activations", "share"), [(20, 0.5), (20, 1.0), (26, 0.9), (150, 0.5), (1000, 0.5)])
+def test_a_mix_has_the_fewest_layers_of_the_policy_that_fits(activations, share):
+    """The interpolation finds what trying every number of layers finds, with one compilation."""
+    run, log, limit = run_of(batch=512), [], 15.75 * GIB
+    compiled = imitated_compiler(activations, log=log)
+    found = search(run, compiled, limit)
+    del log[:]
+    actual = [answer.setting for answer in mixes(run, compiled, limit, found)]
+    assert sum(setting.remat_layers > 0 for setting in log) <= 2
+    expected = []
+    for answer in found:
+        rest = {Remat.DOTS: Remat.NONE, Remat.FULL: Remat.DOTS}.get(answer.setting.remat)
+        if rest is not None:
+            every = [Setting(answer.setting.remat, answer.setting.microbatches, k, rest) for k in range(1, 20)]
+            expected += [setting for setting in every if imitated_compiler(activations)(setting).fits(limit)][:1]
+    assert actual == expected
+
+
+def test_a_mix_that_misses_gets_one_further_layers():
+    """A layer that is computed again may need a constant more, which the line between the policies does not show."""
+    run, limit = run_of(batch=512), 15.75 * GIB
+    linear, log = imitated_compiler(20), []
+    found = search(run, linear, limit)
+
+    def tried(more_gib):
+        def compiled(setting):
+            log.append(setting.remat_layers)
+            answer = linear(setting)
+            needed = answer.hbm_bytes + more_gib * GIB * (setting.remat_layers > 0)
+            return dataclasses.replace(answer, hbm_bytes=needed)
+
+        log.clear()
+        return [answer.setting.remat_layers for answer in mixes(run, compiled, limit, found)], log
+
+    assert tried(0) == ([13], [0, 13])
+    assert tried(1) == ([15], [0, 13, 15])
+    assert tried(3) == ([], [0, 13, 16])
+    unknown = lambda setting: dataclasses.replace(linear(setting), hbm_bytes=0.0)  # noqa: E731
+    assert mixes(run, unknown, limit, search(run, linear, limit)) == []
+
+
+def test_a_mix_has_its_share_of_both_policies():
+    chip, odd = find_topology("v5e:4x4").chip, run_of(seq_len=2000)
+
+    def line(*setting):
+        bound = roofline(Setting(*setting).of(odd), chip, 0.0)
+        return bound.compute, bound.memory, bound.host
+
+    for first, rest in ((Remat.FULL, Remat.NONE), (Remat.FULL, Remat.DOTS), (Remat.OFFLOAD, Remat.DOTS)):
+        expected = [(x + 3 * y) / 4 for x, y in zip(line(first, 1), line(rest, 1), strict=True)]
+        assert line(first, 1, 5, rest) == pytest.approx(expected)
+
+
+def test_a_planned_mix_is_the_setting_that_is_examined():
+    run = run_of(remat=Remat.FULL, remat_layers=6, remat_rest=Remat.DOTS)
+    setting = Setting.planned(run)
+    assert setting.of(run) == run
+    assert setting.of(run_of()) == run
+    words = "hardware.remat=full hardware.remat_layers=6 hardware.remat_rest=dots hardware.microbatches=1"
+    assert str(setting) == words
+    verdict = examine((run,), find_topology("v5e:4x4"), imitated_compiler(50), quick=True)
+    assert verdict.planned.setting == setting
+
+
 def test_a_run_that_does_not_fit_is_told_the_nearest_setting_that_does():
     topology = find_topology("v5e:4x4")
-    verdict = examine((run_of(),), topology, imitated_compiler(50))
+    verdict = examine((run_of(),), topology, imitated_compiler(54))
     assert verdict.fits is False
     assert verdict.nearest is not None
     assert verdict.nearest.setting == Setting(Remat.NONE, 4)
     line = advice(verdict, topology)
-    assert "needs 52.00 GiB of 15.75 on v5e:4x4: take hardware.remat=none hardware.microbatches=4 (14.50 GiB)" in line
+    assert "needs 56.00 GiB of 15.75 on v5e:4x4: take hardware.remat=none hardware.microbatches=4 (15.50 GiB)" in line
+
+
+def test_the_nearest_setting_may_be_a_mix():
+    topology = find_topology("v5e:4x4")
+    verdict = examine((run_of(),), topology, imitated_compiler(20))
+    line = advice(verdict, topology)
+    assert (
+        "take hardware.remat=dots hardware.remat_layers=13 hardware.remat_rest=none hardware.microbatches=1 (15" in line
+    )
 
 
 def test_no_setting_fits():
@@ -227,9 +302,11 @@ def test_no_setting_fits():
 def test_nearest_counts_policies_and_doublings():
     compiled = imitated_compiler(1)
     answers = [compiled(Setting(remat, m)) for remat, m in ((Remat.FULL, 1), (Remat.DOTS, 2), (Remat.NONE, 8))]
-    best = nearest(Setting(Remat.NONE, 4), answers)
+    best = nearest(Setting(Remat.NONE, 4), answers, 20)
     assert best is not None
     assert best.setting == Setting(Remat.NONE, 8)
+    mix = compiled(Setting(Remat.DOTS, 4, 19, Remat.NONE))
+    assert nearest(Setting(Remat.NONE, 4), [*answers, mix], 20) == mix
 
 
 def test_a_compiler_that_crashes_is_an_answer_and_no_verdict():

@@ -24,6 +24,7 @@ from mdm_jax.spec import (
     Likelihood,
     ModelSpec,
     OptimSpec,
+    Remat,
     RunSpec,
     ScheduleKind,
     ScheduleSpec,
@@ -61,6 +62,11 @@ def other(spec: RunSpec) -> RunSpec:
     )
 
 
+def deep(spec: RunSpec) -> RunSpec:
+    """The run with a layer more."""
+    return dataclasses.replace(spec, model=dataclasses.replace(spec.model, n_layers=2))
+
+
 def step_text(spec: RunSpec) -> str:
     """The step that is traced with this spec, all of whose fields it may read."""
     mesh, rate = jax.sharding.get_mesh(), learning_rate(spec.optim, spec.schedule)
@@ -95,11 +101,17 @@ def test_the_evaluation_and_the_first_state_are_those_of_the_model() -> None:
         assert step_program(more) != step_program(spec)
         assert evaluation_program(more) == evaluation_program(spec)
         assert state_program(more) == state_program(spec)
+        mixed = dataclasses.replace(
+            deep(more), hardware=dataclasses.replace(hardware, remat=Remat.FULL, remat_layers=1)
+        )
+        whole = dataclasses.replace(mixed, hardware=dataclasses.replace(mixed.hardware, remat_layers=0))
+        assert step_program(mixed) != step_program(whole)
+        assert evaluation_program(mixed) == evaluation_program(whole)
         without_average = dataclasses.replace(more, optim=dataclasses.replace(larger, ema_decay=0.0))
         assert state_program(without_average) != state_program(spec)
     assert evaluation_program(arm) != evaluation_program(mdm)
     assert state_program(arm) == state_program(mdm)
-    deeper = dataclasses.replace(mdm, model=dataclasses.replace(MODEL, n_layers=2))
+    deeper = deep(mdm)
     for program in (step_program, evaluation_program, state_program):
         assert program(deeper) != program(mdm)
 

@@ -21,6 +21,7 @@ from mdm_jax.spec import (
     ModelSpec,
     NoiseSchedule,
     ObjectiveSpec,
+    Remat,
     RunSpec,
     ScheduleSpec,
     TokenizerKind,
@@ -76,6 +77,7 @@ def test_only_exact_likelihoods_are_added_and_each_once(asked: list[str]) -> Non
     "change",
     [
         {"hardware": HardwareSpec(microbatches=4, log_every=3)},
+        {"hardware": HardwareSpec(remat=Remat.FULL, remat_layers=1, remat_rest=Remat.DOTS)},
         {"cell": CellSpec(budget=1e12, size="2x64", parent_run_id="mdm")},
         {"data": dataclasses.replace(DataSpec(), directory="elsewhere", data_hash="0" * 64)},
         {"evaluation": EvaluationSpec(likelihoods=EXACT_LIKELIHOODS)},
@@ -127,6 +129,21 @@ def test_a_later_field_leaves_the_hash_of_older_specs_alone() -> None:
 def test_the_default_run_keeps_its_id() -> None:
     """Results that were published under an id stay theirs."""
     assert RunSpec().run_id == "mdm-2x64-0f5ea23a17c4"
+
+
+def test_a_spec_without_the_later_fields_of_hardware_is_read() -> None:
+    spec = RunSpec(hardware=HardwareSpec(remat=Remat.FULL))
+    tree = unseal(to_json(spec), 2)
+    for name in ("remat_layers", "remat_rest"):
+        del tree["hardware"][name]
+    assert from_json(json.dumps(seal(tree))) == spec
+
+
+def test_layer_policies_cover_every_layer_once() -> None:
+    mix = HardwareSpec(remat=Remat.FULL, remat_layers=3, remat_rest=Remat.DOTS)
+    assert mix.layer_policies(5) == ((Remat.FULL, 3), (Remat.DOTS, 2))
+    assert mix.layer_policies(3) == ((Remat.FULL, 3),)
+    assert HardwareSpec(remat=Remat.FULL).layer_policies(5) == ((Remat.FULL, 5),)
 
 
 def test_run_id_shows_family_and_shape() -> None:
@@ -225,6 +242,29 @@ def test_unknown_key_names_the_nearest() -> None:
         (RunSpec, {"hardware": HardwareSpec(mesh_data=3)}, "divides global_batch = 16"),
         (RunSpec, {"hardware": HardwareSpec(mesh_model=4)}, "model.n_heads = 2"),
         (RunSpec, {"objective": ObjectiveSpec(Variant.NLL)}, "causal for the ARM"),
+        (HardwareSpec, {"microbatches": 0}, "hardware.microbatches = 0: must be at least 1"),
+        (HardwareSpec, {"remat": Remat.DOTS, "remat_layers": -1}, "hardware.remat_layers = -1: must be at least 0"),
+        (HardwareSpec, {"remat_layers": 1}, "remat_layers = 1: must be 0 with hardware.remat = none"),
+        (
+            HardwareSpec,
+            {"remat": Remat.FULL, "remat_rest": Remat.DOTS},
+            "remat_rest = 'dots': .*remat_layers says where",
+        ),
+        (
+            HardwareSpec,
+            {"remat": Remat.DOTS, "remat_layers": 1, "remat_rest": Remat.FULL},
+            "hardware.remat_rest = 'full': must be none with hardware.remat = dots",
+        ),
+        (
+            HardwareSpec,
+            {"remat": Remat.FULL, "remat_layers": 1, "remat_rest": Remat.FULL},
+            "remat_rest = 'full': must be one of none, dots, offload with hardware.remat = full",
+        ),
+        (
+            RunSpec,
+            {"hardware": HardwareSpec(remat=Remat.DOTS, remat_layers=3)},
+            "hardware.remat_layers = 3: must be at most model.n_layers = 2",
+        ),
     ],
 )
 def test_bounds_are_named(section: type, change: dict, said: str) -> None:

@@ -45,6 +45,16 @@ def test_what_a_run_sets_stays():
     assert settings(large_run(batch=2)) == (Remat.NONE, 1)
 
 
+def test_no_layer_of_a_large_step_keeps_everything():
+    def policies(**hardware):
+        with on_mesh():
+            return tuned(large_run(**hardware)).hardware.layer_policies(MODEL_OF_TEST.n_layers)
+
+    assert policies(remat=Remat.DOTS, remat_layers=1) == ((Remat.DOTS, 2),)
+    assert policies(remat=Remat.FULL, remat_layers=1) == ((Remat.FULL, 1), (Remat.DOTS, 1))
+    assert policies(remat=Remat.FULL, remat_layers=1, cpu_tuning=False) == ((Remat.FULL, 1), (Remat.NONE, 1))
+
+
 def test_other_devices_take_the_runs_own_settings():
     mesh = AbstractMesh(
         (1, 1), (DATA, MODEL), (AxisType.Explicit,) * 2, abstract_device=AbstractDevice("TPU v5", 1, "tpu")
