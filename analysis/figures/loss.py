@@ -64,14 +64,14 @@ def plot_loss(
         floors = fit_saturating_power_law(flops, losses, "shared") if floored else ()
         shared = overlap(*map(Frontier, ROLES, flops, losses)) if len(sides) == len(ROLES) else None
         axes = figure.subplots()
+        if gap is not None:
+            _gap_arrow(axes, gap)
         _minima(axes, sides)
         for side, law in zip(sides, floors, strict=False):
             c = np.geomspace(*axes.get_xlim(), 100)
             axes.plot(c, law.predict(c), color=family_colour(side.family), lw=1.2, ls=DOTTED, zorder=2)
         if shared is not None:
             axes.axhspan(*shared, **SHADE)
-        if gap is not None:
-            _gap_arrow(axes, gap)
         _legend(figure, floored, shared is not None)
         axes.set(xlabel=f"training compute C ({CONVENTIONS[convention]})", ylabel=LOSS_LABEL)
         return figure

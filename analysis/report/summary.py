@@ -22,7 +22,7 @@ from analysis.minima.cells import QUANTITIES, Recipe, without_window
 from analysis.minima.fit import IsoFlopFit, fit_recipe
 from analysis.minima.scatter import Scatter, scatter_of, scatter_said
 from analysis.report.losses import Losses, describe_losses
-from analysis.runs.load import numbers, usable_runs
+from analysis.runs.load import as_runs, numbers, usable_runs
 from analysis.sampling import DRAWS, LEVEL, SEED, UNIT
 from mdm_jax.files.results import FLOP_COLUMNS
 
@@ -142,7 +142,7 @@ def summarise(
     """
     if not 0 < level < 1:
         raise ValueError(f"level = {level}: must be between 0 and 1")
-    fit = fit_recipe(runs, recipe or Recipe())
+    fit = fit_recipe(as_runs(runs), recipe or Recipe())
     draws = bootstrap(fit, unit=unit, n=n, seed=seed)
     sides = {c: (fit.frontier("arm", c), fit.frontier("mdm", c)) for c in FLOP_COLUMNS}
     usable = {c: pair for c, pair in sides.items() if min(len(side.loss) for side in pair) >= 2}
