@@ -24,9 +24,6 @@ from mdm_jax.spec import RunSpec
 
 POLL_SECONDS = 0.05
 SHOW_SECONDS = 0.5
-"""The least time between two estimates for the display."""
-SHOW_SHARE = 0.02
-"""The largest share of a core that the estimates take. They are slow if many runs wait."""
 ENDED = (Status.OK, Status.DIVERGED)
 
 
@@ -93,7 +90,7 @@ class Sweep:
         self.ended = {run.run_id: row.status for run, row in rows}
         self.timed = [(run, row.wall_seconds or 0.0) for run, row in rows if row.status is Status.OK]
         self.done = len(self.runs) - len(todo)
-        self.started, self.next_show, self.show_took = time.monotonic(), 0.0, 0.0
+        self.started, self.next_show = time.monotonic(), 0.0
 
     def run(self) -> None:
         """Runs until no cell is left or a stop is asked for. All processes have ended when the call returns.
@@ -208,16 +205,12 @@ class Sweep:
         return left, running, each
 
     def _show(self) -> None:
-        begun = time.monotonic()
-        if begun < self.next_show:
+        if time.monotonic() < self.next_show:
             return
+        self.next_show = time.monotonic() + SHOW_SECONDS
         left, running, each = self._time_left()
-        sweep = sweep_state(self.done, len(self.runs), begun - self.started, left)
+        sweep = sweep_state(self.done, len(self.runs), time.monotonic() - self.started, left)
         self.progress.update(sweep, [cell_state(*state) for state in zip(running, each, strict=True)])
-        now = time.monotonic()
-        before, self.show_took = self.show_took, now - begun
-        usual = min(before, self.show_took)  # one slow estimate, such as the first, does not stop the display
-        self.next_show = now + max(SHOW_SECONDS, usual / SHOW_SHARE)
 
     def _stop_children(self) -> None:
         """Lets the running cells save their state. Kills them after `stop_seconds` or at a second signal."""

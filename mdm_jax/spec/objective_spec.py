@@ -1,5 +1,6 @@
 """ObjectiveSpec: the training loss of a run, and its name in the run table."""
 
+import functools
 from dataclasses import dataclass, field, fields
 
 from mdm_jax.spec.kinds import Cutoff, Family, LevelSampler, NoiseSchedule, Variant, Weighting
@@ -131,6 +132,7 @@ class ObjectiveSpec:
         return self.variant.value if plain else f"{self.variant.value}:{self.weighting.value}"
 
 
+@functools.cache
 def evaluated_loss(family: Family) -> ObjectiveSpec:
     """The loss that evaluations report, whatever the training loss was: the NLL, or the NELBO in its count form."""
     return ObjectiveSpec(Variant.NLL) if family is Family.ARM else ObjectiveSpec()
