@@ -16,38 +16,34 @@ follow a bend, which the runs resolve: it learns to look beyond the neighbouring
 (`--scatter ignore`) the intervals are [52, 82] and [29, 48] (experiments/results/README.md).
 """
 
-from typing import Any
-
 import ml_collections
 
-from isoflop.sweep import curve, default_sweep
-from mdm_jax.config import default_run
+from experiments import cpu_overnight
+from isoflop.sweep import curve
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """The sweep: eighteen curves of five to eight sizes, larger at larger budgets."""
-    config: Any = ml_collections.ConfigDict({"run": default_run(), "sweep": default_sweep()})
-    config.run.data.seq_len = 128
-    config.run.hardware.layers = "unroll"
-    config.sweep.recipe = "tiny"
-    config.sweep.curves = [
-        curve("arm", 1e9, "1x4 1x8 1x12 1x16 1x20", seeds=[0, 1, 2]),
-        curve("arm", 3e9, "1x4 1x8 1x12 1x16 1x20 1x24", seeds=[0, 1, 2]),
-        curve("arm", 5.5e9, "1x4 1x8 1x12 1x16 1x20 1x24", seeds=[0, 1, 2]),
-        curve("arm", 1e10, "1x4 1x8 1x12 1x16 1x24 2x20 2x28", seeds=[0, 1, 2, 3]),
-        curve("arm", 1.7e10, "1x8 1x12 1x16 1x20 1x24 2x20 2x28", seeds=[0, 1, 2, 3]),
-        curve("arm", 3e10, "1x8 1x12 1x16 1x20 1x24 2x20 2x28 2x40", seeds=[0, 1, 2, 3]),
-        curve("arm", 1e11, "1x16 1x24 2x20 2x28 2x40 2x56", seeds=[0, 1]),
-        curve("arm", 3e11, "1x24 2x20 2x28 2x40 2x56 2x72"),
-        curve("arm", 1e12, "2x20 2x28 2x40 2x56 2x80 3x80"),
-        curve("arm", 3e12, "2x40 2x56 2x72 3x80 4x96"),
-        curve("mdm", 3e10, "1x4 1x8 1x12 1x16 1x24 2x20", seeds=[0, 1]),
-        curve("mdm", 1e11, "1x8 1x12 1x16 1x24 2x20 2x28 2x40", seeds=[0, 1]),
-        curve("mdm", 3e11, "1x16 1x24 2x20 2x28 2x40 2x56", seeds=[0, 1, 2]),
-        curve("mdm", 5.5e11, "1x16 1x24 2x20 2x28 2x40 2x56", seeds=[0, 1, 2]),
-        curve("mdm", 1e12, "1x24 2x20 2x28 2x40 2x56 2x72", seeds=[0, 1, 2]),
-        curve("mdm", 1.7e12, "1x24 2x20 2x28 2x40 2x56 2x72", seeds=[0, 1, 2]),
-        curve("mdm", 3e12, "2x20 2x28 2x40 2x56 2x72 3x80"),
-        curve("mdm", 1e13, "2x40 2x56 2x72 3x80 4x96"),
-    ]
-    return config.lock()
+    """The sweep of `cpu_overnight` with eighteen curves of five to eight sizes, larger at larger budgets."""
+    config = cpu_overnight.get_config()
+    with config.unlocked():
+        config.sweep.curves = [
+            curve("arm", 1e9, "1x4 1x8 1x12 1x16 1x20", seeds=[0, 1, 2]),
+            curve("arm", 3e9, "1x4 1x8 1x12 1x16 1x20 1x24", seeds=[0, 1, 2]),
+            curve("arm", 5.5e9, "1x4 1x8 1x12 1x16 1x20 1x24", seeds=[0, 1, 2]),
+            curve("arm", 1e10, "1x4 1x8 1x12 1x16 1x24 2x20 2x28", seeds=[0, 1, 2, 3]),
+            curve("arm", 1.7e10, "1x8 1x12 1x16 1x20 1x24 2x20 2x28", seeds=[0, 1, 2, 3]),
+            curve("arm", 3e10, "1x8 1x12 1x16 1x20 1x24 2x20 2x28 2x40", seeds=[0, 1, 2, 3]),
+            curve("arm", 1e11, "1x16 1x24 2x20 2x28 2x40 2x56", seeds=[0, 1]),
+            curve("arm", 3e11, "1x24 2x20 2x28 2x40 2x56 2x72"),
+            curve("arm", 1e12, "2x20 2x28 2x40 2x56 2x80 3x80"),
+            curve("arm", 3e12, "2x40 2x56 2x72 3x80 4x96"),
+            curve("mdm", 3e10, "1x4 1x8 1x12 1x16 1x24 2x20", seeds=[0, 1]),
+            curve("mdm", 1e11, "1x8 1x12 1x16 1x24 2x20 2x28 2x40", seeds=[0, 1]),
+            curve("mdm", 3e11, "1x16 1x24 2x20 2x28 2x40 2x56", seeds=[0, 1, 2]),
+            curve("mdm", 5.5e11, "1x16 1x24 2x20 2x28 2x40 2x56", seeds=[0, 1, 2]),
+            curve("mdm", 1e12, "1x24 2x20 2x28 2x40 2x56 2x72", seeds=[0, 1, 2]),
+            curve("mdm", 1.7e12, "1x24 2x20 2x28 2x40 2x56 2x72", seeds=[0, 1, 2]),
+            curve("mdm", 3e12, "2x20 2x28 2x40 2x56 2x72 3x80"),
+            curve("mdm", 1e13, "2x40 2x56 2x72 3x80 4x96"),
+        ]
+    return config

@@ -14,7 +14,8 @@ MICROBATCH_TOKENS = 1024
 """The fewest tokens of a microbatch on each device: work for all cores, and activations that stay in the cache."""
 SMALL_FLOPS = 3 * 10**8
 """The most FLOPs of a step whose cost on the host, about a millisecond, is worth sharing with other steps."""
-MOST_STEPS = 16
+MOST_STEPS_IN_A_CALL = 16
+"""A limit, so that the batches of a call take little memory, and a run that is asked to stop does so soon."""
 
 
 def steps_in_a_call(spec: RunSpec) -> int:
@@ -25,9 +26,9 @@ def steps_in_a_call(spec: RunSpec) -> int:
     With `hardware.cpu_tuning = false`, and for all other models, it is one step.
     """
     small = step_flops(spec, FlopConvention.EXACT) <= SMALL_FLOPS
-    if not spec.hardware.cpu_tuning or not small or platform() != "cpu" or jax.process_count() > 1:
+    if not _is_on(spec.hardware) or not small or jax.process_count() > 1:
         return 1
-    return min(MOST_STEPS, spec.hardware.log_every)
+    return min(MOST_STEPS_IN_A_CALL, spec.hardware.log_every)
 
 
 def tuned(spec: RunSpec) -> RunSpec:
@@ -41,11 +42,16 @@ def tuned(spec: RunSpec) -> RunSpec:
     hardware = spec.hardware
     tokens = spec.optim.global_batch * spec.data.seq_len // hardware.row_shards
     large = tokens * spec.model.d_model >= LARGE
-    if not hardware.cpu_tuning or not large or platform() != "cpu":
+    if not _is_on(hardware) or not large:
         return spec
     microbatches = _microbatches(spec.optim.global_batch, tokens, hardware)
     hardware = dataclasses.replace(_recomputing(hardware), microbatches=microbatches)
     return dataclasses.replace(spec, hardware=hardware)
+
+
+def _is_on(hardware: HardwareSpec) -> bool:
+    """Whether the run may be tuned, and the devices of the ambient mesh are CPUs."""
+    return hardware.cpu_tuning and platform() == "cpu"
 
 
 def _recomputing(hardware: HardwareSpec) -> HardwareSpec:

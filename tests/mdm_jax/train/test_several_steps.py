@@ -13,7 +13,7 @@ from mdm_jax.data.corpus import open_corpus
 from mdm_jax.devices.sharding import DATA, MODEL, make_mesh, stack_batches
 from mdm_jax.spec import EvaluationSpec, Family, HardwareSpec, ModelSpec, OptimSpec
 from mdm_jax.train.batches import Batches, calls
-from mdm_jax.train.cpu_tuning import MOST_STEPS, steps_in_a_call
+from mdm_jax.train.cpu_tuning import MOST_STEPS_IN_A_CALL, steps_in_a_call
 from mdm_jax.train.optim import learning_rate
 from mdm_jax.train.state import init_state
 from mdm_jax.train.step import SCALARS, compile_step
@@ -44,7 +44,7 @@ def test_only_small_models_on_cpus_make_several_steps_in_a_call() -> None:
     with on_mesh():
         assert steps_in_a_call(small_run()) == 10, "the metrics have a row for every tenth step"
         assert steps_in_a_call(small_run(log_every=1)) == 1
-        assert steps_in_a_call(small_run(log_every=500)) == MOST_STEPS
+        assert steps_in_a_call(small_run(log_every=500)) == MOST_STEPS_IN_A_CALL
         assert steps_in_a_call(small_run(cpu_tuning=False)) == 1
         assert steps_in_a_call(small_run(model=large, length=128)) == 1
     device = AbstractDevice("TPU v5", 1, "tpu")
