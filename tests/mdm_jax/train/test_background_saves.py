@@ -6,6 +6,7 @@ import os
 import shutil
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import jax
@@ -95,10 +96,18 @@ def test_an_error_of_the_thread_is_raised_by_the_next_call(tmp_path, monkeypatch
 
 def at_rest(folder: Path) -> Path:
     """The folder, once no thread of a failed save writes into it any more; a new process finds it so."""
-    seen = None
-    while seen != (seen := sorted(path.stat().st_mtime_ns for path in folder.rglob("*") if path.exists())):
+    seen, now = [-1], times_below(folder)
+    while seen != now:
         time.sleep(0.05)
+        seen, now = now, times_below(folder)
     return folder
+
+
+def times_below(folder: Path) -> list[int]:
+    """The times at which the entries below the folder were changed; the call begins again if one of them vanishes."""
+    while True:
+        with suppress(FileNotFoundError):
+            return sorted(path.stat().st_mtime_ns for path in folder.rglob("*"))
 
 
 @pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 23])
