@@ -3,13 +3,12 @@
 import json
 import os
 import platform
-import resource
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mdm_jax.files.storage import write_atomic
+from mdm_jax.run.peak_memory import peak_memory_bytes
 
 
 def machine() -> str:
@@ -30,6 +29,5 @@ def peak_bytes() -> int:
     try:
         status = Path("/proc/self/status").read_text().splitlines()
     except OSError:
-        unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        return peak_memory_bytes()
     return next(int(line.split()[1]) for line in status if line.startswith("VmHWM:")) * 1024

@@ -1,6 +1,6 @@
 """Our train step, served to `benchmarks/train_step.py` as `benchmarks/peer_torch.py` serves torch's.
 
-    python benchmarks/own_step.py --size 6 --family mdm --rows 8 --length 512 --set layers=unroll microbatches=2
+    python -m benchmarks.own_step --size 6 --family mdm --rows 8 --length 512 --set layers=unroll microbatches=2
 
 A line with a number K makes it run K steps and answer with their seconds, as JSON. At the end of the input it answers
 with the peak of its memory, the seconds of its first step, and the FLOPs of a step.
@@ -8,7 +8,6 @@ with the peak of its memory, the seconds of its first step, and the FLOPs of a s
 
 import argparse
 import json
-import resource
 import statistics
 import sys
 import time
@@ -18,6 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from benchmarks.machine import peak_bytes
 from isoflop.ladder import find_size
 from mdm_jax.devices.sharding import global_batch, make_mesh, stack_batches
 from mdm_jax.spec import (
@@ -116,9 +116,8 @@ def serve(spec: RunSpec, tokens_BL: np.ndarray, mesh: jax.sharding.Mesh) -> None
             count = min(steps.most, int(line) - len(seconds))
             seconds += [steps.call(count) / count] * count
         print(json.dumps({"seconds": seconds}), flush=True)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     found = {
-        "peak_bytes": peak,
+        "peak_bytes": peak_bytes(),
         "first_step_seconds": first,
         "step_flops": step_flops(spec, FlopConvention.EXACT),
         "jax": jax.__version__,

@@ -50,7 +50,8 @@ CASES = {
     "1x8": Case(16, 64, 257, 320),
     "2x28": Case(16, 64, 257, 320),
 }
-"""By size: SMDM's with as many rows as the memory of a small machine allows, and two tiny ones as in the quickstart."""
+"""Each size has a case. SMDM's two have the rows that fit into a small machine's memory. The tiny two have batches as in
+the quickstart."""
 DEFAULT_SETTINGS = ("layers=scan", "layers=unroll", "cpu_tuning=false")
 
 

@@ -16,6 +16,8 @@ follow a bend, which the runs resolve: it learns to look beyond the neighbouring
 (`--scatter ignore`) the intervals are [52, 82] and [29, 48] (experiments/results/README.md).
 """
 
+from typing import Any
+
 import ml_collections
 
 from experiments import cpu_overnight
@@ -24,7 +26,7 @@ from isoflop.sweep import curve
 
 def get_config() -> ml_collections.ConfigDict:
     """The sweep of `cpu_overnight` with eighteen curves of five to eight sizes, larger at larger budgets."""
-    config = cpu_overnight.get_config()
+    config: Any = cpu_overnight.get_config()
     with config.unlocked():
         config.sweep.curves = [
             curve("arm", 1e9, "1x4 1x8 1x12 1x16 1x20", seeds=[0, 1, 2]),
