@@ -50,7 +50,7 @@ CASES = {
     "1x8": Case(16, 64, 257, 320),
     "2x28": Case(16, 64, 257, 320),
 }
-"""Each size has a case. SMDM's two have as many rows as a small machine's memory takes. The tiny two have batches of the
+"""Each size has a case. SMDM's two have as many rows as fit into a small machine. The tiny two have batches of the
 quickstart."""
 DEFAULT_SETTINGS = ("layers=scan", "layers=unroll", "cpu_tuning=false")
 
