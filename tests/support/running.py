@@ -121,9 +121,12 @@ class Workshop:
         return ended(self.start(spec, runs, *flags, **options))
 
     def undisturbed(self, spec: RunSpec) -> Path:
-        """The runs' folder of the run, done once in a session and interrupted by nobody."""
-        runs = self.root / f"undisturbed-{spec.hardware.mesh}-{spec.hardware.checkpoint_every}"
-        with locked(self.root / f"{spec.run_id}-{runs.name}.lock"):
+        """The runs' folder of the run, done once in a session and interrupted by nobody.
+
+        It holds this run alone: another test's run would replace its plan before the process reads it.
+        """
+        runs = self.root / f"undisturbed-{spec.run_id}-{spec.hardware.mesh}-{spec.hardware.checkpoint_every}"
+        with locked(self.root / f"{runs.name}.lock"):
             if not (runs / spec.run_id).exists():
                 end = self.run(spec, runs)
                 assert end.code == 0, end.said
