@@ -12,8 +12,9 @@ or .01 nats. Neighbouring budgets differ by a factor of 4 or 10. Every other cel
 * Monte Carlo: the MDM's losses have additional errors of .002 and .008 nats, which `loss_se_mc` gives.
 * narrow: sizes go from N*/2.2 to 2.2 N* at a noise of .02 nats, so that some draws have no minimum at some budgets.
 * akima: that curve is fitted in place of the chosen one, with the true noise as input.
-* scatter: all losses of a budget move together, by a normal with an sd of .003 or .01 nats, with 4, 5 or 8 budgets, or
-  only the MDM's.
+* scatter: all losses of a budget move together, by a normal with an sd of .003 or .01 nats, with 4, 5, 8 or 10 budgets,
+  or only the MDM's.
+* bend: the ARM's loss has a step of .2 nats, spread over a factor of 80 in FLOPs, in the middle of ten budgets.
 
 Each sweep is fitted and bootstrapped as in `analysis.report`. The interpolated gap is read at 5, 25, 50, 75 and 95% of
 the measured overlap. The laws' gap is read in the middle, and the power law's also at ten times the ARM's largest
@@ -37,6 +38,8 @@ from analysis import bootstrap, compute_gap, fit_isoflop, overlap, read_runs
 FAMILIES = ("arm", "mdm")
 FIRST_BUDGET = {"arm": 1e18, "mdm": 1e19}
 SIZES = 7
+STEP_WIDTH = 2.2
+"""Width of a step in the log of FLOPs."""
 POSITIONS = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
 """The places where the gap is read, as shares of the overlap of log losses from the lowest loss."""
 MIDDLE = 2
@@ -62,10 +65,15 @@ class Surface:
     B: float = 2143.0
     alpha: float = 0.348
     beta: float = 0.366
+    step: float = 0.0
+    """Half the height of a step in the loss, nats."""
+    step_at: float = 5e20
+    """FLOPs in the middle of the step."""
 
     def loss(self, n: np.ndarray, d: np.ndarray) -> np.ndarray:
         """Nats per token of n parameters after d tokens."""
-        return self.E + self.A / n**self.alpha + self.B / d**self.beta
+        smooth = self.E + self.A / n**self.alpha + self.B / d**self.beta
+        return smooth - self.step * np.tanh(np.log(6 * n * d / self.step_at) / STEP_WIDTH)
 
     def best_size(self, c: np.ndarray) -> np.ndarray:
         """N* at C = 6 N D."""
@@ -79,6 +87,9 @@ class Surface:
 
     def flops(self, loss: np.ndarray) -> np.ndarray:
         """FLOPs that reach a loss, on the frontier E + k C^s; inf for a loss of at most E."""
+        if self.step:
+            log_c = np.linspace(np.log(1e15), np.log(1e27), 100_001)
+            return np.exp(np.interp(-loss, -self.best_loss(np.exp(log_c)), log_c))
         s = -self.alpha * self.beta / (self.alpha + self.beta)
         above = np.where(loss > self.E, loss - self.E, np.nan) / (self.best_loss(np.array(1.0)) - self.E)
         return np.nan_to_num(above ** (1 / s), nan=np.inf)
@@ -86,6 +97,7 @@ class Surface:
 
 ARM = Surface()
 ALIKE = replace(ARM, A=2.4 * ARM.A, B=2.75 * ARM.B)
+BENT = replace(ARM, step=0.1)
 UNLIKE = Surface(E=2.05, A=2.4 * ARM.A, B=3.5 * ARM.B, alpha=0.36, beta=0.38)
 
 
@@ -99,6 +111,7 @@ class Cell:
     off_centre: float = 0.0
     """Log of the ratio of the middle size to N*."""
     name: str = ""
+    arm: Surface = ARM
     mdm: Surface = ALIKE
     span: float = 4.0
     """Sizes lie within this factor of the middle one."""
@@ -116,7 +129,7 @@ class Cell:
 
     def true_gap(self, loss: np.ndarray) -> np.ndarray:
         """C_MDM / C_ARM."""
-        return self.mdm.flops(loss) / ARM.flops(loss)
+        return self.mdm.flops(loss) / self.arm.flops(loss)
 
 
 CELLS = (
@@ -132,13 +145,18 @@ CELLS = (
     Cell(4.0, 0.003, name="4 budgets", budgets=4),
     Cell(4.0, 0.003, name="4 budgets, scatter .01", budgets=4, scatter=0.01),
     Cell(4.0, 0.003, name="8 budgets, scatter .01", budgets=8, scatter=0.01),
+    Cell(4.0, 0.003, name="10 budgets", budgets=10),
+    Cell(4.0, 0.003, name="10 budgets, bend", budgets=10, arm=BENT),
+    Cell(4.0, 0.003, name="10 budgets, bend, scatter .003", budgets=10, arm=BENT, scatter=0.003),
+    Cell(4.0, 0.003, name="10 budgets, bend, scatter .01", budgets=10, arm=BENT, scatter=0.01),
+    Cell(4.0, 0.003, name="10 budgets, scatter .01", budgets=10, scatter=0.01),
 )
 
 
 def design(cell: Cell) -> pd.DataFrame:
     """The cell's runs with their true losses."""
     tables = []
-    for family, surface in zip(FAMILIES, (ARM, cell.mdm), strict=True):
+    for family, surface in zip(FAMILIES, (cell.arm, cell.mdm), strict=True):
         budget = np.repeat(FIRST_BUDGET[family] * cell.step ** np.arange(cell.budgets), SIZES)
         spread = np.tile(cell.span ** np.linspace(-1, 1, SIZES), cell.budgets)
         n = surface.best_size(budget) * np.exp(cell.off_centre) * spread
@@ -170,7 +188,7 @@ def covered(cell: Cell, runs: pd.DataFrame, curve: str, seed: int, draws: int) -
         return {}
     low, high = np.log(shared)
     losses = np.exp(low + (high - low) * POSITIONS)
-    beyond = ARM.best_loss(np.array([BEYOND * arm.flops.max()]))
+    beyond = cell.arm.best_loss(np.array([BEYOND * arm.flops.max()]))
     ignoring = bootstrap(replace(fit, recipe=replace(fit.recipe, scatter="ignore")), n=draws, seed=seed)
     places = [("interpolated", "interpolated", losses, sampled), ("power_law_beyond", "power_law", beyond, sampled)]
     places += [(law, law, losses[[MIDDLE]], sampled) for law in LAWS]

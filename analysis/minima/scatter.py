@@ -15,6 +15,9 @@ variance badly. That factor pools the degrees of freedom of all families, becaus
 make it enormous. The variance is not pooled, because published sweeps scatter in one family alone: read off figures,
 SMDM's ARM has a chi-squared of 12 a degree of freedom and its MDM .4, and the sweep of arXiv 2602.15014 .6 and 34.
 
+From eight budgets on, what lies off the smooth law can be told to be a bend of the curve. The scatter is then what
+neighbouring minima show beside the bend (`analysis.minima.bend`).
+
 Chosen by simulation: two families, minima with errors of .0017 nats, budgets a factor 4 apart, scatter of 0, .002 and
 .01 nats in both families or in one, 200 sweeps each. Entries are the lowest and the highest coverage of the gap's 95%
 interval, interpolated in the middle of the overlap. The last column is its mean width where five budgets do not
@@ -34,6 +37,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from analysis.minima import bend
 from analysis.minima.fit import IsoFlopFit
 from analysis.minima.noise import paule_mandel
 from analysis.runs.load import numbers
@@ -49,7 +53,7 @@ EXACT = 1e-6
 """Nats: no minimum is taken to be known better, so that exact losses do not divide by zero."""
 ZOOMS, POINTS = 7, 41
 """Zooms of the search for s, and values that each zoom tries. A zoom narrows the range twentyfold."""
-FEWEST_DOF = 2
+FEWEST_DOF = 2.0
 """Student's factor of one degree of freedom would draw losses below zero."""
 
 
@@ -67,6 +71,15 @@ class Scatter:
     """Scatter between budgets beyond the minima's errors, nats per token; 0 where the errors explain the scatter."""
     widening: float
     """Factor by which adding `sd` multiplies the error of a minimum's loss (median); 1 where nothing is added."""
+    sd_dof: float
+    """Degrees of freedom that `sd` was estimated with: `dof`, or fewer where the curve bends."""
+    bend_p: float = math.nan
+    """Probability that neighbouring minima agree so well, if all that lies off the law is scatter; nan if not asked."""
+
+    @property
+    def bends(self) -> bool:
+        """Whether the minima follow a bend that the smooth law cannot; `sd` is the scatter beside the bend then."""
+        return self.bend_p < bend.IMPROBABLE
 
     @property
     def p(self) -> float:
@@ -80,7 +93,7 @@ class Scatter:
         return float(fdtrc(self.dof, self.noise_dof, self.chi2 / self.dof))
 
 
-UNKNOWN_SCATTER = Scatter(math.nan, 0, math.nan, 0.0, 1.0)
+UNKNOWN_SCATTER = Scatter(math.nan, 0, math.nan, 0.0, 1.0, 0.0)
 
 
 def scatter_of(fit: IsoFlopFit) -> dict[str, Scatter]:
@@ -94,10 +107,10 @@ def scatter_of(fit: IsoFlopFit) -> dict[str, Scatter]:
 
 
 def measure_scatter(budget: np.ndarray, loss: np.ndarray, se: np.ndarray, noise_dof: float = math.inf) -> Scatter:
-    """The scatter of minima around one smooth law.
+    """The scatter of minima around one smooth law, or around the bend that they follow.
 
     Args:
-        budget: FLOPs, [B], all different.
+        budget: FLOPs, [B], rising.
         loss: nats per token, [B].
         se: standard errors of the losses, [B].
         noise_dof: degrees of freedom that the errors were estimated with.
@@ -107,12 +120,18 @@ def measure_scatter(budget: np.ndarray, loss: np.ndarray, se: np.ndarray, noise_
     dof, errors = len(loss) - PARAMETERS, np.maximum(se, EXACT)
     x = np.log(budget)
     x = 2 * (x - (x.max() + x.min()) / 2) / np.ptp(x)
-    chi2 = _chi_squared(x, loss, errors, 0.0)
-    sd = 0.0
+    chi2, sd, sd_dof, bend_p = _smooth_law(x, loss, errors, 0.0)[0], 0.0, float(dof), math.nan
     if chi2 > dof:
         low, high = 1e-3 * float(errors.min()), 2 * float(np.ptp(loss)) + EXACT
-        sd = paule_mandel(lambda extra: _chi_squared(x, loss, errors, extra), dof, low, high)
-    return Scatter(chi2, dof, noise_dof, sd, float(np.median(np.hypot(1, sd / errors))))
+        sd = paule_mandel(lambda extra: _smooth_law(x, loss, errors, extra)[0], dof, low, high)
+        if len(loss) >= bend.FEWEST:
+            s = _smooth_law(x, loss, errors, sd)[1]
+            neighbours = bend.compare_neighbours(x, loss, errors, s, sd)
+            bend_p = neighbours.p
+            if neighbours.bend:
+                sd, sd_dof = neighbours.sd, neighbours.dof
+    widening = float(np.median(np.hypot(1, sd / errors)))
+    return Scatter(chi2, dof, noise_dof, sd, widening, sd_dof, bend_p)
 
 
 def scatter_added(fit: IsoFlopFit) -> dict[str, Scatter]:
@@ -120,9 +139,9 @@ def scatter_added(fit: IsoFlopFit) -> dict[str, Scatter]:
     return scatter_of(fit) if fit.recipe.scatter == "add" else {}
 
 
-def scatter_dof(scatter: dict[str, Scatter]) -> int:
+def scatter_dof(scatter: dict[str, Scatter]) -> float:
     """Degrees of freedom of Student's factor, which all families share."""
-    return max(sum(side.dof for side in scatter.values()), FEWEST_DOF)
+    return max(sum((side.sd_dof for side in scatter.values()), 0.0), FEWEST_DOF)
 
 
 def student_factors(scatter: dict[str, Scatter], rng: np.random.Generator, n: int) -> np.ndarray:
@@ -131,20 +150,20 @@ def student_factors(scatter: dict[str, Scatter], rng: np.random.Generator, n: in
     return np.sqrt(dof / rng.chisquare(dof, n))
 
 
-def _chi_squared(x: np.ndarray, loss: np.ndarray, errors: np.ndarray, extra_sd: float) -> float:
-    """Chi-squared of losses [B] around their smooth law in x [B].
+def _smooth_law(x: np.ndarray, loss: np.ndarray, errors: np.ndarray, extra_sd: float) -> tuple[float, float]:
+    """Chi-squared of losses [B] around their smooth law in x [B], and the law's s.
 
     For a given s the rest of the law is linear, so the search has one dimension.
     """
     weights = 1 / (errors**2 + extra_sd**2)
-    low, high, best = -STEEPEST, STEEPEST, math.inf
+    low, high, center, best = -STEEPEST, STEEPEST, 0.0, math.inf
     for _ in range(ZOOMS):
         s = np.linspace(low, high, POINTS)
         squares = _weighted_squares(x, loss, weights, s)
         center, best = float(s[squares.argmin()]), float(squares.min())
         step = (high - low) / (POINTS - 1)
         low, high = max(center - step, -STEEPEST), min(center + step, STEEPEST)
-    return best
+    return best, center
 
 
 def _weighted_squares(x: np.ndarray, loss: np.ndarray, weights: np.ndarray, s: np.ndarray) -> np.ndarray:
@@ -169,9 +188,12 @@ def _sentence(scatter: Scatter, added: bool) -> str:
         f"the minima lie off a smooth law by chi-squared {significant(scatter.chi2)} with "
         f"{plural(scatter.dof, 'degree')} of freedom"
     )
+    if scatter.bends:
+        said += f", but follow a bend: scatter would leave neighbours further apart (p = {scatter.bend_p:.1g})"
     if scatter.sd == 0:
-        return f"{said}, which the runs' errors explain; intervals include none"
-    size = f"{significant(scatter.sd, 2)} nats of scatter between budgets"
+        rest = "; the runs' errors explain the rest" if scatter.bends else ", which the runs' errors explain"
+        return f"{said}{rest}; intervals include none"
+    size = f"{significant(scatter.sd, 2)} nats of scatter {'beside the bend' if scatter.bends else 'between budgets'}"
     if not added:
         return f"{said}; no interval includes the {size} (--scatter ignore)"
     return (
