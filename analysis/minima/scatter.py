@@ -110,15 +110,16 @@ def measure_scatter(budget: np.ndarray, loss: np.ndarray, se: np.ndarray, noise_
     """The scatter of minima around one smooth law, or around the bend that they follow.
 
     Args:
-        budget: FLOPs, [B], rising.
+        budget: FLOPs, [B], all different.
         loss: nats per token, [B].
         se: standard errors of the losses, [B].
         noise_dof: degrees of freedom that the errors were estimated with.
     """
     if len(loss) < FEWEST or not np.isfinite(se).all():
         return UNKNOWN_SCATTER
-    dof, errors = len(loss) - PARAMETERS, np.maximum(se, EXACT)
-    x = np.log(budget)
+    rising = np.argsort(budget)
+    budget, loss, errors = budget[rising], loss[rising], np.maximum(se, EXACT)[rising]
+    dof, x = len(loss) - PARAMETERS, np.log(budget)
     x = 2 * (x - (x.max() + x.min()) / 2) / np.ptp(x)
     chi2, sd, sd_dof, bend_p = _smooth_law(x, loss, errors, 0.0)[0], 0.0, float(dof), math.nan
     if chi2 > dof:

@@ -43,4 +43,4 @@ def on_terminal(start: Callable[..., subprocess.Popen], stop_at: bytes | None = 
             process.send_signal(signal.SIGINT)
             stop_at = None
     os.close(outer)
-    return process.wait(timeout=30), shown
+    return process.wait(timeout=120), shown
