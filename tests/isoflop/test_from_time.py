@@ -102,7 +102,7 @@ def test_written_sizes_move_with_the_root_of_the_factor_and_stay_different() -> 
     [
         ("--hours 0", "--hours = 0.0: must be above 0"),
         ("--hours nan", "--hours = nan: must be above 0"),
-        ("--hours 0.01", "--hours 0.01: the smallest plan of this experiment, with budgets x"),
+        ("--hours 0.002", "--hours 0.002: the smallest plan of this experiment, with budgets x"),
         ("--hours 1 --jobs 0", "--jobs = 0: must be at least 1"),
         ("--jobs 2", "--jobs = 2: must be left out without --hours"),
         ("--hours 1 --budgets 1e10 --sizes 1x8", "--sizes = '1x8': must be left out with --hours"),

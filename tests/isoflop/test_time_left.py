@@ -48,14 +48,14 @@ def replayed(runs: list[tuple[RunSpec, float]], finished: int) -> tuple[float, f
     return seconds_left(timed, running, waiting, JOBS)[0], ends[-1] - now
 
 
-@pytest.mark.parametrize(("experiment", "within"), [("quickstart", 0.3), ("cpu_overnight", 0.4)])
-def test_a_recorded_sweeps_time_left_is_near_from_the_start(experiment: str, within: float) -> None:
-    """`cpu_overnight` was run in parts, and other work slowed some of them down: the guess is .64 of the truth."""
+@pytest.mark.parametrize(("experiment", "factor"), [("quickstart", 1.3), ("cpu_sharper", 1.8)])
+def test_a_recorded_sweeps_time_left_is_near_from_the_start(experiment: str, factor: float) -> None:
+    """`cpu_sharper` ends with many runs of equal shapes, which need no compilation: the guess is 1.65 of the truth."""
     runs = recorded(experiment)
     guessed, real = replayed(runs, 0)
-    assert 0.5 < guessed / real < 2
+    assert 0.7 < guessed / real < 1.3
     guessed, real = replayed(runs, len(runs) // 4)
-    assert guessed == pytest.approx(real, rel=within)
+    assert 1 / factor < guessed / real < factor
 
 
 @pytest.mark.parametrize("factor", [1 / 30, 30])
