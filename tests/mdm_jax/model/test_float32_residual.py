@@ -106,6 +106,31 @@ def test_logits_and_gradients_are_nearer_to_float32(attention):
         assert (error < share * most).all()
 
 
+def test_logits_with_dropout_and_time_conditioning_are_nearer_to_float32():
+    """The zeros of dropout do not depend on the dtype, and the conditioning of the layers is loud here."""
+    spec = dataclasses.replace(EXACT, dropout=0.1, time_conditioning=True)
+
+    def found(own: ModelSpec) -> np.ndarray:
+        with on_mesh():
+            z_BL = put(jax.sharding.get_mesh(), read_rows(own.attention))
+            seed_B = split_over_data(jnp.arange(B, dtype=jnp.uint32))
+
+            def outputs(key: jax.Array) -> jax.Array:
+                model = Transformer(own, key)
+                weights = 0.2 * jax.random.normal(key, model.blocks.modulation[...].shape)
+                model.blocks.modulation[...] = weights
+                return hidden(place(model), z_BL, own, HardwareSpec(), seed_B=seed_B).astype(jnp.float32)
+
+            run = jax.jit(outputs)
+            return np.stack([run(jax.random.key(seed)) for seed in SEEDS])
+
+    exact = found(spec)
+    with_option, without = (errors(found(of(spec)), exact) for of in (kept, rough))
+    assert (with_option < LOGITS_SHARE * without).all()
+    quiet = found(dataclasses.replace(kept(spec), dropout=0.0))
+    assert (errors(quiet, exact) > 10 * with_option).all()
+
+
 def test_two_devices_find_the_same_logits_and_gradients():
     spec = kept(dataclasses.replace(EXACT, attention=Attention.CAUSAL))
     for two, one in zip(logits_and_gradients(spec, 2), logits_and_gradients(spec), strict=True):
