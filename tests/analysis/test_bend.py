@@ -1,10 +1,14 @@
 """A bend of the minima is told apart from scatter between budgets."""
 
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 import synthetic_sweeps as sweeps
+from published_points import porian
 
-from analysis import bootstrap, check, fit_isoflop
+from analysis import bootstrap, check, fit_isoflop, read_runs
 from analysis.minima.bend import IMPROBABLE, compare_neighbours
 from analysis.minima.scatter import measure_scatter, scatter_of, scatter_said
 
@@ -89,3 +93,11 @@ def test_a_bend_is_a_finding_and_intervals_include_only_what_lies_beside_it() ->
     assert bootstrap(fit, n=200).scatter["arm"] == side
     off_the_law = np.sqrt(side.chi2 / side.dof) * ERROR
     assert side.sd < off_the_law / 3
+
+
+def test_none_of_fifteen_published_sweeps_bends(reference_data: Path) -> None:
+    """Porian et al. 2024. Two of them scatter, in which the learning rates were not tuned for each size."""
+    sides = [scatter_of(fit_isoflop(read_runs(pd.DataFrame(columns))))["arm"] for _, columns in porian(reference_data)]
+    assert sum(np.isfinite(side.bend_p) for side in sides) >= 6
+    assert not any(side.bends for side in sides)
+    assert sum(side.p < 0.05 for side in sides) == 2

@@ -1,13 +1,12 @@
 """IsoFLOP curves other than the parabola, windows, replicates, and fifteen published sweeps."""
 
-import csv
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import synthetic_sweeps as sweeps
-from published_points import published
+from published_points import porian
 from synthetic_sweeps import EQUAL, UNEQUAL, vertex_bias
 
 from analysis import bootstrap, fit_isoflop
@@ -191,20 +190,6 @@ def test_flops_per_token_is_an_abscissa() -> None:
 def test_impossible_recipes_are_refused(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         fit_isoflop(sweeps.table(sweeps.rows()), **options)
-
-
-def porian(folder: Path) -> list[tuple[dict[str, str], dict[str, list]]]:
-    """Fifteen experiments: the published row, and the runs' columns."""
-    with (folder / "scaling" / "porian_isoflop_15exp.csv").open() as file:
-        runs = list(csv.DictReader(file))
-    keys = ("file", "dataset", "hparams", "warmup", "decay", "param_count")
-    out = []
-    for row in published(folder, "porian_published_exponents.csv"):
-        own = [r for r in runs if all(r[k] == row[k] for k in keys) and r["split"] == row["val"]]
-        names = {"params_non_embedding": "params", "budget": "flops", "tokens": "tokens", "loss": "loss"}
-        columns = {ours: [float(r[theirs]) for r in own] for ours, theirs in names.items()}
-        out.append((row, {"family": ["arm"] * len(own), **columns}))
-    return out
 
 
 def test_fifteen_published_exponents_are_reproduced(reference_data: Path) -> None:
