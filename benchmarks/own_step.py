@@ -85,6 +85,7 @@ class Steps:
         self._rate = learning_rate(spec.optim, spec.schedule)
         if self.most == 1:
             self._tokens = global_batch(mesh, tokens_BL.shape, lambda first, last: tokens_BL[first:last])
+            self._step.compile(self._state, self._tokens, self._rate)
         else:
             self._tokens = stack_batches(mesh, np.stack([tokens_BL] * self.most))
 

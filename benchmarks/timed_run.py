@@ -94,6 +94,7 @@ def watch(parts: Parts) -> None:
     from mdm_jax.run.final_evaluation import FinalEvaluation
     from mdm_jax.train import loop
     from mdm_jax.train.checkpoint import Checkpoints
+    from mdm_jax.train.step import Step
 
     compile_step, losses = loop.compile_step, cast(Any, nelbo._losses)
 
@@ -114,6 +115,7 @@ def watch(parts: Parts) -> None:
             with parts.part("first step"):
                 return jax.block_until_ready(program(*given))
 
+        vars(call)["lower"] = program.lower  # type: ignore[attr-defined]  # of a jitted function
         return call
 
     def evaluated(*given: Any) -> Any:
@@ -126,6 +128,7 @@ def watch(parts: Parts) -> None:
     replaced: list[tuple[Any, str, Callable[..., Any]]] = [
         (loop, "compile_step", compiled),
         (nelbo, "_losses", evaluated),
+        (Step, "compile", parts.timed("first step", Step.compile)),
         (execute, "init_state", parts.timed("first state", execute.init_state)),
         (execute, "train", parts.timed("steps", execute.train)),
         (FinalEvaluation, "loss", parts.timed("evaluation", FinalEvaluation.loss)),

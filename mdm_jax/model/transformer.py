@@ -82,6 +82,7 @@ def hidden(
     length_B: Int[Array, "B"] | None = None,
     level_B: Float[Array, "B"] | None = None,
     seed_B: UInt[Array, "B"] | None = None,
+    x_BLD: Float[Array, "B L D"] | None = None,
 ) -> Float[Array, "B L D"]:
     """Normalised output of the trunk for tokens in 0..V, in the compute dtype.
 
@@ -93,6 +94,7 @@ def hidden(
         length_B: tokens of each row, from 1 to L; no token sees the padding after them. All rows are whole by default.
         level_B: each row's probability of MASK, for a time-conditioned model; by default the share of MASK in the row.
         seed_B: each row's seed of its dropout, uint32. There is no dropout by default.
+        x_BLD: `embedded` of the tokens, where the caller has it.
     """
     condition_B1C = None
     if spec.time_conditioning:
@@ -100,7 +102,7 @@ def hidden(
             level_B = masked_share(tokens_BL, spec.vocab_size, length_B)
         condition_B1C = condition(level_B, model.time_in[...], model.time_out[...])
     context = _Context(spec, length_B, condition_B1C, seed_B if spec.dropout else None)
-    x_BLD = context.drop(embedded(model, tokens_BL, spec), 0)
+    x_BLD = context.drop(embedded(model, tokens_BL, spec) if x_BLD is None else x_BLD, 0)
     x_BLD = _through_layers(model.blocks, x_BLD, hardware, context)
     return normalised(model, x_BLD, spec)
 

@@ -113,6 +113,8 @@ def train(
                     watch.profiler.before(steps[0])
             tokens, step = batches.next(state.step), steps[-1]
             if most == 1:
+                if step == first + 1:
+                    step_fn.compile(state, tokens, rate)
                 state, scalars = step_fn(state, tokens, rate)
             else:
                 state, scalars = step_fn.several(state, tokens, len(steps), rate)

@@ -14,9 +14,10 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, UInt
 
+from mdm_jax.devices.free_memory import return_free_memory
 from mdm_jax.devices.precision import product_precision
 from mdm_jax.devices.sharding import BATCH, BATCH_L, place, reshard, split_microbatches
-from mdm_jax.model.transformer import Transformer, hidden
+from mdm_jax.model.transformer import Transformer, embedded, hidden
 from mdm_jax.objectives.drawn import Draw
 from mdm_jax.objectives.loss import draw, loss, reconstruction
 from mdm_jax.spec import RunSpec
@@ -44,31 +45,49 @@ def _dropout_seeds(seed: UInt[Array, ""], step: Array, rows: int) -> UInt[Array,
     return reshard(jax.random.bits(key, (rows,), jnp.uint32), BATCH)
 
 
-def draw_loss(params: Transformer, drawn: Draw, spec: RunSpec) -> Float[Array, ""]:
-    """The loss of the model on a draw, with its reconstruction term if the objective has one."""
-    value = _scored(params, drawn, spec)
+def draw_loss(
+    params: Transformer, drawn: Draw, spec: RunSpec, x_BLD: Float[Array, "B L D"] | None = None
+) -> Float[Array, ""]:
+    """The loss of the model on a draw, with its reconstruction term if the objective has one.
+
+    `x_BLD` is the residual stream of the draw's inputs before the first layer, where the caller has it.
+    """
+    value = _scored(params, drawn, spec, x_BLD)
     return value + _scored(params, reconstruction(drawn), spec) if spec.objective.reconstructs else value
 
 
-def _scored(params: Transformer, drawn: Draw, spec: RunSpec) -> Float[Array, ""]:
+def _scored(params: Transformer, drawn: Draw, spec: RunSpec, x_BLD: Array | None = None) -> Float[Array, ""]:
     def run(tokens_BL: Array) -> Array:
-        return hidden(params, tokens_BL, spec.model, spec.hardware, drawn.length_B, drawn.level_B, drawn.seed_B)
+        rows = drawn.length_B, drawn.level_B, drawn.seed_B
+        return hidden(params, tokens_BL, spec.model, spec.hardware, *rows, x_BLD)
 
     return loss(drawn, run, params.head[...], spec.objective, spec.model.vocab_size)
 
 
 def loss_and_grads(params: Transformer, drawn: Draw, spec: RunSpec) -> tuple[Float[Array, ""], Any]:
-    """Loss of the whole batch and its gradient: sums over microbatches, whose weights are those of the whole batch."""
-    value_and_grad = jax.value_and_grad(draw_loss)
+    """Loss of the whole batch and its gradient: sums over microbatches, whose weights are those of the whole batch.
+
+    The embedding's rows are looked up once for all microbatches. So its gradient is made once, from those of the rows:
+    an array of the size of the table less in memory, and fewer passes over it.
+    """
+    value_and_grad = jax.value_and_grad(draw_loss, argnums=(0, 3))
     if spec.hardware.microbatches == 1:
-        return value_and_grad(params, drawn, spec)
+        return jax.value_and_grad(draw_loss)(params, drawn, spec)
 
-    def add(total: Any, micro: Draw) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, total, value_and_grad(params, micro, spec)), None
+    def split(x: Array) -> Array:
+        return split_microbatches(x, spec.hardware.microbatches)
 
-    batches = jax.tree.map(lambda x: split_microbatches(x, spec.hardware.microbatches), drawn)
+    def look_up(params: Transformer) -> Array:
+        return split(embedded(params, drawn.inputs_BL, spec.model))
+
+    def add(total: Any, micro: tuple[Draw, Array]) -> tuple[Any, Array]:
+        value, (grads, dx_BLD) = value_and_grad(params, micro[0], spec, micro[1])
+        return jax.tree.map(jnp.add, total, (value, grads)), dx_BLD
+
+    x_MBLD, embedding_grads = jax.vjp(look_up, params)
     zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
-    return jax.lax.scan(add, zero, batches)[0]
+    (value, grads), dx_MBLD = jax.lax.scan(add, zero, (jax.tree.map(split, drawn), x_MBLD))
+    return value, jax.tree.map(jnp.add, grads, embedding_grads(dx_MBLD)[0])
 
 
 def train_step(
@@ -137,6 +156,11 @@ class Step:
     def __call__(self, state: TrainState, tokens_BL: Array, rate: LearningRate) -> tuple[TrainState, dict[str, Array]]:
         """One step."""
         return self.program(state, tokens_BL, rate, self._seed)
+
+    def compile(self, state: TrainState, tokens_BL: Array, rate: LearningRate) -> None:
+        """Compiles the program of one step, so that the compiler's memory is free before the step takes its own."""
+        self.program.lower(state, tokens_BL, rate, self._seed).compile()
+        return_free_memory()
 
     def several(
         self, state: TrainState, tokens_KBL: Array, count: int, rate: LearningRate
