@@ -74,11 +74,10 @@ class LikelihoodFit:
             return False
         return self._drawn_runs() == other._drawn_runs()
 
-    def _drawn_runs(self) -> list[tuple[bool, list[str]]]:
-        """Each of the MDM's fitted budgets: whether its minimum is usable, and the run_ids."""
-        usable = {cell.budget for cell in self.fit.cells_of("mdm", "ok")}
-        fitted = [cell for cell in self.fit.cells_of("mdm") if cell.fitted]
-        return [(cell.budget in usable, list(self.fit.runs["run_id"].iloc[cell.rows])) for cell in fitted]
+    def _drawn_runs(self) -> list[list[str]]:
+        """The run_ids of each of the MDM's budgets that errors are drawn for: all with a curve, or the usable ones."""
+        cells = self.fit.cells_of("mdm", "ok" if self.draws.unit == "budget" else None)
+        return [list(self.fit.runs["run_id"].iloc[cell.rows]) for cell in cells if cell.fitted]
 
 
 @dataclass(frozen=True)

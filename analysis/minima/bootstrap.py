@@ -141,7 +141,7 @@ def bootstrap(fit: IsoFlopFit, unit: str = UNIT, n: int = DRAWS, seed: int = SEE
         rng = np.random.default_rng([seed, name])
         if unit == "run" and cells and np.isfinite(fit.noise[family].sd):
             # a stream of its own, so that runs' errors are the same with scatter and without
-            unit_moves = np.random.default_rng([seed, name, 1]).standard_normal((n, len(cells)))
+            unit_moves = np.random.default_rng([seed, name, 1]).standard_normal((n, len(_fitted(fit, family))))
             sd = scatter.get(family, UNKNOWN_SCATTER).sd
             families[family] = _run_draws(fit, family, cells, rng, sd * factors * unit_moves)
         elif unit == "budget" and len(cells) >= 3:
@@ -157,14 +157,20 @@ def _student_factor(rng: np.random.Generator, dof: float | int, n: int) -> np.nd
 def _run_draws(
     fit: IsoFlopFit, family: str, cells: list[Cell], rng: np.random.Generator, moves: np.ndarray
 ) -> FamilyDraws:
-    """Draws of a family's minima from its runs' errors; `moves` [n, B] shifts each budget's losses, in nats."""
+    """Draws of a family's minima from its runs' errors; `moves` [n, fitted budgets] shifts a budget's losses, in nats.
+
+    Errors are drawn for every fitted budget, and only the usable ones (`cells`) are kept. So two fits of the same runs
+    draw the same errors, even if a budget is usable in one of them alone.
+    """
     n = len(moves)
     pool = _unit_residuals(fit, family)
     factor = _student_factor(rng, fit.noise[family].dof, n)[:, None]
     log_loss, outside, lost = [], [], []
     log_at: dict[str, list[np.ndarray]] = {name: [] for name in AT_VERTEX}
-    for cell, move in zip(cells, moves.T, strict=True):
+    for cell, move in zip(_fitted(fit, family), moves.T, strict=True):
         coefficients, least = _redrawn_curves(cell, pool, factor, rng)
+        if cell not in cells:
+            continue
         u, own = cell.curve.vertex(coefficients)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # draws without a minimum, lost below
             y = own + (move / np.exp(own) if fit.log_loss else move)
@@ -211,6 +217,11 @@ def _redrawn_curves(
     return np.concatenate(coefficients), np.concatenate(least)
 
 
+def _fitted(fit: IsoFlopFit, family: str) -> list[Cell]:
+    """The family's budgets with a curve, also those whose minimum is not usable."""
+    return [cell for cell in fit.cells_of(family) if cell.fitted]
+
+
 def _log_minima(fit: IsoFlopFit, family: str) -> dict[str, np.ndarray]:
     rows = fit.minima_of(family)
     return {name: np.log(numbers(rows, name)) for name in ("loss_opt", *AT_VERTEX)}
@@ -224,7 +235,7 @@ def _unit_residuals(fit: IsoFlopFit, family: str) -> np.ndarray | None:
     if fit.curve == "akima" or fit.recipe.known_noise(family) is not None:
         return None
     pool = []
-    for cell in (cell for cell in fit.cells_of(family) if cell.fitted):
+    for cell in _fitted(fit, family):
         free = np.maximum(1 - np.einsum("mk,km->m", cell.design, cell.smoother), 1e-6)
         if (cell.variance > 0).all():
             pool.append((cell.y - cell.design @ cell.coefficients) / np.sqrt(free * cell.variance))

@@ -126,6 +126,20 @@ def test_the_share_of_the_nelbos_gap_is_paired() -> None:
     assert gaps.shares["exact", "nelbo"] == (1, 1, 1)
 
 
+def test_the_share_is_paired_where_a_budget_is_usable_under_one_likelihood_alone() -> None:
+    rows = planted(sd=0.004)
+    first = min(row["budget"] for row in rows if row["family"] == "mdm")
+    for row in rows:
+        if row["family"] == "mdm" and row["budget"] == first:
+            row[COLUMN] -= 0.5 * np.log(row["params_non_embedding"] / 1e7)  # it falls up to the largest size
+    gaps = by_likelihood(rows)
+    assert [len(one.fit.minima_of("mdm")) for one in gaps.fits] == [5, 4, 5]
+    share, lower, upper = gaps.shares["smdm_6nd", "left_to_right"]
+    gap = gaps.common["smdm_6nd", "left_to_right"]
+    assert lower < share < upper
+    assert upper / lower < (gap.upper[0] / gap.lower[0]) ** 0.6
+
+
 def test_only_the_mdms_loss_and_what_belongs_to_it_change() -> None:
     runs = sweeps.table(planted(sd=0.004))
     other = with_likelihood(runs, "left_to_right")
