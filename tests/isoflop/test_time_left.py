@@ -50,7 +50,7 @@ def replayed(runs: list[tuple[RunSpec, float]], finished: int) -> tuple[float, f
 
 @pytest.mark.parametrize(("experiment", "factor"), [("quickstart", 1.3), ("cpu_sharper", 1.8)])
 def test_a_recorded_sweeps_time_left_is_near_from_the_start(experiment: str, factor: float) -> None:
-    """`cpu_sharper` ends with many runs of equal shapes, which need no compilation: the guess is 1.65 of the truth."""
+    """`cpu_sharper` ends with many runs of equal shapes, which need no compilation: the guess is 1.5 of the truth."""
     runs = recorded(experiment)
     guessed, real = replayed(runs, 0)
     assert 0.7 < guessed / real < 1.3
