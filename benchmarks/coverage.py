@@ -14,7 +14,7 @@ or .01 nats. Neighbouring budgets differ by a factor of 4 or 10. Every other cel
 * akima: that curve is fitted in place of the chosen one, with the true noise as input.
 * scatter: all losses of a budget move together, by a normal with an sd of .003 or .01 nats, with 4, 5, 8 or 10 budgets,
   or only the MDM's.
-* bend: the ARM's loss has a step of .2 nats, spread over a factor of 80 in FLOPs, in the middle of ten budgets.
+* bend: the ARM's loss bends by .2 nats, over a factor of 80 in FLOPs, in the middle of ten budgets.
 
 Each sweep is fitted and bootstrapped as in `analysis.report`. The interpolated gap is read at 5, 25, 50, 75 and 95% of
 the measured overlap. The laws' gap is read in the middle, and the power law's also at ten times the ARM's largest
@@ -38,8 +38,8 @@ from analysis import bootstrap, compute_gap, fit_isoflop, overlap, read_runs
 FAMILIES = ("arm", "mdm")
 FIRST_BUDGET = {"arm": 1e18, "mdm": 1e19}
 SIZES = 7
-STEP_WIDTH = 2.2
-"""Width of a step in the log of FLOPs."""
+BEND_WIDTH = 2.2
+"""Width of a bend in the log of FLOPs."""
 POSITIONS = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
 """The places where the gap is read, as shares of the overlap of log losses from the lowest loss."""
 MIDDLE = 2
@@ -65,15 +65,15 @@ class Surface:
     B: float = 2143.0
     alpha: float = 0.348
     beta: float = 0.366
-    step: float = 0.0
-    """Half the height of a step in the loss, nats."""
-    step_at: float = 5e20
-    """FLOPs in the middle of the step."""
+    bend: float = 0.0
+    """Half the height of a bend in the loss, nats."""
+    bend_at: float = 5e20
+    """FLOPs in the middle of the bend."""
 
     def loss(self, n: np.ndarray, d: np.ndarray) -> np.ndarray:
         """Nats per token of n parameters after d tokens."""
         smooth = self.E + self.A / n**self.alpha + self.B / d**self.beta
-        return smooth - self.step * np.tanh(np.log(6 * n * d / self.step_at) / STEP_WIDTH)
+        return smooth - self.bend * np.tanh(np.log(6 * n * d / self.bend_at) / BEND_WIDTH)
 
     def best_size(self, c: np.ndarray) -> np.ndarray:
         """N* at C = 6 N D."""
@@ -87,7 +87,7 @@ class Surface:
 
     def flops(self, loss: np.ndarray) -> np.ndarray:
         """FLOPs that reach a loss, on the frontier E + k C^s; inf for a loss of at most E."""
-        if self.step:
+        if self.bend:
             log_c = np.linspace(np.log(1e15), np.log(1e27), 100_001)
             return np.exp(np.interp(-loss, -self.best_loss(np.exp(log_c)), log_c))
         s = -self.alpha * self.beta / (self.alpha + self.beta)
@@ -97,7 +97,7 @@ class Surface:
 
 ARM = Surface()
 ALIKE = replace(ARM, A=2.4 * ARM.A, B=2.75 * ARM.B)
-BENT = replace(ARM, step=0.1)
+BENT = replace(ARM, bend=0.1)
 UNLIKE = Surface(E=2.05, A=2.4 * ARM.A, B=3.5 * ARM.B, alpha=0.36, beta=0.38)
 
 

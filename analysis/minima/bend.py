@@ -70,7 +70,7 @@ def compare_neighbours(x: np.ndarray, loss: np.ndarray, errors: np.ndarray, s: f
         x: log C, scaled to run from -1 to 1, rising, [B].
         loss: nats per token, [B].
         errors: standard errors of the losses, [B], positive.
-        s: the bend of the smooth law a + b (e^(s x) - 1) / s that fits best.
+        s: of the smooth law a + b (e^(s x) - 1) / s that fits best.
         law_sd: the scatter off that law, nats per token, positive.
     """
     from scipy.special import chdtr  # .2 s that importing analysis does not cost
