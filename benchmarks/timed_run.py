@@ -100,8 +100,7 @@ def watch(parts: Parts) -> None:
 
     def compiled(spec: Any) -> Any:
         step = compile_step(spec)
-        timed = {name: first_call(getattr(step, name)) for name in ("program", "several_program")}
-        return dataclasses.replace(step, **timed)
+        return dataclasses.replace(step, several_program=first_call(step.several_program))
 
     def first_call(program: Callable[..., Any]) -> Callable[..., Any]:
         """The program, whose first call is timed. It makes one step."""
@@ -115,7 +114,6 @@ def watch(parts: Parts) -> None:
             with parts.part("first step"):
                 return jax.block_until_ready(program(*given))
 
-        vars(call)["lower"] = program.lower  # type: ignore[attr-defined]  # of a jitted function
         return call
 
     def evaluated(*given: Any) -> Any:

@@ -83,12 +83,12 @@ def _scatter(fit: IsoFlopFit) -> list[Finding]:
     scatter = scatter_of(fit)
     out = []
     for side, message in zip(scatter.values(), scatter_lines(scatter, fit.recipe.scatter == "add"), strict=True):
-        if side.bends:
-            code, remedy = "loss_bends", "read the interpolated gap; no law here goes through such a bend"
-        else:
-            code = "budget_scatter"
-            remedy = "look for what differs from budget to budget, such as learning rate, batch size or data"
         if side.p < CERTAIN:
+            if side.bends:
+                code, remedy = "loss_bends", "read the interpolated gap; no law here goes through such a bend"
+            else:
+                code = "budget_scatter"
+                remedy = "look for what differs from budget to budget, such as learning rate, batch size or data"
             ratio = side.chi2 / side.dof
             out.append(Finding(Severity.WARNING, code, f"{message}; p = {side.p:.2g}", ratio, remedy))
     return out

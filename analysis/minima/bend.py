@@ -58,7 +58,7 @@ class Neighbours:
     """Effective degrees of freedom of `sd`."""
 
     @property
-    def bend(self) -> bool:
+    def follow_a_bend(self) -> bool:
         """Whether what lies off the smooth law is a bend of the curve."""
         return self.p < IMPROBABLE
 

@@ -75,11 +75,8 @@ class Scatter:
     """Degrees of freedom that `sd` was estimated with: `dof`, or fewer where the curve bends."""
     bend_p: float = math.nan
     """Probability that neighbouring minima agree so well, if all that lies off the law is scatter; nan if not asked."""
-
-    @property
-    def bends(self) -> bool:
-        """Whether the minima follow a bend that the smooth law cannot; `sd` is the scatter beside the bend then."""
-        return self.bend_p < bend.IMPROBABLE
+    bends: bool = False
+    """Whether the minima follow a bend that the smooth law cannot; `sd` is the scatter beside the bend then."""
 
     @property
     def p(self) -> float:
@@ -121,18 +118,18 @@ def measure_scatter(budget: np.ndarray, loss: np.ndarray, se: np.ndarray, noise_
     budget, loss, errors = budget[rising], loss[rising], np.maximum(se, EXACT)[rising]
     dof, x = len(loss) - PARAMETERS, np.log(budget)
     x = 2 * (x - (x.max() + x.min()) / 2) / np.ptp(x)
-    chi2, sd, sd_dof, bend_p = _smooth_law(x, loss, errors, 0.0)[0], 0.0, float(dof), math.nan
+    chi2, sd, sd_dof, bend_p, bends = _smooth_law(x, loss, errors, 0.0)[0], 0.0, float(dof), math.nan, False
     if chi2 > dof:
         low, high = 1e-3 * float(errors.min()), 2 * float(np.ptp(loss)) + EXACT
         sd = paule_mandel(lambda extra: _smooth_law(x, loss, errors, extra)[0], dof, low, high)
         if len(loss) >= bend.FEWEST:
             s = _smooth_law(x, loss, errors, sd)[1]
             neighbours = bend.compare_neighbours(x, loss, errors, s, sd)
-            bend_p = neighbours.p
-            if neighbours.bend:
+            bend_p, bends = neighbours.p, neighbours.follow_a_bend
+            if bends:
                 sd, sd_dof = neighbours.sd, neighbours.dof
     widening = float(np.median(np.hypot(1, sd / errors)))
-    return Scatter(chi2, dof, noise_dof, sd, widening, sd_dof, bend_p)
+    return Scatter(chi2, dof, noise_dof, sd, widening, sd_dof, bend_p, bends)
 
 
 def scatter_added(fit: IsoFlopFit) -> dict[str, Scatter]:

@@ -136,7 +136,7 @@ def _rows_backward(dtype: jnp.dtype, saved: tuple[Array, Array], g_BLD: Array):
         data, model = jax.lax.axis_size(DATA), jax.lax.axis_size(MODEL)
         g_tSMd = g_bLD.reshape(tokens_bL.size, data, model, -1).astype(table_VD.dtype)
         mine_tSd = jax.lax.dynamic_index_in_dim(g_tSMd, jax.lax.axis_index(MODEL), 2, keepdims=False)
-        # of the gradient, so that no program fills the array before it has the gradient, and holds it until then
+        # This zero depends on the gradient. So no program fills the array early, and holds it until the gradient comes.
         zero = jnp.minimum(jnp.abs(mine_tSd[0, 0, 0]), 0)
         zero_VSd = jnp.broadcast_to(zero, (table_VD.shape[0], *mine_tSd.shape[1:]))
         sum_VSd = zero_VSd.at[tokens_bL.reshape(-1)].add(mine_tSd)

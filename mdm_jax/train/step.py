@@ -70,9 +70,9 @@ def loss_and_grads(params: Transformer, drawn: Draw, spec: RunSpec) -> tuple[Flo
     The embedding's rows are looked up once for all microbatches. So its gradient is made once, from those of the rows:
     an array of the size of the table less in memory, and fewer passes over it.
     """
-    value_and_grad = jax.value_and_grad(draw_loss, argnums=(0, 3))
     if spec.hardware.microbatches == 1:
         return jax.value_and_grad(draw_loss)(params, drawn, spec)
+    value_and_grads = jax.value_and_grad(draw_loss, argnums=(0, 3))
 
     def split(x: Array) -> Array:
         return split_microbatches(x, spec.hardware.microbatches)
@@ -81,13 +81,13 @@ def loss_and_grads(params: Transformer, drawn: Draw, spec: RunSpec) -> tuple[Flo
         return split(embedded(params, drawn.inputs_BL, spec.model))
 
     def add(total: Any, micro: tuple[Draw, Array]) -> tuple[Any, Array]:
-        value, (grads, dx_BLD) = value_and_grad(params, micro[0], spec, micro[1])
+        value, (grads, dx_BLD) = value_and_grads(params, micro[0], spec, micro[1])
         return jax.tree.map(jnp.add, total, (value, grads)), dx_BLD
 
-    x_MBLD, embedding_grads = jax.vjp(look_up, params)
+    x_MBLD, through_look_up = jax.vjp(look_up, params)
     zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
     (value, grads), dx_MBLD = jax.lax.scan(add, zero, (jax.tree.map(split, drawn), x_MBLD))
-    return value, jax.tree.map(jnp.add, grads, embedding_grads(dx_MBLD)[0])
+    return value, jax.tree.map(jnp.add, grads, through_look_up(dx_MBLD)[0])
 
 
 def train_step(

@@ -33,7 +33,7 @@ def test_a_bend_is_found_and_most_of_it_is_not_called_scatter() -> None:
 
 
 def test_scatter_is_not_called_a_bend_and_its_size_is_right() -> None:
-    """Where neighbours are asked, their scatter is the true one, and few sets are called bent."""
+    """Neighbours show the true scatter, and few sets are called bent."""
     called, sizes = 0, []
     for seed in range(150):
         loss = noisy(SMOOTH, 0.01, seed)

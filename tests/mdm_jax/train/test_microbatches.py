@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from tiny_runs import on_mesh, put, run_spec, tokens
 
+from mdm_jax.devices.sharding import split_over_data
 from mdm_jax.objectives.loss import draw
 from mdm_jax.spec import Family, HardwareSpec, ModelSpec, ObjectiveSpec, OptimSpec, Variant
 from mdm_jax.train.optim import learning_rate
 from mdm_jax.train.state import init_state
-from mdm_jax.train.step import _dropout_seeds, compile_step, loss_and_grads
+from mdm_jax.train.step import compile_step, loss_and_grads
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 B, L = 8, 16
@@ -45,7 +46,7 @@ def test_the_gradient_is_that_of_the_whole_batch(family, model, objective):
             spec = spec_of(family, model, objective, microbatches)
             drawn = draw(jax.random.key(1), batch, spec.objective, model.vocab_size)
             if model.dropout:
-                drawn = dataclasses.replace(drawn, seed_B=_dropout_seeds(jnp.uint32(0), jnp.int32(3), B))
+                drawn = dataclasses.replace(drawn, seed_B=split_over_data(jnp.arange(B, dtype=jnp.uint32)))
             found.append(jax.jit(lambda p, d, spec=spec: loss_and_grads(p, d, spec))(params, drawn))
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6), *found)
 
