@@ -7,8 +7,7 @@ can compile the TPU's kernel ahead of time.
 |---|---|---|
 | splash (Pallas) | TPU | rows of a multiple of 128 tokens, heads of any width |
 | cuDNN | NVIDIA GPU since Ampere | bfloat16 or float16, up to 128 head channels in multiples of 8 |
-| by row | CPU | rows of 256 tokens or more; keeps no `[L, L]` array (`row_attention.py`) |
-| einsum | all | everything; keeps the `[L, L]` scores of each head in memory |
+| products | all | everything; keeps `[L, L]` arrays of short rows alone (`product_attention.py`) |
 """
 
 import enum
@@ -17,17 +16,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.ad_checkpoint import checkpoint_name
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as splash_mask
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from mdm_jax.devices.accelerators import LANES
-from mdm_jax.devices.precision import sum_in_float32
 from mdm_jax.devices.sharding import BATCH, BATCH_LHK, over_shards, reshard
 from mdm_jax.model.layers import Heads, scaled
-from mdm_jax.model.row_attention import LONG, OUTPUT, Lengths, attend_by_row
+from mdm_jax.model.product_attention import OUTPUT, Lengths, attend_by_products
 from mdm_jax.spec import Attention
 
 BLOCKS = (512, 256, LANES)
@@ -41,8 +38,7 @@ class Kernel(enum.Enum):
 
     SPLASH = enum.auto()
     CUDNN = enum.auto()
-    EINSUM = enum.auto()
-    ROWS = enum.auto()
+    PRODUCTS = enum.auto()
 
 
 def pick_kernel(platform: str, device_kind: str, length: int, width: int, dtype: DTypeLike) -> Kernel:
@@ -58,7 +54,7 @@ def pick_kernel(platform: str, device_kind: str, length: int, width: int, dtype:
     half = jnp.dtype(dtype) in (jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.float16))
     if platform == "gpu" and device_kind.startswith("NVIDIA") and half and width <= CUDNN_MOST_WIDTH and width % 8 == 0:
         return Kernel.CUDNN
-    return Kernel.ROWS if platform == "cpu" and length >= LONG else Kernel.EINSUM
+    return Kernel.PRODUCTS
 
 
 def attend(q_BLHK: Heads, k_BLHK: Heads, v_BLHK: Heads, kind: Attention, length_B: Lengths | None = None) -> Heads:
@@ -74,30 +70,10 @@ def attend(q_BLHK: Heads, k_BLHK: Heads, v_BLHK: Heads, kind: Attention, length_
     """
     device = jax.sharding.get_abstract_mesh().abstract_device
     if device is None:
-        return attend_by_head(q_BLHK, k_BLHK, v_BLHK, kind, length_B)
+        return attend_by_products(q_BLHK, k_BLHK, v_BLHK, kind, length_B)
     length, width = q_BLHK.shape[1], q_BLHK.shape[3]
     kernel = pick_kernel(device.platform, device.device_kind, length, width, q_BLHK.dtype)
     return ATTEND[kernel](q_BLHK, k_BLHK, v_BLHK, kind, length_B)
-
-
-def attend_by_head(
-    q_BLHK: Heads, k_BLHK: Heads, v_BLHK: Heads, kind: Attention, length_B: Lengths | None = None
-) -> Heads:
-    """`attend` by einsum, with heads moved before positions, so that every product is a plain batch of matrices.
-
-    On XLA:CPU at L = 64, the gradient takes half of the time of `dot_product_attention` for K = 16 or 32, and a tenth
-    for K = 8.
-    """
-    q_BHLK, k_BHLK, v_BHLK = (x_BLHK.swapaxes(1, 2) for x_BLHK in (q_BLHK, k_BLHK, v_BLHK))
-    score_BHLM = sum_in_float32("bhlk,bhmk->bhlm", scaled(q_BHLK), k_BHLK)
-    if kind is Attention.CAUSAL:
-        score_BHLM = jnp.where(jnp.tri(q_BLHK.shape[1], dtype=bool), score_BHLM, -jnp.inf)
-    if length_B is not None:
-        seen_BM = jnp.arange(q_BLHK.shape[1]) < reshard(length_B, BATCH)[:, None]
-        score_BHLM = jnp.where(seen_BM[:, None, None], score_BHLM, -jnp.inf)
-    share_BHLM = jax.nn.softmax(score_BHLM, -1).astype(v_BHLK.dtype)
-    o_BLHK = jnp.einsum("bhlm,bhmk->bhlk", share_BHLM, v_BHLK).swapaxes(1, 2)
-    return checkpoint_name(o_BLHK, OUTPUT)
 
 
 def attend_splash(
@@ -161,8 +137,7 @@ def attend_cudnn(
 ATTEND = {
     Kernel.SPLASH: attend_splash,
     Kernel.CUDNN: attend_cudnn,
-    Kernel.EINSUM: attend_by_head,
-    Kernel.ROWS: attend_by_row,
+    Kernel.PRODUCTS: attend_by_products,
 }
 
 

@@ -3,12 +3,12 @@
 | policy | kept in the device's memory | computed again |
 |---|---|---|
 | none | all that the backward pass reads | nothing |
-| dots | results of products with weights, and of attention | norms, rotations, activations, einsum attention's scores |
+| dots | results of products with weights, and of attention | norms, rotations, activations, attention's scores |
 | offload | as `dots`, in the host's memory (cuDNN's attention on the device) | as `dots` |
 | full | the layer's input | the whole layer |
 
 A fused kernel's result is kept with the sums of its softmax, which its backward pass reads. Otherwise the kernel would
-run a second time. The scores of einsum attention are large, so they are computed again.
+run a second time. The scores of attention by products are large, so they are computed again.
 
 The first layers may have one policy and the rest another (`hardware.remat_layers`). The first layers are those that
 recompute more: the backward pass comes to them last, when it has freed what the rest kept.
@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from mdm_jax.model.row_attention import OUTPUT
+from mdm_jax.model.product_attention import OUTPUT
 from mdm_jax.spec import LayerLoop, Remat
 
 CUDNN = "dot_product_attention_fwd"

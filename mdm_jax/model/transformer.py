@@ -185,7 +185,8 @@ def queries_keys_values(
     """Queries, keys and values of a layer in `dtype`, before rotary positions; `x` is the residual stream."""
     h_BLD = _normed(x_BLD, block.norm_attention[...], dtype, modulated_B14D, 0)
     qkv_BLCHK = project(h_BLD, block.qkv[...], "td,dchk->tchk", BATCH_LCHK)
-    return qkv_BLCHK[:, :, 0], qkv_BLCHK[:, :, 1], qkv_BLCHK[:, :, 2]
+    q_BL1HK, k_BL1HK, v_BL1HK = jax.lax.split(qkv_BLCHK, (1, 1, 1), axis=2)  # the gradient is a concatenation
+    return q_BL1HK[:, :, 0], k_BL1HK[:, :, 0], v_BL1HK[:, :, 0]
 
 
 def after_attention(

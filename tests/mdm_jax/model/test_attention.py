@@ -8,8 +8,8 @@ from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 from tiny_runs import on_mesh
 
 from mdm_jax.devices.sharding import BATCH_L, BATCH_LHK, DATA, MODEL, REPLICA, reshard
-from mdm_jax.model.attention import Kernel, attend, attend_by_head, attend_reference, attend_splash, pick_kernel
-from mdm_jax.model.row_attention import attend_by_row
+from mdm_jax.model.attention import Kernel, attend, attend_reference, attend_splash, pick_kernel
+from mdm_jax.model.product_attention import attend_by_products
 from mdm_jax.spec import Attention
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
@@ -45,10 +45,15 @@ def assert_is_reference(function, kind, shape, dtype, length_B=None):
 
 @BOTH
 @pytest.mark.parametrize("dtype", list(TOLERANCE))
-@pytest.mark.parametrize("function", [attend, attend_by_head])
-def test_the_form_of_this_backend_is_the_reference(kind, dtype, function):
+def test_the_form_of_this_backend_is_the_reference(kind, dtype):
     with on_mesh(2, 2):
-        assert_is_reference(function, kind, (2, 7, 4, 6), dtype)
+        assert_is_reference(attend, kind, (2, 7, 4, 6), dtype)
+
+
+@BOTH
+def test_rows_of_two_blocks_that_keep_their_exponentials_are_the_reference(kind):
+    with on_mesh(2, 2):
+        assert_is_reference(attend_by_products, kind, (2, 150, 2, 6), jnp.float32, [140, 70])
 
 
 @BOTH
@@ -64,7 +69,7 @@ def test_no_token_sees_the_padding_of_its_row(kind):
 def test_long_rows_are_the_reference(kind, dtype):
     """300 tokens are two whole blocks of queries and a part of a third; padding ends in the first and the last."""
     with on_mesh(2, 2):
-        assert_is_reference(attend_by_row, kind, (2, 300, 2, 6), dtype, [290, 70])
+        assert_is_reference(attend_by_products, kind, (2, 300, 2, 6), dtype, [290, 70])
 
 
 def splash_step_by_step(q, k, v, kind, length_B=None):
@@ -102,15 +107,15 @@ def test_splash_runs_on_each_devices_rows_and_heads():
     [
         ("tpu", "TPU v5 lite", 2048, 64, jnp.bfloat16, Kernel.SPLASH),
         ("tpu", "TPU v5", 128, 80, jnp.float32, Kernel.SPLASH),
-        ("tpu", "TPU v5", 2000, 128, jnp.bfloat16, Kernel.EINSUM),
-        ("tpu", "TPU v5", 64, 128, jnp.bfloat16, Kernel.EINSUM),
+        ("tpu", "TPU v5", 2000, 128, jnp.bfloat16, Kernel.PRODUCTS),
+        ("tpu", "TPU v5", 64, 128, jnp.bfloat16, Kernel.PRODUCTS),
         ("gpu", "NVIDIA H100 80GB HBM3", 2048, 128, jnp.bfloat16, Kernel.CUDNN),
-        ("gpu", "NVIDIA H100 80GB HBM3", 2048, 128, jnp.float32, Kernel.EINSUM),
-        ("gpu", "NVIDIA H100 80GB HBM3", 2048, 20, jnp.bfloat16, Kernel.EINSUM),
-        ("gpu", "NVIDIA H100 80GB HBM3", 2048, 256, jnp.bfloat16, Kernel.EINSUM),
-        ("gpu", "Tesla V100-SXM2-16GB", 2048, 128, jnp.bfloat16, Kernel.EINSUM),
-        ("cpu", "cpu", 2048, 128, jnp.bfloat16, Kernel.ROWS),
-        ("cpu", "cpu", 64, 128, jnp.float32, Kernel.EINSUM),
+        ("gpu", "NVIDIA H100 80GB HBM3", 2048, 128, jnp.float32, Kernel.PRODUCTS),
+        ("gpu", "NVIDIA H100 80GB HBM3", 2048, 20, jnp.bfloat16, Kernel.PRODUCTS),
+        ("gpu", "NVIDIA H100 80GB HBM3", 2048, 256, jnp.bfloat16, Kernel.PRODUCTS),
+        ("gpu", "Tesla V100-SXM2-16GB", 2048, 128, jnp.bfloat16, Kernel.PRODUCTS),
+        ("cpu", "cpu", 2048, 128, jnp.bfloat16, Kernel.PRODUCTS),
+        ("cpu", "cpu", 64, 128, jnp.float32, Kernel.PRODUCTS),
     ],
 )
 def test_the_kernel_of_a_device_and_shape(platform, device, length, width, dtype, kernel):

@@ -13,7 +13,7 @@ from jax.sharding import reshard
 from tiny_runs import run_spec
 
 from mdm_jax.devices.sharding import BATCH_L, place
-from mdm_jax.model import attention
+from mdm_jax.model import product_attention
 from mdm_jax.model.transformer import Transformer
 from mdm_jax.objectives import vocab_loss
 from mdm_jax.objectives.drawn import Draw
@@ -45,7 +45,8 @@ def xla_flops(spec: RunSpec, chunk_rows: int = 1 << 20) -> float:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vocab_loss, "CHUNK_ROWS", chunk_rows)
-        patch.setattr(attention, "LONG", spec.data.seq_len + 1)
+        patch.setattr(product_attention, "LONG", spec.data.seq_len + 1)
+        patch.setattr(product_attention, "QUERIES", spec.data.seq_len)
         cost = jax.jit(program).lower(weights, drawn).compile().cost_analysis()
     assert cost is not None
     return cost["flops"]

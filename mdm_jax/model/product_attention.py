@@ -1,9 +1,10 @@
-"""Attention by products, with a backward pass of its own, for rows that are too long for a CPU's cache.
+"""Attention by plain products, with a backward pass of its own.
 
-The forward pass keeps the result and the logarithm of each query's sum, and no `[L, L]` array (Dao et al. 2022,
-FlashAttention, Algorithm 4). The backward pass computes the shares from them again. It computes the gradients of keys
-and values from transposed copies of the smaller operand, because XLA:CPU is slow at products over the first axis. A
-causal model's queries go in blocks, and a block computes no product with keys that all its queries may not see.
+The forward pass keeps the result, and for short rows the exponentials of the scores. For long rows it keeps no `[L, L]`
+array: the backward pass computes the exponentials again from the logarithm of each query's sum (Dao et al. 2022,
+FlashAttention, Algorithm 4). The gradients of keys and values come from transposed copies of the smaller operand,
+because XLA:CPU is slow at products over the first axis. A causal model's queries go in blocks, and a block computes no
+product with keys that all its queries may not see.
 """
 
 from typing import Any
@@ -23,24 +24,25 @@ Lengths = Int[Array, "B"]
 OUTPUT = "attention"
 """The name under which a policy of rematerialisation finds what attention keeps for its backward pass."""
 LONG = 256
-"""The fewest tokens of a row for which this kernel is used."""
+"""The fewest tokens of a row for which the exponentials are computed again. So many of them do not fit into a cache."""
 QUERIES = 128
 """Queries of a block, for a causal model."""
 
 
-def attend_by_row(
+def attend_by_products(
     q_BLHK: Heads, k_BLHK: Heads, v_BLHK: Heads, kind: Attention, length_B: Lengths | None = None
 ) -> Heads:
     """`attention.attend` with these arguments, for rows of any length."""
     q_BHLK, k_BHLK, v_BHLK = (x_BLHK.swapaxes(1, 2) for x_BLHK in (scaled(q_BLHK), k_BLHK, v_BLHK))
     length_B = None if length_B is None else reshard(length_B, BATCH)
+    length = q_BHLK.shape[2]
     if kind is not Attention.CAUSAL:
-        return _attend(q_BHLK, k_BHLK, v_BHLK, length_B, None).swapaxes(1, 2)
-    blocks, length = [], q_BHLK.shape[2]
+        return _attend(q_BHLK, k_BHLK, v_BHLK, length_B, None, length < LONG).swapaxes(1, 2)
+    blocks = []
     for first in range(0, length, QUERIES):
         end = min(first + QUERIES, length)
         q_BHQK, k_BHMK, v_BHMK = q_BHLK[:, :, first:end], k_BHLK[:, :, :end], v_BHLK[:, :, :end]
-        blocks.append(_attend(q_BHQK, k_BHMK, v_BHMK, length_B, first))
+        blocks.append(_attend(q_BHQK, k_BHMK, v_BHMK, length_B, first, length < LONG))
     return jnp.concatenate(blocks, 2).swapaxes(1, 2)
 
 
@@ -63,30 +65,42 @@ def _scores(q_BHQK: Array, k_BHMK: Array, length_B: Array | None, first: int | N
     return score_BHQM
 
 
-def _attend_primal(q_BHQK: Array, k_BHMK: Array, v_BHMK: Array, length_B: Array | None, first: int | None) -> Array:
-    return _forward(q_BHQK, k_BHMK, v_BHMK, length_B, first)[0]
+def _attend_primal(
+    q_BHQK: Array, k_BHMK: Array, v_BHMK: Array, length_B: Array | None, first: int | None, keeps: bool
+) -> Array:
+    """The result for a block of queries. The backward pass computes the exponentials again unless `keeps`."""
+    return _forward(q_BHQK, k_BHMK, v_BHMK, length_B, first, keeps)[0]
 
 
-def _forward(q_BHQK: Array, k_BHMK: Array, v_BHMK: Array, length_B: Array | None, first: int | None):
+def _forward(q_BHQK: Array, k_BHMK: Array, v_BHMK: Array, length_B: Array | None, first: int | None, keeps: bool):
     score_BHQM = _scores(q_BHQK, k_BHMK, length_B, first)
     top_BHQ1 = score_BHQM.max(-1, keepdims=True)
     e_BHQM = jnp.exp(score_BHQM - top_BHQ1)
     z_BHQ1 = e_BHQM.sum(-1, keepdims=True)
     o_BHQK = jnp.einsum("bhqm,bhmk->bhqk", e_BHQM.astype(v_BHMK.dtype), v_BHMK)
     o_BHQK = checkpoint_name((o_BHQK / z_BHQ1).astype(v_BHMK.dtype), OUTPUT)
-    log_z_BHQ1 = checkpoint_name(top_BHQ1 + jnp.log(z_BHQ1), OUTPUT)
-    return o_BHQK, (q_BHQK, k_BHMK, v_BHMK, length_B, o_BHQK, log_z_BHQ1)
+    kept = (e_BHQM, z_BHQ1) if keeps else (checkpoint_name(top_BHQ1 + jnp.log(z_BHQ1), OUTPUT),)
+    return o_BHQK, (q_BHQK, k_BHMK, v_BHMK, length_B, o_BHQK, kept)
 
 
-def _backward(first: int | None, saved: tuple[Any, ...], do_BHQK: Array):
-    q_BHQK, k_BHMK, v_BHMK, length_B, o_BHQK, log_z_BHQ1 = saved
+def _backward(first: int | None, keeps: bool, saved: tuple[Any, ...], do_BHQK: Array):
+    """The gradients of queries, keys and values.
+
+    The exponentials that were kept are not divided by their sum. Instead the result's gradient is, which is smaller.
+    """
+    q_BHQK, k_BHMK, v_BHMK, length_B, o_BHQK, kept = saved
     dtype = q_BHQK.dtype
-    share_BHQM = jnp.exp(_scores(q_BHQK, k_BHMK, length_B, first) - log_z_BHQ1)
+    if keeps:
+        e_BHQM, z_BHQ1 = kept
+        do_BHQK = (do_BHQK / z_BHQ1).astype(dtype)
+    else:
+        (log_z_BHQ1,) = kept
+        e_BHQM = jnp.exp(_scores(q_BHQK, k_BHMK, length_B, first) - log_z_BHQ1)
     dshare_BHQM = sum_in_float32("bhqk,bhmk->bhqm", do_BHQK, v_BHMK)
     mean_BHQ1 = (do_BHQK.astype(jnp.float32) * o_BHQK).sum(-1, keepdims=True)
-    dscore_BHQM = (share_BHQM * (dshare_BHQM - mean_BHQ1)).astype(dtype)
+    dscore_BHQM = (e_BHQM * (dshare_BHQM - mean_BHQ1)).astype(dtype)
     dq_BHQK = jnp.einsum("bhqm,bhmk->bhqk", dscore_BHQM, k_BHMK)
-    return dq_BHQK, _over_queries(q_BHQK, dscore_BHQM), _over_queries(do_BHQK, share_BHQM.astype(dtype)), None
+    return dq_BHQK, _over_queries(q_BHQK, dscore_BHQM), _over_queries(do_BHQK, e_BHQM.astype(dtype)), None
 
 
 def _over_queries(x_BHQK: Array, y_BHQM: Array) -> Float[Array, "B H M K"]:
@@ -96,5 +110,5 @@ def _over_queries(x_BHQK: Array, y_BHQM: Array) -> Float[Array, "B H M K"]:
     return barrier(jnp.einsum("bhkq,bhqm->bhkm", x_BHKQ, y_BHQM)).swapaxes(2, 3)
 
 
-_attend = jax.custom_vjp(_attend_primal, nondiff_argnums=(4,))
+_attend = jax.custom_vjp(_attend_primal, nondiff_argnums=(4, 5))
 _attend.defvjp(_forward, _backward)
