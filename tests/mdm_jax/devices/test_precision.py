@@ -111,7 +111,7 @@ def test_bfloat16_products_stay_on_an_accelerator_and_are_asked_for_nothing_slow
     with jax.default_matmul_precision("highest"):
         on_tpu, on_cpu = (products_of_step(ROUGH, Family.MDM, device) for device in (TPU, CPU))
     assert {precisions[:2] for precisions in on_tpu} == {("DEFAULT", "DEFAULT")}
-    # five gradients of weights, the scores, and three products of the head
+    # five gradients of weights, the scores, the gradient of their shares, and three products of the head
     assert on_tpu["DEFAULT", "DEFAULT", "bf16", "bf16", "f32"] == 10
     assert on_tpu["DEFAULT", "DEFAULT", "f32", "f32", "f32"] == 0
     assert on_cpu["DEFAULT", "DEFAULT", "bf16", "bf16", "f32"] == 0
