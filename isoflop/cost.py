@@ -21,11 +21,11 @@ STATE_BYTES_PER_PARAMETER = 16
 DEFAULT_MFU = 0.4
 """Assumed for accelerators, until a preflight's roofline or a run's own MFU is known."""
 DEFAULT_MFU_HERE = 0.1
-"""Assumed for CPUs: tiny models on short rows reach 28 to 58 GFLOP/s where a large matrix product reaches 400."""
+"""Assumed for CPUs: tiny models on short rows reach 28 to 73 GFLOP/s where a large matrix product reaches 400."""
 DEFAULT_OVERHEAD_SECONDS, DEFAULT_OVERHEAD_SECONDS_HERE = 120.0, 2.0
 """Fixed seconds a run: start, imports, compilation, checkpoints. A 1B step compiles in a minute. A tiny one compiles in
 3 s, and runs of one shape share the program."""
-DEFAULT_STEP_SECONDS_HERE = 0.0006
+DEFAULT_STEP_SECONDS_HERE = 0.0004
 """Fixed seconds a step on CPUs. On accelerators the host prepares the next step while the device computes."""
 
 HERE = "here"
@@ -41,7 +41,7 @@ class Machine:
 
     kind: str = HERE
     devices: int = 1
-    peak_flops_per_second: float = 5e10
+    peak_flops_per_second: float = 6e10
     """The peak of one device."""
     mfu: float = 1.0
     price_per_hour: float | None = None

@@ -80,7 +80,7 @@ TINY = Prior(
     FlopConvention.SMDM_6ND,
     {
         Family.ARM: FamilyPrior(Law(2.7322e-3, 0.59852), Law(16.356, -0.08128), (3e9, 1e12)),
-        Family.MDM: FamilyPrior(Law(1.9381e-2, 0.50057), Law(10.118, -0.05078), (8e10, 3e12)),
+        Family.MDM: FamilyPrior(Law(1.8963e-2, 0.50134), Law(10.118, -0.05078), (8e10, 3e12)),
     },
     vocab_size=257,
 )

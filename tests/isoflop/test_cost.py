@@ -104,7 +104,7 @@ def test_this_machine_is_measured() -> None:
 
 
 def test_what_is_assumed_is_called_so() -> None:
-    assert "at an assumed 5e+10 FLOP/s" in Machine().description
+    assert "at an assumed 6e+10 FLOP/s" in Machine().description
     assert "an assumed 2 s a run" in Machine().description
     given = Machine().with_known(peak_flops_per_second=1e10, run_overhead_seconds=3.0)
     assert (given.peak_flops_per_second, given.run_overhead_seconds) == (1e10, 3.0)
