@@ -248,7 +248,7 @@ def copied(shop, tmp_path) -> Copied:
 
 def steps(folder: Path) -> dict[str, bytes]:
     """The programs with the name of train steps, by key."""
-    keys = [path.name.rpartition("-")[0] for path in folder.glob("jit__lambda-*")]
+    keys = [path.name.rpartition("-")[0] for path in folder.glob("jit_train_step-*")]
     return {key: SealedPrograms(folder).get(key) or b"" for key in keys}
 
 
@@ -285,7 +285,7 @@ def test_after_a_crash_every_program_is_compiled_anew(copied, tmp_path) -> None:
     assert end.code == 0, end.said
     assert "an earlier attempt crashed: all programs are compiled anew" in end.said
     anew = [path.name for path in before if path.stat().st_mtime_ns > before[path]]
-    assert sum(name.startswith("jit__lambda-") for name in anew) == 1
+    assert sum(name.startswith("jit_train_step-") for name in anew) == 1
     assert sum(name.startswith("jit__losses-") for name in anew) == 1
     assert_same(outcome(tmp_path, copied.spec), copied.whole)
 
