@@ -36,13 +36,14 @@ def attend_by_products(
     q_BHLK, k_BHLK, v_BHLK = (x_BLHK.swapaxes(1, 2) for x_BLHK in (scaled(q_BLHK), k_BLHK, v_BLHK))
     length_B = None if length_B is None else reshard(length_B, BATCH)
     length = q_BHLK.shape[2]
+    keeps_exponentials = length < LONG
     if kind is not Attention.CAUSAL:
-        return _attend(q_BHLK, k_BHLK, v_BHLK, length_B, None, length < LONG).swapaxes(1, 2)
+        return _attend(q_BHLK, k_BHLK, v_BHLK, length_B, None, keeps_exponentials).swapaxes(1, 2)
     blocks = []
     for first in range(0, length, QUERIES):
         end = min(first + QUERIES, length)
         q_BHQK, k_BHMK, v_BHMK = q_BHLK[:, :, first:end], k_BHLK[:, :, :end], v_BHLK[:, :, :end]
-        blocks.append(_attend(q_BHQK, k_BHMK, v_BHMK, length_B, first, length < LONG))
+        blocks.append(_attend(q_BHQK, k_BHMK, v_BHMK, length_B, first, keeps_exponentials))
     return jnp.concatenate(blocks, 2).swapaxes(1, 2)
 
 
@@ -66,31 +67,33 @@ def _scores(q_BHQK: Array, k_BHMK: Array, length_B: Array | None, first: int | N
 
 
 def _attend_primal(
-    q_BHQK: Array, k_BHMK: Array, v_BHMK: Array, length_B: Array | None, first: int | None, keeps: bool
+    q_BHQK: Array, k_BHMK: Array, v_BHMK: Array, length_B: Array | None, first: int | None, keeps_exponentials: bool
 ) -> Array:
-    """The result for a block of queries. The backward pass computes the exponentials again unless `keeps`."""
-    return _forward(q_BHQK, k_BHMK, v_BHMK, length_B, first, keeps)[0]
+    """The result for a block of queries; see `_scores` for the arguments."""
+    return _forward(q_BHQK, k_BHMK, v_BHMK, length_B, first, keeps_exponentials)[0]
 
 
-def _forward(q_BHQK: Array, k_BHMK: Array, v_BHMK: Array, length_B: Array | None, first: int | None, keeps: bool):
+def _forward(
+    q_BHQK: Array, k_BHMK: Array, v_BHMK: Array, length_B: Array | None, first: int | None, keeps_exponentials: bool
+):
     score_BHQM = _scores(q_BHQK, k_BHMK, length_B, first)
     top_BHQ1 = score_BHQM.max(-1, keepdims=True)
     e_BHQM = jnp.exp(score_BHQM - top_BHQ1)
     z_BHQ1 = e_BHQM.sum(-1, keepdims=True)
     o_BHQK = jnp.einsum("bhqm,bhmk->bhqk", e_BHQM.astype(v_BHMK.dtype), v_BHMK)
     o_BHQK = checkpoint_name((o_BHQK / z_BHQ1).astype(v_BHMK.dtype), OUTPUT)
-    kept = (e_BHQM, z_BHQ1) if keeps else (checkpoint_name(top_BHQ1 + jnp.log(z_BHQ1), OUTPUT),)
+    kept = (e_BHQM, z_BHQ1) if keeps_exponentials else (checkpoint_name(top_BHQ1 + jnp.log(z_BHQ1), OUTPUT),)
     return o_BHQK, (q_BHQK, k_BHMK, v_BHMK, length_B, o_BHQK, kept)
 
 
-def _backward(first: int | None, keeps: bool, saved: tuple[Any, ...], do_BHQK: Array):
+def _backward(first: int | None, keeps_exponentials: bool, saved: tuple[Any, ...], do_BHQK: Array):
     """The gradients of queries, keys and values.
 
     The exponentials that were kept are not divided by their sum. Instead the result's gradient is, which is smaller.
     """
     q_BHQK, k_BHMK, v_BHMK, length_B, o_BHQK, kept = saved
     dtype = q_BHQK.dtype
-    if keeps:
+    if keeps_exponentials:
         e_BHQM, z_BHQ1 = kept
         do_BHQK = (do_BHQK / z_BHQ1).astype(dtype)
     else:
