@@ -45,6 +45,7 @@ def xla_flops(spec: RunSpec, chunk_rows: int = 1 << 20) -> float:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vocab_loss, "CHUNK_ROWS", chunk_rows)
+        # attention in one block that computes nothing again
         patch.setattr(product_attention, "LONG", spec.data.seq_len + 1)
         patch.setattr(product_attention, "QUERIES", spec.data.seq_len)
         cost = jax.jit(program).lower(weights, drawn).compile().cost_analysis()
