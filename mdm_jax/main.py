@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from mdm_jax.command import BAD, INTERRUPTED, RETRY, Parser, flush_output, say
 from mdm_jax.config import load_run
+from mdm_jax.devices.huge_pages import restart_with_huge_pages
 from mdm_jax.files.faults import may_pass
 from mdm_jax.files.fingerprint import with_fingerprint
 from mdm_jax.files.layout import PLAN_FILE, RUNS_FOLDER, plan_lines
@@ -102,7 +103,10 @@ def requested(flags: argparse.Namespace) -> tuple[RunSpec, Path]:
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code; see the module's docstring."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    code = _train(parser().parse_args(arguments), arguments)
+    flags = parser().parse_args(arguments)
+    if argv is None:  # this process is the command's own
+        restart_with_huge_pages()
+    code = _train(flags, arguments)
     flush_output()
     return code
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from mdm_jax.command import cores_of, on_cores
+from mdm_jax.devices.huge_pages import with_huge_pages
 from mdm_jax.files.storage import open_no_link
 from mdm_jax.spec import RunSpec
 
@@ -86,7 +87,10 @@ class Launcher(abc.ABC):
 
 @dataclass(frozen=True)
 class Processes:
-    """Starts processes with this environment, on a share of the cores, and with one inherited open file, if any."""
+    """Starts processes with this environment, on a share of the cores, and with one inherited open file, if any.
+
+    Their large arrays lie on huge pages.
+    """
 
     environment: Mapping[str, str]
     jobs: int
@@ -119,7 +123,7 @@ class Processes:
                 stdin=stdin,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**_thread_settings(len(cores)), **self.environment},
+                env={**_thread_settings(len(cores)), **with_huge_pages(self.environment)},
                 pass_fds=[*fds, *(() if self.inherited is None else (self.inherited,))],
                 start_new_session=True,  # Ctrl-C at the terminal reaches the runner alone
             )
