@@ -5,13 +5,18 @@ import dataclasses
 import jax
 
 from mdm_jax.devices.precision import platform
-from mdm_jax.spec import FlopConvention, HardwareSpec, Remat, RunSpec
+from mdm_jax.spec import FlopConvention, HardwareSpec, LayerLoop, Remat, RunSpec
 from mdm_jax.spec.counting import step_flops
 
 LARGE = 1 << 18
 """The numbers in the hidden states `B L D` of one device from which a step's activations do not fit into the caches."""
 MICROBATCH_TOKENS = 1024
 """The fewest tokens of a microbatch on each device: work for all cores, and activations that stay in the cache."""
+SMALL_STACK = 1 << 21
+"""The most numbers in the hidden states of a microbatch after all layers, if the backward pass is to find every result.
+All results are about twenty times as many: 170 MB."""
+MOST_UNROLLED = 8
+"""The most layers that are unrolled unasked. The compiler needs half a second for each."""
 SMALL_FLOPS = 3 * 10**8
 """The most FLOPs of a step whose cost on the host, about a millisecond, is worth sharing with other steps."""
 MOST_STEPS_IN_A_CALL = 16
@@ -34,19 +39,24 @@ def steps_in_a_call(spec: RunSpec) -> int:
 def tuned(spec: RunSpec) -> RunSpec:
     """The run with the settings for the devices of the ambient mesh: its own, unless they are CPUs.
 
-    On a CPU, a large step computes everything except matrix products again in the backward pass (`remat = dots`). It
-    also splits its batch into microbatches of at least MICROBATCH_TOKENS. Both keep activations out of the main memory,
-    whose pages the system must otherwise fill with zeros in each step. Settings of the run that need even less memory
-    stay, also those of some layers (`remat_layers`). With `hardware.cpu_tuning = false` all settings stay.
+    On a CPU, a large step splits its batch into microbatches of at least MICROBATCH_TOKENS, so that activations stay in
+    the cache. If few results are left to keep, the backward pass finds all of them, and the loop over the layers is
+    unrolled. Otherwise it computes everything except matrix products again (`remat = dots`), which needs less memory.
+    Settings of the run that need even less stay, also those of some layers (`remat_layers`). With
+    `hardware.cpu_tuning = false` all settings stay.
     """
-    hardware = spec.hardware
+    hardware, model = spec.hardware, spec.model
     tokens = spec.optim.global_batch * spec.data.seq_len // hardware.row_shards
-    large = tokens * spec.model.d_model >= LARGE
+    large = tokens * model.d_model >= LARGE
     if not _is_on(hardware) or not large:
         return spec
     microbatches = _microbatches(spec.optim.global_batch, tokens, hardware)
-    hardware = dataclasses.replace(_recomputing(hardware), microbatches=microbatches)
-    return dataclasses.replace(spec, hardware=hardware)
+    stack = tokens // microbatches * model.d_model * model.n_layers
+    if hardware.remat is Remat.NONE and stack <= SMALL_STACK and model.n_layers <= MOST_UNROLLED:
+        hardware = dataclasses.replace(hardware, layers=LayerLoop.UNROLL)
+    else:
+        hardware = _recomputing(hardware)
+    return dataclasses.replace(spec, hardware=dataclasses.replace(hardware, microbatches=microbatches))
 
 
 def _is_on(hardware: HardwareSpec) -> bool:
