@@ -39,11 +39,13 @@ def attend_by_products(
     keeps_exponentials = length < LONG
     if kind is not Attention.CAUSAL:
         return _attend(q_BHLK, k_BHLK, v_BHLK, length_B, None, keeps_exponentials).swapaxes(1, 2)
+    sizes = [min(QUERIES, length - first) for first in range(0, length, QUERIES)]
+    # A gradient of joined blocks is a sum of blocks. That of slices would be a sum of whole arrays, padded with zeros.
+    q_blocks, k_blocks, v_blocks = (jax.lax.split(x_BHLK, sizes, axis=2) for x_BHLK in (q_BHLK, k_BHLK, v_BHLK))
     blocks = []
-    for first in range(0, length, QUERIES):
-        end = min(first + QUERIES, length)
-        q_BHQK, k_BHMK, v_BHMK = q_BHLK[:, :, first:end], k_BHLK[:, :, :end], v_BHLK[:, :, :end]
-        blocks.append(_attend(q_BHQK, k_BHMK, v_BHMK, length_B, first, keeps_exponentials))
+    for i, q_BHQK in enumerate(q_blocks):
+        k_BHMK, v_BHMK = (jnp.concatenate(x[: i + 1], 2) for x in (k_blocks, v_blocks))
+        blocks.append(_attend(q_BHQK, k_BHMK, v_BHMK, length_B, i * QUERIES, keeps_exponentials))
     return jnp.concatenate(blocks, 2).swapaxes(1, 2)
 
 
