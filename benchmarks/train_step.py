@@ -5,8 +5,9 @@
 
 PYTHON is a Python that has torch; without it only ours is timed. Every contestant is a process of its own that rests
 while another one works. They take turns: a round is a few steps of each, in an order that is turned from round to
-round. A contestant's time is the median of its rounds' medians, and a ratio is the median of the rounds' ratios, so
-that a machine that slows down for a while does not favour one of them. Let nothing else run meanwhile.
+round. The first step after a rest does not count. A contestant's time is the median of its rounds' medians, and a ratio
+is the median of the rounds' ratios, so that a machine that slows down for a while does not favour one of them. Let
+nothing else run meanwhile.
 
 The result stands in benchmarks/results/train_step.json, by the machine's name. `share` is the share of the product
 peak: necessary FLOPs a second (`exact`), over those of the largest product of the step (see `product_peak`).
@@ -30,6 +31,7 @@ import jax.numpy as jnp
 from benchmarks.machine import add_results
 from isoflop.ladder import find_size
 from mdm_jax.command import aligned
+from mdm_jax.devices.huge_pages import TUNABLE, VARIABLE
 
 HERE = Path(__file__).resolve().parent
 RESULT = HERE / "results" / "train_step.json"
@@ -49,18 +51,20 @@ CASES = {
     "19": Case(4, 512, 32000, 2),
     "1x8": Case(16, 64, 257, 320),
     "2x28": Case(16, 64, 257, 320),
+    "4x64": Case(16, 64, 257, 48),
 }
-"""Each size has a case. SMDM's two have as many rows as fit into a small machine. The tiny two have batches of the
+"""Each size has a case. SMDM's two have as many rows as fit into a small machine. The tiny ones have batches of the
 quickstart."""
+HUGE_PAGES, SMALL_PAGES = {VARIABLE: f"{TUNABLE}=1"}, {VARIABLE: f"{TUNABLE}=0"}
 DEFAULT_SETTINGS = ("layers=scan", "layers=unroll", "cpu_tuning=false")
 
 
 class Contestant:
     """A process that makes steps when it is asked to."""
 
-    def __init__(self, name: str, command: list[str]):
+    def __init__(self, name: str, command: list[str], **environment: str):
         self.name, self.rounds = name, list[float]()
-        environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
+        environment = {**os.environ, "PYTHONPATH": str(HERE.parent), **environment}
         self._process = subprocess.Popen(
             command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -95,16 +99,22 @@ class Contestant:
 
 
 def contestants(size: str, family: str, settings: list[str], torch: str | None) -> list[Contestant]:
-    """Ours with each setting of the hardware, then torch's, eager and compiled."""
+    """Ours with each setting of the hardware, then torch's, eager and compiled.
+
+    Ours has huge pages, and with its first setting also small ones. Torch's has the pages of its users, and huge ones.
+    """
     case = CASES[size]
     shape = ["--family", family, "--rows", str(case.rows), "--length", str(case.length), "--vocab", str(case.vocab)]
     own = [sys.executable, str(HERE / "own_step.py"), "--size", size, *shape]
-    found = [Contestant(setting, [*own, "--set", *setting.split(",")]) for setting in settings]
+    commands = {setting: [*own, "--set", *setting.split(",")] for setting in settings}
+    found = [Contestant(setting, command) for setting, command in commands.items()]
+    found.append(Contestant(f"{settings[0]}, small pages", commands[settings[0]], **SMALL_PAGES))
     if torch:
         model = find_size(size)
         given = {"layers": model.n_layers, "heads": model.n_heads, "d-model": model.d_model, "d-ffn": model.d_ffn}
         peer = [torch, str(HERE / "peer_torch.py"), *shape, *(f"--{name}={value}" for name, value in given.items())]
-        found += [Contestant("torch", peer), Contestant("torch.compile", [*peer, "--compile"])]
+        for name, command in (("torch", peer), ("torch.compile", [*peer, "--compile"])):
+            found += [Contestant(name, command), Contestant(f"{name}, huge pages", command, **HUGE_PAGES)]
     return found
 
 
@@ -133,6 +143,7 @@ def measure(size: str, family: str, settings: list[str], torch: str | None, roun
     for turn in range(rounds):
         first = turn % len(all_of_them)
         for one in all_of_them[first:] + all_of_them[:first]:
+            one.run(1)  # not counted: the system has taken back what the process freed before its rest
             one.rounds.append(statistics.median(one.run(CASES[size].steps)))
     ends = {one.name: one.end() for one in all_of_them}
     tokens, flops = CASES[size].rows * CASES[size].length, ends[settings[0]]["step_flops"]
