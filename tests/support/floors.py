@@ -21,6 +21,7 @@ TOP = {"experiments", "benchmarks", "tests", "constraints"}
 FACTS_ELSEWHERE = {
     "data.manifest",
     "devices.accelerators",
+    "devices.huge_pages",
     "evaluate.draws",
     "run.orders",
     "run.parent",
