@@ -9,6 +9,7 @@ when the process begins. A process that has begun cannot change it, so it starts
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 
 VARIABLE = "GLIBC_TUNABLES"
 TUNABLE = "glibc.malloc.hugetlb"
@@ -23,9 +24,13 @@ def with_huge_pages(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def restart_with_huge_pages() -> None:
-    """Starts this command again in the same process, with the environment above; returns if it has this already."""
+    """Starts this command again in the same process, with the environment above.
+
+    It returns if the process has this environment already, or if the system does not start the command again.
+    """
     environment = with_huge_pages(os.environ)
     if environment != dict(os.environ) and sys.executable:
         sys.stdout.flush()
         sys.stderr.flush()
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+        with suppress(OSError):
+            os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)

@@ -24,8 +24,8 @@ class HardwareSpec:
     remat_rest: Remat = Remat.NONE
     """`remat` of the layers after the first `remat_layers`; it recomputes less than `remat`."""
     cpu_tuning: bool = True
-    """Whether training on a CPU may split a large batch further and recompute more, and may make several small steps in
-    a call (see `train/cpu_tuning.py`)."""
+    """Whether training on a CPU may split a large batch further, and then unroll the layers or recompute more, and may
+    make several small steps in a call (see `train/cpu_tuning.py`)."""
     log_every: int = 10
     checkpoint_every: int = 1000
 
