@@ -12,9 +12,9 @@ LARGE = 1 << 18
 """The numbers in the hidden states `B L D` of one device from which a step's activations do not fit into the caches."""
 MICROBATCH_TOKENS = 1024
 """The fewest tokens of a microbatch on each device: work for all cores, and activations that stay in the cache."""
-SMALL_STACK = 1 << 21
-"""The most numbers in the hidden states of a microbatch after all layers, if the backward pass is to find every result.
-All results are about twenty times as many: 170 MB."""
+MOST_HIDDEN_NUMBERS = 1 << 21
+"""The most numbers in a microbatch's hidden states, over all layers, for which every result is kept for the backward
+pass. All results are about twenty times as many numbers: 170 MB."""
 MOST_UNROLLED = 8
 """The most layers that are unrolled unasked. The compiler needs half a second for each."""
 SMALL_FLOPS = 3 * 10**8
@@ -40,10 +40,10 @@ def tuned(spec: RunSpec) -> RunSpec:
     """The run with the settings for the devices of the ambient mesh: its own, unless they are CPUs.
 
     On a CPU, a large step splits its batch into microbatches of at least MICROBATCH_TOKENS, so that activations stay in
-    the cache. If few results are left to keep, the backward pass finds all of them, and the loop over the layers is
-    unrolled. Otherwise it computes everything except matrix products again (`remat = dots`), which needs less memory.
-    Settings of the run that need even less stay, also those of some layers (`remat_layers`). With
-    `hardware.cpu_tuning = false` all settings stay.
+    the cache. If a microbatch is small in all layers together, every result is kept for the backward pass, and the
+    loop over the layers is unrolled. Otherwise the step computes everything except matrix products again
+    (`remat = dots`), which needs less memory. Settings of the run that need even less stay, also those of some layers
+    (`remat_layers`). With `hardware.cpu_tuning = false` all settings stay.
     """
     hardware, model = spec.hardware, spec.model
     tokens = spec.optim.global_batch * spec.data.seq_len // hardware.row_shards
@@ -51,8 +51,9 @@ def tuned(spec: RunSpec) -> RunSpec:
     if not _is_on(hardware) or not large:
         return spec
     microbatches = _microbatches(spec.optim.global_batch, tokens, hardware)
-    stack = tokens // microbatches * model.d_model * model.n_layers
-    if hardware.remat is Remat.NONE and stack <= SMALL_STACK and model.n_layers <= MOST_UNROLLED:
+    hidden_numbers = tokens // microbatches * model.d_model * model.n_layers
+    small = hidden_numbers <= MOST_HIDDEN_NUMBERS and model.n_layers <= MOST_UNROLLED
+    if small and hardware.remat is Remat.NONE:
         hardware = dataclasses.replace(hardware, layers=LayerLoop.UNROLL)
     else:
         hardware = _recomputing(hardware)

@@ -10,7 +10,7 @@ from tiny_runs import on_mesh, put, run_spec, tokens
 
 from mdm_jax.devices.sharding import DATA, MODEL
 from mdm_jax.spec import EvaluationSpec, Family, HardwareSpec, LayerLoop, ModelSpec, OptimSpec, Remat
-from mdm_jax.train.cpu_tuning import LARGE, MICROBATCH_TOKENS, MOST_UNROLLED, SMALL_STACK, tuned
+from mdm_jax.train.cpu_tuning import LARGE, MICROBATCH_TOKENS, MOST_HIDDEN_NUMBERS, MOST_UNROLLED, tuned
 from mdm_jax.train.optim import learning_rate
 from mdm_jax.train.state import init_state
 from mdm_jax.train.step import compile_step
@@ -44,7 +44,7 @@ def test_a_large_step_is_split_and_keeps_its_products_alone():
 
 def test_a_large_step_of_few_layers_keeps_everything_if_its_microbatches_are_small():
     assert settings(large_run(SHALLOW)) == (LayerLoop.UNROLL, Remat.NONE, 2)
-    assert MICROBATCH_TOKENS * WIDE.d_model * WIDE.n_layers > SMALL_STACK
+    assert MICROBATCH_TOKENS * WIDE.d_model * WIDE.n_layers > MOST_HIDDEN_NUMBERS
     assert settings(large_run(WIDE)) == (LayerLoop.SCAN, Remat.DOTS, 2)
     assert settings(large_run(SHALLOW, remat=Remat.DOTS)) == (LayerLoop.SCAN, Remat.DOTS, 2)
 
