@@ -11,10 +11,20 @@ from mdm_jax.files.storage import write_atomic
 from mdm_jax.run.peak_memory import peak_memory_bytes
 
 
-def machine() -> str:
-    """The processor's kind and the number of cores that this process may use."""
+def machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The processor and the number of cores that this process may use.
+
+    A virtual machine may hide the processor's name, but not its family and model.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{platform.machine()}, {cores} cores, cpu"
+    try:
+        lines = (line.partition(":") for line in cpuinfo.read_text().splitlines())
+    except OSError:
+        lines = ()
+    said = {name.strip(): value.strip() for name, _, value in lines}
+    names = (("", "model name"), ("family ", "cpu family"), ("model ", "model"))
+    found = ", ".join(title + said[name] for title, name in names if name in said)
+    return f"{found or platform.processor() or platform.machine()}, {cores} cores"
 
 
 def add_results(file: Path, found: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ with the peak of its memory, the seconds of its first step, and the FLOPs of a s
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import time
@@ -19,6 +20,7 @@ import numpy as np
 
 from benchmarks.machine import peak_bytes
 from isoflop.ladder import find_size
+from mdm_jax.devices.cpu_compiler import with_fast_compiler
 from mdm_jax.devices.huge_pages import restart_with_huge_pages
 from mdm_jax.devices.sharding import global_batch, make_mesh, stack_batches
 from mdm_jax.spec import (
@@ -70,6 +72,7 @@ def main() -> None:
     flags.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="fields of the run's `hardware`")
     given = flags.parse_args()
     restart_with_huge_pages()
+    os.environ.update(with_fast_compiler(os.environ))
     hardware = {key: setting(value) for key, value in (one.split("=") for one in given.set)}
     spec = run_spec(given.size, given.family, given.rows, given.length, given.vocab, hardware)
     tokens_BL = np.random.default_rng(0).integers(0, given.vocab, (given.rows, given.length)).astype(np.int32)

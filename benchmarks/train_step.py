@@ -10,7 +10,8 @@ is the median of the rounds' ratios, so that a machine that slows down for a whi
 nothing else run meanwhile.
 
 The result stands in benchmarks/results/train_step.json, by the machine's name. `share` is the share of the product
-peak: necessary FLOPs a second (`exact`), over those of the largest product of the step (see `product_peak`).
+peak: necessary FLOPs a second (`exact`), over those of a layer's largest product (`product_peak`, measured in every
+round). So no step with these FLOPs can be more than 1 / `share` times as fast as a contestant.
 `call_share` is the share of a step's time that is the cost of a call, where several steps are made in a call.
 """
 
@@ -140,20 +141,23 @@ def measure(size: str, family: str, settings: list[str], torch: str | None, roun
     all_of_them = contestants(size, family, settings, torch)
     for one in all_of_them:
         one.run(CASES[size].steps)  # compiles, and fills caches
+    peaks: list[float] = []
+    tokens = CASES[size].rows * CASES[size].length
     for turn in range(rounds):
+        peaks.append(product_peak(find_size(size).d_model, tokens))
         first = turn % len(all_of_them)
         for one in all_of_them[first:] + all_of_them[:first]:
             one.run(1)  # not counted: the system has taken back what the process freed before its rest
             one.rounds.append(statistics.median(one.run(CASES[size].steps)))
     ends = {one.name: one.end() for one in all_of_them}
-    tokens, flops = CASES[size].rows * CASES[size].length, ends[settings[0]]["step_flops"]
-    peak = product_peak(find_size(size).d_model, tokens)
+    flops, peak = ends[settings[0]]["step_flops"], statistics.median(peaks)
     return {
         one.name: {
             "seconds": (seconds := statistics.median(one.rounds)),
             "ratio_to_first": statistics.median(a / b for a, b in zip(one.rounds, all_of_them[0].rounds, strict=True)),
             "tokens_per_second": tokens / seconds,
             "share": flops / seconds / peak,
+            "product_peak": peak,
             "rounds": one.rounds,
             **ends[one.name],
         }

@@ -7,12 +7,14 @@ finished, or another process trains the run; 130 interrupted and 143 asked to st
 """
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Sequence
 
 from mdm_jax.command import BAD, INTERRUPTED, RETRY, Parser, flush_output, say
 from mdm_jax.config import load_run
+from mdm_jax.devices.cpu_compiler import with_fast_compiler
 from mdm_jax.devices.huge_pages import restart_with_huge_pages
 from mdm_jax.files.faults import may_pass
 from mdm_jax.files.fingerprint import with_fingerprint
@@ -106,6 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = parser().parse_args(arguments)
     if argv is None:  # this process is the command's own
         restart_with_huge_pages()
+        os.environ.update(with_fast_compiler(os.environ))  # before jax looks for its devices
     code = _train(flags, arguments)
     flush_output()
     return code

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from mdm_jax.command import cores_of, on_cores
+from mdm_jax.devices.cpu_compiler import with_fast_compiler
 from mdm_jax.devices.huge_pages import with_huge_pages
 from mdm_jax.files.storage import open_no_link
 from mdm_jax.spec import RunSpec
@@ -89,7 +90,7 @@ class Launcher(abc.ABC):
 class Processes:
     """Starts processes with this environment, on a share of the cores, and with one inherited open file, if any.
 
-    Their large arrays lie on huge pages.
+    Their large arrays lie on huge pages, and their programs are compiled with the options of `cpu_compiler`.
     """
 
     environment: Mapping[str, str]
@@ -123,7 +124,7 @@ class Processes:
                 stdin=stdin,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**_thread_settings(len(cores)), **with_huge_pages(self.environment)},
+                env={**_thread_settings(len(cores)), **with_fast_compiler(with_huge_pages(self.environment))},
                 pass_fds=[*fds, *(() if self.inherited is None else (self.inherited,))],
                 start_new_session=True,  # Ctrl-C at the terminal reaches the runner alone
             )

@@ -21,6 +21,7 @@ TOP = {"experiments", "benchmarks", "tests", "constraints"}
 FACTS_ELSEWHERE = {
     "data.manifest",
     "devices.accelerators",
+    "devices.cpu_compiler",
     "devices.huge_pages",
     "evaluate.draws",
     "run.orders",
