@@ -36,6 +36,5 @@ print(float(jax.jit(lambda x: (x * 2).sum())(jax.numpy.arange(4.0))), os.environ
 """
     env = {name: value for name, value in os.environ.items() if name != VARIABLE}
     command = [sys.executable, "-c", code, "--config", "absent.py"]
-    assert (
-        subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout.strip() == f"12.0 {ADDED}"
-    )
+    said = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
+    assert said == f"12.0 {ADDED}\n"
