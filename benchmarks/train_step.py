@@ -11,7 +11,7 @@ nothing else run meanwhile.
 
 The result stands in benchmarks/results/train_step.json, by the machine's name. `share` is the share of the product
 peak: necessary FLOPs a second (`exact`), over those of a layer's largest product (`product_peak`, measured in every
-round). So no step with these FLOPs can be more than 1 / `share` times as fast as a contestant.
+round). So a step that needs these FLOPs can be about 1 / `share` times as fast as a contestant, and not more.
 `call_share` is the share of a step's time that is the cost of a call, where several steps are made in a call.
 """
 

@@ -1,4 +1,4 @@
-"""Options with which XLA compiles programs for a CPU in three quarters of the time, or less.
+"""Options with which XLA takes less time to compile a program for a CPU.
 
 They turn off parts of the compiler that make our steps no faster: copies of a loop's body, vectors from scalar
 operations, and tiles. XLA reads them from the environment when jax looks for its devices. Compilers for other devices
