@@ -33,6 +33,8 @@ from mdm_jax.devices.sharding import BATCH, BATCH_L, over_shards, reshard, rows_
 from mdm_jax.spec import LevelSampler
 
 Count = int | Int[Array, ""]
+FLOAT_BITS = 31
+"""Bits of a float32 without its sign."""
 
 
 def antithetic_counts(key: Key[Array, ""], batch: int, seq_len: Count) -> Int[Array, "B"]:
@@ -113,15 +115,32 @@ def count_masks(
     """Masks with exactly `count_B` tokens in each row, uniform over all such sets of the positions `among`.
 
     By default the sets are of all positions.
-
-    Tokens are chosen by rank and not by a threshold, because at L = 2048 a quarter of the rows have ties among their
-    float32 uniforms.
     """
     u_BL = jax.random.uniform(key, (count_B.shape[0], seq_len), out_sharding=BATCH_L)
     if among is not None:
         u_BL = jnp.where(among, u_BL, 2.0)
-    rank_BL = jnp.argsort(jnp.argsort(u_BL, axis=-1), axis=-1)
-    return rank_BL < reshard(count_B, BATCH)[:, None]
+    return smallest(u_BL, count_B)
+
+
+def smallest(u_BL: Float[Array, "B L"], count_B: Int[Array, "B"]) -> Bool[Array, "B L"]:
+    """Masks of the `count_B` smallest numbers of each row, none of which is negative.
+
+    Of equal numbers the first are taken: at L = 2048 a quarter of the rows have ties among their float32 uniforms.
+
+    The `count_B`-th smallest number of a row is found bit by bit, since the bits of such floats have the same order as
+    the floats. For 16 rows of 64 tokens this is 15 times as fast on a CPU as a sort.
+    """
+    bits_BL = jax.lax.bitcast_convert_type(u_BL.astype(jnp.float32), jnp.int32)
+    count_B, zero_B = reshard(count_B, BATCH), reshard(jnp.zeros(count_B.shape, jnp.int32), BATCH)
+
+    def add_bit(index: Array, found_B: Array) -> Array:
+        more_B = found_B | (1 << (FLOAT_BITS - 1 - index))
+        return jnp.where((bits_BL < more_B[:, None]).sum(-1) < count_B, more_B, found_B)
+
+    last_B1 = jax.lax.fori_loop(0, FLOAT_BITS, add_bit, zero_B)[:, None]
+    below_BL, equal_BL = bits_BL < last_B1, bits_BL == last_B1
+    lacking_B1 = count_B[:, None] - below_BL.sum(-1, keepdims=True)
+    return below_BL | (equal_BL & (jnp.cumsum(equal_BL, -1) <= lacking_B1))
 
 
 def independent_masks(key: Key[Array, ""], probability_B: Float[Array, "B"], seq_len: int) -> Bool[Array, "B L"]:
