@@ -267,6 +267,28 @@ def split_microbatches(x_Bx: jax.Array, microbatches: int) -> jax.Array:
     return over_shards(local, rows, PartitionSpec(None, *rows))(x_Bx)
 
 
+def from_pairs(x_BLx: jax.Array, position_PM: jax.Array) -> jax.Array:
+    """`[B / 2, M, ...]`: `x` at M positions of each pair of neighbouring rows, 0 … 2L - 1. Each device has whole pairs.
+
+    Args:
+        position_PM: the positions, all different within a pair.
+    """
+
+    def local(x_bLx: jax.Array, position_pM: jax.Array) -> jax.Array:
+        pairs = x_bLx.reshape(position_pM.shape[0], -1, *x_bLx.shape[2:])
+        return jax.vmap(lambda x, i: x.at[i].get(mode="promise_in_bounds", unique_indices=True))(pairs, position_pM)
+
+    rows = rows_spec(x_BLx.ndim)
+    return over_shards(local, (rows, BATCH_L), rows)(x_BLx, position_PM)
+
+
+def flat_rows(x_BLx: jax.Array) -> jax.Array:
+    """`[B L, ...]`, split over the devices as the rows were."""
+    return over_shards(
+        lambda x_bLx: x_bLx.reshape(-1, *x_bLx.shape[2:]), rows_spec(x_BLx.ndim), rows_spec(x_BLx.ndim - 1)
+    )(x_BLx)
+
+
 def largest_of_processes(values: np.ndarray) -> jax.Array:
     """The largest of each value over the processes, `[n]` on every process. Every process must call it.
 

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from mdm_jax.devices.sharding import BATCH, BATCH_L, over_shards
+from mdm_jax.devices.sharding import BATCH, BATCH_L, flat_rows, over_shards
 from mdm_jax.objectives.masking import count_masks, gather_paired, paired_positions
 from mdm_jax.objectives.vocab_loss import token_nats
 
@@ -84,7 +84,7 @@ def controlled_losses(
 def group_losses(
     key: Key[Array, ""],
     tokens_SL: Int[Array, "S L"],
-    hidden: Callable[[Array], Array],
+    hidden: Callable[[Array, Array], Array],
     head_DV: Float[Array, "D V"],
     vocab_size: int,
     draws: int,
@@ -93,7 +93,7 @@ def group_losses(
 
     Args:
         tokens_SL: clean tokens in 0..V-1; every device holds whole rows.
-        hidden: the model, from tokens `[S R, L]` to hidden states `[S R, L, D]`.
+        hidden: the model, from tokens `[S R, L]` and positions `[P, M]` of each pair of rows to hidden states `[P, M, D]`.
         vocab_size: V, which is also the id of MASK.
         draws: R, an even number of at least 4.
     """
@@ -101,9 +101,9 @@ def group_losses(
     key_count, key_mask = jax.random.split(key)
     mask_BL = count_masks(key_mask, group_counts(key_count, rows, draws, length).reshape(-1), length)
     tokens_BL = over_shards(functools.partial(jnp.repeat, repeats=draws, axis=0), BATCH_L, BATCH_L)(tokens_SL)
-    h_BLD = hidden(jnp.where(mask_BL, vocab_size, tokens_BL))
     position_PM = paired_positions(mask_BL)
-    h_ND, target_N = gather_paired(h_BLD, position_PM), gather_paired(tokens_BL, position_PM)
+    h_ND = flat_rows(hidden(jnp.where(mask_BL, vocab_size, tokens_BL), position_PM))
+    target_N = gather_paired(tokens_BL, position_PM)
     nats_PM = token_nats(h_ND, target_N, head_DV, vocab_size).reshape(position_PM.shape, out_sharding=BATCH_L)
 
     def local(nats_pM: Array, position_pM: Array, mask_bL: Array) -> Array:

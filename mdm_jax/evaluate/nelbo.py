@@ -232,8 +232,8 @@ def _losses(
     """
     vocab_size, group, kind = spec.model.vocab_size, _passes(spec)[1], spec.data.rows
 
-    def forward(inputs_BL: Array, length_B: Array | None = None) -> Array:
-        return hidden(params, inputs_BL, spec.model, spec.hardware, length_B)
+    def forward(inputs_BL: Array, position_PM: Array | None = None, length_B: Array | None = None) -> Array:
+        return hidden(params, inputs_BL, spec.model, spec.hardware, length_B, position_PM=position_PM)
 
     def one(index: Array, losses_KB: Array) -> Array:
         tokens_BL = jax.lax.dynamic_index_in_dim(tokens_NBL, index, keepdims=False)
@@ -242,7 +242,8 @@ def _losses(
             losses_B = group_losses(own_key, tokens_BL, forward, head_DV, vocab_size, group)
         else:
             drawn = draw(own_key, tokens_BL, objective, vocab_size, kind)
-            losses_B = row_losses(drawn, lambda z: forward(z, drawn.length_B), head_DV, objective, vocab_size)
+            own = functools.partial(forward, length_B=drawn.length_B)
+            losses_B = row_losses(drawn, own, head_DV, objective, vocab_size)
             if kind is not RowKind.TEXT:  # those are nats by the mean number of scored tokens, not by the row's own
                 tokens_B = jax.numpy.asarray(scored_positions(tokens_BL, vocab_size, kind)).sum(-1)
                 losses_B *= tokens_B.mean() / tokens_B

@@ -7,6 +7,7 @@ The residual stream is the array that the layers add to. It has the compute dtyp
 `spec.float32_residual`. What products and attention read and return has the compute dtype in both cases.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -15,7 +16,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key, UInt
 
-from mdm_jax.devices.sharding import BATCH_LCHK, BATCH_LD, BATCH_LF
+from mdm_jax.devices.sharding import BATCH_LCHK, BATCH_LD, BATCH_LF, from_pairs
 from mdm_jax.model.attention import attend
 from mdm_jax.model.conditioning import condition, masked_share, modulate, modulations
 from mdm_jax.model.dropout import dropout
@@ -83,7 +84,8 @@ def hidden(
     level_B: Float[Array, "B"] | None = None,
     seed_B: UInt[Array, "B"] | None = None,
     x_BLD: Float[Array, "B L D"] | None = None,
-) -> Float[Array, "B L D"]:
+    position_PM: Int[Array, "P M"] | None = None,
+) -> Float[Array, "B L D"] | Float[Array, "P M D"]:
     """Normalised output of the trunk for tokens in 0..V, in the compute dtype.
 
     Args:
@@ -95,6 +97,8 @@ def hidden(
         level_B: each row's probability of MASK, for a time-conditioned model; by default the share of MASK in the row.
         seed_B: each row's seed of its dropout, uint32. There is no dropout by default.
         x_BLD: `embedded` of the tokens, where the caller has it.
+        position_PM: positions of each pair of rows, as `from_pairs` takes them, if the output of no other position is
+            needed. Unrolled layers then leave the others out from the last layer's SwiGLU on.
     """
     condition_B1C = None
     if spec.time_conditioning:
@@ -103,8 +107,10 @@ def hidden(
         condition_B1C = condition(level_B, model.time_in[...], model.time_out[...])
     context = _Context(spec, length_B, condition_B1C, seed_B if spec.dropout else None)
     x_BLD = context.drop(embedded(model, tokens_BL, spec) if x_BLD is None else x_BLD, 0)
-    x_BLD = _through_layers(model.blocks, x_BLD, hardware, context)
-    return normalised(model, x_BLD, spec)
+    if position_PM is None or not context.can_leave_out(hardware):
+        h_BLD = normalised(model, _through_layers(model.blocks, x_BLD, hardware, context), spec)
+        return h_BLD if position_PM is None else from_pairs(h_BLD, position_PM)
+    return normalised(model, _through_layers(model.blocks, x_BLD, hardware, context, position_PM), spec)
 
 
 def compute_dtype(spec: ModelSpec) -> jnp.dtype:
@@ -135,14 +141,25 @@ class _Context(NamedTuple):
         """Dropout at a numbered place of the model; `x` itself without seeds."""
         return x_BLD if self.seed_B is None else dropout(x_BLD, self.spec.dropout, self.seed_B, place)
 
+    def can_leave_out(self, hardware: HardwareSpec) -> bool:
+        """Whether the last layer can leave positions out. Dropout and time conditioning need whole rows."""
+        return hardware.layers is LayerLoop.UNROLL and self.seed_B is None and self.condition_B1C is None
 
-def _through_layers(blocks: Block, x_BLD: Float[Array, "B L D"], hardware: HardwareSpec, context: _Context) -> Array:
+
+def _through_layers(
+    blocks: Block,
+    x_BLD: Float[Array, "B L D"],
+    hardware: HardwareSpec,
+    context: _Context,
+    position_PM: Int[Array, "P M"] | None = None,
+) -> Array:
+    """The residual stream after the last layer, at the given positions of unrolled layers, or at all."""
     n_layers = context.spec.n_layers
     numbers_N = None if context.seed_B is None else jnp.arange(n_layers)
     policies = hardware.layer_policies(n_layers)
 
-    def layer(x_BLD: Array, block: tuple[Block, Array | None]) -> tuple[Array, None]:
-        return _layer(block[0], block[1], x_BLD, context), None
+    def layer(x_BLD: Array, block: tuple[Block, Array | None], position_PM: Array | None = None) -> tuple[Array, None]:
+        return _layer(block[0], block[1], x_BLD, context, position_PM), None
 
     if hardware.layers is LayerLoop.SCAN and len(policies) == 1:
         return jax.lax.scan(rematerialised(layer, policies[0][0], LayerLoop.SCAN), x_BLD, (blocks, numbers_N))[0]
@@ -153,16 +170,23 @@ def _through_layers(blocks: Block, x_BLD: Float[Array, "B L D"], hardware: Hardw
         if hardware.layers is LayerLoop.SCAN:
             x_BLD = scan_part(layer, x_BLD, blocks, numbers_N, places, remat)
             continue
-        kept = rematerialised(layer, remat, LayerLoop.UNROLL)
         for i in places:
+            own = functools.partial(layer, position_PM=position_PM) if i == n_layers - 1 else layer
+            kept = rematerialised(own, remat, LayerLoop.UNROLL)
             x_BLD, _ = kept(x_BLD, jax.tree.map(lambda w, i=i: w[i], (blocks, numbers_N)))
     return x_BLD
 
 
 def _layer(
-    block: Block, number: Array | None, x_BLD: Float[Array, "B L D"], context: _Context
-) -> Float[Array, "B L D"]:
+    block: Block,
+    number: Array | None,
+    x_BLD: Float[Array, "B L D"],
+    context: _Context,
+    position_PM: Int[Array, "P M"] | None = None,
+) -> Array:
     """`x + attention(norm(x))`, then `x + swiglu(norm(x))`; `number` is the layer's, for its dropout.
+
+    The second sum is computed at the given positions alone, by default at all.
 
     The sums have the dtype of the residual stream `x`: a branch in the compute dtype is converted to it.
     """
@@ -173,6 +197,8 @@ def _layer(
     q_BLHK, k_BLHK, v_BLHK = queries_keys_values(block, x_BLD, compute_dtype(context.spec), modulated)
     o_BLHK = attend(rope(q_BLHK), rope(k_BLHK), v_BLHK, context.spec.attention, context.length_B)
     x_BLD = x_BLD + context.drop(_project_heads(block, o_BLHK), first)
+    if position_PM is not None:
+        x_BLD = from_pairs(x_BLD, position_PM)
     return x_BLD + context.drop(_swiglu(block, x_BLD, o_BLHK.dtype, modulated), first + 1)
 
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from mdm_jax.devices.sharding import BATCH, BATCH_L, reshard
+from mdm_jax.devices.sharding import BATCH, BATCH_L, flat_rows, reshard
 from mdm_jax.objectives import arm, mdm, pairs
 from mdm_jax.objectives.d3pm import mask_loss, mask_nats
 from mdm_jax.objectives.drawn import Draw
@@ -19,7 +19,9 @@ from mdm_jax.objectives.masking import gather_paired, kept_length, paired_positi
 from mdm_jax.objectives.vocab_loss import token_nats, vocab_loss
 from mdm_jax.spec import ObjectiveSpec, RowKind, Variant
 
-Hidden = Callable[[Array], Array]
+Hidden = Callable[..., Array]
+"""A model: hidden states `[B, L, D]` of tokens `[B, L]`. With positions `[P, M]` of each pair of rows as its second
+argument, it gives the hidden states of these alone, `[P, M, D]`."""
 LENGTH_STREAM = 2
 
 
@@ -63,12 +65,13 @@ def _columns(objective: ObjectiveSpec, vocab_size: int) -> int:
     return vocab_size + (not objective.zero_masking)
 
 
-def _scored_rows(drawn: Draw, h_BLD: Array, objective: ObjectiveSpec, vocab_size: int) -> tuple[Array, Array, Array]:
+def _scored_rows(drawn: Draw, hidden: Hidden, objective: ObjectiveSpec, vocab_size: int) -> tuple[Array, Array, Array]:
     """Hidden states, targets and weights, `[N, ...]`, of the scored positions: only masked ones for pairs of counts."""
     if objective.pairs_counts:
         position_PM = paired_positions(_through_head(drawn, vocab_size))
-        h_ND, target_N, weight_N = (gather_paired(x, position_PM) for x in (h_BLD, drawn.targets_BL, drawn.weight_BL))
-        return h_ND, target_N, weight_N
+        target_N, weight_N = (gather_paired(x, position_PM) for x in (drawn.targets_BL, drawn.weight_BL))
+        return flat_rows(hidden(drawn.inputs_BL, position_PM)), target_N, weight_N
+    h_BLD = hidden(drawn.inputs_BL)
     batch, length, d = h_BLD.shape
     return h_BLD.reshape(batch * length, d), drawn.targets_BL.reshape(-1), drawn.weight_BL.reshape(-1)
 
@@ -92,7 +95,7 @@ def loss(drawn: Draw, hidden: Hidden, head_DV: Array, objective: ObjectiveSpec, 
 
     D3PM without carry-over has a second summand, the loss of `reconstruction(drawn)`.
     """
-    h_ND, target_N, weight_N = _scored_rows(drawn, hidden(drawn.inputs_BL), objective, vocab_size)
+    h_ND, target_N, weight_N = _scored_rows(drawn, hidden, objective, vocab_size)
     columns = _columns(objective, vocab_size)
     value: Array = vocab_loss(h_ND, target_N, weight_N, head_DV, columns)
     free = _free_mask(drawn, objective)
@@ -104,7 +107,7 @@ def row_losses(
 ) -> Float[Array, "B"]:
     """The loss of each row in nats per token, for evaluation; their mean is `loss`. It has no fused gradient."""
     batch, length = drawn.targets_BL.shape
-    h_ND, target_N, weight_N = _scored_rows(drawn, hidden(drawn.inputs_BL), objective, vocab_size)
+    h_ND, target_N, weight_N = _scored_rows(drawn, hidden, objective, vocab_size)
     columns, free = _columns(objective, vocab_size), _free_mask(drawn, objective)
     nats_N = token_nats(h_ND, target_N, head_DV, columns)
     if free is not None:

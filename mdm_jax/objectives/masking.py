@@ -29,7 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from mdm_jax.devices.sharding import BATCH, BATCH_L, over_shards, reshard, rows_spec
+from mdm_jax.devices.sharding import BATCH, BATCH_L, flat_rows, from_pairs, over_shards, reshard
 from mdm_jax.spec import LevelSampler
 
 Count = int | Int[Array, ""]
@@ -173,11 +173,4 @@ def fill_pairs(mask_BL: Bool[Array, "B L"]) -> Bool[Array, "B L"]:
 
 def gather_paired(x_BLx: Array, position_PM: Int[Array, "P M"]) -> Array:
     """`x` at the positions of the pairs, flattened to `[B/2 * (L+1), ...]`, without communication between devices."""
-
-    def local(x_bLx: Array, position_pM: Array) -> Array:
-        pairs = x_bLx.reshape(position_pM.shape[0], -1, *x_bLx.shape[2:])
-        take = jax.vmap(lambda x, i: x.at[i].get(mode="promise_in_bounds", unique_indices=True))
-        return take(pairs, position_pM).reshape(-1, *x_bLx.shape[2:])
-
-    specs = (rows_spec(x_BLx.ndim), BATCH_L)
-    return over_shards(local, specs, rows_spec(x_BLx.ndim - 1))(x_BLx, position_PM)
+    return flat_rows(from_pairs(x_BLx, position_PM))

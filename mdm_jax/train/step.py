@@ -58,9 +58,9 @@ def draw_loss(
 
 
 def _scored(params: Transformer, drawn: Draw, spec: RunSpec, x_BLD: Array | None = None) -> Float[Array, ""]:
-    def run(tokens_BL: Array) -> Array:
+    def run(tokens_BL: Array, position_PM: Array | None = None) -> Array:
         rows = drawn.length_B, drawn.level_B, drawn.seed_B
-        return hidden(params, tokens_BL, spec.model, spec.hardware, *rows, x_BLD)
+        return hidden(params, tokens_BL, spec.model, spec.hardware, *rows, x_BLD, position_PM)
 
     return loss(drawn, run, params.head[...], spec.objective, spec.model.vocab_size)
 

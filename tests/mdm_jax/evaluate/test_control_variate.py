@@ -1,7 +1,6 @@
 """The control variate leaves the expectation alone, summed over all counts and masks, and lowers the variance."""
 
 import dataclasses
-import functools
 import itertools
 from collections.abc import Iterator
 from math import comb
@@ -202,7 +201,9 @@ def test_a_row_does_not_depend_on_the_others(one_device) -> None:
 
     @jax.jit
     def losses(rows_SL):
-        run = functools.partial(hidden, params, spec=spec, hardware=HardwareSpec())
+        def run(tokens_BL, position_PM):
+            return hidden(params, tokens_BL, spec, HardwareSpec(), position_PM=position_PM)
+
         return group_losses(jax.random.key(5), rows_SL, run, params.head[...], V, 4).reshape(-1, 4)
 
     first_SL, mesh = tokens((6, L), V), jax.sharding.get_mesh()

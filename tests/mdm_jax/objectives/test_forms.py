@@ -165,9 +165,12 @@ def expectation(objective: ObjectiveSpec) -> float:
 def test_the_mean_of_draws_is_the_expectation(objective):
     tokens_BL, model = reshard(jnp.tile(jnp.asarray(ROW_L), (B, 1)), BATCH_L), sharp_model(TRUNK)
 
+    def run(tokens_BL, position_PM=None):
+        return hidden(model, tokens_BL, TRUNK, HardwareSpec(), position_PM=position_PM)
+
     def one(key):
         drawn, head_DV = objectives.draw(key, tokens_BL, objective, V), reshard(model.head[...], HEAD_DV)
-        arguments = (drawn, lambda z_BL: hidden(model, z_BL, TRUNK, HardwareSpec()), head_DV, objective, V)
+        arguments = (drawn, run, head_DV, objective, V)
         return objectives.loss(*arguments), objectives.row_losses(*arguments).mean()
 
     keys = jax.random.split(jax.random.key(0), 1024)

@@ -67,8 +67,8 @@ class Scorer:
         self.log_p = predictions_of(self.model, self.spec)
         self._losses = jax.jit(self._losses_of, static_argnums=1)
 
-    def hidden(self, tokens_BL):
-        return hidden(self.model, tokens_BL, self.spec, HardwareSpec())
+    def hidden(self, tokens_BL, position_PM=None):
+        return hidden(self.model, tokens_BL, self.spec, HardwareSpec(), position_PM=position_PM)
 
     def _losses_of(self, draws, objective):
         head_DV = place(self.model).head[...]

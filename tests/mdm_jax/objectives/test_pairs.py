@@ -171,7 +171,8 @@ def test_the_loss_and_its_rows_are_those_of_the_draw(objective):
     @jax.jit
     def run(key, rows_BL):
         made = objectives.draw(key, rows_BL, objective, V, RowKind.RESPONSES)
-        arguments = (made, lambda z: hidden(model, z, MDM, HardwareSpec(), made.length_B), place(model).head[...])
+        run = functools.partial(hidden, model, spec=MDM, hardware=HardwareSpec(), length_B=made.length_B)
+        arguments = (made, lambda z, at=None: run(z, position_PM=at), place(model).head[...])
         return made, objectives.loss(*arguments, objective, V), objectives.row_losses(*arguments, objective, V)
 
     for seed in range(5):

@@ -73,7 +73,8 @@ def cut_loss(spec: ModelSpec, objective: ObjectiveSpec, model: Transformer, draw
     length_B = reshard(jnp.full(B, kept, jnp.int32), BATCH)
     drawn = jax.tree.map(lambda x: reshard(x, BATCH_L) if x.ndim == 2 else x, drawn)
     head_DV = reshard(model.head[...], HEAD_DV)
-    return objectives.loss(drawn, lambda z: hidden(model, z, spec, HardwareSpec(), length_B), head_DV, objective, V)
+    run = functools.partial(hidden, model, spec=spec, hardware=HardwareSpec(), length_B=length_B)
+    return objectives.loss(drawn, lambda z, at=None: run(z, position_PM=at), head_DV, objective, V)
 
 
 @functools.partial(jax.jit, static_argnums=0)
