@@ -93,7 +93,7 @@ def group_losses(
 
     Args:
         tokens_SL: clean tokens in 0..V-1; every device holds whole rows.
-        hidden: the model, from tokens `[S R, L]` and positions `[P, M]` of each pair of rows to hidden states `[P, M, D]`.
+        hidden: the model, from tokens `[S R, L]` and positions `[P, M]` of each pair of rows to states `[P, M, D]`.
         vocab_size: V, which is also the id of MASK.
         draws: R, an even number of at least 4.
     """

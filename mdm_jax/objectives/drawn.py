@@ -9,8 +9,8 @@ from flax import struct
 class Draw:
     """`inputs` in 0..V (V is MASK or start), `targets` in 0..V-1, `weight` float32, 0 where nothing is predicted.
 
-    The fields are arrays `[B, ...]` or `[M, B, ...]` (microbatches), or jax's abstract values in their place. Hence
-    `Any`.
+    The fields are arrays `[B, ...]`, of which several may be stacked on a leading axis (microbatches, steps), or jax's
+    abstract values in their place. Hence `Any`.
     """
 
     inputs_BL: Any
@@ -24,10 +24,10 @@ class Draw:
     """D3PM: the probability that a token which is masked at time t is not masked one step earlier."""
     clean_BL: Any = None
     """D3PM without carry-over: the weight of each token in the reconstruction term, which reads the clean tokens."""
-    through_head_BL: Any = None
-    """Pairs: the positions that go through the head, L + 1 in two neighbouring rows; by default those that read MASK.
+    position_PM: Any = None
+    """Pairs of counts: the L + 1 positions of each pair of rows that go through the head, ascending in 0..2L-1.
 
-    Positions without a weight fill up the number.
+    By default they are those that read MASK. Where fewer have a weight, others fill up the number.
     """
     seed_B: Any = None
     """Each row's seed of its dropout, uint32."""

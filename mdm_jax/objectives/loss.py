@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
 from mdm_jax.devices.sharding import BATCH, BATCH_L, flat_rows, reshard
 from mdm_jax.objectives import arm, mdm, pairs
@@ -68,7 +68,7 @@ def _columns(objective: ObjectiveSpec, vocab_size: int) -> int:
 def _scored_rows(drawn: Draw, hidden: Hidden, objective: ObjectiveSpec, vocab_size: int) -> tuple[Array, Array, Array]:
     """Hidden states, targets and weights, `[N, ...]`, of the scored positions: only masked ones for pairs of counts."""
     if objective.pairs_counts:
-        position_PM = paired_positions(_through_head(drawn, vocab_size))
+        position_PM = _positions(drawn, vocab_size)
         target_N, weight_N = (gather_paired(x, position_PM) for x in (drawn.targets_BL, drawn.weight_BL))
         return flat_rows(hidden(drawn.inputs_BL, position_PM)), target_N, weight_N
     h_BLD = hidden(drawn.inputs_BL)
@@ -76,9 +76,9 @@ def _scored_rows(drawn: Draw, hidden: Hidden, objective: ObjectiveSpec, vocab_si
     return h_BLD.reshape(batch * length, d), drawn.targets_BL.reshape(-1), drawn.weight_BL.reshape(-1)
 
 
-def _through_head(drawn: Draw, vocab_size: int) -> Bool[Array, "B L"]:
-    """The positions that go through the head for pairs of counts: L + 1 in each pair of rows."""
-    return drawn.inputs_BL == vocab_size if drawn.through_head_BL is None else drawn.through_head_BL
+def _positions(drawn: Draw, vocab_size: int) -> Int[Array, "P M"]:
+    """The positions of each pair of rows that go through the head, for pairs of counts."""
+    return paired_positions(drawn.inputs_BL == vocab_size) if drawn.position_PM is None else drawn.position_PM
 
 
 def _free_mask(drawn: Draw, objective: ObjectiveSpec) -> tuple[Array, Array] | None:
@@ -115,7 +115,7 @@ def row_losses(
     nats_N = weight_N * nats_N * batch
     if not objective.pairs_counts:
         return nats_N.reshape(batch, length).sum(-1)
-    first_PM = paired_positions(_through_head(drawn, vocab_size)) < length
+    first_PM = _positions(drawn, vocab_size) < length
     nats_PM = jax.lax.reshape(nats_N, (batch // 2, length + 1), out_sharding=BATCH_L)
     of_first_P = jnp.where(first_PM, nats_PM, 0.0).sum(-1)
     losses_P2 = jnp.stack([of_first_P, nats_PM.sum(-1) - of_first_P], 1)

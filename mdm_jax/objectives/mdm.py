@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from mdm_jax.devices.sharding import BATCH, reshard
 from mdm_jax.objectives.drawn import Draw
-from mdm_jax.objectives.masking import count_masks, independent_masks, level_counts, noise_times
+from mdm_jax.objectives.masking import count_masks, independent_masks, level_counts, noise_times, paired_positions
 from mdm_jax.objectives.noise import level, step_level
 from mdm_jax.objectives.weighting import count_weights, level_weight
 from mdm_jax.spec import ObjectiveSpec, Variant, Weighting
@@ -57,7 +57,8 @@ def draw(
         if objective.pairs_counts:
             inputs_BL = _pad_pairs(inputs_BL, inside_L, mask_id)
     weight_BL = mask_BL * reshard(weight_B / batch, BATCH)[:, None]
-    return Draw(inputs_BL, tokens_BL, weight_BL, None, level_B, jump_B)
+    position_PM = paired_positions(inputs_BL == mask_id) if objective.pairs_counts else None
+    return Draw(inputs_BL, tokens_BL, weight_BL, None, level_B, jump_B, position_PM=position_PM)
 
 
 def _count_form(

@@ -22,7 +22,14 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from mdm_jax.devices.sharding import BATCH, reshard
 from mdm_jax.objectives.arm import shifted
 from mdm_jax.objectives.drawn import Draw
-from mdm_jax.objectives.masking import count_masks, fill_pairs, independent_masks, noise_times, pair_levels
+from mdm_jax.objectives.masking import (
+    count_masks,
+    fill_pairs,
+    independent_masks,
+    noise_times,
+    pair_levels,
+    paired_positions,
+)
 from mdm_jax.objectives.mdm import level_form
 from mdm_jax.spec import LevelSampler, ObjectiveSpec, RowKind, Variant
 
@@ -69,7 +76,7 @@ def draw(
         level_B=level_B,
         jump_B=jump_B,
         clean_BL=scored_BL / total if objective.reconstructs else None,
-        through_head_BL=fill_pairs(mask_BL) if objective.pairs_counts else None,
+        position_PM=paired_positions(fill_pairs(mask_BL)) if objective.pairs_counts else None,
     )
 
 

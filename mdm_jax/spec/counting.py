@@ -82,6 +82,8 @@ def forward_flops(
 ) -> int:
     """FLOPs of the matrix products of one forward pass over `[batch, seq_len]` tokens.
 
+    All positions of all layers count, also those that a step leaves out of the last layer (`model/transformer.py`).
+
     Args:
         full_attention: count L^2 query-key pairs for the causal model too, as a kernel without block skipping computes.
     """

@@ -17,6 +17,7 @@ from mdm_jax.objectives.masking import (
     independent_masks,
     noise_times,
     paired_positions,
+    smallest,
 )
 from mdm_jax.objectives.noise import mask_probability, nelbo_weight
 from mdm_jax.spec import LevelSampler, NoiseSchedule
@@ -79,6 +80,20 @@ def test_counts_are_exact_where_uniforms_are_tied():
     count_B = tied_BL.argmax(1) + 1
     mask_BL = np.asarray(count_masks(key, jnp.asarray(count_B), length))
     assert (mask_BL.sum(1) == count_B).all()
+
+
+@pytest.mark.parametrize("length", [1, 2, 64, 301])
+def test_the_smallest_are_those_of_a_stable_sort(length):
+    """Among random numbers, ties, equal numbers, zeros and denormal numbers; of none, some or all positions."""
+    rng = np.random.default_rng(length)
+    random_BL = rng.random((40, length))
+    denormal_BL = random_BL * np.finfo(np.float32).tiny
+    kinds = random_BL, np.round(random_BL * 8) / 8, np.round(random_BL) * 2, np.zeros((40, length)), denormal_BL
+    u_BL = np.concatenate(kinds).astype(np.float32)
+    count_B = rng.integers(0, length + 1, len(u_BL)).astype(np.int32)
+    count_B[::7], count_B[3::7] = 0, length
+    rank_BL = np.argsort(np.argsort(u_BL, 1, kind="stable"), 1)
+    np.testing.assert_array_equal(smallest(jnp.asarray(u_BL), jnp.asarray(count_B)), rank_BL < count_B[:, None])
 
 
 def test_independent_masks_have_their_rows_probability():

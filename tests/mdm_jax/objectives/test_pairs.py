@@ -159,8 +159,11 @@ def test_prompts_and_padding_are_as_they_should(objective):
     assert ((masked & prompt).sum(-1) == np.where((masked & prompt).any(-1), prompt.sum(-1), 0)).all()
     assert abs(hidden_prompts.mean() - objective.drop_prompt) < 4 * (0.25 / hidden_prompts.size) ** 0.5
     if objective.pairs_counts:
-        assert (made["through_head_BL"].reshape(DRAWS, 2, -1).sum(-1) == L + 1).all()
-        assert (made["through_head_BL"] | (made["weight_BL"] == 0)).all()
+        weighted_Pl = made["weight_BL"].reshape(-1, 2 * L) > 0
+        through_Pl = np.zeros_like(weighted_Pl)
+        np.put_along_axis(through_Pl, made["position_PM"].reshape(-1, L + 1), True, 1)
+        assert (through_Pl.sum(-1) == L + 1).all()
+        assert (through_Pl | ~weighted_Pl).all()
 
 
 @pytest.mark.parametrize("objective", [FORMS[0], FORMS[3]], ids=name)
