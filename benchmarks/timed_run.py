@@ -96,7 +96,7 @@ def watch(parts: Parts) -> None:
     from mdm_jax.train.checkpoint import Checkpoints
     from mdm_jax.train.step import Step
 
-    compile_step, losses = loop.compile_step, cast(Any, nelbo._losses)
+    compile_step = loop.compile_step
 
     def compiled(spec: Any) -> Any:
         step = compile_step(spec)
@@ -116,16 +116,20 @@ def watch(parts: Parts) -> None:
 
         return call
 
-    def evaluated(*given: Any) -> Any:
-        before, begun = losses._cache_size(), time.monotonic()
-        found = losses(*given)
-        if losses._cache_size() > before:
-            parts.move(time.monotonic() - begun, "evaluation", "evaluation compiles")
-        return found
+    def evaluated(program: Any) -> Callable[..., Any]:
+        def call(*given: Any) -> Any:
+            before, begun = program._cache_size(), time.monotonic()
+            found = program(*given)
+            if program._cache_size() > before:
+                parts.move(time.monotonic() - begun, "evaluation", "evaluation compiles")
+            return found
+
+        return call
 
     replaced: list[tuple[Any, str, Callable[..., Any]]] = [
         (loop, "compile_step", compiled),
-        (nelbo, "_losses", evaluated),
+        (nelbo, "_draws", evaluated(cast(Any, nelbo._draws))),
+        (nelbo, "_losses", evaluated(cast(Any, nelbo._losses))),
         (Step, "compile", parts.timed("first step", Step.compile)),
         (execute, "init_state", parts.timed("first state", execute.init_state)),
         (execute, "train", parts.timed("steps", execute.train)),

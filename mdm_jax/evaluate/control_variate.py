@@ -26,6 +26,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from mdm_jax.devices.sharding import BATCH, BATCH_L, flat_rows, over_shards
+from mdm_jax.objectives.drawn import Draw
 from mdm_jax.objectives.masking import count_masks, gather_paired, paired_positions
 from mdm_jax.objectives.vocab_loss import token_nats
 
@@ -81,9 +82,24 @@ def controlled_losses(
     return loss_SR * jnp.asarray(draw_weights(mask_SRL.shape[1], narrowing), jnp.float32)
 
 
+def group_draw(key: Key[Array, ""], tokens_SL: Int[Array, "S L"], vocab_size: int, draws: int) -> Draw:
+    """A group of draws of each row, as `[S R, L]`. It has no weights; `group_losses` weighs the draws.
+
+    Args:
+        tokens_SL: clean tokens in 0..V-1; every device holds whole rows.
+        vocab_size: V, which is also the id of MASK.
+        draws: R, an even number of at least 4.
+    """
+    rows, length = tokens_SL.shape
+    key_count, key_mask = jax.random.split(key)
+    mask_BL = count_masks(key_mask, group_counts(key_count, rows, draws, length).reshape(-1), length)
+    tokens_BL = over_shards(functools.partial(jnp.repeat, repeats=draws, axis=0), BATCH_L, BATCH_L)(tokens_SL)
+    inputs_BL = jnp.where(mask_BL, vocab_size, tokens_BL)
+    return Draw(inputs_BL, tokens_BL, None, position_PM=paired_positions(mask_BL))
+
+
 def group_losses(
-    key: Key[Array, ""],
-    tokens_SL: Int[Array, "S L"],
+    drawn: Draw,
     hidden: Callable[[Array, Array], Array],
     head_DV: Float[Array, "D V"],
     vocab_size: int,
@@ -92,18 +108,14 @@ def group_losses(
     """The losses of one group of draws of each row, row by row; see `controlled_losses`.
 
     Args:
-        tokens_SL: clean tokens in 0..V-1; every device holds whole rows.
+        drawn: see `group_draw`.
         hidden: the model, from tokens `[S R, L]` and positions `[P, M]` of each pair of rows to states `[P, M, D]`.
-        vocab_size: V, which is also the id of MASK.
-        draws: R, an even number of at least 4.
+        vocab_size: V.
+        draws: R.
     """
-    rows, length = tokens_SL.shape
-    key_count, key_mask = jax.random.split(key)
-    mask_BL = count_masks(key_mask, group_counts(key_count, rows, draws, length).reshape(-1), length)
-    tokens_BL = over_shards(functools.partial(jnp.repeat, repeats=draws, axis=0), BATCH_L, BATCH_L)(tokens_SL)
-    position_PM = paired_positions(mask_BL)
-    h_ND = flat_rows(hidden(jnp.where(mask_BL, vocab_size, tokens_BL), position_PM))
-    target_N = gather_paired(tokens_BL, position_PM)
+    length, position_PM, mask_BL = drawn.inputs_BL.shape[1], drawn.position_PM, drawn.inputs_BL == vocab_size
+    h_ND = flat_rows(hidden(drawn.inputs_BL, position_PM))
+    target_N = gather_paired(drawn.targets_BL, position_PM)
     nats_PM = token_nats(h_ND, target_N, head_DV, vocab_size).reshape(position_PM.shape, out_sharding=BATCH_L)
 
     def local(nats_pM: Array, position_pM: Array, mask_bL: Array) -> Array:

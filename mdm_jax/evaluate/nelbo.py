@@ -25,9 +25,10 @@ from jaxtyping import Array, Float, Float64, Int
 
 from mdm_jax.devices.precision import product_precision
 from mdm_jax.devices.sharding import replicate, split_rows, stack_batches
-from mdm_jax.evaluate.control_variate import group_losses
+from mdm_jax.evaluate.control_variate import group_draw, group_losses
 from mdm_jax.evaluate.ratio import ratio
 from mdm_jax.model.transformer import Transformer, hidden
+from mdm_jax.objectives.drawn import Draw
 from mdm_jax.objectives.loss import draw, row_losses
 from mdm_jax.objectives.pairs import scored_positions
 from mdm_jax.spec import LEAST_GROUPS, Family, ObjectiveSpec, RowKind, RunSpec, evaluated_loss
@@ -185,21 +186,20 @@ def _dispatch(
 
     Yields the number of the first batch of each dispatch, and the `[K, B]` losses.
     """
-    objective = evaluated_loss(spec.family)
-    group = _passes(spec)[1]
+    objective, group, kind = evaluated_loss(spec.family), _passes(spec)[1], spec.data.rows
     batches = len(rows_SL) * group // spec.evaluation.batch
     most = min(batches, batches_a_dispatch(spec, mesh.size))
     program = evaluation_program(spec)
     for r in range(done // batches, passes):
         tokens_NBL = rows_SL[_row_order(r, len(rows_SL))].reshape(batches, spec.evaluation.batch // group, -1)
-        stacked_NBL = stack_batches(mesh, tokens_NBL)
         key = jax.random.fold_in(jax.random.key(DRAW_SEED), r)
         for n in range(max(0, done - r * batches), batches, most):
-            stop = min(n + most, batches)
-            yield (
-                r * batches + n,
-                _losses(params, stacked_NBL, key, np.int32(n), np.int32(stop), most, program, objective),
-            )
+            some_NBL = tokens_NBL[n : n + most]
+            padded_KBL = np.concatenate([some_NBL, np.zeros((most - len(some_NBL), *some_NBL.shape[1:]), np.int32)])
+            tokens_KBL = stack_batches(mesh, padded_KBL)
+            drawn_K = _draws(tokens_KBL, key, np.int32(n), objective, spec.model.vocab_size, kind, group)
+            count = np.int32(len(some_NBL))
+            yield r * batches + n, _losses(params, drawn_K, tokens_KBL, count, program, objective)
 
 
 def _dispatched_ahead(dispatched: Iterator[tuple[int, Array]]) -> Iterator[tuple[int, Array]]:
@@ -211,44 +211,60 @@ def _dispatched_ahead(dispatched: Iterator[tuple[int, Array]]) -> Iterator[tuple
         before = after
 
 
-@functools.partial(jax.jit, static_argnames=("most", "spec", "objective"))
-def _losses(
-    params: Transformer,
-    tokens_NBL: Array,
-    key: Array,
-    start: Array,
-    stop: Array,
-    most: int,
-    spec: RunSpec,
-    objective: ObjectiveSpec,
-) -> Array:
-    """The losses of the sequences in batches `start … stop - 1` of one pass, `[most, B]`, padded with zeros.
-
-    `start` and `stop` are arrays, so that one compiled program computes every dispatch, with the same bits.
+@functools.partial(jax.jit, static_argnames=("objective", "vocab_size", "kind", "group"))
+def _draws(
+    tokens_KBL: Array, key: Array, first: Array, objective: ObjectiveSpec, vocab_size: int, kind: RowKind, group: int
+) -> Draw:
+    """The draws of K batches of one pass, stacked. Models of all sizes share the program.
 
     Args:
-        tokens_NBL: the rows of each batch, of which a group of draws makes several sequences each.
+        tokens_KBL: the rows of each batch, of which a group of draws makes several sequences each.
+        key: the key of the pass.
+        first: the number of the first batch within the pass.
+        group: the draws that a pass makes of each row.
+    """
+
+    def one(tokens_BL: Array, batch: Array) -> Draw:
+        own_key = jax.random.fold_in(key, batch)
+        if group > 1:
+            return group_draw(own_key, tokens_BL, vocab_size, group)
+        return draw(own_key, tokens_BL, objective, vocab_size, kind)
+
+    return jax.vmap(one)(tokens_KBL, first + jax.numpy.arange(len(tokens_KBL)))
+
+
+@functools.partial(jax.jit, static_argnames=("spec", "objective"))
+def _losses(
+    params: Transformer, drawn_K: Draw, tokens_KBL: Array, count: Array, spec: RunSpec, objective: ObjectiveSpec
+) -> Array:
+    """The losses of the sequences in the first `count` of K batches, `[K, B]`, padded with zeros.
+
+    `count` is an array, so that one compiled program computes every dispatch, with the same bits.
+
+    Args:
+        drawn_K: see `_draws`.
+        tokens_KBL: the rows of each batch.
         spec: the run as `evaluation_program` gives it, so that runs of one model share the program.
     """
     vocab_size, group, kind = spec.model.vocab_size, _passes(spec)[1], spec.data.rows
 
-    def forward(inputs_BL: Array, position_PM: Array | None = None, length_B: Array | None = None) -> Array:
-        return hidden(params, inputs_BL, spec.model, spec.hardware, length_B, position_PM=position_PM)
-
     def one(index: Array, losses_KB: Array) -> Array:
-        tokens_BL = jax.lax.dynamic_index_in_dim(tokens_NBL, index, keepdims=False)
-        own_key, head_DV = jax.random.fold_in(key, index), params.head[...]
+        drawn, tokens_BL = jax.tree.map(
+            lambda x_Kx: jax.lax.dynamic_index_in_dim(x_Kx, index, keepdims=False), (drawn_K, tokens_KBL)
+        )
+
+        def forward(inputs_BL: Array, position_PM: Array | None = None) -> Array:
+            return hidden(params, inputs_BL, spec.model, spec.hardware, drawn.length_B, position_PM=position_PM)
+
         if group > 1:
-            losses_B = group_losses(own_key, tokens_BL, forward, head_DV, vocab_size, group)
+            losses_B = group_losses(drawn, forward, params.head[...], vocab_size, group)
         else:
-            drawn = draw(own_key, tokens_BL, objective, vocab_size, kind)
-            own = functools.partial(forward, length_B=drawn.length_B)
-            losses_B = row_losses(drawn, own, head_DV, objective, vocab_size)
+            losses_B = row_losses(drawn, forward, params.head[...], objective, vocab_size)
             if kind is not RowKind.TEXT:  # those are nats by the mean number of scored tokens, not by the row's own
                 tokens_B = jax.numpy.asarray(scored_positions(tokens_BL, vocab_size, kind)).sum(-1)
                 losses_B *= tokens_B.mean() / tokens_B
-        return jax.lax.dynamic_update_index_in_dim(losses_KB, losses_B, index - start, 0)
+        return jax.lax.dynamic_update_index_in_dim(losses_KB, losses_B, index, 0)
 
-    none_KB = split_rows(jax.numpy.zeros((most, spec.evaluation.batch)))
+    none_KB = split_rows(jax.numpy.zeros((len(tokens_KBL), spec.evaluation.batch)))
     with product_precision(spec.model):
-        return replicate(jax.lax.fori_loop(start, stop, one, none_KB))
+        return replicate(jax.lax.fori_loop(0, count, one, none_KB))

@@ -18,6 +18,7 @@ from mdm_jax.evaluate.control_variate import (
     controlled_losses,
     draw_weights,
     group_counts,
+    group_draw,
     group_losses,
     predictions,
     stratum_edges,
@@ -204,7 +205,8 @@ def test_a_row_does_not_depend_on_the_others(one_device) -> None:
         def run(tokens_BL, position_PM):
             return hidden(params, tokens_BL, spec, HardwareSpec(), position_PM=position_PM)
 
-        return group_losses(jax.random.key(5), rows_SL, run, params.head[...], V, 4).reshape(-1, 4)
+        drawn = group_draw(jax.random.key(5), rows_SL, V, 4)
+        return group_losses(drawn, run, params.head[...], V, 4).reshape(-1, 4)
 
     first_SL, mesh = tokens((6, L), V), jax.sharding.get_mesh()
     other_SL = np.concatenate([first_SL[:3], tokens((3, L), V, seed=9)])

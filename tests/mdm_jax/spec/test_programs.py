@@ -34,7 +34,7 @@ from mdm_jax.spec import (
 from mdm_jax.spec.programs import evaluation_program, state_program, step_program
 from mdm_jax.train.optim import learning_rate
 from mdm_jax.train.state import init_state, make_state
-from mdm_jax.train.step import compile_step, noise_key, train_step
+from mdm_jax.train.step import compile_step, drawing, noise_key, train_step
 
 MODEL = ModelSpec(n_layers=1, d_model=8, n_heads=2, d_ffn=16, vocab_size=12, dropout=0.1)
 ROOT = Path(__file__).resolve().parents[3]
@@ -194,6 +194,20 @@ def test_runs_of_one_shape_are_evaluated_by_one_program() -> None:
         losses = [nelbo.evaluate(params, one, rows_SL, mesh).loss for one in (spec, other(spec))]
         assert nelbo._losses._cache_size() == before + 1  # type: ignore[attr-defined]
     assert losses[0] == losses[1]
+
+
+def test_models_of_all_sizes_share_the_programs_that_draw() -> None:
+    """For the training's calls of several steps, and for the evaluation."""
+    narrow = run(Family.MDM)
+    wide = dataclasses.replace(narrow, model=dataclasses.replace(narrow.model, d_model=16, d_ffn=8))
+    still = dataclasses.replace(narrow, model=dataclasses.replace(narrow.model, dropout=0.0))
+    assert drawing(narrow) == drawing(wide) != drawing(still)
+    rows_SL = tokens((48, LENGTH), MODEL.vocab_size)  # as many as no other test has
+    with on_mesh():
+        before = nelbo._draws._cache_size()  # type: ignore[attr-defined]
+        for spec in narrow, wide:
+            nelbo.evaluate(init_state(spec).params, spec, rows_SL, jax.sharding.get_mesh())
+        assert nelbo._draws._cache_size() == before + 1  # type: ignore[attr-defined]
 
 
 def test_two_seeds_train_with_one_program_and_different_masks() -> None:
