@@ -284,9 +284,11 @@ def from_pairs(x_BLx: jax.Array, position_PM: jax.Array) -> jax.Array:
 
 def flat_rows(x_BLx: jax.Array) -> jax.Array:
     """`[B L, ...]`, split over the devices as the rows were."""
-    return over_shards(
-        lambda x_bLx: x_bLx.reshape(-1, *x_bLx.shape[2:]), rows_spec(x_BLx.ndim), rows_spec(x_BLx.ndim - 1)
-    )(x_BLx)
+
+    def local(x_bLx: jax.Array) -> jax.Array:
+        return x_bLx.reshape(-1, *x_bLx.shape[2:])
+
+    return over_shards(local, rows_spec(x_BLx.ndim), rows_spec(x_BLx.ndim - 1))(x_BLx)
 
 
 def largest_of_processes(values: np.ndarray) -> jax.Array:

@@ -107,10 +107,9 @@ def hidden(
         condition_B1C = condition(level_B, model.time_in[...], model.time_out[...])
     context = _Context(spec, length_B, condition_B1C, seed_B if spec.dropout else None)
     x_BLD = context.drop(embedded(model, tokens_BL, spec) if x_BLD is None else x_BLD, 0)
-    if position_PM is None or not context.can_leave_out(hardware):
-        h_BLD = normalised(model, _through_layers(model.blocks, x_BLD, hardware, context), spec)
-        return h_BLD if position_PM is None else from_pairs(h_BLD, position_PM)
-    return normalised(model, _through_layers(model.blocks, x_BLD, hardware, context, position_PM), spec)
+    early_PM = position_PM if context.can_leave_out(hardware) else None
+    h = normalised(model, _through_layers(model.blocks, x_BLD, hardware, context, early_PM), spec)
+    return h if position_PM is None or early_PM is not None else from_pairs(h, position_PM)
 
 
 def compute_dtype(spec: ModelSpec) -> jnp.dtype:

@@ -17,33 +17,21 @@ from jaxtyping import Array, Float, Int, UInt
 
 from mdm_jax.devices.free_memory import return_free_memory
 from mdm_jax.devices.precision import product_precision
-from mdm_jax.devices.sharding import BATCH, place, reshard, split_microbatches
+from mdm_jax.devices.sharding import place, split_microbatches
 from mdm_jax.model.transformer import Transformer, embedded, hidden
 from mdm_jax.objectives.drawn import Draw
-from mdm_jax.objectives.loss import draw, loss, reconstruction
-from mdm_jax.spec import ObjectiveSpec, RowKind, RunSpec
+from mdm_jax.objectives.loss import loss, reconstruction
+from mdm_jax.spec import RunSpec
 from mdm_jax.spec.programs import step_program
 from mdm_jax.train.cpu_tuning import tuned
+from mdm_jax.train.drawing import drawing, draws_program
 from mdm_jax.train.optim import LearningRate, adamw
 from mdm_jax.train.state import TrainState
 
-NOISE_STREAM = 1
-DROPOUT_STREAM = 2
 MOST_STEPS_KEPT = 64
 """Jitted steps that a process keeps."""
 SCALARS = ("loss", "grad_norm", "lr")
 """What a step returns beside the state, each a float32 scalar."""
-
-
-def noise_key(seed: int | UInt[Array, ""], step: Int[Array, ""]) -> Array:
-    """The key of a step's masks, which depends on seed and step alone, and differs from the key of the weights."""
-    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), NOISE_STREAM), step)
-
-
-def _dropout_seeds(seed: UInt[Array, ""], step: Array, rows: int) -> UInt[Array, "B"]:
-    """A seed for each row of the step's batch."""
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), DROPOUT_STREAM), step)
-    return reshard(jax.random.bits(key, (rows,), jnp.uint32), BATCH)
 
 
 def draw_loss(
@@ -89,33 +77,6 @@ def loss_and_grads(params: Transformer, drawn: Draw, spec: RunSpec) -> tuple[Flo
     zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
     (value, grads), dx_MBLD = jax.lax.scan(add, zero, (jax.tree.map(split, drawn), x_MBLD))
     return value, jax.tree.map(jnp.add, grads, through_look_up(dx_MBLD)[0])
-
-
-@dataclasses.dataclass(frozen=True)
-class Drawing:
-    """What decides the draws of a run's steps, beside its seed and its tokens. Models of all sizes may share it."""
-
-    objective: ObjectiveSpec
-    vocab_size: int
-    rows: RowKind
-    has_dropout: bool
-
-    def of_step(self, tokens_BL: Int[Array, "B L"], step: Int[Array, ""], seed: UInt[Array, ""]) -> Draw:
-        """The draw of the step that comes after `step` steps."""
-        drawn = draw(noise_key(seed, step), tokens_BL, self.objective, self.vocab_size, self.rows)
-        if self.has_dropout:
-            drawn = dataclasses.replace(drawn, seed_B=_dropout_seeds(seed, step, tokens_BL.shape[0]))
-        return drawn
-
-    def of_steps(self, tokens_KBL: Int[Array, "K B L"], first: Int[Array, ""], seed: UInt[Array, ""]) -> Draw:
-        """The draws of K steps, stacked on a leading axis. The first comes after `first` steps."""
-        step_K = first + jnp.arange(tokens_KBL.shape[0])
-        return jax.vmap(self.of_step, (0, 0, None))(tokens_KBL, step_K, seed)
-
-
-def drawing(spec: RunSpec) -> Drawing:
-    """The run's drawing."""
-    return Drawing(spec.objective, spec.model.vocab_size, spec.data.rows, bool(spec.model.dropout))
 
 
 def train_step(
@@ -216,18 +177,11 @@ def compile_step(spec: RunSpec) -> Step:
 def _programs(spec: RunSpec) -> tuple[jax.stages.Wrapped, Callable[..., tuple[TrainState, dict[str, Array]]]]:
     """The functions of one step and of several steps. Each is compiled when it is first called.
 
-    Several steps are drawn by a program of their own, which models of all sizes share: the compiler needs half a second
-    for it. It draws them together, which takes a fifth of the time of one draw after the other.
+    Several steps are drawn by a program of their own; see `drawing.py`.
     """
-    draw_all, steps = _draws(drawing(spec)), jax.jit(functools.partial(updates, spec=spec), donate_argnums=0)
+    draw_all, steps = draws_program(drawing(spec)), jax.jit(functools.partial(updates, spec=spec), donate_argnums=0)
 
     def several(state: TrainState, tokens_KBL: Array, count: Any, rate: LearningRate, seed: Array):
         return steps(state, draw_all(tokens_KBL, state.step, seed), count, rate)
 
     return jax.jit(functools.partial(train_step, spec=spec), donate_argnums=0), several
-
-
-@functools.lru_cache(maxsize=MOST_STEPS_KEPT)
-def _draws(drawing: Drawing) -> jax.stages.Wrapped:
-    """The jitted `Drawing.of_steps`."""
-    return jax.jit(drawing.of_steps)

@@ -21,9 +21,10 @@ from mdm_jax.devices.sharding import global_batch, run_mesh
 from mdm_jax.evaluate.nelbo import evaluate
 from mdm_jax.objectives.loss import draw
 from mdm_jax.spec import RunSpec, from_json
+from mdm_jax.train.drawing import noise_key
 from mdm_jax.train.optim import learning_rate
 from mdm_jax.train.state import init_state
-from mdm_jax.train.step import compile_step, noise_key
+from mdm_jax.train.step import compile_step
 
 BATCHES = 2
 

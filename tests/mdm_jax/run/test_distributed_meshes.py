@@ -27,7 +27,7 @@ from mdm_jax.data.corpus import open_corpus
 from mdm_jax.devices.sharding import global_batch, make_mesh
 from mdm_jax.objectives.loss import draw
 from mdm_jax.spec import EvaluationSpec, Family, ModelSpec, OptimSpec, RunSpec, to_json
-from mdm_jax.train.step import noise_key
+from mdm_jax.train.drawing import noise_key
 
 PROGRAM = str(ROOT / "tests/programs/on_meshes.py")
 BATCH, STEPS = 32, 5

@@ -32,9 +32,10 @@ from mdm_jax.spec import (
     Variant,
 )
 from mdm_jax.spec.programs import evaluation_program, state_program, step_program
+from mdm_jax.train.drawing import drawing, noise_key
 from mdm_jax.train.optim import learning_rate
 from mdm_jax.train.state import init_state, make_state
-from mdm_jax.train.step import compile_step, drawing, noise_key, train_step
+from mdm_jax.train.step import compile_step, train_step
 
 MODEL = ModelSpec(n_layers=1, d_model=8, n_heads=2, d_ffn=16, vocab_size=12, dropout=0.1)
 ROOT = Path(__file__).resolve().parents[3]
