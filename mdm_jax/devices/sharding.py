@@ -267,6 +267,11 @@ def split_microbatches(x_Bx: jax.Array, microbatches: int) -> jax.Array:
     return over_shards(local, rows, PartitionSpec(None, *rows))(x_Bx)
 
 
+def at_index(stacked: T, index: int | jax.Array) -> T:
+    """The arrays of the tree at one index of their leading axis, which no device splits."""
+    return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, index, keepdims=False), stacked)
+
+
 def from_pairs(x_BLx: jax.Array, position_PM: jax.Array) -> jax.Array:
     """`[B / 2, M, ...]`: `x` at M positions of each pair of neighbouring rows, 0 … 2L - 1. Each device has whole pairs.
 

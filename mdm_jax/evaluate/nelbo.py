@@ -24,7 +24,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float64, Int
 
 from mdm_jax.devices.precision import product_precision
-from mdm_jax.devices.sharding import replicate, split_rows, stack_batches
+from mdm_jax.devices.sharding import at_index, replicate, split_rows, stack_batches
 from mdm_jax.evaluate.control_variate import group_draw, group_losses
 from mdm_jax.evaluate.ratio import ratio
 from mdm_jax.model.transformer import Transformer, hidden
@@ -249,9 +249,7 @@ def _losses(
     vocab_size, group, kind = spec.model.vocab_size, _passes(spec)[1], spec.data.rows
 
     def one(index: Array, losses_KB: Array) -> Array:
-        drawn, tokens_BL = jax.tree.map(
-            lambda x_Kx: jax.lax.dynamic_index_in_dim(x_Kx, index, keepdims=False), (drawn_K, tokens_KBL)
-        )
+        drawn, tokens_BL = at_index((drawn_K, tokens_KBL), index)
 
         def forward(inputs_BL: Array, position_PM: Array | None = None) -> Array:
             return hidden(params, inputs_BL, spec.model, spec.hardware, drawn.length_B, position_PM=position_PM)

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from mdm_jax.devices.sharding import at_index
 from mdm_jax.model.product_attention import OUTPUT
 from mdm_jax.spec import LayerLoop, Remat
 
@@ -62,7 +63,7 @@ def scan_part(
 
     def one(x: Any, at: tuple[Array, Any]) -> tuple[Any, None]:
         place, slot = at
-        own = jax.tree.map(lambda w: jax.lax.dynamic_index_in_dim(w, place, keepdims=False), whole)
+        own = at_index(whole, place)
         number = None if numbers_N is None else numbers_N[place]
         return layer(x, (jax.tree.map(_with_gradient_to, own, slot), number))
 

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int, UInt
 
 from mdm_jax.devices.free_memory import return_free_memory
 from mdm_jax.devices.precision import product_precision
-from mdm_jax.devices.sharding import place, split_microbatches
+from mdm_jax.devices.sharding import at_index, place, split_microbatches
 from mdm_jax.model.transformer import Transformer, embedded, hidden
 from mdm_jax.objectives.drawn import Draw
 from mdm_jax.objectives.loss import loss, reconstruction
@@ -116,8 +116,7 @@ def updates(
     """`count` steps with the first `count` of K draws. Returns the new state, and the scalars of the last step."""
 
     def one(index: Array, before: tuple[TrainState, dict[str, Array]]) -> tuple[TrainState, dict[str, Array]]:
-        drawn = jax.tree.map(lambda x_Kx: jax.lax.dynamic_index_in_dim(x_Kx, index, keepdims=False), drawn_K)
-        return update(before[0], drawn, rate, spec)
+        return update(before[0], at_index(drawn_K, index), rate, spec)
 
     return jax.lax.fori_loop(0, count, one, (state, {name: jnp.zeros(()) for name in SCALARS}))
 
