@@ -43,6 +43,11 @@ class Drawing:
     rows: RowKind
     has_dropout: bool
 
+    @classmethod
+    def of_run(cls, spec: RunSpec) -> "Drawing":
+        """The run's own."""
+        return cls(spec.objective, spec.model.vocab_size, spec.data.rows, bool(spec.model.dropout))
+
     def of_step(self, tokens_BL: Int[Array, "B L"], step: Int[Array, ""], seed: UInt[Array, ""]) -> Draw:
         """The draw of the step that comes after `step` steps."""
         drawn = draw(noise_key(seed, step), tokens_BL, self.objective, self.vocab_size, self.rows)
@@ -54,11 +59,6 @@ class Drawing:
         """The draws of K steps, stacked on a leading axis. The first comes after `first` steps."""
         step_K = first + jnp.arange(tokens_KBL.shape[0])
         return jax.vmap(self.of_step, (0, 0, None))(tokens_KBL, step_K, seed)
-
-
-def drawing(spec: RunSpec) -> Drawing:
-    """The run's drawing."""
-    return Drawing(spec.objective, spec.model.vocab_size, spec.data.rows, bool(spec.model.dropout))
 
 
 @functools.lru_cache(maxsize=MOST_KEPT)

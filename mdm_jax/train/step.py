@@ -24,7 +24,7 @@ from mdm_jax.objectives.loss import loss, reconstruction
 from mdm_jax.spec import RunSpec
 from mdm_jax.spec.programs import step_program
 from mdm_jax.train.cpu_tuning import tuned
-from mdm_jax.train.drawing import drawing, draws_program
+from mdm_jax.train.drawing import Drawing, draws_program
 from mdm_jax.train.optim import LearningRate, adamw
 from mdm_jax.train.state import TrainState
 
@@ -91,7 +91,7 @@ def train_step(
         seed: the run's seed.
         spec: the run, of which the fields that `step_program` resets are not read.
     """
-    return update(state, drawing(spec).of_step(tokens_BL, state.step, seed), rate, spec)
+    return update(state, Drawing.of_run(spec).of_step(tokens_BL, state.step, seed), rate, spec)
 
 
 def update(state: TrainState, drawn: Draw, rate: LearningRate, spec: RunSpec) -> tuple[TrainState, dict[str, Array]]:
@@ -178,7 +178,8 @@ def _programs(spec: RunSpec) -> tuple[jax.stages.Wrapped, Callable[..., tuple[Tr
 
     Several steps are drawn by a program of their own; see `drawing.py`.
     """
-    draw_all, steps = draws_program(drawing(spec)), jax.jit(functools.partial(updates, spec=spec), donate_argnums=0)
+    draw_all = draws_program(Drawing.of_run(spec))
+    steps = jax.jit(functools.partial(updates, spec=spec), donate_argnums=0)
 
     def several(state: TrainState, tokens_KBL: Array, count: Any, rate: LearningRate, seed: Array):
         return steps(state, draw_all(tokens_KBL, state.step, seed), count, rate)

@@ -32,7 +32,7 @@ from mdm_jax.spec import (
     Variant,
 )
 from mdm_jax.spec.programs import evaluation_program, state_program, step_program
-from mdm_jax.train.drawing import drawing, noise_key
+from mdm_jax.train.drawing import Drawing, noise_key
 from mdm_jax.train.optim import learning_rate
 from mdm_jax.train.state import init_state, make_state
 from mdm_jax.train.step import compile_step, train_step
@@ -202,7 +202,7 @@ def test_models_of_all_sizes_share_the_programs_that_draw() -> None:
     narrow = run(Family.MDM)
     wide = dataclasses.replace(narrow, model=dataclasses.replace(narrow.model, d_model=16, d_ffn=8))
     still = dataclasses.replace(narrow, model=dataclasses.replace(narrow.model, dropout=0.0))
-    assert drawing(narrow) == drawing(wide) != drawing(still)
+    assert Drawing.of_run(narrow) == Drawing.of_run(wide) != Drawing.of_run(still)
     rows_SL = tokens((48, LENGTH), MODEL.vocab_size)  # as many as no other test has
     with on_mesh():
         before = nelbo._draws._cache_size()  # type: ignore[attr-defined]
